@@ -1,0 +1,10 @@
+//! The vocabulary and the decisions of Avalon sync, without sockets, files, clocks or randomness.
+//!
+//! Everything here is a value or a pure function of values: time comes in as an argument, output goes out as data. The
+//! daemon wraps it in a thin asynchronous shell; the simulation in `tests` wraps the same code in virtual time.
+
+// Words
+pub mod id;
+pub mod hash;
+pub mod rel_path;
+pub mod signing;

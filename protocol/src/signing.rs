@@ -1,0 +1,75 @@
+//! The two faces through which feeds are signed and checked, so that `store` never sees a key or a certificate.
+//! `certs` implements them with the node's own Ed25519 key.
+
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::id::NodeId;
+
+/// An Ed25519 signature (RFC 8032), 64 bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Signature([u8; 64]);
+
+impl Signature {
+    /// Takes the 64 bytes of a signature.
+    pub const fn from_bytes(bytes: [u8; 64]) -> Self {
+        Self(bytes)
+    }
+    /// Returns the 64 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signature(..)")
+    }
+}
+
+/// An Ed25519 public key (RFC 8032), 32 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublicKey([u8; 32]);
+
+impl PublicKey {
+    /// Takes the 32 bytes of a key.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+    /// Returns the 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// Signs with this node's key.
+pub trait RecordSigner: Send + Sync + fmt::Debug {
+    /// Signs a message.
+    fn sign(&self, message: &[u8]) -> Signature;
+    /// Returns this node's certificate in DER; peers check signatures by it.
+    fn certificate(&self) -> &[u8];
+}
+
+/// Says whose signatures count.
+pub trait RecordTrust: Send + Sync + fmt::Debug {
+    /// Returns the key of a certificate that the studio's CA issued to `owner`.
+    ///
+    /// Validity times are not checked: a record stays valid after the certificate that signed it has expired.
+    ///
+    /// # Errors
+    /// [`UntrustedCertificate`] when the certificate is not the studio's or names another node.
+    fn public_key(&self, certificate: &[u8], owner: &NodeId) -> Result<PublicKey, UntrustedCertificate>;
+    /// Says whether `signature` is that of `message` by `key`.
+    fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool;
+}
+
+/// A certificate in a feed that does not prove what it should.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the certificate of {owner} in its feed is not trusted: {reason}")]
+pub struct UntrustedCertificate {
+    /// The node whose feed it stands in.
+    pub owner: NodeId,
+    /// What is wrong with it.
+    pub reason: String,
+}
