@@ -86,7 +86,7 @@ fn is_dns_label(text: &str) -> bool {
 
 /// Avalon's own rule for names is `^[a-zA-Z0-9_.]*$`; we add `-`, which studios use in project names, and refuse
 /// what a file system would not take as one visible component.
-fn is_avalon_name(text: &str) -> bool {
+pub(crate) fn is_avalon_name(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=128).contains(&bytes.len())
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))

@@ -4,7 +4,14 @@
 //! daemon wraps it in a thin asynchronous shell; the simulation in `tests` wraps the same code in virtual time.
 
 // Words
-pub mod id;
+pub mod block;
+pub mod feed;
 pub mod hash;
+pub mod id;
+pub mod limits;
+pub mod manifest;
+pub mod record;
+pub mod reference;
 pub mod rel_path;
 pub mod signing;
+pub mod version_fold;

@@ -41,7 +41,9 @@ pub enum PathRule {
     #[error("it is longer than 1024 bytes, 64 parts or 255 bytes a part")]
     TooLong,
     /// A character that a system that we support does not allow, or that hides in a terminal.
-    #[error("it has a character that Windows or a terminal does not take (one of \\ : * ? \" < > | or a control)")]
+    #[error(
+        "it has a character that Windows or a terminal does not take (one of \\ : * ? \" < > | or a control)"
+    )]
     Character,
     /// A part that Windows reserves for a device, or that it would shorten.
     #[error("Windows reserves the name or ends it elsewhere (CON, NUL, COM1, a dot or space at the end)")]
@@ -263,7 +265,7 @@ mod tests {
         }
         check(&"x".repeat(256), Err(PathRule::TooLong));
         check(&["x"; 65].join("/"), Err(PathRule::TooLong));
-        check(&["x".repeat(200); 6].join("/"), Err(PathRule::TooLong));
+        check(&vec!["x".repeat(200); 6].join("/"), Err(PathRule::TooLong));
     }
 
     #[test]

@@ -1,0 +1,421 @@
+//! Feeds: the append-only, hash-chained, signed records of one node about one project.
+//!
+//! The unit is the *group*: all records that one fsync made durable. A group names its feed, where it stands in it and
+//! the head before it; its own head is the hash of its bytes, so a head covers everything up to it, and one signature
+//! over the head authenticates it all. [`FeedReader`] is the only judge of what may follow what; the disk, the wire and
+//! the simulation all go through it.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    hash::ChainHash,
+    id::{NodeId, ProjectName},
+    limits::{MAX_GROUP_BYTES, MAX_GROUP_RECORDS},
+    record::{Key, RawRecord, Record},
+    signing::{PublicKey, RecordSigner, RecordTrust, Signature, UntrustedCertificate},
+};
+
+/// Which feed: one node's statements about one project.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FeedId {
+    /// The project that it is about.
+    pub project: ProjectName,
+    /// The node that states it.
+    pub node: NodeId,
+}
+
+impl std::fmt::Display for FeedId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.project, self.node)
+    }
+}
+
+/// How far a feed goes: the number of the next record, and the head up to there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FeedHead {
+    /// How many records there are; also the number of the next.
+    pub next_seq: u64,
+    /// The head of the chain.
+    pub chain: ChainHash,
+}
+
+impl FeedHead {
+    /// The head of a feed without records.
+    pub const EMPTY: Self = Self { next_seq: 0, chain: ChainHash::EMPTY };
+}
+
+/// What is hashed and signed: one commit group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// The layout; 1.
+    format: u16,
+    /// Which feed it belongs to.
+    pub feed: FeedId,
+    /// The number of its first record.
+    pub first_seq: u64,
+    /// The head before it.
+    pub previous: ChainHash,
+    /// When it was written, in milliseconds since 1970; for display only, never for order.
+    pub written_at_ms: u64,
+    /// The records, at least one.
+    pub records: Vec<RawRecord>,
+}
+
+/// A group as it is stored and sent: its bytes and the signature over their head.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedGroup {
+    /// The group in postcard.
+    pub body: Vec<u8>,
+    /// Ed25519 by the feed's key over [`SIGNATURE_DOMAIN`] and the head; 64 bytes.
+    pub signature: Vec<u8>,
+}
+
+impl std::fmt::Debug for SealedGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealedGroup({} bytes, {:?})", self.body.len(), self.chain())
+    }
+}
+
+/// What precedes the head in the signed message, so that a signature is good for nothing else.
+pub const SIGNATURE_DOMAIN: &[u8] = b"avalon/v1/feed\0";
+
+const FORMAT: u16 = 1;
+
+/// Why a group cannot follow a feed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FeedError {
+    /// The bytes are not a group, or break a limit.
+    #[error("a group of feed {feed} is damaged")]
+    Damaged {
+        /// The feed that it should belong to.
+        feed: FeedId,
+    },
+    /// Written by a newer version of this software.
+    #[error("a group of feed {feed} has format {format}, this version reads {FORMAT}; upgrade avalond here")]
+    NewerFormat {
+        /// The feed.
+        feed: FeedId,
+        /// The format that it has.
+        format: u16,
+    },
+    /// It belongs to another feed.
+    #[error("a group of feed {found} stands in feed {feed}")]
+    WrongFeed {
+        /// The feed that it was given for.
+        feed: FeedId,
+        /// The feed that it names.
+        found: FeedId,
+    },
+    /// Records between are missing.
+    #[error("feed {feed} goes on at record {found}, here it ends at {expected}")]
+    Gap {
+        /// The feed.
+        feed: FeedId,
+        /// Where it should go on.
+        expected: u64,
+        /// Where the group starts.
+        found: u64,
+    },
+    /// The same place in the feed has two histories: a restored backup, or a node that lies.
+    #[error(
+        "feed {feed} has two histories at record {seq}; its node was restored from a backup or is not honest"
+    )]
+    Fork {
+        /// The feed.
+        feed: FeedId,
+        /// Where they part.
+        seq: u64,
+    },
+    /// The first record is not a certificate.
+    #[error("feed {feed} does not start with the certificate of its node")]
+    NoKey {
+        /// The feed.
+        feed: FeedId,
+    },
+    /// The certificate is not the node's.
+    #[error("feed {feed} carries a certificate that is refused")]
+    Certificate {
+        /// The feed.
+        feed: FeedId,
+        /// Why.
+        #[source]
+        source: UntrustedCertificate,
+    },
+    /// The signature is not the node's.
+    #[error("the signature of feed {feed} at record {seq} is wrong")]
+    Signature {
+        /// The feed.
+        feed: FeedId,
+        /// The first record of the group.
+        seq: u64,
+    },
+}
+
+impl SealedGroup {
+    /// Returns the head after this group: BLAKE3 of its bytes under a domain of its own. The bytes contain the head
+    /// before, so this covers all of the feed.
+    pub fn chain(&self) -> ChainHash {
+        let mut hasher = blake3::Hasher::new_derive_key("avalon 2026 feed chain v1");
+        ChainHash::from_bytes(*hasher.update(&self.body).finalize().as_bytes())
+    }
+}
+
+fn signed_message(chain: ChainHash) -> Vec<u8> {
+    [SIGNATURE_DOMAIN, chain.as_bytes()].concat()
+}
+
+/// Where a feed stands: its head and the key that signs what comes next. Judges and seals groups.
+#[derive(Debug, Clone)]
+pub struct FeedReader {
+    feed: FeedId,
+    head: FeedHead,
+    key: Option<PublicKey>,
+}
+
+impl FeedReader {
+    /// Starts at the beginning of a feed.
+    pub fn new(feed: FeedId) -> Self {
+        Self { feed, head: FeedHead::EMPTY, key: None }
+    }
+
+    /// Returns which feed it reads.
+    pub fn feed(&self) -> &FeedId {
+        &self.feed
+    }
+
+    /// Returns how far it has read.
+    pub fn head(&self) -> FeedHead {
+        self.head
+    }
+
+    /// Says whether the feed's key is the one of `certificate`; if not, the next group has to start with a `Key`.
+    pub fn is_signed_by(&self, trust: &dyn RecordTrust, certificate: &[u8]) -> bool {
+        let key = trust.public_key(certificate, &self.feed.node);
+        self.key.is_some() && key.ok() == self.key
+    }
+
+    /// Checks that `group` follows, signature included, and moves on behind it.
+    ///
+    /// # Errors
+    /// [`FeedError`]; the reader has not moved then.
+    pub fn accept(&mut self, group: &SealedGroup, trust: &dyn RecordTrust) -> Result<Group, FeedError> {
+        let body = self.accept_body(group)?;
+        let key = self.key_for(&body, trust)?;
+        let chain = group.chain();
+        let signature: Option<[u8; 64]> = group.signature.as_slice().try_into().ok();
+        let message = signed_message(chain);
+        if !signature.is_some_and(|s| trust.verify(&key, &message, &Signature::from_bytes(s))) {
+            return Err(FeedError::Signature { feed: self.feed.clone(), seq: body.first_seq });
+        }
+        self.key = Some(key);
+        self.head = FeedHead { next_seq: body.first_seq + body.records.len() as u64, chain };
+        Ok(body)
+    }
+
+    /// Everything but the signature.
+    fn accept_body(&self, group: &SealedGroup) -> Result<Group, FeedError> {
+        let feed = || self.feed.clone();
+        let damaged = || FeedError::Damaged { feed: feed() };
+        if group.body.len() > MAX_GROUP_BYTES {
+            return Err(damaged());
+        }
+        let (format, _) = postcard::take_from_bytes::<u16>(&group.body).map_err(|_| damaged())?;
+        if format != FORMAT {
+            return Err(FeedError::NewerFormat { feed: feed(), format });
+        }
+        let body: Group = postcard::from_bytes(&group.body).map_err(|_| damaged())?;
+        if body.feed != self.feed {
+            return Err(FeedError::WrongFeed { feed: feed(), found: body.feed });
+        }
+        if body.records.is_empty() || body.records.len() > MAX_GROUP_RECORDS {
+            return Err(damaged());
+        }
+        let expected = self.head.next_seq;
+        match body.first_seq.cmp(&expected) {
+            std::cmp::Ordering::Greater => {
+                Err(FeedError::Gap { feed: feed(), expected, found: body.first_seq })
+            }
+            std::cmp::Ordering::Equal if body.previous == self.head.chain => Ok(body),
+            _ => Err(FeedError::Fork { feed: feed(), seq: body.first_seq }),
+        }
+    }
+
+    /// Returns the key that must have signed `body`: that of the last certificate in it, or the one known.
+    fn key_for(&self, body: &Group, trust: &dyn RecordTrust) -> Result<PublicKey, FeedError> {
+        let mut certificates = body.records.iter().filter_map(|raw| match Record::from_raw(raw) {
+            Ok(Record::Key(Key { certificate })) => Some(certificate),
+            _ => None,
+        });
+        match certificates.next_back() {
+            Some(certificate) => trust
+                .public_key(&certificate, &self.feed.node)
+                .map_err(|source| FeedError::Certificate { feed: self.feed.clone(), source }),
+            None => self.key.ok_or_else(|| FeedError::NoKey { feed: self.feed.clone() }),
+        }
+    }
+
+    /// Seals the next group of this node's own feed; the certificate goes in front when the feed does not have it yet.
+    /// The reader does not move: `accept` the group once it is durable.
+    pub fn seal(
+        &self,
+        mut records: Vec<RawRecord>,
+        written_at_ms: u64,
+        signer: &dyn RecordSigner,
+        trust: &dyn RecordTrust,
+    ) -> SealedGroup {
+        if !self.is_signed_by(trust, signer.certificate()) {
+            records.insert(0, Record::Key(Key { certificate: signer.certificate().to_vec() }).to_raw());
+        }
+        let group = Group {
+            format: FORMAT,
+            feed: self.feed.clone(),
+            first_seq: self.head.next_seq,
+            previous: self.head.chain,
+            written_at_ms,
+            records,
+        };
+        #[expect(clippy::expect_used, reason = "plain data into a vector: postcard has nothing to fail on")]
+        let body = postcard::to_stdvec(&group).expect("a group always serialises");
+        let mut sealed = SealedGroup { body, signature: Vec::new() };
+        sealed.signature = signer.sign(&signed_message(sealed.chain())).as_bytes().to_vec();
+        sealed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Held, tests::version};
+
+    /// Signs by hashing a secret that stands in the certificate: enough to tell right from wrong.
+    #[derive(Debug)]
+    struct Toy(Vec<u8>);
+
+    impl RecordSigner for Toy {
+        fn sign(&self, message: &[u8]) -> Signature {
+            toy_signature(&toy_key(&self.0), message)
+        }
+        fn certificate(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl RecordTrust for Toy {
+        fn public_key(&self, certificate: &[u8], owner: &NodeId) -> Result<PublicKey, UntrustedCertificate> {
+            if certificate.starts_with(owner.to_string().as_bytes()) {
+                Ok(toy_key(certificate))
+            } else {
+                Err(UntrustedCertificate { owner: owner.clone(), reason: "other name".into() })
+            }
+        }
+        fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+            *signature == toy_signature(key, message)
+        }
+    }
+
+    fn toy_key(certificate: &[u8]) -> PublicKey {
+        PublicKey::from_bytes(*blake3::hash(certificate).as_bytes())
+    }
+
+    fn toy_signature(key: &PublicKey, message: &[u8]) -> Signature {
+        let mut bytes = [0; 64];
+        blake3::Hasher::new_keyed(key.as_bytes()).update(message).finalize_xof().fill(&mut bytes);
+        Signature::from_bytes(bytes)
+    }
+
+    fn feed() -> FeedId {
+        FeedId { project: "lantern".parse().unwrap(), node: "ws1@london".parse().unwrap() }
+    }
+
+    fn signer() -> Toy {
+        Toy(b"ws1@london key 1".to_vec())
+    }
+
+    fn placed(byte: u8) -> RawRecord {
+        let manifest = crate::hash::ManifestId::from_bytes([byte; 32]);
+        Record::Placed(Held { version: version(1), manifest }).to_raw()
+    }
+
+    fn next(reader: &FeedReader, byte: u8) -> SealedGroup {
+        reader.seal(vec![placed(byte)], 1000, &signer(), &signer())
+    }
+
+    #[test]
+    fn a_feed_starts_with_its_key_and_goes_on_without() {
+        let mut reader = FeedReader::new(feed());
+        let first = reader.accept(&next(&reader, 1), &signer()).unwrap();
+        assert_eq!(first.records.len(), 2);
+        let second = reader.accept(&next(&reader, 2), &signer()).unwrap();
+        assert_eq!((second.first_seq, second.records.len()), (2, 1));
+        assert_eq!(reader.head().next_seq, 3);
+    }
+
+    #[test]
+    fn a_new_certificate_of_the_same_node_takes_over() {
+        let mut reader = FeedReader::new(feed());
+        reader.accept(&next(&reader, 1), &signer()).unwrap();
+        let renewed = Toy(b"ws1@london key 2".to_vec());
+        let group = reader.seal(vec![placed(2)], 1000, &renewed, &renewed);
+        assert_eq!(reader.accept(&group, &renewed).unwrap().records.len(), 2);
+        let by_old_key = next(&reader, 3);
+        assert_eq!(
+            reader.accept(&by_old_key, &signer()).unwrap().records.len(),
+            2,
+            "it brings its key along"
+        );
+    }
+
+    fn check_refused(change: impl FnOnce(&mut FeedReader, &mut SealedGroup), expected: &str) {
+        let mut reader = FeedReader::new(feed());
+        reader.accept(&next(&reader, 1), &signer()).unwrap();
+        let mut group = next(&reader, 2);
+        change(&mut reader, &mut group);
+        let before = reader.head();
+        let error = reader.accept(&group, &signer()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!(reader.head(), before);
+    }
+
+    #[test]
+    fn whatever_does_not_follow_is_refused_and_moves_nothing() {
+        check_refused(
+            |_, group| group.signature[3] ^= 1,
+            "the signature of feed lantern/ws1@london at record 2",
+        );
+        check_refused(|_, group| group.signature.truncate(10), "signature");
+        check_refused(|_, group| *group.body.last_mut().unwrap() ^= 1, "signature");
+        check_refused(|_, group| group.body.truncate(9), "damaged");
+        check_refused(|_, group| group.body[0] = 9, "has format 9");
+        check_refused(
+            |reader, group| *group = next(&FeedReader::new(reader.feed.clone()), 1),
+            "two histories",
+        );
+        check_refused(
+            |reader, group| {
+                reader.accept(group, &signer()).unwrap();
+                *group = {
+                    let mut ahead = reader.clone();
+                    ahead.head.next_seq += 5;
+                    next(&ahead, 3)
+                }
+            },
+            "goes on at record 8, here it ends at 3",
+        );
+        check_refused(
+            |_, group| {
+                let other = FeedId { node: "ws2@london".parse().unwrap(), ..feed() };
+                *group = next(&FeedReader::new(other), 1);
+            },
+            "stands in feed lantern/ws1@london",
+        );
+    }
+
+    #[test]
+    fn a_certificate_of_another_node_is_refused() {
+        let mut reader = FeedReader::new(feed());
+        let thief = Toy(b"ws9@london key".to_vec());
+        let group = reader.seal(vec![placed(1)], 1000, &thief, &thief);
+        assert!(matches!(reader.accept(&group, &thief), Err(FeedError::Certificate { .. })));
+    }
+}

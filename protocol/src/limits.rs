@@ -1,0 +1,36 @@
+//! Bounds on what crosses the wire and what is stored, each with its reason. Lengths are checked before memory is taken.
+
+/// Longest control frame: a group of records with the manifests that it names. Two per peer are in memory at most.
+pub const MAX_FRAME_BYTES: usize = 4 << 20;
+/// How many bytes of groups and manifests a sender puts into one `Records` frame before it starts the next; leaves
+/// room in [`MAX_FRAME_BYTES`] for one group that is over.
+pub const RECORDS_FRAME_TARGET_BYTES: usize = 1 << 20;
+/// Longest body of one commit group in a feed.
+pub const MAX_GROUP_BYTES: usize = 1 << 20;
+/// Most records in one commit group.
+pub const MAX_GROUP_RECORDS: usize = 256;
+/// Longest payload of one record; the largest is a certificate.
+pub const MAX_RECORD_BYTES: usize = 64 << 10;
+/// Longest manifest in canonical bytes: 200,000 files with long names. A version with more is several representations
+/// too many; reference workloads have 6,000.
+pub const MAX_MANIFEST_BYTES: usize = 32 << 20;
+/// Most files in one version, for the same reason.
+pub const MAX_MANIFEST_FILES: usize = 200_000;
+/// A manifest up to this size travels with the record that names it and saves a round trip.
+pub const INLINE_MANIFEST_BYTES: usize = 128 << 10;
+/// Largest object: 8 TiB, whose block list is 256 MiB.
+pub const MAX_OBJECT_BYTES: u64 = 8 << 40;
+/// Most pairs of metadata in a manifest, and the longest key and value in bytes.
+pub const MAX_METADATA_PAIRS: usize = 256;
+/// Longest metadata key or value, comment, author or input in bytes.
+pub const MAX_TEXT_BYTES: usize = 16 << 10;
+/// Most inputs named by a manifest.
+pub const MAX_INPUTS: usize = 100_000;
+/// Most objects asked for in one request; a request of them is under 200 KiB.
+pub const MAX_WANTS: usize = 4096;
+/// Most manifests asked for in one request.
+pub const MAX_MANIFEST_WANTS: usize = 256;
+/// Most projects that a node serves and names in its greeting.
+pub const MAX_PROJECTS: usize = 1024;
+/// Most feeds of one project: as many nodes as a studio of 25 people replaces in years.
+pub const MAX_FEEDS: usize = 4096;

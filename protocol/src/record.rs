@@ -1,0 +1,210 @@
+//! Records: the facts that a node states about a project. They live in feeds and are never changed.
+//!
+//! On disk and on the wire a record is a [`RawRecord`]: kind, payload version, payload. A reader keeps and passes on
+//! what it does not understand, so an old node can carry the records of a new one.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    hash::{ContentId, ManifestId},
+    id::{RepresentationName, VersionId},
+    limits::MAX_RECORD_BYTES,
+};
+
+/// A record as it is stored and sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawRecord {
+    /// What it states; see [`Record`] for the numbers.
+    pub kind: u16,
+    /// Which layout the payload has.
+    pub version: u16,
+    /// The fields, in postcard.
+    pub payload: Vec<u8>,
+}
+
+/// A record that this version understands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// Kind 1: the certificate whose key signs this feed from here on, in DER. The first record of every feed.
+    Key(Key),
+    /// Kind 2: a generation of a version exists and this node holds all of it.
+    Published(Published),
+    /// Kind 3: this node holds all of a generation that was published, verified and durable.
+    Placed(Held),
+    /// Kind 4: this node no longer holds a generation.
+    Dropped(Held),
+}
+
+/// The payload of [`Record::Key`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// The node's certificate in DER.
+    pub certificate: Vec<u8>,
+}
+
+/// The payload of [`Record::Published`]: enough to list the version without its manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Which version.
+    pub version: VersionId,
+    /// The manifest that describes this generation.
+    pub manifest: ManifestId,
+    /// What it consists of, whoever published it.
+    pub content: ContentId,
+    /// 1 for the first.
+    pub generation: u32,
+    /// The manifest of the generation before.
+    pub predecessor: Option<ManifestId>,
+    /// The number of files.
+    pub files: u64,
+    /// Their size together, in bytes.
+    pub bytes: u64,
+    /// The names of its representations.
+    pub representations: Vec<RepresentationName>,
+    /// Who published it.
+    pub author: String,
+    /// When, in milliseconds since 1970; for display only.
+    pub published_at_ms: u64,
+}
+
+/// The payload of [`Record::Placed`] and [`Record::Dropped`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Which version.
+    pub version: VersionId,
+    /// Which generation of it.
+    pub manifest: ManifestId,
+}
+
+/// Why a raw record is not usable.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// This version does not know the kind or the payload's layout; the record is kept and passed on.
+    #[error("the record has kind {kind} version {version}, which this version does not know")]
+    Unknown {
+        /// Its kind.
+        kind: u16,
+        /// Its layout.
+        version: u16,
+    },
+    /// The payload does not parse or is over the limit.
+    #[error("the payload of a record of kind {kind} is damaged")]
+    Damaged {
+        /// Its kind.
+        kind: u16,
+    },
+}
+
+impl Record {
+    const KEY: u16 = 1;
+    const PUBLISHED: u16 = 2;
+    const PLACED: u16 = 3;
+    const DROPPED: u16 = 4;
+
+    /// Writes the record in the newest layout.
+    pub fn to_raw(&self) -> RawRecord {
+        let (kind, payload) = match self {
+            Self::Key(key) => (Self::KEY, postcard::to_stdvec(key)),
+            Self::Published(published) => (Self::PUBLISHED, postcard::to_stdvec(published)),
+            Self::Placed(held) => (Self::PLACED, postcard::to_stdvec(held)),
+            Self::Dropped(held) => (Self::DROPPED, postcard::to_stdvec(held)),
+        };
+        #[expect(clippy::expect_used, reason = "plain data into a vector: postcard has nothing to fail on")]
+        let payload = payload.expect("a record always serialises");
+        RawRecord { kind, version: 1, payload }
+    }
+
+    /// Reads a raw record.
+    ///
+    /// # Errors
+    /// [`RecordError::Unknown`] is not a fault: keep the record and skip it. [`RecordError::Damaged`] is the
+    /// author's.
+    pub fn from_raw(raw: &RawRecord) -> Result<Self, RecordError> {
+        let damaged = |_| RecordError::Damaged { kind: raw.kind };
+        if raw.payload.len() > MAX_RECORD_BYTES {
+            return Err(RecordError::Damaged { kind: raw.kind });
+        }
+        match (raw.kind, raw.version) {
+            (Self::KEY, 1) => postcard::from_bytes(&raw.payload).map(Self::Key).map_err(damaged),
+            (Self::PUBLISHED, 1) => postcard::from_bytes(&raw.payload).map(Self::Published).map_err(damaged),
+            (Self::PLACED, 1) => postcard::from_bytes(&raw.payload).map(Self::Placed).map_err(damaged),
+            (Self::DROPPED, 1) => postcard::from_bytes(&raw.payload).map(Self::Dropped).map_err(damaged),
+            (kind, version) => Err(RecordError::Unknown { kind, version }),
+        }
+    }
+
+    /// Returns the version that it is about, if it is about one.
+    pub fn version(&self) -> Option<&VersionId> {
+        match self {
+            Self::Key(_) => None,
+            Self::Published(published) => Some(&published.version),
+            Self::Placed(held) | Self::Dropped(held) => Some(&held.version),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::id::VersionSlot;
+
+    pub(crate) fn version(number: u32) -> VersionId {
+        VersionId {
+            project: "lantern".parse().unwrap(),
+            asset: "robot".parse().unwrap(),
+            subset: "modelDefault".parse().unwrap(),
+            slot: VersionSlot::Number(number),
+        }
+    }
+
+    pub(crate) fn published(
+        number: u32,
+        manifest: u8,
+        content: u8,
+        generation: u32,
+        before: Option<u8>,
+    ) -> Published {
+        Published {
+            version: version(number),
+            manifest: ManifestId::from_bytes([manifest; 32]),
+            content: ContentId::from_bytes([content; 32]),
+            generation,
+            predecessor: before.map(|b| ManifestId::from_bytes([b; 32])),
+            files: 2,
+            bytes: 1000,
+            representations: vec!["abc".parse().unwrap()],
+            author: "anna".into(),
+            published_at_ms: 1_763_800_000_000,
+        }
+    }
+
+    /// Frozen: a change here means a new payload version, not a new expectation.
+    #[test]
+    fn golden_bytes_of_payload_version_1() {
+        let held = Held { version: version(2), manifest: ManifestId::from_bytes([7; 32]) };
+        let all = [
+            Record::Key(Key { certificate: vec![1, 2, 3] }),
+            Record::Published(published(2, 7, 8, 1, None)),
+            Record::Placed(held.clone()),
+            Record::Dropped(held),
+        ];
+        let lines: Vec<String> = all
+            .iter()
+            .map(|record| {
+                let raw = record.to_raw();
+                assert_eq!(Record::from_raw(&raw).as_ref(), Ok(record));
+                format!("{} {} {}", raw.kind, raw.version, hex::encode(raw.payload))
+            })
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"), @"");
+    }
+
+    #[test]
+    fn unknown_kinds_are_told_apart_from_damage() {
+        let raw = RawRecord { kind: 900, version: 1, payload: vec![] };
+        assert_eq!(Record::from_raw(&raw), Err(RecordError::Unknown { kind: 900, version: 1 }));
+        let raw = RawRecord { kind: 3, version: 1, payload: vec![0xff; 4] };
+        assert_eq!(Record::from_raw(&raw), Err(RecordError::Damaged { kind: 3 }));
+    }
+}
