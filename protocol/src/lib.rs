@@ -12,6 +12,7 @@ pub mod limits;
 pub mod manifest;
 pub mod record;
 pub mod reference;
+pub mod sequence;
 pub mod rel_path;
 pub mod signing;
 pub mod version_fold;
