@@ -172,6 +172,7 @@ impl BlockList {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "small sizes in tests")]
 mod tests {
     use super::*;
 

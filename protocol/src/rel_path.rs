@@ -287,14 +287,14 @@ mod tests {
         #[test]
         fn what_is_accepted_stays_beneath_the_directory_it_is_joined_to(text in "[a./\\\\: ~\\PC]{0,40}") {
             if let Ok(path) = text.parse::<RelPath>() {
-                let mut depth = 0i32;
+                let mut depth = 0usize;
                 for part in std::path::Path::new(path.as_str()).components() {
                     match part {
                         std::path::Component::Normal(_) => depth += 1,
                         other => prop_assert!(false, "{other:?}"),
                     }
                 }
-                prop_assert_eq!(depth as usize, path.parts().count());
+                prop_assert_eq!(depth, path.parts().count());
             }
         }
     }

@@ -1,0 +1,130 @@
+//! What happens in the daemon, as a stream: the same for `log -f`, scripts, metrics and tests.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Health, JobStatus};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Counts up by one since the daemon's start; a gap means that events were lost to this reader.
+    pub id: u64,
+    /// When.
+    pub time: String,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// A version was published at this node.
+    Published {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The manifest.
+        manifest: String,
+        /// The generation.
+        generation: u32,
+        /// How many files it has.
+        files: u64,
+        /// Their size.
+        bytes: u64,
+        /// Who published it.
+        author: String,
+        /// How it was known to be whole.
+        completeness: String,
+    },
+    /// A version that another node published became known.
+    Announced {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The manifest.
+        manifest: String,
+        /// The node that published it.
+        node: String,
+    },
+    /// A version became visible at this node.
+    Placed {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The manifest.
+        manifest: String,
+        /// How many files it has.
+        files: u64,
+        /// Their size.
+        bytes: u64,
+        /// How long the job took.
+        seconds: f64,
+    },
+    /// Another node says that it holds a version now.
+    HeldElsewhere {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The manifest.
+        manifest: String,
+        /// The node.
+        node: String,
+    },
+    /// A version that was here is gone from the disk.
+    Dropped {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The manifest.
+        manifest: String,
+    },
+    /// A job moved.
+    Job {
+        /// How it stands.
+        job: JobStatus,
+    },
+    /// A version directory is not whole, and why.
+    Pending {
+        /// The project.
+        project: String,
+        /// The directory, relative to the project.
+        dir: String,
+        /// What it waits for.
+        why: Vec<String>,
+    },
+    /// A published file was changed in place, or a version cannot be published; the state before stands.
+    Refused {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// Why.
+        messages: Vec<String>,
+    },
+    /// A peer came, went or was refused.
+    Peer {
+        /// The node, or its address while it was never reached.
+        node: String,
+        /// How it stands.
+        state: super::PeerState,
+        /// Why.
+        detail: Option<String>,
+    },
+    /// Something has to be looked at.
+    Problem {
+        /// What.
+        health: Health,
+    },
+    /// It is well again.
+    Solved {
+        /// The code of what was wrong.
+        code: String,
+    },
+    /// The configuration was read again.
+    Reloaded {
+        /// What changed, and what needs a restart.
+        changes: Vec<String>,
+    },
+}

@@ -1,0 +1,53 @@
+//! The local API: what `avalonctl`, scripts and the dashboard ask of a daemon, and what it answers.
+//!
+//! HTTP with JSON over a Unix socket; [`route`] lists the paths. Sizes are bytes, durations seconds, times RFC 3339 UTC.
+//! Fields are only ever added; a reader ignores what it does not know.
+
+mod catalog;
+mod error;
+mod event;
+mod job;
+mod status;
+mod version;
+
+pub use self::{
+    catalog::{CatalogStatsReply, RebuildReply, VerifyReply},
+    error::{ApiError, ErrorCode},
+    event::{Event, EventKind},
+    job::{JobKind, JobState, JobStatus, PlanState, PullItem, PullReply, PullRequest},
+    status::{
+        Health, PeerState, PeerStatus, PendingVersion, ProjectState, ProjectStatus, Severity, StatusReply,
+    },
+    version::{
+        FileItem, HoldingState, InfoReply, ListReply, NodeHolding, Presence, PublishItem, PublishReply,
+        PublishRequest, PublishState, VersionItem, WhereItem, WhereReply,
+    },
+};
+
+/// The paths of the API.
+pub mod route {
+    /// GET: [`super::StatusReply`].
+    pub const STATUS: &str = "/v1/status";
+    /// GET `?ref=&project=`: [`super::ListReply`]; without a ref all of the project.
+    pub const VERSIONS: &str = "/v1/versions";
+    /// GET `?ref=&project=`: [`super::WhereReply`].
+    pub const WHERE: &str = "/v1/where";
+    /// GET `?ref=&project=`: [`super::InfoReply`].
+    pub const INFO: &str = "/v1/info";
+    /// POST [`super::PublishRequest`]: [`super::PublishReply`], when all is recorded.
+    pub const PUBLISH: &str = "/v1/publish";
+    /// POST [`super::PullRequest`]: [`super::PullReply`], at once; the jobs go on by themselves.
+    pub const PULL: &str = "/v1/pull";
+    /// GET: all jobs; GET and DELETE with `/{id}`: one [`super::JobStatus`]; DELETE cancels.
+    pub const JOBS: &str = "/v1/jobs";
+    /// GET `?since=`: [`super::Event`]s as server-sent events, those after number `since` first.
+    pub const EVENTS: &str = "/v1/events";
+    /// POST: [`super::RebuildReply`].
+    pub const CATALOG_REBUILD: &str = "/v1/catalog/rebuild";
+    /// POST: [`super::VerifyReply`].
+    pub const CATALOG_VERIFY: &str = "/v1/catalog/verify";
+    /// GET: [`super::CatalogStatsReply`].
+    pub const CATALOG_STATS: &str = "/v1/catalog/stats";
+    /// GET: the description of this API in OpenAPI 3.
+    pub const OPENAPI: &str = "/v1/openapi.json";
+}

@@ -1,0 +1,193 @@
+//! The messages of the control stream.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    Framed,
+    frame::{self, FrameError},
+};
+use crate::{
+    close_code::CloseCode,
+    feed::{FeedHead, FeedId, SealedGroup},
+    id::{NodeId, ProjectName, StudioName},
+    limits::{MAX_FEEDS, MAX_PROJECTS},
+    mode::ProjectMode,
+};
+
+/// The oldest protocol version that this code speaks.
+pub const PROTOCOL_MIN: u16 = 1;
+/// The newest.
+pub const PROTOCOL_MAX: u16 = 1;
+
+/// A message on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// Type 1: the first frame of each side.
+    Hello(Hello),
+    /// Type 2: how far the sender's feeds of one project go; sent after the greeting, and again for feeds that moved.
+    Heads(ProjectHeads),
+    /// Type 3: groups of one feed that the receiver lacks.
+    Records(Records),
+}
+
+/// The greeting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The oldest protocol version that the sender speaks.
+    pub protocol_min: u16,
+    /// The newest.
+    pub protocol_max: u16,
+    /// Optional abilities, one bit each; unknown bits are ignored. None is defined yet.
+    pub features: u64,
+    /// The software's version, for people.
+    pub build: String,
+    /// The studio; must be the certificate's.
+    pub studio: StudioName,
+    /// The sender; must be the certificate's.
+    pub node: NodeId,
+    /// A number drawn at each start: two daemons with one node name have different ones.
+    pub instance: u64,
+    /// The projects that the sender serves.
+    pub projects: Vec<ServedProject>,
+}
+
+/// A project that a node serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedProject {
+    /// Its name.
+    pub name: ProjectName,
+    /// Whether the node fetches every version by itself.
+    pub mode: ProjectMode,
+}
+
+/// Why a greeting was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum HelloRefused {
+    /// No version in common.
+    #[error("{node} speaks protocol {min} to {max}, this version {PROTOCOL_MIN} to {PROTOCOL_MAX}; upgrade the older side")]
+    Version {
+        /// The peer.
+        node: NodeId,
+        /// Its oldest.
+        min: u16,
+        /// Its newest.
+        max: u16,
+    },
+    /// Another name than in the certificate.
+    #[error("the peer greets as {claimed} and its certificate says {certified}")]
+    Identity {
+        /// What it says.
+        claimed: NodeId,
+        /// What its certificate says.
+        certified: NodeId,
+    },
+    /// The address leads back here.
+    #[error("the address leads back to this node, {node}; remove it from [[peer]]")]
+    SelfDial {
+        /// This node.
+        node: NodeId,
+    },
+    /// Another machine runs a daemon with this node's own name.
+    #[error("another daemon runs as {node} too; issue each machine a certificate of its own")]
+    SameName {
+        /// This node, and that one.
+        node: NodeId,
+    },
+    /// Another studio.
+    #[error("{node} belongs to studio {studio}")]
+    Studio {
+        /// The peer.
+        node: NodeId,
+        /// Its studio.
+        studio: StudioName,
+    },
+}
+
+impl HelloRefused {
+    /// Returns the code that the connection is closed with.
+    pub fn close_code(&self) -> CloseCode {
+        match self {
+            Self::Version { .. } => CloseCode::Version,
+            Self::Identity { .. } | Self::Studio { .. } => CloseCode::Identity,
+            Self::SelfDial { .. } => CloseCode::SelfDial,
+            Self::SameName { .. } => CloseCode::DuplicateNode,
+        }
+    }
+}
+
+impl Hello {
+    /// Judges the greeting of a peer whose certificate names `certified`.
+    ///
+    /// # Errors
+    /// [`HelloRefused`] says why the connection must be closed.
+    pub fn check_peer(&self, peer: &Self, certified: &NodeId) -> Result<(), HelloRefused> {
+        let node = peer.node.clone();
+        if peer.protocol_min > self.protocol_max || peer.protocol_max < self.protocol_min {
+            return Err(HelloRefused::Version { node, min: peer.protocol_min, max: peer.protocol_max });
+        }
+        if peer.node != *certified {
+            return Err(HelloRefused::Identity { claimed: node, certified: certified.clone() });
+        }
+        if peer.studio != self.studio {
+            return Err(HelloRefused::Studio { node, studio: peer.studio.clone() });
+        }
+        match (peer.node == self.node, peer.instance == self.instance) {
+            (true, true) => Err(HelloRefused::SelfDial { node }),
+            (true, false) => Err(HelloRefused::SameName { node }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The heads of the feeds of one project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectHeads {
+    /// The project.
+    pub project: ProjectName,
+    /// Whose feed goes how far; each node at most once.
+    pub heads: Vec<(NodeId, FeedHead)>,
+}
+
+/// Groups of one feed, in order and without gaps, with manifests that they name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    /// Which feed.
+    pub feed: FeedId,
+    /// The groups; the first starts where the receiver's feed ends.
+    pub groups: Vec<SealedGroup>,
+    /// Canonical bytes of small manifests that the groups publish, to save a round trip.
+    pub manifests: Vec<Vec<u8>>,
+}
+
+const HELLO: u16 = 1;
+const HEADS: u16 = 2;
+const RECORDS: u16 = 3;
+
+impl Framed for Control {
+    fn to_frame(&self) -> Vec<u8> {
+        match self {
+            Self::Hello(hello) => frame::write(HELLO, hello),
+            Self::Heads(heads) => frame::write(HEADS, heads),
+            Self::Records(records) => frame::write(RECORDS, records),
+        }
+    }
+
+    fn from_payload(kind: u16, payload: &[u8]) -> Result<Self, FrameError> {
+        match kind {
+            HELLO => {
+                let hello: Hello = frame::read(kind, payload)?;
+                frame::bound(kind, "projects", hello.projects.len(), MAX_PROJECTS)?;
+                frame::bound(kind, "bytes of build", hello.build.len(), 256)?;
+                Ok(Self::Hello(hello))
+            }
+            HEADS => {
+                let heads: ProjectHeads = frame::read(kind, payload)?;
+                frame::bound(kind, "feeds", heads.heads.len(), MAX_FEEDS)?;
+                Ok(Self::Heads(heads))
+            }
+            RECORDS => frame::read(kind, payload).map(Self::Records),
+            kind => Err(FrameError::Unexpected { kind }),
+        }
+    }
+}
