@@ -1,0 +1,23 @@
+//! The file system, the only way to it: directory handles that nothing escapes, and the one durable-write primitive.
+//!
+//! Everything here blocks. A [`Dir`] is a capability: every path given to it is resolved beneath it, and a symbolic link
+//! anywhere on the way is an error, whoever planted it and whenever. Linux; kernels without `openat2` get a walk by
+//! parts with the same guarantee.
+
+mod dir;
+mod change;
+mod durable;
+mod volume;
+mod stat;
+mod error;
+mod resolve;
+
+pub use self::{
+    change::Overwrite,
+    dir::{Dir, DirEntry},
+    durable::WriteMode,
+    error::IoError,
+    stat::{FileIdentity, FileKind, FileStat},
+    volume::FsKind,
+};
+pub(crate) use self::{dir::path_of, durable::is_temporary, volume::preallocate};
