@@ -47,7 +47,7 @@ pub struct Representation {
 }
 
 /// Which signal proved that the version was whole when it was hashed, strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Completeness {
     /// Somebody, or the pipeline, said so: `avalonctl publish`.
