@@ -13,7 +13,10 @@ use std::{
 
 use avalon_protocol::signing::PublicKey;
 use rcgen::{KeyPair, PKCS_ED25519};
-use ring::signature::Ed25519KeyPair;
+use ring::{
+    rand::{self, SystemRandom},
+    signature::Ed25519KeyPair,
+};
 use rustls_pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer,
     pem::{self, PemObject},
@@ -275,14 +278,15 @@ pub(crate) fn write_durably(
     access: Access,
     existing: Existing,
 ) -> Result<(), WriteError> {
-    let temporary = temporary_beside(path);
+    let failed = |source| WriteError { action: "write", path: path.to_owned(), source };
+    let temporary = temporary_beside(path).map_err(failed)?;
     let written = write_new(&temporary, content, access)
         .and_then(|()| match existing {
             // A link, unlike a rename, fails when the name is taken.
             Existing::Keep => fs::hard_link(&temporary, path),
             Existing::Replace => fs::rename(&temporary, path),
         })
-        .map_err(|source| WriteError { action: "write", path: path.to_owned(), source });
+        .map_err(failed);
     if existing == Existing::Keep || written.is_err() {
         // The link is a second name for the same file; a failed write leaves nothing behind.
         let removed = fs::remove_file(&temporary);
@@ -302,10 +306,13 @@ fn write_new(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Names a file in the same directory that nobody else uses: the pid tells processes apart, `create_new` the rest.
-fn temporary_beside(path: &Path) -> PathBuf {
+/// Names a file in the same directory that nobody else uses, nor left behind in a crash.
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    let random: [u8; 8] = rand::generate(&SystemRandom::new())
+        .map_err(|_| io::Error::other("the system's random number generator failed"))?
+        .expose();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    parent_of(path).join(format!(".{name}.{}.tmp", std::process::id()))
+    Ok(parent_of(path).join(format!(".{name}.{:016x}.tmp", u64::from_be_bytes(random))))
 }
 
 fn parent_of(path: &Path) -> &Path {

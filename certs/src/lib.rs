@@ -19,8 +19,8 @@ mod verifier;
 #[cfg(test)]
 mod fixture;
 
-pub use authority::{Authority, AuthorityError, IssueRequest, IssuedIdentity};
-pub use certificate::{CertificateError, node_of_certificate};
+pub use authority::{Authority, AuthorityError, IssueRequest, IssuedIdentity, NODE_VALIDITY};
+pub use certificate::{CertificateError, dns_name, node_of_certificate};
 pub use identity::{Identity, IdentityError, Signer};
 pub use tls::{ALPN, ANY_NODE, TlsError, client_config, peer_node, server_config};
 pub use trust::StudioTrust;

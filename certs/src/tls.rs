@@ -91,9 +91,9 @@ pub fn server_config(identity: &Identity) -> Result<ServerConfig, TlsError> {
 
 /// Makes the configuration for dialling peers.
 ///
-/// Dial with [`crate::certificate::dns_name`] of the node that must answer, or with [`ANY_NODE`]. A server name of any other
-/// form, such as an IP address, expects nobody in particular either; ask [`peer_node`] who answered. The name is not
-/// sent, so that an observer does not learn it.
+/// Dial with [`dns_name`](crate::certificate::dns_name) of the node that must answer, or with [`ANY_NODE`]. A server
+/// name of any other form, such as an IP address, expects nobody in particular either; ask [`peer_node`] who answered.
+/// The name is not sent, so that an observer does not learn it.
 ///
 /// # Errors
 /// [`TlsError`] when the identity does not serve, which [`Identity::load`] should have found.
@@ -155,7 +155,6 @@ mod tests {
         ServerConnection, SideData, SignatureScheme, client::ResolvesClientCert, quic, sign::CertifiedKey,
         time_provider::TimeProvider,
     };
-
     use rustls_pki_types::{ServerName, UnixTime};
 
     use super::*;
