@@ -342,7 +342,9 @@ mod tests {
     #[test]
     fn damaged_files_of_every_format_are_answered_without_a_panic() {
         for name in ["a.abc", "a.exr", "a.usdc", "a.blend", "a.ma", "a.png"] {
-            for file in [ogawa(0xff), usdc(88), exr(0, b"\0", |first| [first; 4]), exr(0x10, b"\0", |_| [9; 4])] {
+            for file in
+                [ogawa(0xff), usdc(88), exr(0, b"\0", |first| [first; 4]), exr(0x10, b"\0", |_| [9; 4])]
+            {
                 for end in 0..file.len().min(200) {
                     mark(name, &file[..end]);
                     end_mark(name, u64::MAX, &file[..end], &file[end..]);

@@ -76,7 +76,9 @@ fn classify_name(name: &str) -> Exclusion {
 
 /// rsync writes `model.abc` as `.model.abc.x8Yq2Z`; a hidden file with just one more dot is somebody's settings.
 fn is_rsync_temp(name: &str) -> bool {
-    let Some((stem, suffix)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once('.')) else { return false };
+    let Some((stem, suffix)) = name.strip_prefix('.').and_then(|rest| rest.rsplit_once('.')) else {
+        return false;
+    };
     stem.contains('.') && suffix.len() == 6 && suffix.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
@@ -141,8 +143,17 @@ mod tests {
             (
                 BlockerKind::Temp,
                 vec![
-                    "a.tmp", "a.temp", "a.exr.part", "a.partial", "~a.ma", "~$notes.xlsx", "a.ma~", ".a.ma.swp",
-                    "scene.blend@", ".model.abc.x8Yq2Z", "A.TMP",
+                    "a.tmp",
+                    "a.temp",
+                    "a.exr.part",
+                    "a.partial",
+                    "~a.ma",
+                    "~$notes.xlsx",
+                    "a.ma~",
+                    ".a.ma.swp",
+                    "scene.blend@",
+                    ".model.abc.x8Yq2Z",
+                    "A.TMP",
                 ],
             ),
         ] {

@@ -6,11 +6,11 @@
 //!
 //! Everything here is a pure function of what it is given: no file is opened, and time is a number that comes in.
 
+mod end_mark;
+mod exclude;
+mod reason;
 mod snapshot;
 mod state;
-mod reason;
-mod exclude;
-mod end_mark;
 
 pub use self::{
     end_mark::{EndMark, HEAD_BYTES, TAIL_BYTES, end_mark, has_end_mark},

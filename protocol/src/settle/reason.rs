@@ -147,7 +147,8 @@ pub(super) fn empty_files(files: &[SeenFile]) -> Option<(RelPath, usize)> {
 pub(super) fn signs_of_work(files: &[SeenFile], snapshot: &DirSnapshot) -> Vec<WaitReason> {
     let mut reasons = Vec::new();
     for kind in [BlockerKind::Lock, BlockerKind::Temp, BlockerKind::Backup] {
-        let mut alike: Vec<&Blocker> = snapshot.blockers.iter().filter(|blocker| blocker.kind == kind).collect();
+        let mut alike: Vec<&Blocker> =
+            snapshot.blockers.iter().filter(|blocker| blocker.kind == kind).collect();
         alike.sort();
         if let [first, others @ ..] = alike.as_slice() {
             reasons.push(WaitReason::Blocked { blocker: (*first).clone(), others: others.len() });
@@ -233,7 +234,8 @@ mod tests {
 
     #[test]
     fn a_gap_names_the_missing_frames_and_the_range() {
-        let without = |missing: &[u32]| -> Vec<u32> { (1001..=1024).filter(|n| !missing.contains(n)).collect() };
+        let without =
+            |missing: &[u32]| -> Vec<u32> { (1001..=1024).filter(|n| !missing.contains(n)).collect() };
         let seen = without(&[1013, 1014]);
         assert_eq!(gap("beauty.", seen), "frames 1013-1014 of beauty.[1001-1024].exr are missing");
         assert_eq!(gap("b/a.", without(&[1002])), "frame 1002 of b/a.[1001-1024].exr is missing");
@@ -251,7 +253,10 @@ mod tests {
     #[test]
     fn reasons_read_as_sentences() {
         let seconds = Duration::from_secs;
-        let blocked = |name: &str, kind, others| WaitReason::Blocked { blocker: Blocker { path: path(name), kind }, others };
+        let blocked = |name: &str, kind, others| WaitReason::Blocked {
+            blocker: Blocker { path: path(name), kind },
+            others,
+        };
         for (reason, text) in [
             (
                 WaitReason::Changing { ago: Duration::from_millis(2900), quiet: seconds(5) },
@@ -272,6 +277,9 @@ mod tests {
         ] {
             assert_eq!(reason.to_string(), text);
         }
-        assert_eq!(Warning::EmptyFile { path: path("a.obj"), others: 1 }.to_string(), "a.obj and 1 more are empty");
+        assert_eq!(
+            Warning::EmptyFile { path: path("a.obj"), others: 1 }.to_string(),
+            "a.obj and 1 more are empty"
+        );
     }
 }

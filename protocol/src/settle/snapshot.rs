@@ -161,8 +161,9 @@ mod tests {
 
     #[test]
     fn names_that_differ_by_case_collide_in_files_and_in_directories() {
-        let paths: Vec<RelPath> =
-            ["Tex/a.exr", "tex/b.exr", "tex/c.exr", "x.ma", "X.ma", "y.ma"].map(|p| p.parse().unwrap()).into();
+        let paths: Vec<RelPath> = ["Tex/a.exr", "tex/b.exr", "tex/c.exr", "x.ma", "X.ma", "y.ma"]
+            .map(|p| p.parse().unwrap())
+            .into();
         let found: Vec<String> = collisions(&paths).iter().map(ToString::to_string).collect();
         let text = |a: &str, b: &str| {
             format!("{a:?} and {b:?} are one name where case or Unicode composition is ignored; rename one")
