@@ -25,3 +25,4 @@ pub mod session;
 pub mod plan;
 pub mod backoff;
 pub mod control;
+pub mod settle;
