@@ -123,8 +123,22 @@ pub(super) enum Key {
 impl Key {
     /// Every key, as it is written.
     pub(super) const KNOWN: [&str; 16] = [
-        "root", "project", "silo", "hierarchy", "asset", "subset", "family", "version", "representation", "ext",
-        "task", "app", "user", "frame", "udim", "output",
+        "root",
+        "project",
+        "silo",
+        "hierarchy",
+        "asset",
+        "subset",
+        "family",
+        "version",
+        "representation",
+        "ext",
+        "task",
+        "app",
+        "user",
+        "frame",
+        "udim",
+        "output",
     ];
 
     /// Reads `asset`, `project[code]`, `root[work]`.

@@ -51,10 +51,14 @@ pub enum TemplateProblem {
         format: String,
     },
     /// It does not begin with the project's directory, or names the root again.
-    #[error("it must start with {{root}}/{{project}}/, which is where a project lives, and hold no other {{root}}")]
+    #[error(
+        "it must start with {{root}}/{{project}}/, which is where a project lives, and hold no other {{root}}"
+    )]
     NotInProject,
     /// A folder name that is empty or could be.
-    #[error("a folder or file name is empty, or would be without its optional part; remove a '/' or add text")]
+    #[error(
+        "a folder or file name is empty, or would be without its optional part; remove a '/' or add text"
+    )]
     EmptyComponent,
     /// Text that cannot stand in a path.
     #[error("the text {text:?} cannot stand in a path; separate folders with '/'")]
@@ -66,7 +70,9 @@ pub enum TemplateProblem {
     #[error("it is longer than 1024 bytes or 64 folders")]
     TooLong,
     /// Two fields directly after each other.
-    #[error("{{{second}}} directly follows another key, so that the two names cannot be told apart; put text between")]
+    #[error(
+        "{{{second}}} directly follows another key, so that the two names cannot be told apart; put text between"
+    )]
     Adjacent {
         /// The second key.
         second: String,
@@ -87,7 +93,9 @@ pub enum TemplateProblem {
         key: &'static str,
     },
     /// A representation in or above the version directory.
-    #[error("{{representation}} must stand below the folder that holds {{version}}, so that a version is one folder")]
+    #[error(
+        "{{representation}} must stand below the folder that holds {{version}}, so that a version is one folder"
+    )]
     RepresentationInDirectory,
     /// A hierarchy that shares its component, comes twice, or comes after the version.
     #[error("{{hierarchy}} must be alone between two '/', once, and before {{version}}")]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    Fields,
     component::{Key, Template},
     matcher::{self, Bound, Extent},
 };
@@ -36,6 +37,20 @@ impl VersionFields {
             asset: self.asset.clone(),
             subset: self.subset.clone(),
             slot: self.slot,
+        }
+    }
+
+    /// Returns what rendering takes, without a representation.
+    pub fn to_fields(&self, project: ProjectName) -> Fields {
+        Fields {
+            project,
+            silo: self.silo.clone(),
+            hierarchy: self.hierarchy.clone(),
+            asset: self.asset.clone(),
+            subset: self.subset.clone(),
+            slot: self.slot,
+            representation: None,
+            others: self.others.clone(),
         }
     }
 
@@ -113,7 +128,8 @@ impl Template {
         let (bound, depth) = self.find_version_dir(&parts)?;
         let (above, inside) = parts.split_at_checked(depth)?;
         let fields = VersionFields::from_bound(&bound)?;
-        let File { representation, role, keys } = self.matching(inside, bound).unwrap_or_else(|| beside(inside));
+        let File { representation, role, keys } =
+            self.matching(inside, bound).unwrap_or_else(|| beside(inside));
         let dir = above.join("/").parse().ok()?;
         let inside = inside.join("/").parse().ok()?;
         Some(PublishPath { dir, fields, inside, representation, role, file_keys: keys })
@@ -133,7 +149,8 @@ impl Template {
     /// Finds the outermost version directory strictly above the path's end, and its number of parts.
     fn find_version_dir<'t, 'p>(&'t self, parts: &'p [&'p str]) -> Option<(Bound<'t, 'p>, usize)> {
         let depth = self.directory.len();
-        let depths = if self.has_hierarchy() { depth.saturating_sub(1)..parts.len() } else { depth..depth + 1 };
+        let depths =
+            if self.has_hierarchy() { depth.saturating_sub(1)..parts.len() } else { depth..depth + 1 };
         depths.filter(|depth| *depth < parts.len()).find_map(|depth| {
             let bound = matcher::find(self, parts.get(..depth)?, Extent::Directory, Bound::default())?;
             Some((bound, depth))

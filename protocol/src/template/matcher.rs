@@ -67,7 +67,8 @@ enum Rest<'t, 'a> {
     Components(&'t [Component], usize),
 }
 
-// Each function says whether all that is left agrees. What it has bound stays bound only if so.
+// Each function says whether all that is left agrees. If not, what it has bound is taken back; a hierarchy is bound anew
+// by every try.
 impl<'t, 'p> Matcher<'t, 'p> {
     fn components(&mut self, components: &'t [Component], index: usize) -> bool {
         let Some((component, rest)) = components.split_first() else { return index == self.parts.len() };

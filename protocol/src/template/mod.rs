@@ -39,3 +39,6 @@ pub use set::{NoTemplate, TemplateSet};
 /// Avalon's default publish template.
 pub const DEFAULT_PUBLISH: &str =
     "{root}/{project}/{silo}/{asset}/publish/{subset}/v{version:0>3}/{subset}.{representation}";
+
+#[cfg(test)]
+mod tests;

@@ -185,7 +185,11 @@ fn field_piece(position: usize, text: &str, format: &str) -> Result<Piece, Refus
         let (key, format) = (text.to_owned(), format.to_owned());
         return at(position, TemplateProblem::BadFormat { key, format });
     };
-    Ok(if key == Key::Version { Piece::Version { v: String::new(), width } } else { Piece::Field { key, width } })
+    Ok(if key == Key::Version {
+        Piece::Version { v: String::new(), width }
+    } else {
+        Piece::Field { key, width }
+    })
 }
 
 /// Reads `0>3`, `03`, `03d`, `d` and nothing; more than nine digits are no frame number.
@@ -305,13 +309,15 @@ fn check_keys(directory: &[Located], inside: &[Located]) -> Result<(), Refused> 
             return lacks(&key, name, directory.iter().chain(inside));
         }
     }
-    let has_representation = |located: &&Located| located.component.keys().any(|key| *key == Key::Representation);
+    let has_representation =
+        |located: &&Located| located.component.keys().any(|key| *key == Key::Representation);
     if let Some(located) = directory.iter().find(has_representation) {
         return at(located.position, TemplateProblem::RepresentationInDirectory);
     }
     let first = directory.iter().position(|located| located.component.is_hierarchy());
     let all = directory.iter().chain(inside).enumerate();
-    match all.filter(|(_, located)| located.component.is_hierarchy()).find(|(index, _)| Some(*index) != first) {
+    match all.filter(|(_, located)| located.component.is_hierarchy()).find(|(index, _)| Some(*index) != first)
+    {
         Some((_, located)) => at(located.position, TemplateProblem::Hierarchy),
         None => Ok(()),
     }
@@ -331,8 +337,10 @@ fn lacks<'a, T>(
 
 /// A folder `hero` says nothing else, so every other key must stand in a folder without the version.
 fn hero(directory: &[Component]) -> Hero {
-    let (versioned, other): (Vec<_>, Vec<_>) = directory.iter().partition(|component| component.holds_version());
-    let is_kept = |key: &Key| *key == Key::Version || other.iter().any(|component| component.keys().any(|k| k == key));
+    let (versioned, other): (Vec<_>, Vec<_>) =
+        directory.iter().partition(|component| component.holds_version());
+    let is_kept =
+        |key: &Key| *key == Key::Version || other.iter().any(|component| component.keys().any(|k| k == key));
     if versioned.iter().flat_map(|component| component.keys()).all(is_kept) {
         Hero::Possible
     } else {

@@ -63,7 +63,9 @@ pub enum RenderError {
         key: String,
     },
     /// A value that the key does not take.
-    #[error("{value:?} cannot stand for {{{key}}} in a path (empty, a slash or dot, or digits where a word belongs)")]
+    #[error(
+        "{value:?} cannot stand for {{{key}}} in a path (empty, a slash or dot, or digits where a word belongs)"
+    )]
     BadValue {
         /// The key.
         key: String,
@@ -127,7 +129,8 @@ impl Template {
         let is_same = self.invert(&path).is_some_and(|read| {
             read.dir == dir
                 && read.file_keys == named(&below.used, is_new)
-                && (!below.has_used(&Key::Representation) || Some(read.representation.as_str()) == representation)
+                && (!below.has_used(&Key::Representation)
+                    || Some(read.representation.as_str()) == representation)
         });
         if is_same { Ok(path) } else { Err(self.ambiguous(path)) }
     }
