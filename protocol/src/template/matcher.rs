@@ -6,7 +6,7 @@
 use super::component::{Component, HERO, Hero, Key, Piece, Template};
 use crate::id::VersionSlot;
 
-/// More tries than any real path needs (a few dozen), few enough for a millisecond.
+/// More tries than any real path needs (a few dozen), few enough for some milliseconds.
 const MAX_STEPS: u32 = 10_000;
 
 /// The work area of Avalon's and OpenPype's templates, which is no part of a hierarchy.
