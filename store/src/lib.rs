@@ -3,3 +3,16 @@
 //! Everything here blocks; callers run it on threads that may wait.
 
 pub mod fs;
+pub mod object;
+pub mod place;
+
+mod error_chain;
+pub mod state_dir;
+
+pub mod feed;
+pub mod manifest_file;
+
+pub mod catalog;
+
+#[cfg(test)]
+mod toy;

@@ -1,0 +1,168 @@
+//! Which generation counts, and opening it without trusting it.
+
+use std::{
+    path::Path,
+    sync::{Arc, mpsc::sync_channel},
+    thread::Builder,
+    time::Duration,
+};
+
+use avalon_protocol::rel_path::RelPath;
+
+use super::{
+    CatalogStore, Cause, Table,
+    sled::{SledStore, guarded},
+};
+use crate::{
+    error_chain::ErrorChain,
+    fs::{Dir, IoError, Overwrite, WriteMode, path_of},
+};
+
+/// How long the engine may take to open, whatever its size, and how much longer for each started GiB.
+const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+const OPEN_DEADLINE_PER_GIB: Duration = Duration::from_secs(10);
+/// Up to this many rows a generation proves at open that it has all of them (about 3 s); above, the ledger has it done
+/// in the background.
+const VERIFY_AT_OPEN_ROWS: u64 = 1_000_000;
+const CURRENT: &str = "CURRENT";
+const GOOD: &str = "gen-";
+const BAD: &str = "bad-gen-";
+
+/// The directory of the catalog.
+#[derive(Debug)]
+pub(crate) struct Generations {
+    dir: Dir,
+}
+
+/// A generation that opened, and whether every row in it was seen.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn CatalogStore>,
+    pub(crate) verified: bool,
+}
+
+impl Generations {
+    pub(crate) fn new(dir: Dir) -> Self {
+        Self { dir }
+    }
+
+    /// Opens the generation that counts. One that cannot be used is the inner error.
+    pub(crate) fn open_current(&self) -> Result<Result<Opened, Cause>, IoError> {
+        let Some(number) = self.current()? else { return Ok(Err(Cause::Absent)) };
+        if self.dir.stat(&generation_path(number))?.is_none() {
+            return Ok(Err(Cause::Absent));
+        }
+        Ok(open_guarded(&self.path_of(number), number, self.deadline(number)))
+    }
+
+    /// Creates the next generation, empty. It does not count before [`Generations::switch`].
+    pub(crate) fn create_next(&self) -> Result<Result<Arc<dyn CatalogStore>, Cause>, IoError> {
+        let number = self.highest()?.map_or(1, |highest| highest + 1);
+        self.dir.create_dirs(&generation_path(number))?;
+        Ok(open_guarded(&self.path_of(number), number, OPEN_DEADLINE).map(|opened| opened.store))
+    }
+
+    /// Makes a generation, all of it durable by now, the one that counts.
+    pub(crate) fn switch(&self, number: u64) -> Result<(), IoError> {
+        self.dir.write_atomic(&path_of(CURRENT), format!("{number}\n").as_bytes(), WriteMode::Replace)
+    }
+
+    /// Puts a generation aside for diagnosis and removes those put aside earlier, and what unfinished builds left.
+    /// Failures here cost room on disk, nothing else.
+    pub(crate) fn condemn(&self, number: u64) {
+        if let Err(error) = self.try_condemn(number) {
+            tracing::warn!(number, error = %ErrorChain(&error), "old generation of the catalog stays");
+        }
+    }
+
+    fn try_condemn(&self, number: u64) -> Result<(), IoError> {
+        for (name, _) in self.names(BAD)? {
+            self.dir.remove_tree(&name)?;
+        }
+        let from = generation_path(number);
+        if let Some(stat) = self.dir.stat(&from)? {
+            let to = path_of(&format!("{BAD}{number}-{}", stat.mtime_ns / 1_000_000));
+            self.dir.rename(&from, &self.dir, &to, Overwrite::Refuse)?;
+        }
+        self.dir.sync()
+    }
+
+    /// Removes generations that do not count: builds that a crash ended.
+    pub(crate) fn tidy(&self) -> Result<(), IoError> {
+        let current = self.current()?;
+        for (name, number) in self.names(GOOD)? {
+            if Some(number) != current {
+                self.dir.remove_tree(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the number in `CURRENT`; a file that is not ours counts as none.
+    pub(crate) fn current(&self) -> Result<Option<u64>, IoError> {
+        let file = match self.dir.open_file(&path_of(CURRENT)) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            file => file?,
+        };
+        let text = std::io::read_to_string(file);
+        Ok(text.ok().and_then(|text| text.trim_end().parse().ok()))
+    }
+
+    fn highest(&self) -> Result<Option<u64>, IoError> {
+        let numbers = self.names(GOOD)?.into_iter().chain(self.names(BAD)?).map(|(_, number)| number);
+        Ok(numbers.chain(self.current()?).max())
+    }
+
+    /// Lists the entries of the form `<prefix><number>[-...]`.
+    fn names(&self, prefix: &str) -> Result<Vec<(RelPath, u64)>, IoError> {
+        let entries = self.dir.list(None)?;
+        let numbered = entries.iter().filter_map(|entry| {
+            let name = entry.rel_path().ok()?;
+            let number = name.as_str().strip_prefix(prefix)?.split('-').next()?.parse().ok()?;
+            Some((name, number))
+        });
+        Ok(numbered.collect())
+    }
+
+    fn path_of(&self, number: u64) -> std::path::PathBuf {
+        self.dir.path().join(generation_path(number).as_str())
+    }
+
+    fn deadline(&self, number: u64) -> Duration {
+        let db = self.path_of(number).join("db");
+        let bytes = db.metadata().map_or(0, |metadata| metadata.len());
+        OPEN_DEADLINE + OPEN_DEADLINE_PER_GIB * u32::try_from(bytes >> 30).unwrap_or(u32::MAX)
+    }
+}
+
+fn generation_path(number: u64) -> RelPath {
+    path_of(&format!("{GOOD}{number}"))
+}
+
+/// Opens and verifies in a thread of its own: a damaged file may make the engine panic or never return.
+fn open_guarded(directory: &Path, number: u64, deadline: Duration) -> Result<Opened, Cause> {
+    let (done, opened) = sync_channel(1);
+    let directory = directory.to_owned();
+    let helper = Builder::new().name("catalog-open".into()).spawn(move || {
+        let result = guarded(|| open(&directory, number));
+        if done.send(result).is_err() {
+            tracing::warn!(number, "catalog opened after its deadline");
+        }
+    });
+    let thread = helper.map_err(|error| Cause::Engine { text: error.to_string() })?;
+    let result = opened.recv_timeout(deadline).unwrap_or(Err(Cause::Timeout { seconds: deadline.as_secs() }));
+    if thread.is_finished() && thread.join().is_err() {
+        tracing::error!(number, "catalog opener panicked");
+    }
+    result
+}
+
+fn open(directory: &Path, number: u64) -> Result<Opened, Cause> {
+    let store = SledStore::open(directory, number)?;
+    let rows: u64 = Table::ALL.into_iter().map(|table| store.row_count(table)).sum();
+    let verified = rows <= VERIFY_AT_OPEN_ROWS;
+    if verified {
+        store.verify().map_err(super::CatalogError::into_cause)?;
+    }
+    Ok(Opened { store: Arc::new(store), verified })
+}

@@ -1,0 +1,69 @@
+//! The catalog in memory: the model that the engine is compared with, and the simulation's store.
+
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, RwLock},
+};
+
+use super::{CatalogError, CatalogStore, MAX_PAGE_ROWS, Row, Table, WriteSet};
+
+/// A catalog in a map. It never fails and keeps nothing.
+#[derive(Debug, Default)]
+pub struct MemStore {
+    rows: RwLock<BTreeMap<(Table, Vec<u8>), Vec<u8>>>,
+}
+
+impl CatalogStore for MemStore {
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, CatalogError> {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(rows.get(&(table, key.to_vec())).cloned())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, CatalogError> {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let found = rows
+            .range((table, prefix.to_vec())..)
+            .take_while(|((of, key), _)| *of == table && key.starts_with(prefix))
+            .filter(|((_, key), _)| after.is_none_or(|after| key.as_slice() > after))
+            .take(limit.min(MAX_PAGE_ROWS));
+        Ok(found.map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn commit(&self, set: &WriteSet) -> Result<(), CatalogError> {
+        let mut rows = self.rows.write().unwrap_or_else(PoisonError::into_inner);
+        for (table, key, value) in set.iter() {
+            match value {
+                Some(value) => rows.insert((table, key.to_vec()), value.to_vec()),
+                None => rows.remove(&(table, key.to_vec())),
+            };
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), CatalogError> {
+        Ok(())
+    }
+
+    fn row_count(&self, table: Table) -> u64 {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        rows.keys().filter(|(of, _)| *of == table).count() as u64
+    }
+
+    fn disk_bytes(&self) -> Result<u64, CatalogError> {
+        Ok(0)
+    }
+
+    fn verify(&self) -> Result<u64, CatalogError> {
+        Ok(self.rows.read().unwrap_or_else(PoisonError::into_inner).len() as u64)
+    }
+}

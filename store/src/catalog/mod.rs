@@ -1,0 +1,36 @@
+//! The catalog: indexes over all feeds and manifests, derived from them and replaceable at any time.
+//!
+//! ```text
+//! catalog/CURRENT      the number of the generation that counts
+//! catalog/gen-<n>/     one generation, written by the engine
+//! catalog/bad-gen-*/   the last one that was found damaged, kept for diagnosis
+//! ```
+//!
+//! Nothing is ever acknowledged because it stands here. A generation that panics, errs, lost rows or was altered is
+//! put aside, and the next one is built from the feeds. [`CatalogStore`] is the seam: `SledStore` is what ships, and
+//! only `sled.rs` names the engine; [`MemStore`] is its model and serves the simulation.
+
+mod api;
+mod batch;
+mod envelope;
+mod error;
+mod generation;
+mod mem;
+mod rows;
+mod sled;
+
+pub use self::{
+    api::{CatalogStore, MAX_PAGE_ROWS, Row, Table, WriteSet},
+    batch::LocalChange,
+    error::{CatalogError, Cause},
+    mem::MemStore,
+    rows::LocalFile,
+};
+pub(crate) use self::{
+    batch::Batch,
+    generation::{Generations, Opened},
+    rows::{
+        Value, cursor_key, feed_of_key, file_path, files_prefix, manifest_of_key, object_key_file, object_prefix, version_key,
+        version_of_key, versions_prefix,
+    },
+};

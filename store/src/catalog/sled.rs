@@ -1,0 +1,379 @@
+//! The engine: sled 0.34.7, fenced in. No other file names it.
+//!
+//! One tree; the first byte of a key is its table, byte 0 is the row of sums. One thread commits with `apply_batch`,
+//! nothing uses transactions, subscribers or merge operators. sled's own flush does not reach the disk on Linux, so
+//! its files are fsynced afterwards. Whatever it does wrong (an error, a panic, a wrong byte, a missing row) makes the
+//! generation fail for good.
+
+use std::{
+    fs::File,
+    io,
+    ops::Bound,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CatalogError, CatalogStore, Cause, MAX_PAGE_ROWS, Row, Table, WriteSet,
+    envelope::{self, RowHash, Sums},
+};
+use crate::error_chain::ErrorChain;
+
+/// The layout of all tables together; raised with any change of a key or a value, which then rebuilds.
+const FORMAT: u16 = 1;
+/// The engine's page cache; it takes about twice as much memory.
+const CACHE_BYTES: u64 = 64 << 20;
+/// How much an index may lag behind on disk; a power cut costs a replay of that.
+const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// The key of the row of sums; no table has it.
+const SUMS_KEY: [u8; 1] = [0];
+
+/// A catalog in sled.
+#[derive(Debug)]
+pub(super) struct SledStore {
+    engine: Arc<Engine>,
+    flusher: Option<(SyncSender<()>, JoinHandle<()>)>,
+}
+
+struct Engine {
+    generation: u64,
+    db: sled::Db,
+    /// What an fsync has to cover. Opened once, so that no error of an earlier write goes unseen.
+    files: Vec<File>,
+    books: Mutex<Books>,
+    /// Held by the one scan that verifies.
+    scanning: Mutex<()>,
+    /// Held by the one flush, so that whoever waits for durability waits for the one under way too.
+    flushing: Mutex<()>,
+    failed: OnceLock<Cause>,
+    dirty: AtomicBool,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Engine(generation {}, {:?})", self.generation, self.failed.get())
+    }
+}
+
+#[derive(Debug)]
+struct Books {
+    sums: Sums,
+    /// A scan that is under way: how far it is, and what it added up so far.
+    scan: Option<Scan>,
+}
+
+#[derive(Debug, Default)]
+struct Scan {
+    last_key: Vec<u8>,
+    sums: Sums,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SumsRow {
+    format: u16,
+    sums: Sums,
+}
+
+impl SledStore {
+    /// Opens or creates a generation in `directory`. May hang or panic on a damaged one: the caller guards it.
+    pub(super) fn open(directory: &Path, generation: u64) -> Result<Self, Cause> {
+        let config = sled::Config::new()
+            .path(directory)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None);
+        let db = config.open().map_err(cause_of)?;
+        let sums = match db.get(SUMS_KEY).map_err(cause_of)? {
+            Some(value) => read_sums(&value)?,
+            None if db.is_empty() => Sums::default(),
+            None => return Err(Cause::StrayRow),
+        };
+        let opened = |path: &Path| File::open(path).map_err(|error| fsync_cause(&error));
+        let mut files = vec![opened(&directory.join("db"))?, opened(directory)?];
+        let blobs = directory.join("blobs");
+        if blobs.is_dir() {
+            files.push(opened(&blobs)?);
+        }
+        let engine = Arc::new(Engine {
+            generation,
+            db,
+            files,
+            books: Mutex::new(Books { sums, scan: None }),
+            scanning: Mutex::new(()),
+            flushing: Mutex::new(()),
+            failed: OnceLock::new(),
+            dirty: AtomicBool::new(false),
+        });
+        let flusher = Some(spawn_flusher(&engine).map_err(|error| cause_of(sled::Error::Io(error)))?);
+        Ok(Self { engine, flusher })
+    }
+}
+
+fn read_sums(value: &[u8]) -> Result<Sums, Cause> {
+    let [tag] = SUMS_KEY;
+    let (payload, _) = envelope::open(tag, &[], value).ok_or(Cause::StrayRow)?;
+    let (found, _) = postcard::take_from_bytes::<u16>(payload).map_err(|_| Cause::StrayRow)?;
+    if found != FORMAT {
+        return Err(Cause::OtherFormat { found, expected: FORMAT });
+    }
+    postcard::from_bytes::<SumsRow>(payload).map(|row| row.sums).map_err(|_| Cause::StrayRow)
+}
+
+fn spawn_flusher(engine: &Arc<Engine>) -> io::Result<(SyncSender<()>, JoinHandle<()>)> {
+    let (stop, stopped) = sync_channel(1);
+    let engine = Arc::clone(engine);
+    let thread = Builder::new().name("catalog-flush".into()).spawn(move || {
+        while stopped.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
+            if let Err(error) = engine.sync() {
+                tracing::error!(error = %ErrorChain(&error), "catalog cannot be flushed");
+                break;
+            }
+        }
+    })?;
+    Ok((stop, thread))
+}
+
+fn cause_of(error: sled::Error) -> Cause {
+    match error {
+        sled::Error::Io(error) if is_full(&error) => Cause::NoSpace,
+        other => Cause::Engine { text: other.to_string() },
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn fsync_cause(error: &io::Error) -> Cause {
+    Cause::Fsync { text: error.to_string() }
+}
+
+/// Runs a call into the engine; a panic becomes a cause.
+pub(super) fn guarded<T>(call: impl FnOnce() -> Result<T, Cause>) -> Result<T, Cause> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Cause::Panic { text: text.unwrap_or_default() })
+    })
+}
+
+fn full_key(table: Table, key: &[u8]) -> Vec<u8> {
+    [&[table.tag()], key].concat()
+}
+
+fn split_key(full: &[u8]) -> Result<(Table, &[u8]), Cause> {
+    let (tag, key) = full.split_first().ok_or(Cause::StrayRow)?;
+    let table = Table::ALL.into_iter().find(|table| table.tag() == *tag).ok_or(Cause::StrayRow)?;
+    Ok((table, key))
+}
+
+fn open_row<'a>(table: Table, key: &[u8], value: &'a [u8]) -> Result<(&'a [u8], RowHash), Cause> {
+    envelope::open(table.tag(), key, value).ok_or(Cause::Row { table })
+}
+
+impl Engine {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a call unless this generation has failed; when the call fails, so has the generation.
+    fn run<T>(&self, call: impl FnOnce() -> Result<T, Cause>) -> Result<T, CatalogError> {
+        let result = match self.failed.get() {
+            Some(cause) => Err(cause.clone()),
+            None => guarded(call),
+        };
+        result.map_err(|cause| {
+            let first = self.failed.get_or_init(|| cause);
+            CatalogError::damaged(self.generation, first.clone())
+        })
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<(Vec<u8>, RowHash)>, Cause> {
+        let Some(value) = self.db.get(full_key(table, key)).map_err(cause_of)? else { return Ok(None) };
+        let (payload, hash) = open_row(table, key, &value)?;
+        Ok(Some((payload.to_vec(), hash)))
+    }
+
+    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Cause> {
+        let prefix = full_key(table, prefix);
+        let first = match after {
+            Some(after) if full_key(table, after) >= prefix => Bound::Excluded(full_key(table, after)),
+            _ => Bound::Included(prefix.clone()),
+        };
+        let mut rows = Vec::new();
+        for item in self.db.range((first, Bound::Unbounded)).take(limit.min(MAX_PAGE_ROWS)) {
+            let (full, value) = item.map_err(cause_of)?;
+            if !full.starts_with(&prefix) {
+                break;
+            }
+            let (_, key) = split_key(&full)?;
+            rows.push((key.to_vec(), open_row(table, key, &value)?.0.to_vec()));
+        }
+        Ok(rows)
+    }
+
+    fn commit(&self, set: &WriteSet) -> Result<(), Cause> {
+        let mut books = self.books();
+        let mut sums = books.sums;
+        let mut batch = sled::Batch::default();
+        let mut seen: Vec<(Table, Option<RowHash>, Option<RowHash>)> = Vec::new();
+        let scanned = books.scan.as_ref().map(|scan| scan.last_key.clone());
+        for (table, key, value) in set.iter() {
+            let full = full_key(table, key);
+            let old = self.get(table, key)?.map(|(_, hash)| hash);
+            let sealed = value.map(|value| envelope::seal(table.tag(), key, value));
+            let new = sealed.as_ref().map(|(_, hash)| *hash);
+            replace(&mut sums, table, old, new);
+            if scanned.as_ref().is_some_and(|last| full <= *last) {
+                seen.push((table, old, new));
+            }
+            match sealed {
+                Some((value, _)) => batch.insert(full, value),
+                None => batch.remove(full),
+            }
+        }
+        batch.insert(&SUMS_KEY, seal_sums(sums)?);
+        self.db.apply_batch(batch).map_err(cause_of)?;
+        books.sums = sums;
+        if let Some(scan) = &mut books.scan {
+            seen.into_iter().for_each(|(table, old, new)| replace(&mut scan.sums, table, old, new));
+        }
+        self.dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), CatalogError> {
+        let _one_at_a_time = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.dirty.swap(false, Ordering::AcqRel) {
+            return self.run(|| Ok(()));
+        }
+        self.run(|| {
+            self.db.flush().map_err(cause_of)?;
+            self.files.iter().try_for_each(File::sync_all).map_err(|error| fsync_cause(&error))
+        })
+    }
+
+    /// Adds up one more page; says whether there was one.
+    fn scan_page(&self) -> Result<bool, Cause> {
+        let mut books = self.books();
+        let sums = books.sums;
+        let scan = books.scan.get_or_insert_default();
+        let first = if scan.last_key.is_empty() {
+            Bound::Excluded(SUMS_KEY.to_vec())
+        } else {
+            Bound::Excluded(scan.last_key.clone())
+        };
+        let mut rows = 0;
+        for item in self.db.range((first, Bound::Unbounded)).take(MAX_PAGE_ROWS) {
+            let (full, value) = item.map_err(cause_of)?;
+            let (table, key) = split_key(&full)?;
+            scan.sums.of_mut(table).add(&open_row(table, key, &value)?.1);
+            scan.last_key = full.to_vec();
+            rows += 1;
+        }
+        if rows > 0 {
+            return Ok(true);
+        }
+        let difference = scan.sums.difference(&sums);
+        books.scan = None;
+        difference.map_or(Ok(false), |table| Err(Cause::Rows { table }))
+    }
+}
+
+fn replace(sums: &mut Sums, table: Table, old: Option<RowHash>, new: Option<RowHash>) {
+    if let Some(old) = old {
+        sums.of_mut(table).subtract(&old);
+    }
+    if let Some(new) = new {
+        sums.of_mut(table).add(&new);
+    }
+}
+
+fn seal_sums(sums: Sums) -> Result<Vec<u8>, Cause> {
+    let [tag] = SUMS_KEY;
+    let payload = postcard::to_stdvec(&SumsRow { format: FORMAT, sums });
+    let payload = payload.map_err(|error| Cause::Engine { text: error.to_string() })?;
+    Ok(envelope::seal(tag, &[], &payload).0)
+}
+
+impl CatalogStore for SledStore {
+    fn generation(&self) -> u64 {
+        self.engine.generation
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, CatalogError> {
+        let row = self.engine.run(|| self.engine.get(table, key))?;
+        Ok(row.map(|(payload, _)| payload))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, CatalogError> {
+        self.engine.run(|| self.engine.scan(table, prefix, after, limit))
+    }
+
+    fn commit(&self, set: &WriteSet) -> Result<(), CatalogError> {
+        self.engine.run(|| self.engine.commit(set))
+    }
+
+    fn sync(&self) -> Result<(), CatalogError> {
+        self.engine.sync()
+    }
+
+    fn row_count(&self, table: Table) -> u64 {
+        self.engine.books().sums.of(table).rows
+    }
+
+    fn disk_bytes(&self) -> Result<u64, CatalogError> {
+        self.engine.run(|| self.engine.db.size_on_disk().map_err(cause_of))
+    }
+
+    fn verify(&self) -> Result<u64, CatalogError> {
+        let _one_at_a_time = self.engine.scanning.lock().unwrap_or_else(PoisonError::into_inner);
+        self.engine.books().scan = None;
+        while self.engine.run(|| self.engine.scan_page())? {}
+        Ok(Table::ALL.into_iter().map(|table| self.row_count(table)).sum())
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        let Some((stop, thread)) = self.flusher.take() else { return };
+        drop(stop);
+        if self.engine.failed.get().is_some() {
+            abandon(Arc::clone(&self.engine));
+            return;
+        }
+        if thread.join().is_err() {
+            tracing::error!(generation = self.engine.generation, "catalog flusher panicked");
+        }
+        if let Err(error) = self.engine.sync() {
+            tracing::warn!(error = %ErrorChain(&error), "catalog not flushed on close");
+        }
+    }
+}
+
+/// Lets go of a failed engine where it may hang or panic without harm.
+fn abandon(engine: Arc<Engine>) {
+    let dropping = Builder::new().name("catalog-abandon".into()).spawn(move || {
+        guarded(|| {
+            drop(engine);
+            Ok(())
+        })
+    });
+    if let Err(error) = dropping {
+        tracing::warn!(%error, "failed catalog let go in place");
+    }
+}

@@ -1,0 +1,168 @@
+//! Reading groups of a feed that is open, from any thread, while it grows.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufReader, Read as _, Seek as _, SeekFrom},
+    sync::{PoisonError, RwLock},
+};
+
+use avalon_protocol::feed::{FeedHead, FeedId, SealedGroup};
+
+use super::{
+    FeedFileError,
+    segment::{Frame, HEADER_BYTES, file_name, peek, read_frame},
+};
+use crate::fs::{Dir, IoError};
+
+/// How many bytes of groups are passed over at most before the wanted one.
+const MARK_EVERY_BYTES: u64 = 64 << 10;
+
+/// Where the groups of one feed lie, as far as they are durable.
+#[derive(Debug)]
+pub(crate) struct FeedIndex {
+    feed: FeedId,
+    dir: Dir,
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Clone)]
+struct State {
+    head: FeedHead,
+    /// The durable length of each segment.
+    lengths: Vec<u64>,
+    /// Where some groups start, by the numbers of their first records; at least the first of each segment.
+    marks: BTreeMap<u64, Position>,
+    last_mark: Position,
+}
+
+/// A place in a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) segment: u32,
+    pub(super) offset: u64,
+}
+
+impl FeedIndex {
+    pub(super) fn new(feed: FeedId, dir: Dir) -> Self {
+        let state = State {
+            head: FeedHead::EMPTY,
+            lengths: Vec::new(),
+            marks: BTreeMap::new(),
+            last_mark: Position { segment: 0, offset: 0 },
+        };
+        Self { feed, dir, state: RwLock::new(state) }
+    }
+
+    pub(crate) fn feed(&self) -> &FeedId {
+        &self.feed
+    }
+
+    pub(super) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Returns how far the feed is durable.
+    pub(crate) fn head(&self) -> FeedHead {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).head
+    }
+
+    /// Notes a segment that has only its header.
+    pub(super) fn add_segment(&self) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.lengths.push(HEADER_BYTES);
+    }
+
+    /// Notes a durable group that takes `bytes` at `position` and ends at `head`.
+    pub(super) fn add_group(&self, position: Position, bytes: u64, head: FeedHead) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let first_seq = state.head.next_seq;
+        let far = position.offset.saturating_sub(state.last_mark.offset) >= MARK_EVERY_BYTES;
+        if state.marks.is_empty() || position.segment != state.last_mark.segment || far {
+            state.marks.insert(first_seq, position);
+            state.last_mark = position;
+        }
+        state.head = head;
+        if let Some(length) = state.lengths.last_mut() {
+            *length = position.offset + bytes;
+        }
+    }
+
+    /// Returns whole groups from the one that starts at `from_seq`: as many as fit into `max_bytes`, but one if there is
+    /// one. At and beyond the head there is none.
+    pub(crate) fn read(&self, from_seq: u64, max_bytes: usize) -> Result<Vec<SealedGroup>, FeedFileError> {
+        let mut groups = Vec::new();
+        let mut taken = 0;
+        self.visit(from_seq, |group| {
+            taken += group.body.len() + group.signature.len();
+            if groups.is_empty() || taken <= max_bytes {
+                groups.push(group);
+                true
+            } else {
+                false
+            }
+        })?;
+        Ok(groups)
+    }
+
+    /// Calls `each` for every group from the one that starts at `from_seq`, until it returns false.
+    fn visit(&self, from_seq: u64, mut each: impl FnMut(SealedGroup) -> bool) -> Result<(), FeedFileError> {
+        let (head, mark, lengths) = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let mark = state.marks.range(..=from_seq).next_back().map(|(_, position)| *position);
+            (state.head, mark, state.lengths.clone())
+        };
+        let Some(mark) = mark.filter(|_| from_seq < head.next_seq) else { return Ok(()) };
+        let mut started = false;
+        for (segment, length) in (0u32..).zip(lengths).skip(mark.segment as usize) {
+            let offset = if segment == mark.segment { mark.offset } else { HEADER_BYTES };
+            let done = self.visit_segment(Position { segment, offset }, length, |first_seq, group| {
+                if first_seq < from_seq {
+                    return Ok(true);
+                }
+                if first_seq > from_seq && !started {
+                    return Err(FeedFileError::NotABoundary { feed: self.feed.clone(), seq: from_seq });
+                }
+                started = true;
+                Ok(each(group))
+            })?;
+            if done {
+                return Ok(());
+            }
+        }
+        if started {
+            Ok(())
+        } else {
+            Err(FeedFileError::NotABoundary { feed: self.feed.clone(), seq: from_seq })
+        }
+    }
+
+    /// Calls `each` for the groups from `start` to `length`; returns true once it returned false.
+    fn visit_segment(
+        &self,
+        start: Position,
+        length: u64,
+        mut each: impl FnMut(u64, SealedGroup) -> Result<bool, FeedFileError>,
+    ) -> Result<bool, FeedFileError> {
+        let Position { segment, mut offset } = start;
+        let damaged = |offset| FeedFileError::Damaged { feed: self.feed.clone(), segment, offset };
+        let name = file_name(segment);
+        let io = |source| FeedFileError::Io { feed: self.feed.clone(), source };
+        let mut file = self.dir.open_file(&name).map_err(io)?;
+        file.seek(SeekFrom::Start(offset)).map_err(|error| io(self.io_error("seek in", segment, error)))?;
+        let mut input = BufReader::with_capacity(1 << 16, file.take(length.saturating_sub(offset)));
+        while offset < length {
+            let frame = read_frame(&mut input).map_err(|error| io(self.io_error("read", segment, error)))?;
+            let Frame::Good(group, bytes) = frame else { return Err(damaged(offset)) };
+            let (_, first_seq) = peek(&group).ok_or_else(|| damaged(offset))?;
+            if !each(first_seq, group)? {
+                return Ok(true);
+            }
+            offset += bytes;
+        }
+        Ok(false)
+    }
+
+    pub(super) fn io_error(&self, action: &'static str, segment: u32, error: io::Error) -> IoError {
+        IoError::new(action, self.dir.path().join(file_name(segment).as_str()), error)
+    }
+}
