@@ -18,7 +18,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Dir, IoError};
+use super::{Dir, IoError, durable::Durably};
 
 /// What a rename does when the new name is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,12 +27,6 @@ pub enum Overwrite {
     Refuse,
     /// It takes the place of what was there, at once.
     Replace,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Durably {
-    Yes,
-    Later,
 }
 
 impl Dir {

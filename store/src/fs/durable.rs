@@ -24,15 +24,19 @@ pub enum WriteMode {
     Replace,
 }
 
+/// When a change of a directory is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durably {
+    /// When the call returns.
+    Yes,
+    /// When somebody syncs it.
+    Later,
+}
+
 /// How the name of a file begins that has not got its final name yet; a crash may leave one.
 const TEMPORARY_PREFIX: &str = ".avalon-tmp-";
 
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
-
-/// Says whether a crash in the middle of a write left a file of this name.
-pub(crate) fn is_temporary(name: &str) -> bool {
-    name.starts_with(TEMPORARY_PREFIX)
-}
 
 impl Dir {
     /// Writes a whole file so that after any crash it has the old content or the new, never a part. It is on disk when
@@ -41,12 +45,30 @@ impl Dir {
     /// # Errors
     /// [`IoError`]; then the old file is as it was. A failed fsync is not repeated: the new data is gone.
     pub fn write_atomic(&self, path: &RelPath, bytes: &[u8], mode: WriteMode) -> Result<(), IoError> {
+        self.write_by_rename(path, bytes, mode, Durably::Yes)
+    }
+
+    /// Writes a whole file that is derived from others: readers see the old or the new, a power cut may leave anything.
+    pub(crate) fn write_derived(&self, path: &RelPath, bytes: &[u8]) -> Result<(), IoError> {
+        self.write_by_rename(path, bytes, WriteMode::Replace, Durably::Later)
+    }
+
+    fn write_by_rename(
+        &self,
+        path: &RelPath,
+        bytes: &[u8],
+        mode: WriteMode,
+        durably: Durably,
+    ) -> Result<(), IoError> {
         let (dir, name) = match path.parent() {
-            Some(parent) => (self.open_dir(&parent)?, path_of_name(path)),
+            Some(parent) => (self.open_dir(&parent)?, path_of(path.file_name())),
             None => (self.clone(), path.clone()),
         };
         let (temporary, mut file) = dir.create_temporary()?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        let written = file.write_all(bytes).and_then(|()| match durably {
+            Durably::Yes => file.sync_all(),
+            Durably::Later => Ok(()),
+        });
         let overwrite = match mode {
             WriteMode::CreateNew => Overwrite::Refuse,
             WriteMode::Replace => Overwrite::Replace,
@@ -60,7 +82,10 @@ impl Dir {
             }
             return Err(error);
         }
-        dir.sync()
+        match durably {
+            Durably::Yes => dir.sync(),
+            Durably::Later => Ok(()),
+        }
     }
 
     fn create_temporary(&self) -> Result<(RelPath, File), IoError> {
@@ -100,10 +125,6 @@ impl Dir {
         }
         self.sync()
     }
-}
-
-fn path_of_name(path: &RelPath) -> RelPath {
-    path_of(path.file_name())
 }
 
 #[cfg(test)]
@@ -148,7 +169,6 @@ mod tests {
         for number in next..next + 3 {
             let left = format!("{TEMPORARY_PREFIX}{}-{number}", process::id());
             File::create(temp.path().join(&left)).unwrap();
-            assert!(is_temporary(&left));
         }
         dir.write_atomic(&path_of("state"), b"x", WriteMode::CreateNew).unwrap();
         assert!(names(&dir).contains(&"state".to_owned()));

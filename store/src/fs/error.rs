@@ -56,6 +56,11 @@ impl IoError {
         self.errno() == Some(Errno::LOOP)
     }
 
+    /// Says whether a file stood where the path needs a directory.
+    pub fn is_not_a_directory(&self) -> bool {
+        self.errno() == Some(Errno::NOTDIR)
+    }
+
     /// Says whether the path is a directory, a pipe or a device where a regular file is needed.
     pub fn is_not_regular(&self) -> bool {
         self.source.get_ref().is_some_and(|inner| inner.is::<NotRegular>())

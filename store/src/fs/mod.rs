@@ -4,13 +4,13 @@
 //! anywhere on the way is an error, whoever planted it and whenever. Linux; kernels without `openat2` get a walk by
 //! parts with the same guarantee.
 
-mod dir;
 mod change;
+mod dir;
 mod durable;
-mod volume;
-mod stat;
 mod error;
 mod resolve;
+mod stat;
+mod volume;
 
 pub use self::{
     change::Overwrite,
@@ -20,4 +20,4 @@ pub use self::{
     stat::{FileIdentity, FileKind, FileStat},
     volume::FsKind,
 };
-pub(crate) use self::{dir::path_of, durable::is_temporary, volume::preallocate};
+pub(crate) use self::{dir::path_of, volume::preallocate};

@@ -1,0 +1,183 @@
+//! The last step before placing: the tree with its final names, and one act that makes all of it durable.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs::File,
+    sync::{Arc, PoisonError},
+};
+
+use avalon_protocol::{manifest::Manifest, rel_path::RelPath};
+use rayon::prelude::*;
+
+use super::{
+    Incoming, IncomingError,
+    area::part_name,
+    slot::{Slot, is_empty_object},
+};
+use crate::fs::{Dir, FileStat, IoError, Overwrite, path_of};
+
+/// Up to this number of files are synced one by one; from here on, one sync of the volume is cheaper.
+const FILES_SYNCED_ONE_BY_ONE: usize = 16;
+
+/// A version whose every byte was verified and is durable, and that nobody sees yet.
+///
+/// Only [`Incoming::finish`] makes one; only [`crate::place::place`] takes one.
+#[derive(Debug)]
+pub struct VerifiedVersion {
+    pub(crate) project: Dir,
+    pub(crate) area: Dir,
+    pub(crate) manifest: Arc<Manifest>,
+    /// As many as the manifest has files, in the same order.
+    pub(crate) files: Vec<VerifiedFile>,
+}
+
+/// Where a verified file is, and what the file system said of it then.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum VerifiedFile {
+    /// In the area's tree, under its path in the version.
+    InTree(FileStat),
+    /// In its final place already.
+    InPlace(FileStat),
+}
+
+impl VerifiedVersion {
+    /// Returns the manifest of the version.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+}
+
+impl Incoming {
+    /// Builds the tree of the version when all objects are complete, and makes it durable. May be called again after a
+    /// failure.
+    ///
+    /// # Errors
+    /// [`IncomingError::Incomplete`]. [`IncomingError::Io`]: all that was here is still here.
+    /// [`IncomingError::Fsync`]: nothing is, [`Incoming::needs`] says everything again.
+    pub fn finish(&self) -> Result<VerifiedVersion, IncomingError> {
+        let _alone = self.building.write().unwrap_or_else(PoisonError::into_inner);
+        let objects = self.slots.values().filter(|slot| !slot.is_complete()).count();
+        if objects > 0 {
+            return Err(IncomingError::Incomplete { objects });
+        }
+        let name = path_of("tree");
+        let tree = self.area.create_dirs_unsynced(&name).map_err(|e| self.failed(e))?;
+        let dirs = self.make_dirs(&tree).map_err(|e| self.failed(e))?;
+        let slots: Vec<&Slot> = self.slots.values().collect();
+        slots.par_iter().try_for_each(|slot| self.move_into_tree(&tree, slot))?;
+        let files = self.verified_files(&tree).map_err(|e| self.failed(e))?;
+        if let Err(source) = self.make_durable(&tree, &dirs) {
+            self.forget_everything();
+            return Err(IncomingError::Fsync { manifest: self.manifest.id(), source });
+        }
+        let (project, area, manifest) = (self.project.clone(), self.area.clone(), self.manifest.clone());
+        Ok(VerifiedVersion { project, area, manifest, files })
+    }
+
+    /// Makes the directories of all files that are not in place and returns them, parents before what is in them.
+    fn make_dirs(&self, tree: &Dir) -> Result<BTreeSet<RelPath>, IoError> {
+        let mut dirs = BTreeSet::new();
+        let indexes: HashSet<usize> =
+            self.slots.values().flat_map(|slot| slot.files.iter().copied()).collect();
+        for (index, file) in self.manifest.files().iter().enumerate() {
+            let mut dir = file.path.parent().filter(|_| indexes.contains(&index));
+            while let Some(path) = dir {
+                dir = path.parent();
+                if !dirs.insert(path) {
+                    break;
+                }
+            }
+        }
+        for dir in &dirs {
+            tree.create_dirs_unsynced(dir)?;
+        }
+        Ok(dirs)
+    }
+
+    /// Gives the first file of an object its part, the others copies, and all of them their times.
+    fn move_into_tree(&self, tree: &Dir, slot: &Slot) -> Result<(), IncomingError> {
+        let mut source: Option<&RelPath> = None;
+        for file in slot.files.iter().filter_map(|index| self.manifest.files().get(*index)) {
+            let is_built = tree.stat(&file.path).map_err(|e| self.failed(e))?.is_some();
+            if !is_built {
+                self.build_file(tree, slot, &file.path, source)?;
+            }
+            source.get_or_insert(&file.path);
+            tree.set_mtime(&file.path, file.mtime_ns).map_err(|e| self.failed(e))?;
+        }
+        Ok(())
+    }
+
+    fn build_file(
+        &self,
+        tree: &Dir,
+        slot: &Slot,
+        path: &RelPath,
+        twin: Option<&RelPath>,
+    ) -> Result<(), IncomingError> {
+        if is_empty_object(slot.object, slot.size) {
+            return tree.create_file(path).map(drop).map_err(|e| self.failed(e));
+        }
+        let part = match twin {
+            None => part_name(slot.object),
+            Some(twin) => {
+                let from = tree.open_file(twin).map_err(|e| self.failed(e))?;
+                let copied = self.copy_verified(&from, slot.object, slot.size)?;
+                let mismatch = || IncomingError::CopyMismatch { object: slot.object, path: twin.clone() };
+                copied.ok_or_else(mismatch)?.0
+            }
+        };
+        self.parts.rename(&part, tree, path, Overwrite::Refuse).map_err(|e| self.failed(e))
+    }
+
+    fn verified_files(&self, tree: &Dir) -> Result<Vec<VerifiedFile>, IoError> {
+        let files = self.manifest.files().par_iter().zip(&self.in_place);
+        let verified = files.map(|(file, in_place)| match in_place {
+            Some(stat) => Ok(VerifiedFile::InPlace(*stat)),
+            None => match tree.stat(&file.path)? {
+                Some(stat) => Ok(VerifiedFile::InTree(stat)),
+                None => Err(IoError::new(
+                    "find",
+                    tree.path().join(file.path.as_str()),
+                    std::io::ErrorKind::NotFound,
+                )),
+            },
+        });
+        verified.collect()
+    }
+
+    /// Syncs every file and directory of the version, files in place too: somebody else may just have written them.
+    fn make_durable(&self, tree: &Dir, dirs: &BTreeSet<RelPath>) -> Result<(), IoError> {
+        let files = self.manifest.files();
+        if files.len() >= FILES_SYNCED_ONE_BY_ONE && self.area.reports_sync_errors() {
+            return self.area.sync_filesystem();
+        }
+        files.par_iter().zip(&self.in_place).with_max_len(1).try_for_each(|(file, in_place)| {
+            let opened = match in_place {
+                None => tree.open_file(&file.path)?,
+                Some(_) => self.project.open_dir(self.manifest.dir())?.open_file(&file.path)?,
+            };
+            sync_file(&opened).map_err(|e| IoError::new("fsync", tree.path().join(file.path.as_str()), e))
+        })?;
+        for dir in dirs {
+            tree.open_dir(dir)?.sync()?;
+        }
+        tree.sync()
+    }
+
+    /// After a failed sync the pages look clean and the disk may have anything: no byte of the area is believed again.
+    fn forget_everything(&self) {
+        for slot in self.slots.values() {
+            slot.reset();
+        }
+        let tree = self.area.remove_tree(&path_of("tree"));
+        let parts = self.slots.keys().try_for_each(|object| self.parts.remove_tree(&part_name(*object)));
+        if let Err(error) = tree.and(parts) {
+            tracing::error!(%error, area = %self.area.path().display(), "data that could not be synced stays behind");
+        }
+    }
+}
+
+fn sync_file(file: &File) -> std::io::Result<()> {
+    file.sync_all()
+}

@@ -1,0 +1,143 @@
+//! Taking block lists and blocks from anywhere; nothing is written that does not verify.
+
+use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _, sync::Arc};
+
+use avalon_protocol::{block::BlockList, hash::ObjectHash};
+
+use super::{
+    Incoming, IncomingError,
+    area::{blocks_name, part_name},
+    slot::Slot,
+};
+use crate::{fs::preallocate, object::name::block_offset};
+
+/// A block list for an object of this size or more is synced, so that not even a power cut costs the blocks that are
+/// here; for a smaller one that would cost more than it saves.
+const SYNCED_LIST_FROM_BYTES: u64 = 64 << 20;
+
+/// What became of a block that verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockWritten {
+    /// It is stored, or was before; the object misses others.
+    ObjectIncomplete,
+    /// The object is complete.
+    ObjectComplete,
+}
+
+impl Incoming {
+    /// Makes sure that the volume has the room for everything that is missing, and takes it for large objects. To be
+    /// called after [`Incoming::copy_local`] and before a transfer.
+    ///
+    /// # Errors
+    /// [`IncomingError::NoSpace`], or [`IncomingError::Io`] with `is_no_space`.
+    pub fn reserve(&self) -> Result<(), IncomingError> {
+        let mut needed_bytes = 0;
+        for slot in self.slots.values() {
+            let state = slot.state();
+            if !state.has_part && !state.present.is_full() {
+                needed_bytes += slot.size;
+            }
+        }
+        let free_bytes = self.project.free_bytes().map_err(|e| self.failed(e))?;
+        if needed_bytes > free_bytes {
+            return Err(IncomingError::NoSpace { needed_bytes, free_bytes });
+        }
+        for slot in self.slots.values().filter(|slot| !slot.is_single() && !slot.is_complete()) {
+            drop(self.open_part(slot)?);
+        }
+        Ok(())
+    }
+
+    /// Takes the block list of an object of several blocks.
+    ///
+    /// # Errors
+    /// [`IncomingError::BlockListSize`] when it is for another size, [`IncomingError::NotNeeded`], or
+    /// [`IncomingError::Io`].
+    pub fn set_blocks(&self, list: BlockList) -> Result<(), IncomingError> {
+        let slot = self.slot(&list.object())?;
+        if list.size() != slot.size {
+            let (list_bytes, manifest_bytes) = (list.size(), slot.size);
+            return Err(IncomingError::BlockListSize { object: slot.object, list_bytes, manifest_bytes });
+        }
+        if slot.state().blocks.is_some() {
+            return Ok(());
+        }
+        let _writing = self.writing();
+        self.save_blocks(&list)?;
+        let is_unchecked = {
+            let mut state = slot.state();
+            state.blocks = Some(Arc::new(list));
+            std::mem::take(&mut state.is_unchecked)
+        };
+        if is_unchecked { self.check_part(slot) } else { Ok(()) }
+    }
+
+    /// Not through the durable write: a torn list does not verify when it is read again, and is fetched again.
+    fn save_blocks(&self, list: &BlockList) -> Result<(), IncomingError> {
+        let name = blocks_name(list.object());
+        let mut file = match self.parts.create_file(&name) {
+            Err(error) if error.is_already_there() => self.parts.open_rw(&name),
+            created => created,
+        }
+        .map_err(|e| self.failed(e))?;
+        let mut write = || {
+            file.write_all(list.values().as_flattened())?;
+            file.set_len(list.values().as_flattened().len() as u64)?;
+            if list.size() >= SYNCED_LIST_FROM_BYTES { file.sync_data() } else { Ok(()) }
+        };
+        write().map_err(|e| self.part_failed("write", &name, e))
+    }
+
+    /// Verifies a block and writes it; one that is here already is fine.
+    ///
+    /// # Errors
+    /// [`IncomingError::BadBlock`] when it does not verify: nothing was written, drop the peer.
+    /// [`IncomingError::NoBlockList`] before [`Incoming::set_blocks`]; [`IncomingError::NotNeeded`]; [`IncomingError::Io`].
+    pub fn write_block(
+        &self,
+        object: &ObjectHash,
+        index: u64,
+        bytes: &[u8],
+    ) -> Result<BlockWritten, IncomingError> {
+        let slot = self.slot(object)?;
+        let blocks = slot.state().blocks.clone().ok_or(IncomingError::NoBlockList { object: *object })?;
+        if !blocks.accepts(index, bytes) {
+            return Err(IncomingError::BadBlock { object: *object, index });
+        }
+        let _writing = self.writing();
+        let is_here = slot.state().present.contains(index);
+        if !is_here {
+            self.open_part(slot)?
+                .write_all_at(bytes, block_offset(index))
+                .map_err(|e| self.part_failed("write", &part_name(*object), e))?;
+        }
+        let mut state = slot.state();
+        state.present.insert(index);
+        Ok(if state.present.is_full() {
+            BlockWritten::ObjectComplete
+        } else {
+            BlockWritten::ObjectIncomplete
+        })
+    }
+
+    /// Opens the part of an object, and makes it first when there is none: at its full length, so that a full volume
+    /// shows here.
+    fn open_part(&self, slot: &Slot) -> Result<File, IncomingError> {
+        let name = part_name(slot.object);
+        let mut state = slot.state();
+        if state.has_part {
+            drop(state);
+            return self.parts.open_rw(&name).map_err(|e| self.failed(e));
+        }
+        let file = match self.parts.create_file(&name) {
+            Err(error) if error.is_already_there() => self.parts.open_rw(&name),
+            created => created,
+        }
+        .map_err(|e| self.failed(e))?;
+        if !slot.is_single() {
+            preallocate(&file, slot.size).map_err(|e| self.part_failed("reserve the room of", &name, e))?;
+        }
+        state.has_part = true;
+        Ok(file)
+    }
+}

@@ -1,0 +1,9 @@
+//! Objects: naming the files of the artists' tree, assembling what comes from elsewhere, and serving what is here.
+
+pub mod hash;
+pub mod incoming;
+pub mod serve;
+
+mod block_set;
+mod copy;
+mod name;

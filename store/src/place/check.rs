@@ -1,0 +1,76 @@
+//! The look before anything is moved: what happens to each file, or who is in its way.
+
+use avalon_protocol::{id::VersionSlot, manifest::FileEntry};
+use rayon::prelude::*;
+
+use super::{PlaceError, Placing};
+use crate::{
+    fs::{Dir, FileKind, FileStat},
+    object::{
+        hash::{HashError, hash_file_by_pool},
+        incoming::VerifiedFile,
+    },
+};
+
+/// What placing does with one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Its place is free.
+    Move,
+    /// Other content of a hero directory lies there and goes to the trash.
+    Replace,
+    /// The right content lies there and stays.
+    Leave,
+}
+
+impl Placing<'_> {
+    /// Decides on every file, with what is known of the one that will be there.
+    pub(super) fn check_all(&self, version_dir: &Dir) -> Result<Vec<(Step, FileStat)>, PlaceError> {
+        self.files().map(|(file, verified)| self.check(version_dir, file, verified)).collect()
+    }
+
+    fn check(
+        &self,
+        version_dir: &Dir,
+        file: &FileEntry,
+        verified: &VerifiedFile,
+    ) -> Result<(Step, FileStat), PlaceError> {
+        let occupied = || PlaceError::Occupied { path: self.in_project(&file.path) };
+        let there = match version_dir.stat(&file.path) {
+            Err(error) if error.is_not_a_directory() => return Err(occupied()),
+            there => there.map_err(|e| self.failed(e))?,
+        };
+        match (verified, there) {
+            (VerifiedFile::InTree(stat), None) => Ok((Step::Move, *stat)),
+            (VerifiedFile::InPlace(then), Some(now)) if then.identity() == now.identity() => {
+                Ok((Step::Leave, now))
+            }
+            (VerifiedFile::InTree(stat), Some(now)) => match same_content(version_dir, file, &now)? {
+                Some(now) => Ok((Step::Leave, now)),
+                None if self.is_hero() && now.kind == FileKind::File => Ok((Step::Replace, *stat)),
+                None => Err(occupied()),
+            },
+            (VerifiedFile::InPlace(_), now) => {
+                let same = now.map(|now| same_content(version_dir, file, &now)).transpose()?.flatten();
+                let vanished = || PlaceError::Vanished { path: self.in_project(&file.path) };
+                same.map(|now| (Step::Leave, now)).ok_or_else(vanished)
+            }
+        }
+    }
+
+    pub(super) fn is_hero(&self) -> bool {
+        self.manifest().version().slot == VersionSlot::Hero
+    }
+}
+
+/// Hashes what lies in a file's place, to be sure; `None` when it is not the file's content.
+fn same_content(dir: &Dir, file: &FileEntry, now: &FileStat) -> Result<Option<FileStat>, PlaceError> {
+    if now.kind != FileKind::File || now.size != file.size {
+        return Ok(None);
+    }
+    match hash_file_by_pool(dir, &file.path) {
+        Ok(hashed) => Ok(Some(hashed.stat).filter(|_| hashed.blocks.object() == file.hash)),
+        Err(HashError::Symlink { .. } | HashError::NotRegular { .. }) => Ok(None),
+        Err(error) => Err(PlaceError::Compare(error)),
+    }
+}

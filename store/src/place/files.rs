@@ -1,0 +1,109 @@
+//! Placing into a version directory that exists: a version that grew, one that an artist has in part, and `hero`.
+
+use std::collections::BTreeSet;
+
+use avalon_protocol::{manifest::FileEntry, rel_path::RelPath};
+
+use super::{PlaceError, Placing, check::Step};
+use crate::fs::{Dir, FileKind, FileStat, IoError, Overwrite, path_of};
+
+impl Placing<'_> {
+    /// Checks everything, then moves the files whose place is free, the entries of representations last: whoever resolves
+    /// one finds all that belongs to it.
+    pub(super) fn place_files(&self) -> Result<Vec<FileStat>, PlaceError> {
+        let (project, dir) = (&self.version.project, self.manifest().dir());
+        let version_dir = project.open_dir(dir).map_err(|e| self.failed(e))?;
+        let steps = self.check_all(&version_dir)?;
+        let to_move = || {
+            let files = self.manifest().files().iter().zip(&steps);
+            files.filter(|(_, (step, _))| *step != Step::Leave).map(|(file, (step, _))| (file, *step))
+        };
+        if to_move().next().is_some() {
+            let tree = self.tree()?;
+            let (entries, others): (Vec<_>, Vec<_>) =
+                to_move().partition(|(file, _)| self.manifest().is_entry(file));
+            self.move_files(&tree, &version_dir, &others)?;
+            self.move_files(&tree, &version_dir, &entries)?;
+        }
+        if self.is_hero() {
+            self.trash_stale(&version_dir)?;
+        }
+        project.sync_path(dir).map_err(|e| self.failed(e))?;
+        Ok(steps.into_iter().map(|(_, stat)| stat).collect())
+    }
+
+    fn move_files(
+        &self,
+        tree: &Dir,
+        version_dir: &Dir,
+        files: &[(&FileEntry, Step)],
+    ) -> Result<(), PlaceError> {
+        let mut touched: BTreeSet<RelPath> = BTreeSet::new();
+        for (file, step) in files {
+            if let Some(parent) = file.path.parent().filter(|parent| !touched.contains(parent)) {
+                version_dir.create_dirs(&parent).map_err(|e| self.failed(e))?;
+                touched.insert(parent);
+            }
+            if *step == Step::Replace {
+                self.keep_in_trash(version_dir, &file.path)?;
+            }
+            let overwrite = match step {
+                Step::Replace => Overwrite::Replace,
+                Step::Move | Step::Leave => Overwrite::Refuse,
+            };
+            match tree.rename(&file.path, version_dir, &file.path, overwrite) {
+                Err(error) if error.is_already_there() => {
+                    return Err(PlaceError::Occupied { path: self.in_project(&file.path) });
+                }
+                renamed => renamed.map_err(|e| self.failed(e))?,
+            }
+        }
+        let sync = || -> Result<(), IoError> {
+            touched.iter().try_for_each(|dir| version_dir.open_dir(dir)?.sync())?;
+            version_dir.sync()
+        };
+        sync().map_err(|e| self.failed(e))
+    }
+
+    /// Gives the old file a second name in the trash, so that its place is never empty; where the volume has no links, it
+    /// is moved there.
+    fn keep_in_trash(&self, version_dir: &Dir, path: &RelPath) -> Result<(), PlaceError> {
+        let trash = self.trash_for(path)?;
+        match version_dir.link(path, &trash, path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_already_there() => Ok(()),
+            Err(_) => version_dir.rename(path, &trash, path, Overwrite::Replace).map_err(|e| self.failed(e)),
+        }
+    }
+
+    /// Moves to the trash what the last generation of a hero had and this one does not.
+    fn trash_stale(&self, version_dir: &Dir) -> Result<(), PlaceError> {
+        let files = self.manifest().files();
+        let is_kept = |path: &RelPath| files.binary_search_by(|file| file.path.cmp(path)).is_ok();
+        let stale = self.options.replaces.map_or(&[][..], |old| old.files());
+        for path in stale.iter().map(|file| &file.path).filter(|path| !is_kept(path)) {
+            let there = match version_dir.stat(path) {
+                Err(error) if error.is_not_a_directory() => None,
+                there => there.map_err(|e| self.failed(e))?,
+            };
+            if there.is_some_and(|there| there.kind == FileKind::File) {
+                let trash = self.trash_for(path)?;
+                version_dir.rename(path, &trash, path, Overwrite::Replace).map_err(|e| self.failed(e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the trash of this placement, ready for a file of this path in the version.
+    fn trash_for(&self, path: &RelPath) -> Result<Dir, PlaceError> {
+        let name = path_of(&format!(".avalon/trash/{}", self.manifest().id()));
+        let open = || {
+            let trash = self.version.project.create_dirs(&name)?;
+            if let Some(parent) = path.parent() {
+                trash.create_dirs(&parent)?;
+            }
+            Ok(trash)
+        };
+        open().map_err(|e| self.failed(e))
+    }
+}
