@@ -236,8 +236,14 @@ mod tests {
     fn golden_bytes_and_name_of_format_1() {
         let manifest = draft().finish().unwrap();
         assert_eq!(hex::encode(manifest.encode()), GOLDEN.concat());
-        assert_eq!(manifest.id().to_string(), "d2ee3ddfb963195923582db6b060277044eacc266a54718cef6a4c0fdc749f63");
-        assert_eq!(manifest.content().to_string(), "1c553ba45563130ed1bc7f23773c8482a40787d16eccf7777be39558e0145e13");
+        assert_eq!(
+            manifest.id().to_string(),
+            "d2ee3ddfb963195923582db6b060277044eacc266a54718cef6a4c0fdc749f63"
+        );
+        assert_eq!(
+            manifest.content().to_string(),
+            "1c553ba45563130ed1bc7f23773c8482a40787d16eccf7777be39558e0145e13"
+        );
     }
 
     #[test]

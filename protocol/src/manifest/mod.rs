@@ -5,6 +5,7 @@
 
 mod check;
 mod encode;
+mod relate;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     check::InvalidManifest,
     encode::{DecodeError, FORMAT, MAGIC},
+    relate::{Relation, relate},
 };
 use crate::{
     hash::{ContentId, ManifestId, ObjectHash},
@@ -47,7 +49,9 @@ pub struct Representation {
 }
 
 /// Which signal proved that the version was whole when it was hashed, strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Completeness {
     /// Somebody, or the pipeline, said so: `avalonctl publish`.

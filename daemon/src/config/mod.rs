@@ -1,0 +1,345 @@
+//! The configuration, in two steps: [`raw`] is what the file says, [`Config`] is what it means. Nothing is bound, opened
+//! or written before the second step has passed; `avalond --check-config` stops there.
+
+mod raw;
+mod reload;
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use avalon_protocol::{
+    id::ProjectName,
+    mode::ProjectMode,
+    template::{DEFAULT_PUBLISH, Template, TemplateError, TemplateSet},
+};
+use thiserror::Error;
+
+use self::raw::{RawConfig, RawProject};
+pub use self::reload::{Reload, compare};
+
+/// Longest path of a Unix socket on Linux, without the closing zero (`sockaddr_un.sun_path`).
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// The checked configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where it came from.
+    pub file: PathBuf,
+    /// Where feeds, manifests, catalog and identity live.
+    pub state_dir: PathBuf,
+    /// Where peers reach this node.
+    pub listen: SocketAddr,
+    /// The socket of the local API.
+    pub socket: PathBuf,
+    /// The Unix group that may use the socket, if it is not the daemon's own.
+    pub socket_group: Option<String>,
+    /// How long stopping may take before what hangs is named and left.
+    pub shutdown_timeout: Duration,
+    /// The projects, in the order of the file.
+    pub projects: Vec<ProjectConfig>,
+    /// The addresses that are dialled, as `host:port`.
+    pub peers: Vec<String>,
+    /// How long a version directory must be quiet before it counts as whole.
+    pub settle_quiet: Duration,
+    /// How often every project is scanned, because network file systems tell of nothing.
+    pub scan_interval: Duration,
+    /// The log filter, as `info` or `avalond=debug`.
+    pub log_level: String,
+}
+
+/// One project.
+#[derive(Debug, Clone)]
+pub struct ProjectConfig {
+    /// Its name.
+    pub name: ProjectName,
+    /// Avalon's root; files are at `{root}/{name}/...`.
+    pub root: PathBuf,
+    /// Where its publishes lie.
+    pub templates: Arc<TemplateSet>,
+    /// The texts of the templates.
+    pub template_texts: Vec<String>,
+    /// Whether versions come by themselves.
+    pub mode: ProjectMode,
+}
+
+impl PartialEq for ProjectConfig {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.root, &self.template_texts, self.mode)
+            == (&other.name, &other.root, &other.template_texts, other.mode)
+    }
+}
+
+impl ProjectConfig {
+    /// Returns the project's directory.
+    pub fn dir(&self) -> PathBuf {
+        self.root.join(self.name.as_str())
+    }
+}
+
+/// Why a configuration is refused; each names the file.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not TOML, or a key or value is wrong.
+    #[error("{}:{line}: {problem}", file.display())]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, with the nearest valid key.
+        problem: String,
+    },
+    /// A value has a meaning that cannot be.
+    #[error("{}: {key}: {problem}", file.display())]
+    Value {
+        /// The file.
+        file: PathBuf,
+        /// The key, as `project.lantern.root`.
+        key: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A template cannot be inverted.
+    #[error("{}: project.{project}.template cannot be used", file.display())]
+    Template {
+        /// The file.
+        file: PathBuf,
+        /// The project.
+        project: ProjectName,
+        /// Why.
+        #[source]
+        source: TemplateError,
+    },
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names file, line and key.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
+        Self::parse(file, &text)
+    }
+
+    /// Checks the text of a configuration; `file` is for messages.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let raw = raw::parse(file, text)?;
+        Checker { file }.config(raw)
+    }
+}
+
+struct Checker<'a> {
+    file: &'a Path,
+}
+
+impl Checker<'_> {
+    fn value(&self, key: impl Into<String>, problem: impl Into<String>) -> ConfigError {
+        ConfigError::Value { file: self.file.to_owned(), key: key.into(), problem: problem.into() }
+    }
+
+    fn config(&self, raw: RawConfig) -> Result<Config, ConfigError> {
+        let node = raw.node;
+        let listen = node.listen.as_deref().unwrap_or("0.0.0.0:4700");
+        let listen = listen.parse().map_err(|_| {
+            self.value("node.listen", format!("{listen:?} is not an address and port such as 0.0.0.0:4700"))
+        })?;
+        let socket = self.socket(node.socket)?;
+        let projects = self.projects(raw.project)?;
+        let peers = raw.peer.into_iter().map(|peer| self.peer(peer.address)).collect::<Result<_, _>>()?;
+        Ok(Config {
+            file: self.file.to_owned(),
+            state_dir: self.absolute("node.state_dir", node.state_dir)?,
+            listen,
+            socket,
+            socket_group: node.socket_group,
+            shutdown_timeout: self.duration("node.shutdown_timeout", node.shutdown_timeout, "30s")?,
+            projects,
+            peers,
+            settle_quiet: self.duration("settle.quiet", raw.settle.quiet, "5s")?,
+            scan_interval: self.duration("scan.interval", raw.scan.interval, "10m")?,
+            log_level: raw.log.level.unwrap_or_else(|| "info".into()),
+        })
+    }
+
+    fn absolute(&self, key: &str, path: PathBuf) -> Result<PathBuf, ConfigError> {
+        if path.is_absolute() {
+            Ok(path)
+        } else {
+            Err(self.value(key, format!("{} must be an absolute path", path.display())))
+        }
+    }
+
+    fn socket(&self, socket: Option<PathBuf>) -> Result<PathBuf, ConfigError> {
+        let socket = socket.unwrap_or_else(|| PathBuf::from("/run/avalond/api.sock"));
+        let socket = self.absolute("node.socket", socket)?;
+        let bytes = socket.as_os_str().len();
+        if bytes > MAX_SOCKET_PATH_BYTES {
+            let problem = format!(
+                "{} has {bytes} bytes, a Unix socket's path at most {MAX_SOCKET_PATH_BYTES}; use a shorter \
+                 directory, such as /run/avalond",
+                socket.display()
+            );
+            return Err(self.value("node.socket", problem));
+        }
+        Ok(socket)
+    }
+
+    fn duration(&self, key: &str, text: Option<String>, default: &str) -> Result<Duration, ConfigError> {
+        let text = text.unwrap_or_else(|| default.to_owned());
+        let parsed: Result<jiff::SignedDuration, _> = text.parse();
+        parsed.ok().and_then(|duration| Duration::try_from(duration).ok()).ok_or_else(|| {
+            self.value(key, format!("{text:?} is not a duration such as \"5s\", \"300ms\" or \"10m\""))
+        })
+    }
+
+    fn peer(&self, address: String) -> Result<String, ConfigError> {
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        match port.map(|(_, port)| port.parse::<u16>()) {
+            Some(Ok(port)) if port != 0 => Ok(address),
+            _ => Err(self.value(
+                "peer.address",
+                format!("{address:?} is not host:port, such as mtl.example.net:4700"),
+            )),
+        }
+    }
+
+    fn projects(&self, raw: Vec<RawProject>) -> Result<Vec<ProjectConfig>, ConfigError> {
+        let mut names = HashSet::new();
+        let mut projects = Vec::with_capacity(raw.len());
+        for project in raw {
+            let project = self.project(project)?;
+            if !names.insert(project.name.as_str().to_lowercase()) {
+                let problem = "the project stands twice in the file; names that differ in case only are one";
+                return Err(self.value(format!("project.{}.name", project.name), problem));
+            }
+            projects.push(project);
+        }
+        Ok(projects)
+    }
+
+    fn project(&self, raw: RawProject) -> Result<ProjectConfig, ConfigError> {
+        let name: ProjectName =
+            raw.name.parse().map_err(|error| self.value("project.name", format!("{error}")))?;
+        let mut texts = raw.templates;
+        texts.extend(raw.template);
+        if texts.is_empty() {
+            texts.push(DEFAULT_PUBLISH.to_owned());
+        }
+        let refused =
+            |source| ConfigError::Template { file: self.file.to_owned(), project: name.clone(), source };
+        let templates = texts.iter().map(|text| Template::parse(text)).collect::<Result<Vec<_>, _>>();
+        let templates = TemplateSet::new(templates.map_err(refused)?)
+            .map_err(|error| self.value(format!("project.{name}.templates"), error.to_string()))?;
+        Ok(ProjectConfig {
+            root: self.absolute(&format!("project.{name}.root"), raw.root)?,
+            templates: Arc::new(templates),
+            template_texts: texts,
+            mode: raw.mode,
+            name,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = "[node]\nstate_dir = \"/var/lib/avalond\"\n";
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("avalond.toml"), text)
+    }
+
+    fn check_refused(text: &str, expected: &str) {
+        let error = parse(text).unwrap_err();
+        let mut message = error.to_string();
+        if let Some(source) = std::error::Error::source(&error) {
+            message = format!("{message}: {source}");
+        }
+        assert!(message.contains(expected), "{message}");
+    }
+
+    #[test]
+    fn the_example_of_the_documentation_is_read() {
+        let config = parse(
+            "[node]\nstate_dir = \"/var/lib/avalond\"\nlisten = \"0.0.0.0:4700\"\n\
+             socket = \"/run/avalond/api.sock\"\n[[project]]\nname = \"lantern\"\nroot = \"/srv/projects\"\n\
+             mode = \"mirror\"\n[[peer]]\naddress = \"mtl.example.net:4700\"\n[settle]\nquiet = \"300ms\"\n",
+        )
+        .unwrap();
+        assert_eq!(config.projects[0].dir(), Path::new("/srv/projects/lantern"));
+        assert_eq!(config.projects[0].mode, ProjectMode::Mirror);
+        assert_eq!(config.settle_quiet, Duration::from_millis(300));
+        assert_eq!(config.peers, ["mtl.example.net:4700"]);
+    }
+
+    #[test]
+    fn defaults_are_on_demand_and_avalons_own_template() {
+        let config = parse(&format!("{MINIMAL}[[project]]\nname = \"a\"\nroot = \"/p\"\n")).unwrap();
+        assert_eq!(config.projects[0].mode, ProjectMode::OnDemand);
+        assert_eq!(config.projects[0].template_texts, [DEFAULT_PUBLISH]);
+        assert_eq!(config.listen.port(), 4700);
+    }
+
+    #[test]
+    fn an_unknown_key_names_file_line_key_and_the_nearest_valid_one() {
+        check_refused(
+            &format!("{MINIMAL}lissten = \"0.0.0.0:1\"\n"),
+            "avalond.toml:3: unknown key `lissten`; did you mean `listen`?",
+        );
+        check_refused(
+            &format!("{MINIMAL}[[projct]]\nname = \"x\"\n"),
+            "unknown key `projct`; did you mean `project`?",
+        );
+    }
+
+    #[test]
+    fn wrong_values_say_what_would_be_right() {
+        check_refused("[node]\n", "avalond.toml:1: missing key `state_dir`");
+        check_refused("[node]\nstate_dir = 5\n", "avalond.toml:2:");
+        check_refused("[node]\nstate_dir = \"x\"\n", "node.state_dir: x must be an absolute path");
+        check_refused(&format!("{MINIMAL}listen = \"here\"\n"), "not an address and port");
+        check_refused(&format!("{MINIMAL}[[peer]]\naddress = \"host\"\n"), "not host:port");
+        check_refused(&format!("{MINIMAL}[settle]\nquiet = \"soon\"\n"), "not a duration");
+        check_refused(&format!("{MINIMAL}socket = \"/{}\"\n", "x".repeat(120)), "has 121 bytes");
+        check_refused(
+            &format!("{MINIMAL}[[project]]\nname = \"a b\"\nroot = \"/p\"\n"),
+            "not a valid project name",
+        );
+        check_refused(
+            &format!(
+                "{MINIMAL}[[project]]\nname = \"a\"\nroot = \"/p\"\n[[project]]\nname = \"A\"\nroot = \"/q\"\n"
+            ),
+            "stands twice",
+        );
+        check_refused(
+            &format!("{MINIMAL}[[project]]\nname = \"a\"\nroot = \"/p\"\nmode = \"mirrored\"\n"),
+            "mirror",
+        );
+        check_refused(
+            &format!(
+                "{MINIMAL}[[project]]\nname = \"a\"\nroot = \"/p\"\ntemplate = \"{{root}}/{{project}}/x.{{representation}}\"\n"
+            ),
+            "project.a.template cannot be used",
+        );
+    }
+}

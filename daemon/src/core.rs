@@ -1,0 +1,95 @@
+//! What every part of the daemon shares: who this node is, its ledger, its projects, and where to say what happens.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use avalon_protocol::{
+    id::{NodeId, ProjectName, StudioName, VersionId},
+    plan::{Decision, Wish, decide},
+    record::Record,
+    version_fold::VersionFold,
+};
+use avalon_store::{
+    ledger::{Committed, Ledger, LedgerError, LocalChange},
+    object::{Hasher, serve::BlockCache},
+};
+
+use crate::{clock::Clock, events::EventBus, health::HealthBoard, project::Project};
+
+/// Shared by all tasks; holds no task itself.
+#[derive(Debug)]
+pub struct Core {
+    /// This node.
+    pub me: NodeId,
+    /// Its studio.
+    pub studio: StudioName,
+    /// Feeds, manifests and catalog.
+    pub ledger: Ledger,
+    /// The pool that hashes.
+    pub hasher: Hasher,
+    /// Block lists of local files.
+    pub blocks: BlockCache,
+    /// The projects that it serves.
+    pub projects: BTreeMap<ProjectName, Arc<Project>>,
+    /// What happens.
+    pub events: EventBus,
+    /// What somebody has to look at.
+    pub health: HealthBoard,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Core {
+    /// Returns a project that this node serves.
+    pub fn project(&self, name: &ProjectName) -> Option<&Arc<Project>> {
+        self.projects.get(name)
+    }
+
+    /// Returns the time in milliseconds since 1970, for display.
+    pub fn now_ms(&self) -> u64 {
+        let since = self.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Decides about one version of a project that this node serves.
+    pub fn decide(&self, id: &VersionId, fold: &VersionFold, wish: Wish) -> Decision {
+        match self.project(&id.project) {
+            Some(project) => decide(id.slot, fold, &self.me, project.mode(), wish),
+            None => Decision::Unknown,
+        }
+    }
+}
+
+impl Core {
+    /// Records facts about a project, with what changed on disk; returns when they are durable.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; nothing was recorded.
+    pub async fn commit(
+        &self,
+        project: ProjectName,
+        records: Vec<Record>,
+        local: Vec<LocalChange>,
+    ) -> Result<Committed, LedgerError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let (ledger, now_ms) = (self.ledger.clone(), self.now_ms());
+        blocking(move || {
+            ledger.commit(&project, records, local, now_ms, Box::new(move |r| drop(reply.send(r))))
+        })
+        .await;
+        answer.await.unwrap_or(Err(LedgerError::Stopped))
+    }
+}
+
+/// Runs work that waits for a disk on a thread that may wait.
+///
+/// A panic in it is a bug and goes on here.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that is being dropped cancels blocking work: nobody is left to hear of it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

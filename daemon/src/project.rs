@@ -1,0 +1,160 @@
+//! One project at this node: its directory, how it takes part, and what may not happen at the same time.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
+};
+
+use avalon_protocol::{
+    control::{PendingVersion, ProjectState},
+    id::ProjectName,
+    mode::ProjectMode,
+    rel_path::RelPath,
+    template::TemplateSet,
+};
+use avalon_store::fs::{Dir, IoError};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::config::ProjectConfig;
+
+/// A project that this node serves.
+#[derive(Debug)]
+pub struct Project {
+    name: ProjectName,
+    path: PathBuf,
+    templates: Arc<TemplateSet>,
+    inner: RwLock<Inner>,
+    /// One lock per version directory that is being published or placed, so that neither sees the other half-way.
+    locks: Mutex<HashMap<RelPath, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: Option<Dir>,
+    mode: ProjectMode,
+    state: ProjectState,
+    detail: Option<String>,
+    pending: Vec<PendingVersion>,
+}
+
+impl Project {
+    /// Takes a project as it is configured; its directory is opened if it is there.
+    pub fn new(config: &ProjectConfig) -> Self {
+        let project = Self {
+            name: config.name.clone(),
+            path: config.dir(),
+            templates: Arc::clone(&config.templates),
+            inner: RwLock::new(Inner {
+                dir: None,
+                mode: config.mode,
+                state: ProjectState::Scanning,
+                detail: None,
+                pending: Vec::new(),
+            }),
+            locks: Mutex::default(),
+        };
+        if let Err(error) = project.reopen() {
+            project.pause(&format!("{}", crate::log::ErrorChain(&error)));
+        }
+        project
+    }
+
+    /// Returns its name.
+    pub fn name(&self) -> &ProjectName {
+        &self.name
+    }
+
+    /// Returns where it is on disk.
+    pub fn path(&self) -> &PathBuf {
+        &self.path
+    }
+
+    /// Returns its templates.
+    pub fn templates(&self) -> &Arc<TemplateSet> {
+        &self.templates
+    }
+
+    /// Opens its directory, again if it was open: the root may have been mounted anew.
+    ///
+    /// # Errors
+    /// [`IoError`] when it is not there.
+    pub fn reopen(&self) -> Result<Dir, IoError> {
+        let dir = Dir::open(&self.path)?;
+        self.write().dir = Some(dir.clone());
+        Ok(dir)
+    }
+
+    /// Returns its directory, unless the project is paused.
+    pub fn dir(&self) -> Option<Dir> {
+        self.read().dir.clone()
+    }
+
+    /// Notes that the directory is gone: nothing is published, placed or dropped until [`Project::reopen`].
+    pub fn pause(&self, detail: &str) {
+        let mut inner = self.write();
+        inner.dir = None;
+        inner.state = ProjectState::Paused;
+        inner.detail = Some(detail.to_owned());
+    }
+
+    /// Notes that the project is scanned or watched.
+    pub fn set_state(&self, state: ProjectState) {
+        let mut inner = self.write();
+        inner.state = state;
+        inner.detail = None;
+    }
+
+    /// Returns the state and why it is paused.
+    pub fn state(&self) -> (ProjectState, Option<String>) {
+        let inner = self.read();
+        (inner.state, inner.detail.clone())
+    }
+
+    /// Returns how the node takes part.
+    pub fn mode(&self) -> ProjectMode {
+        self.read().mode
+    }
+
+    /// Changes how the node takes part.
+    pub fn set_mode(&self, mode: ProjectMode) {
+        self.write().mode = mode;
+    }
+
+    /// Returns the version directories that are not whole.
+    pub fn pending(&self) -> Vec<PendingVersion> {
+        self.read().pending.clone()
+    }
+
+    /// Replaces the list of version directories that are not whole.
+    pub fn set_pending(&self, pending: Vec<PendingVersion>) {
+        self.write().pending = pending;
+    }
+
+    /// Waits until nobody else publishes or places this version directory, and keeps others out while the guard lives.
+    pub async fn lock_version(&self, dir: &RelPath) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks();
+            locks.retain(|_, lock| lock.strong_count() > 0);
+            let known = locks.get(dir).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let lock = Arc::new(tokio::sync::Mutex::new(()));
+                locks.insert(dir.clone(), Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
+    }
+
+    fn locks(&self) -> MutexGuard<'_, HashMap<RelPath, Weak<tokio::sync::Mutex<()>>>> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

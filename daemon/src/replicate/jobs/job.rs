@@ -1,0 +1,272 @@
+//! One version on its way here.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use avalon_protocol::{
+    control::{ErrorCode, EventKind, JobKind, JobState, JobStatus},
+    hash::ManifestId,
+    id::{NodeId, VersionId},
+    plan::Priority,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{clock::Clock, events::EventBus};
+
+/// How often progress is told; a bar does not need more.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// How a job ended, or why it pauses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The version is visible and recorded.
+    Placed,
+    /// It cannot go on now.
+    Waiting {
+        /// What it waits for.
+        reason: String,
+        /// What kind of error it would be if somebody gave up now.
+        code: ErrorCode,
+        /// When to try again.
+        when: RetryWhen,
+    },
+    /// It cannot be done.
+    Failed {
+        /// Why.
+        reason: String,
+        /// What kind of error.
+        code: ErrorCode,
+    },
+    /// Somebody cancelled it, or the daemon stops.
+    Cancelled,
+}
+
+/// When a job that waits is tried again; a peer that comes always counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryWhen {
+    /// When a peer comes or says that it holds the version.
+    PeerCame,
+    /// After a while.
+    After(Duration),
+}
+
+/// One version that has to come here.
+#[derive(Debug)]
+pub struct Job {
+    /// Its id, unique for this run of the daemon.
+    pub id: String,
+    /// What comes.
+    pub version: VersionId,
+    /// Which generation.
+    pub manifest: ManifestId,
+    /// Cancels it.
+    pub cancel: CancellationToken,
+    counts: Counts,
+    state: Mutex<State>,
+    created: Duration,
+    clock: Arc<dyn Clock>,
+    events: EventBus,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    files_total: AtomicU64,
+    files_present: AtomicU64,
+    bytes_total: AtomicU64,
+    bytes_present: AtomicU64,
+    bytes_received: AtomicU64,
+    bytes_local: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    kind: JobKind,
+    priority: Priority,
+    state: JobState,
+    reason: Option<String>,
+    error: Option<ErrorCode>,
+    sources: BTreeSet<NodeId>,
+    path: Option<PathBuf>,
+    ended: Option<Duration>,
+    told: Option<Duration>,
+    rate: Rate,
+}
+
+/// Bytes per second over about the last seconds.
+#[derive(Debug, Default)]
+struct Rate {
+    at: Duration,
+    received: u64,
+    bytes_per_second: f64,
+}
+
+impl Rate {
+    /// Half of the rate comes from the last second, the rest from before.
+    fn update(&mut self, now: Duration, received: u64) {
+        let elapsed = now.saturating_sub(self.at).as_secs_f64();
+        if elapsed < 0.2 {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let latest = received.saturating_sub(self.received) as f64 / elapsed;
+        let weight = 0.5f64.powf(elapsed);
+        self.bytes_per_second = if self.received == 0 {
+            latest
+        } else {
+            self.bytes_per_second * weight + latest * (1.0 - weight)
+        };
+        (self.at, self.received) = (now, received);
+    }
+}
+
+impl Job {
+    /// Makes a job that is queued.
+    pub fn new(
+        id: String,
+        version: VersionId,
+        manifest: ManifestId,
+        wish: (JobKind, Priority),
+        clock: Arc<dyn Clock>,
+        events: EventBus,
+    ) -> Self {
+        let created = clock.monotonic();
+        let state = State {
+            kind: wish.0,
+            priority: wish.1,
+            state: JobState::Queued,
+            reason: None,
+            error: None,
+            sources: BTreeSet::new(),
+            path: None,
+            ended: None,
+            told: None,
+            rate: Rate { at: created, ..Rate::default() },
+        };
+        let (counts, cancel) = (Counts::default(), CancellationToken::new());
+        Self { id, version, manifest, cancel, counts, state: Mutex::new(state), created, clock, events }
+    }
+
+    /// Returns how urgent it is.
+    pub fn priority(&self) -> Priority {
+        self.lock().priority
+    }
+
+    /// Returns what it is for.
+    pub fn kind(&self) -> JobKind {
+        self.lock().kind
+    }
+
+    /// Makes it more urgent: somebody waits for it now.
+    pub fn raise(&self, kind: JobKind, priority: Priority) {
+        let mut state = self.lock();
+        if priority > state.priority {
+            (state.kind, state.priority) = (kind, priority);
+        }
+    }
+
+    /// Returns where it stands.
+    pub fn state(&self) -> JobState {
+        self.lock().state
+    }
+
+    /// Moves on and tells everybody.
+    pub fn set_state(&self, to: JobState, reason: Option<String>, error: Option<ErrorCode>) {
+        {
+            let mut state = self.lock();
+            (state.state, state.reason, state.error) = (to, reason, error);
+            if to.is_final() {
+                state.ended = Some(self.clock.monotonic());
+            }
+        }
+        self.tell();
+    }
+
+    /// Names where the version will be.
+    pub fn set_path(&self, path: PathBuf) {
+        self.lock().path = Some(path);
+    }
+
+    /// Names a node that bytes come from.
+    pub fn add_source(&self, node: &NodeId) {
+        self.lock().sources.insert(node.clone());
+    }
+
+    /// Sets what is here and verified, and tells everybody.
+    pub fn set_present(&self, files: (u64, u64), bytes: (u64, u64)) {
+        self.counts.files_present.store(files.0, Ordering::Relaxed);
+        self.counts.files_total.store(files.1, Ordering::Relaxed);
+        self.counts.bytes_present.store(bytes.0, Ordering::Relaxed);
+        self.counts.bytes_total.store(bytes.1, Ordering::Relaxed);
+        self.tell();
+    }
+
+    /// Counts content that came over the network.
+    pub fn add_received(&self, bytes: u64) {
+        self.counts.bytes_received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts content that was found on this machine.
+    pub fn add_local(&self, bytes: u64) {
+        self.counts.bytes_local.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Says whether progress should be told again, and takes note that it is.
+    pub fn progress_is_due(&self) -> bool {
+        let now = self.clock.monotonic();
+        let mut state = self.lock();
+        let due = state.told.is_none_or(|told| now.saturating_sub(told) >= TELL_EVERY);
+        if due {
+            state.told = Some(now);
+        }
+        due
+    }
+
+    fn tell(&self) {
+        self.events.emit(EventKind::Job { job: self.status() });
+    }
+
+    /// Returns how it stands, for people and scripts.
+    pub fn status(&self) -> JobStatus {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = &self.counts;
+        let now = self.clock.monotonic();
+        let mut state = self.lock();
+        let received = load(&counts.bytes_received);
+        state.rate.update(now, received);
+        let rate = if state.state == JobState::Running { state.rate.bytes_per_second } else { 0.0 };
+        let missing = load(&counts.bytes_total).saturating_sub(load(&counts.bytes_present));
+        #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
+        let eta_seconds = (rate > 0.0).then(|| missing as f64 / rate);
+        JobStatus {
+            id: self.id.clone(),
+            kind: state.kind,
+            reference: self.version.to_string(),
+            manifest: self.manifest.to_string(),
+            state: state.state,
+            reason: state.reason.clone(),
+            error: state.error,
+            files_total: load(&counts.files_total),
+            files_present: load(&counts.files_present),
+            bytes_total: load(&counts.bytes_total),
+            bytes_present: load(&counts.bytes_present),
+            bytes_received: received,
+            bytes_local: load(&counts.bytes_local),
+            bytes_per_second: rate,
+            eta_seconds,
+            seconds: state.ended.unwrap_or(now).saturating_sub(self.created).as_secs_f64(),
+            sources: state.sources.iter().map(ToString::to_string).collect(),
+            path: state.path.as_ref().map(|path| path.display().to_string()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

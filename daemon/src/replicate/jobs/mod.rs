@@ -1,0 +1,12 @@
+//! Jobs: versions that have to come here, one job each. [`board`] keeps count for everybody to read; [`replicator`] is the
+//! one task that makes, starts and ends them.
+
+mod board;
+mod job;
+mod replicator;
+
+pub use self::{
+    board::JobBoard,
+    job::{Job, Outcome, RetryWhen},
+    replicator::{Replicator, ReplicatorHandle, Stopped},
+};

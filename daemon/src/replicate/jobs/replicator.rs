@@ -1,0 +1,396 @@
+//! The task that makes, starts and ends jobs. It owns the truth about them; everybody else sends it a message.
+//!
+//! Phases of each turn: receive one event, decide (pure: [`crate::core::Core::decide`]), act by starting or ending jobs.
+//! A job runs as a task of its own and reports its [`Outcome`] back here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use avalon_protocol::{
+    control::{ErrorCode, JobKind, JobState},
+    hash::ManifestId,
+    id::{ProjectName, VersionId},
+    plan::{Decision, Priority, Wish},
+};
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{Job, JobBoard, Outcome, RetryWhen};
+use crate::{
+    core::{Core, blocking},
+    log::ErrorChain,
+    tasks::Tasks,
+};
+
+/// How many jobs run at once. A few keep the link busy while one of them hashes or places; more only make every version
+/// late.
+const RUNNING_LIMIT: usize = 4;
+/// How many jobs that somebody waits for may run besides.
+const WAITING_LIMIT: usize = 8;
+/// How many messages may wait for the task; senders wait then.
+const QUEUE: usize = 1024;
+/// How many versions are read from the catalog at a time.
+const PAGE: usize = 500;
+
+/// The replicator is gone: the daemon stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the daemon is stopping")]
+pub struct Stopped;
+
+/// What the task hears.
+#[derive(Debug)]
+enum Event {
+    /// Records about these versions arrived, or local ones were made.
+    Touched(Vec<VersionId>),
+    /// Look at every version of a project: at the start, when it is back, when its mode changed.
+    Project(ProjectName),
+    /// A peer is there: what waits may have a source now.
+    PeerCame,
+    /// Somebody wants versions.
+    Pull(Vec<VersionId>, oneshot::Sender<Vec<Pulled>>),
+    /// Somebody cancels a job.
+    Cancel(String, oneshot::Sender<Option<Arc<Job>>>),
+    /// A job ended or pauses.
+    Ended(u64, Outcome),
+    /// It is time to try again.
+    Retry(u64),
+}
+
+/// What became of one version that somebody wants.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// The version.
+    pub version: VersionId,
+    /// What the daemon does about it.
+    pub decision: Decision,
+    /// The job that brings it, if one is needed.
+    pub job: Option<Arc<Job>>,
+}
+
+/// Talks to the [`Replicator`].
+#[derive(Debug, Clone)]
+pub struct ReplicatorHandle {
+    events: mpsc::Sender<Event>,
+    /// All jobs, to read.
+    pub board: JobBoard,
+}
+
+impl ReplicatorHandle {
+    /// Says that records about these versions arrived.
+    pub async fn touched(&self, versions: Vec<VersionId>) {
+        let _ = self.events.send(Event::Touched(versions)).await;
+    }
+
+    /// Asks to look at every version of a project.
+    pub async fn look_at(&self, project: ProjectName) {
+        let _ = self.events.send(Event::Project(project)).await;
+    }
+
+    /// Says that a peer is there.
+    pub async fn peer_came(&self) {
+        let _ = self.events.send(Event::PeerCame).await;
+    }
+
+    /// Wants versions here; answers when their jobs exist.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn pull(&self, versions: Vec<VersionId>) -> Result<Vec<Pulled>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(Event::Pull(versions, reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+impl ReplicatorHandle {
+    /// Cancels a job and returns it; none when there is none under way with that id.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn cancel(&self, id: &str) -> Result<Option<Arc<Job>>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(Event::Cancel(id.to_owned(), reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+/// Does the work of one job; the daemon's is `transfer::run`.
+pub type Run = Arc<dyn Fn(Arc<Job>) -> BoxFuture<'static, Outcome> + Send + Sync>;
+
+/// The task's state.
+pub struct Replicator {
+    core: Arc<Core>,
+    run: Run,
+    tasks: Tasks,
+    stop: CancellationToken,
+    inbox: mpsc::Receiver<Event>,
+    outbox: mpsc::Sender<Event>,
+    board: JobBoard,
+    jobs: BTreeMap<u64, Arc<Job>>,
+    running: BTreeSet<u64>,
+    /// Versions that somebody pulled: they stay wanted until they are here.
+    wanted: BTreeSet<VersionId>,
+    next: u64,
+    prefix: String,
+}
+
+impl std::fmt::Debug for Replicator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replicator").field("jobs", &self.jobs.len()).finish_non_exhaustive()
+    }
+}
+
+impl Replicator {
+    /// Makes the task and its handle; `prefix` makes job ids of different runs differ. `run` may use the handle.
+    pub fn new(core: Arc<Core>, tasks: Tasks, prefix: String, run: Run) -> (Self, ReplicatorHandle) {
+        let (outbox, inbox) = mpsc::channel(QUEUE);
+        let board = JobBoard::default();
+        let handle = ReplicatorHandle { events: outbox.clone(), board: board.clone() };
+        let stop = tasks.token();
+        let replicator = Self {
+            core,
+            run,
+            tasks,
+            stop,
+            inbox,
+            outbox,
+            board,
+            jobs: BTreeMap::new(),
+            running: BTreeSet::new(),
+            wanted: BTreeSet::new(),
+            next: 1,
+            prefix,
+        };
+        (replicator, handle)
+    }
+
+    /// Runs until the daemon stops; jobs under way keep what they have verified.
+    pub async fn run(mut self) {
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                event = self.inbox.recv() => event,
+            };
+            let Some(event) = event else { break };
+            self.handle(event).await;
+            self.start_next();
+        }
+        for job in self.jobs.values() {
+            job.cancel.cancel();
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        match event {
+            Event::Touched(versions) => self.look_at_all(versions, Priority::Publish).await,
+            Event::Project(project) => self.look_at_project(&project).await,
+            Event::PeerCame => self.requeue(|_| true),
+            Event::Retry(number) => self.requeue(|other| other == number),
+            Event::Cancel(id, reply) => {
+                let found =
+                    self.jobs.iter().find(|(_, job)| job.id == id).map(|(n, job)| (*n, Arc::clone(job)));
+                if let Some((number, job)) = &found {
+                    self.wanted.remove(&job.version);
+                    self.cancel(*number, job);
+                }
+                let _ = reply.send(found.map(|(_, job)| job));
+            }
+            Event::Ended(number, outcome) => self.ended(number, outcome).await,
+            Event::Pull(versions, reply) => {
+                let mut answers = Vec::with_capacity(versions.len());
+                for version in versions {
+                    self.wanted.insert(version.clone());
+                    answers.push(self.consider(version, Priority::Waiting).await);
+                }
+                let _ = reply.send(answers);
+            }
+        }
+    }
+
+    async fn look_at_all(&mut self, versions: Vec<VersionId>, priority: Priority) {
+        for version in versions {
+            self.consider(version, priority).await;
+        }
+    }
+
+    async fn look_at_project(&mut self, project: &ProjectName) {
+        let mut after: Option<VersionId> = None;
+        loop {
+            let (ledger, name) = (self.core.ledger.clone(), project.clone());
+            let from = after.clone();
+            let page = blocking(move || ledger.versions(&name, None, from.as_ref(), PAGE)).await;
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%project, error = %ErrorChain(&error), "cannot read the catalog; versions are looked at later");
+                    return;
+                }
+            };
+            after = page.last().map(|(version, _)| version.clone());
+            for (version, fold) in page {
+                if matches!(self.core.decide(&version, &fold, self.wish(&version)), Decision::Fetch(_)) {
+                    self.consider(version, Priority::Backfill).await;
+                }
+            }
+            if after.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn wish(&self, version: &VersionId) -> Wish {
+        if self.wanted.contains(version) { Wish::Pulled } else { Wish::None }
+    }
+
+    /// Decides about one version and makes or replaces its job.
+    async fn consider(&mut self, version: VersionId, priority: Priority) -> Pulled {
+        let (ledger, id) = (self.core.ledger.clone(), version.clone());
+        let fold = blocking(move || ledger.version(&id)).await;
+        let fold = match fold {
+            Ok(fold) => fold.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%version, error = %ErrorChain(&error), "cannot read the catalog");
+                return Pulled { version, decision: Decision::Unknown, job: None };
+            }
+        };
+        let decision = self.core.decide(&version, &fold, self.wish(&version));
+        let job = match &decision {
+            Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, priority)),
+            Decision::Have(_) => {
+                self.wanted.remove(&version);
+                None
+            }
+            Decision::Leave | Decision::Conflict(_) | Decision::Unknown => None,
+        };
+        Pulled { version, decision, job }
+    }
+
+    fn job_for(&mut self, version: &VersionId, manifest: ManifestId, priority: Priority) -> Arc<Job> {
+        let kind = if self.wanted.contains(version) { JobKind::Pull } else { JobKind::Mirror };
+        let known =
+            self.jobs.iter().find(|(_, job)| job.version == *version).map(|(n, job)| (*n, Arc::clone(job)));
+        if let Some((number, job)) = known {
+            if job.manifest == manifest {
+                job.raise(kind, priority);
+                self.requeue(|other| other == number);
+                return job;
+            }
+            // The version grew meanwhile: what is verified stays in the incoming folder of the old generation only if it
+            // is placed; the new job takes equal objects from the project tree.
+            self.cancel(number, &job);
+        }
+        let number = self.next;
+        self.next += 1;
+        let core = &self.core;
+        let id = format!("{}-{number:x}", self.prefix);
+        let clock = Arc::clone(&core.clock);
+        let job =
+            Arc::new(Job::new(id, version.clone(), manifest, (kind, priority), clock, core.events.clone()));
+        self.jobs.insert(number, Arc::clone(&job));
+        self.board.add(number, Arc::clone(&job));
+        job.set_state(JobState::Queued, None, None);
+        job
+    }
+
+    /// Cancels a job; one that runs ends by itself.
+    fn cancel(&mut self, number: u64, job: &Job) {
+        job.cancel.cancel();
+        if !self.running.contains(&number) {
+            self.finish(number, job, JobState::Cancelled, None, None);
+        }
+    }
+
+    /// Lets jobs that wait try again.
+    fn requeue(&self, which: impl Fn(u64) -> bool) {
+        for (number, job) in &self.jobs {
+            if which(*number) && job.state() == JobState::Waiting && !self.running.contains(number) {
+                job.set_state(JobState::Queued, None, None);
+            }
+        }
+    }
+
+    /// Starts the most urgent jobs, the oldest first among equals.
+    fn start_next(&mut self) {
+        loop {
+            let queued = self
+                .jobs
+                .iter()
+                .filter(|(number, job)| !self.running.contains(number) && job.state() == JobState::Queued);
+            let best = queued.max_by_key(|(number, job)| (job.priority(), std::cmp::Reverse(**number)));
+            let Some((number, job)) = best.map(|(number, job)| (*number, Arc::clone(job))) else { return };
+            let limit = if job.priority() == Priority::Waiting {
+                RUNNING_LIMIT + WAITING_LIMIT
+            } else {
+                RUNNING_LIMIT
+            };
+            if self.running.len() >= limit {
+                return;
+            }
+            self.running.insert(number);
+            job.set_state(JobState::Running, None, None);
+            let (run, outbox) = (Arc::clone(&self.run), self.outbox.clone());
+            self.tasks.spawn("job", async move {
+                let outcome = run(job).await;
+                let _ = outbox.send(Event::Ended(number, outcome)).await;
+            });
+        }
+    }
+
+    async fn ended(&mut self, number: u64, outcome: Outcome) {
+        self.running.remove(&number);
+        let Some(job) = self.jobs.get(&number).cloned() else { return };
+        match outcome {
+            Outcome::Waiting { reason, code, when } if !job.cancel.is_cancelled() => {
+                job.set_state(JobState::Waiting, Some(reason), Some(code));
+                if let RetryWhen::After(wait) = when {
+                    self.retry_after(number, wait);
+                }
+            }
+            Outcome::Placed => self.finish(number, &job, JobState::Done, None, None),
+            Outcome::Failed { reason, code } => {
+                self.wanted.remove(&job.version);
+                self.finish(number, &job, JobState::Failed, Some(reason), Some(code));
+            }
+            Outcome::Waiting { .. } | Outcome::Cancelled => {
+                let superseded =
+                    self.jobs.values().any(|other| other.version == job.version && other.id != job.id);
+                if !superseded {
+                    self.wanted.remove(&job.version);
+                }
+                self.finish(number, &job, JobState::Cancelled, None, None);
+            }
+        }
+        if job.state() == JobState::Done {
+            // It may have grown while it was placed.
+            self.consider(job.version.clone(), Priority::Publish).await;
+        }
+    }
+
+    fn finish(
+        &mut self,
+        number: u64,
+        job: &Job,
+        state: JobState,
+        reason: Option<String>,
+        code: Option<ErrorCode>,
+    ) {
+        self.jobs.remove(&number);
+        job.set_state(state, reason, code);
+    }
+
+    fn retry_after(&self, number: u64, wait: Duration) {
+        let (clock, outbox, stop) = (Arc::clone(&self.core.clock), self.outbox.clone(), self.stop.clone());
+        self.tasks.spawn("job-retry", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = clock.sleep(wait) => { let _ = outbox.send(Event::Retry(number)).await; }
+            }
+        });
+    }
+}

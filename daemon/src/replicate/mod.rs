@@ -1,0 +1,11 @@
+//! The receiving half: what other nodes published comes here.
+//!
+//! In the order of the way of the data: [`announce`] hands records to peers and takes theirs, [`jobs`] decides what has
+//! to come and keeps count, [`transfer`] gets the blocks and verifies each as it lands, [`place`] makes the version
+//! visible and records that it is here. [`serve`] is the other side: it answers peers from the project tree.
+
+pub mod announce;
+pub mod jobs;
+pub mod place;
+pub mod serve;
+pub mod transfer;

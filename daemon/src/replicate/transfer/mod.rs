@@ -1,0 +1,147 @@
+//! One job: a version's manifest, what is on this machine already, and the blocks that are not.
+//!
+//! Stage 8 and 9 of the way of the data. Previous: [`super::jobs`] decided. Next: [`super::place`] makes it visible.
+//! Invariant: a block counts only after it has verified against the object's name and was written; whoever sends one
+//! that does not verify is not asked again for this job.
+
+mod local;
+mod remote;
+mod sink;
+
+use std::{sync::Arc, time::Duration};
+
+use avalon_protocol::{
+    control::{ErrorCode, Health, JobState, Severity},
+    hash::ManifestId,
+    manifest::Manifest,
+};
+use avalon_store::{
+    fs::Dir,
+    object::incoming::{Incoming, IncomingError},
+};
+
+use super::{
+    jobs::{Job, Outcome, RetryWhen},
+    place,
+};
+use crate::{
+    core::{Core, blocking},
+    log::ErrorChain,
+    net::Net,
+};
+
+/// How long a job waits before it looks for room on the disk, or for the project's directory, again.
+const RETRY_DISK: Duration = Duration::from_secs(10);
+/// How long before sources that failed are asked again, if no other comes.
+const RETRY_SOURCES: Duration = Duration::from_secs(5);
+
+/// Does the work of one job, from its manifest to the version in its place.
+///
+/// Cancel-safe between blocks: what has verified stays in the incoming area, and the next run goes on from there.
+pub async fn run(core: Arc<Core>, net: Net, job: Arc<Job>) -> Outcome {
+    match fetch_and_place(&core, &net, &job).await {
+        Ok(()) => Outcome::Placed,
+        Err(outcome) => outcome,
+    }
+}
+
+async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<(), Outcome> {
+    let Some(project) = core.project(&job.version.project).cloned() else {
+        return Err(failed(ErrorCode::NotFound, "this node does not serve the project any more"));
+    };
+    let Some(dir) = project.dir() else {
+        let reason = format!("the project is paused: {} is missing", project.path().display());
+        return Err(waiting(ErrorCode::ProjectPaused, reason, RetryWhen::After(RETRY_DISK)));
+    };
+    let manifest = Arc::new(remote::manifest(core, net, job).await?);
+    job.set_path(project.path().join(manifest.dir().as_str()));
+    let incoming = open(core, &dir, &manifest).await.map_err(|error| incoming_failed(core, job, &error))?;
+    tell_progress(job, &incoming);
+    local::take(core, job, &incoming).await?;
+    {
+        let incoming = Arc::clone(&incoming);
+        blocking(move || incoming.reserve()).await.map_err(|error| incoming_failed(core, job, &error))?;
+    }
+    core.health.clear(&disk_full(job));
+    remote::fetch(core, net, job, &incoming).await?;
+    tell_progress(job, &incoming);
+    job.set_state(JobState::Placing, None, None);
+    let verified = {
+        let incoming = Arc::clone(&incoming);
+        blocking(move || incoming.finish()).await.map_err(|error| incoming_failed(core, job, &error))?
+    };
+    drop(incoming);
+    place::place(core, &project, job, verified).await
+}
+
+/// Opens the incoming area; files in place that the catalog knows need not be hashed again.
+async fn open(core: &Arc<Core>, dir: &Dir, manifest: &Arc<Manifest>) -> Result<Arc<Incoming>, IncomingError> {
+    let (core, dir, manifest) = (Arc::clone(core), dir.clone(), Arc::clone(manifest));
+    blocking(move || {
+        let project = manifest.project().clone();
+        let known = |path: &_, stat: &avalon_store::fs::FileStat| {
+            let file = core.ledger.local_file(&project, path).ok().flatten()?;
+            (file.identity() == stat.identity()).then_some(file.hash)
+        };
+        core.hasher.run(|| Incoming::open_knowing(&dir, manifest, &known)).map(Arc::new)
+    })
+    .await
+}
+
+/// Returns the manifests that an earlier run began to fetch: their jobs go on.
+pub async fn unfinished(core: &Arc<Core>, dir: &Dir) -> Vec<ManifestId> {
+    let dir_of_list = dir.clone();
+    match blocking(move || Incoming::list(&dir_of_list)).await {
+        Ok(manifests) => manifests,
+        Err(error) => {
+            tracing::warn!(path = %dir.path().display(), error = %ErrorChain(&error), "cannot list unfinished transfers");
+            core.health.raise(Health {
+                code: "incoming-unreadable".into(),
+                severity: Severity::Warning,
+                message: format!("unfinished transfers cannot be listed: {}", ErrorChain(&error)),
+                hint: Some("check the permissions of .avalon in the project".into()),
+            });
+            Vec::new()
+        }
+    }
+}
+
+fn tell_progress(job: &Job, incoming: &Incoming) {
+    let progress = incoming.progress();
+    job.set_present(
+        (progress.files_present as u64, progress.files_total as u64),
+        (progress.bytes_present, progress.bytes_total),
+    );
+}
+
+fn disk_full(job: &Job) -> String {
+    format!("disk-full:{}", job.version.project)
+}
+
+/// Turns an error of the incoming area into what becomes of the job.
+fn incoming_failed(core: &Core, job: &Job, error: &IncomingError) -> Outcome {
+    let reason = ErrorChain(error).to_string();
+    if error.is_no_space() {
+        core.health.raise(Health {
+            code: disk_full(job),
+            severity: Severity::Error,
+            message: format!("the disk of project {} is full: {reason}", job.version.project),
+            hint: Some("make room; what waits goes on by itself".into()),
+        });
+        return waiting(ErrorCode::DiskFull, reason, RetryWhen::After(RETRY_DISK));
+    }
+    match error {
+        // Everything of it was deleted: it is fetched again.
+        IncomingError::Fsync { .. } => waiting(ErrorCode::Damaged, reason, RetryWhen::After(RETRY_DISK)),
+        IncomingError::SizeConflict { .. } => failed(ErrorCode::Damaged, reason),
+        _ => waiting(ErrorCode::Internal, reason, RetryWhen::After(RETRY_DISK)),
+    }
+}
+
+pub(super) fn waiting(code: ErrorCode, reason: impl Into<String>, when: RetryWhen) -> Outcome {
+    Outcome::Waiting { reason: reason.into(), code, when }
+}
+
+pub(super) fn failed(code: ErrorCode, reason: impl Into<String>) -> Outcome {
+    Outcome::Failed { reason: reason.into(), code }
+}
