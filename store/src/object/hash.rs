@@ -205,10 +205,11 @@ mod tests {
         sync::atomic::{AtomicU64, Ordering},
     };
 
-    use avalon_protocol::block::BLOCK_BYTES;
-
     use super::*;
-    use crate::fs::{Overwrite, WriteMode, path_of};
+    use crate::{
+        fs::{Overwrite, WriteMode, path_of},
+        object::fixture::{BLOCK, bytes},
+    };
 
     fn place() -> (tempfile::TempDir, Dir) {
         let temp = tempfile::tempdir().unwrap();
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn many_files_are_named_in_their_order_and_one_failure_stops_none() {
         let (_temp, dir) = place();
-        let large = vec![7; 2 * BLOCK_BYTES as usize + 1];
+        let large = bytes(2 * BLOCK + 1, 1);
         write(&dir, "a", b"a");
         write(&dir, "b", &large);
         write(&dir, "c", b"");

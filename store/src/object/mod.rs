@@ -7,3 +7,6 @@ pub mod serve;
 mod block_set;
 mod copy;
 mod name;
+
+#[cfg(test)]
+pub(crate) mod fixture;

@@ -125,13 +125,13 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+    use crate::object::fixture::{BLOCK, bytes};
 
     #[test]
     fn the_name_is_the_plain_hash_for_many_sizes_here_and_by_a_pool() {
-        const BLOCK: usize = BLOCK_BYTES as usize;
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         for size in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 3 * BLOCK + 7, 17 * BLOCK + 1] {
-            let data: Vec<u8> = (0..size).map(|i| (i * 31 / 7 % 251) as u8).collect();
+            let data = bytes(size, 1);
             let mut file = tempfile::tempfile().unwrap();
             file.write_all(&data).unwrap();
             let seen = AtomicU64::new(0);

@@ -228,3 +228,111 @@ pub(super) fn read_list(dir: &Dir, path: &RelPath, object: ObjectHash, size: u64
     let (values, _) = bytes.as_chunks::<32>();
     BlockList::verified(object, size, values.to_vec()).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{
+        fs::WriteMode,
+        object::fixture::{BLOCK, block_of, bytes, list_of},
+    };
+
+    struct Shelf {
+        temp: tempfile::TempDir,
+        dir: Dir,
+        data: Vec<u8>,
+    }
+
+    impl Shelf {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let dir = Dir::open(temp.path()).unwrap();
+            let data = bytes(2 * BLOCK + 9, 1);
+            dir.write_atomic(&path_of("file"), &data, WriteMode::CreateNew).unwrap();
+            Self { temp, dir, data }
+        }
+
+        fn known(&self) -> FileIdentity {
+            self.dir.stat(&path_of("file")).unwrap().unwrap().identity()
+        }
+
+        fn open(&self, known: &FileIdentity) -> Result<ObjectReader, ServeError> {
+            ObjectReader::open(&self.dir, &path_of("file"), &ObjectHash::of(&self.data), known)
+        }
+    }
+
+    #[test]
+    fn serves_each_block_of_a_file_that_is_as_known() {
+        let shelf = Shelf::new();
+        let reader = shelf.open(&shelf.known()).unwrap();
+        for index in 0..3 {
+            assert_eq!(reader.read_block(index).unwrap(), block_of(&shelf.data, index));
+        }
+        assert!(matches!(reader.read_block(3), Err(ServeError::NoSuchBlock { index: 3, .. })));
+    }
+
+    #[test]
+    fn a_file_that_was_only_touched_is_hashed_and_served() {
+        let shelf = Shelf::new();
+        let known = shelf.known();
+        shelf.dir.set_mtime(&path_of("file"), 5).unwrap();
+        let reader = shelf.open(&known).unwrap();
+        assert_eq!(reader.stat().mtime_ns, 5, "the catalog can learn it");
+    }
+
+    #[test]
+    fn a_file_of_other_content_is_not_served() {
+        let mut shelf = Shelf::new();
+        let known = shelf.known();
+        shelf.data[BLOCK] ^= 1;
+        shelf.dir.write_atomic(&path_of("file"), &shelf.data, WriteMode::Replace).unwrap();
+        shelf.data[BLOCK] ^= 1;
+        assert!(matches!(shelf.open(&known), Err(ServeError::Changed { .. })));
+        shelf.dir.write_atomic(&path_of("file"), b"short", WriteMode::Replace).unwrap();
+        assert!(matches!(shelf.open(&known), Err(ServeError::Changed { .. })));
+        shelf.dir.remove_file(&path_of("file")).unwrap();
+        assert!(shelf.open(&known).unwrap_err().is_not_found());
+    }
+
+    #[test]
+    fn a_file_that_becomes_shorter_while_it_is_served_has_changed() {
+        let shelf = Shelf::new();
+        let reader = shelf.open(&shelf.known()).unwrap();
+        fs::OpenOptions::new().write(true).open(shelf.temp.path().join("file")).unwrap().set_len(5).unwrap();
+        assert!(matches!(reader.read_block(2), Err(ServeError::Changed { .. })));
+    }
+
+    #[test]
+    fn block_lists_are_computed_once_and_again_when_damaged() {
+        let shelf = Shelf::new();
+        let state = tempfile::tempdir().unwrap();
+        let cache = BlockCache::open(&Dir::open(state.path()).unwrap()).unwrap();
+        let (object, size) = (ObjectHash::of(&shelf.data), shelf.data.len() as u64);
+        assert_eq!(cache.get(&object, size), None);
+        let reader = shelf.open(&shelf.known()).unwrap();
+        assert_eq!(cache.get_or_compute(&reader).unwrap(), list_of(&shelf.data));
+        assert_eq!(cache.get(&object, size), Some(list_of(&shelf.data)));
+        let kept = state.path().join("blocks").join(&object.to_string()[..2]).join(object.to_string());
+        let mut values = fs::read(&kept).unwrap();
+        values[3] ^= 1;
+        File::options().write(true).open(&kept).unwrap().write_all_at(&values, 0).unwrap();
+        assert_eq!(cache.get(&object, size), None, "a damaged list is no list");
+        assert_eq!(cache.get_or_compute(&reader).unwrap(), list_of(&shelf.data));
+        assert_eq!(cache.get(&object, size), Some(list_of(&shelf.data)));
+        let small = ObjectHash::of(b"small");
+        assert!(cache.get(&small, 5).is_some(), "a single block verifies by the name");
+    }
+
+    #[test]
+    fn a_list_is_not_computed_from_a_file_that_changed_since_it_was_opened() {
+        let shelf = Shelf::new();
+        let state = tempfile::tempdir().unwrap();
+        let cache = BlockCache::open(&Dir::open(state.path()).unwrap()).unwrap();
+        let reader = shelf.open(&shelf.known()).unwrap();
+        let file = File::options().write(true).open(shelf.temp.path().join("file")).unwrap();
+        file.write_all_at(b"other", 0).unwrap();
+        assert!(matches!(cache.get_or_compute(&reader), Err(ServeError::Changed { .. })));
+    }
+}

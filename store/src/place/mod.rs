@@ -209,3 +209,6 @@ impl Placing<'_> {
 fn is_same_content(then: &FileStat, now: &FileStat) -> bool {
     (then.size, then.mtime_ns, then.inode, then.kind) == (now.size, now.mtime_ns, now.inode, now.kind)
 }
+
+#[cfg(test)]
+mod tests;

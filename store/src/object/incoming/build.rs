@@ -166,7 +166,7 @@ impl Incoming {
     }
 
     /// After a failed sync the pages look clean and the disk may have anything: no byte of the area is believed again.
-    fn forget_everything(&self) {
+    pub(super) fn forget_everything(&self) {
         for slot in self.slots.values() {
             slot.reset();
         }

@@ -27,3 +27,6 @@ pub use self::{
     local_copy::LocalCopy,
     receive::BlockWritten,
 };
+
+#[cfg(test)]
+mod tests;

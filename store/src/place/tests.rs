@@ -1,0 +1,265 @@
+//! Placing: what becomes visible, in which order, and what is never touched.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    mem::MaybeUninit,
+    os::unix::fs::{MetadataExt as _, symlink},
+    path::Path,
+    sync::Arc,
+};
+
+use avalon_protocol::{hash::ObjectHash, id::VersionSlot, manifest::Manifest};
+use rustix::fs::inotify;
+
+use super::{PlaceError, PlaceOptions, Placement, ReadOnly, place};
+use crate::{
+    fs::{WriteMode, path_of},
+    object::{
+        fixture::{BLOCK, Studio, VERSION_DIR, bytes},
+        incoming::Incoming,
+    },
+};
+
+const HERO_DIR: &str = "assets/robot/publish/model/hero";
+
+fn receive_and_place(studio: &Studio, manifest: &Arc<Manifest>) -> Result<Placement, PlaceError> {
+    place(studio.receive(manifest), &PlaceOptions::default())
+}
+
+/// Reads all files beneath a directory.
+fn content(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = walkdir::WalkDir::new(dir).into_iter().map(|entry| entry.unwrap());
+    files
+        .filter(|entry| !entry.file_type().is_dir())
+        .map(|entry| {
+            let path = entry.path().strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+            (path, fs::read(entry.path()).unwrap_or_default())
+        })
+        .collect()
+}
+
+fn expect(files: &[(&str, &[u8])]) -> BTreeMap<String, Vec<u8>> {
+    files.iter().map(|(path, data)| ((*path).to_owned(), data.to_vec())).collect()
+}
+
+fn write(studio: &Studio, path: &str, data: &[u8]) {
+    let path = path_of(path);
+    if let Some(parent) = path.parent() {
+        studio.project.create_dirs(&parent).unwrap();
+    }
+    studio.project.write_atomic(&path, data, WriteMode::Replace).unwrap();
+}
+
+#[test]
+fn a_new_version_appears_whole_and_leaves_no_area_behind() {
+    let mut studio = Studio::new();
+    let large = bytes(BLOCK + 3, 1);
+    let files: [(&str, &[u8]); 3] = [("model.abc", &large), ("tex/a.exr", b"a"), ("tex/b.exr", b"")];
+    let manifest = studio.version(&files);
+    let version = studio.receive(&manifest);
+    assert!(!studio.path().join("assets").exists(), "nothing is visible before");
+    let placement = place(version, &PlaceOptions::default()).unwrap();
+    assert_eq!(content(&studio.path().join(VERSION_DIR)), expect(&files));
+    assert!(!studio.area(&manifest).exists());
+    assert_eq!(placement.manifest().id(), manifest.id());
+    for (placed, file) in placement.files().iter().zip(manifest.files()) {
+        assert_eq!(placed.path.as_str(), format!("{VERSION_DIR}/{}", file.path));
+        assert_eq!(placed.object, file.hash);
+        assert_eq!(studio.project.stat(&placed.path).unwrap(), Some(placed.stat));
+        assert_eq!(placed.stat.mtime_ns, file.mtime_ns);
+    }
+}
+
+#[test]
+fn a_version_that_grew_needs_only_the_new_frames_and_leaves_the_old_alone() {
+    let mut studio = Studio::new();
+    let first: [(&str, &[u8]); 2] = [("f.1001", b"one"), ("f.1002", b"two")];
+    let old = studio.version(&first);
+    receive_and_place(&studio, &old).unwrap();
+    let inode = |name: &str| studio.path().join(VERSION_DIR).join(name).metadata().unwrap().ino();
+    let before = [inode("f.1001"), inode("f.1002")];
+    let files: [(&str, &[u8]); 4] =
+        [("f.1001", b"one"), ("f.1002", b"two"), ("f.1003", b"three"), ("f.1004", b"two")];
+    let slot = VersionSlot::Number(1);
+    let grown = studio.manifest(slot, VERSION_DIR, &files, Some(&old));
+    let incoming = studio.open(&grown);
+    let needs: Vec<_> = incoming.needs().iter().map(|need| need.object).collect();
+    assert_eq!(needs, [ObjectHash::of(b"three")], "f.1004 comes from its twin in place");
+    studio.deliver(&incoming);
+    let placement = place(incoming.finish().unwrap(), &PlaceOptions::default()).unwrap();
+    let inode = |name: &str| studio.path().join(VERSION_DIR).join(name).metadata().unwrap().ino();
+    assert_eq!([inode("f.1001"), inode("f.1002")], before);
+    assert_eq!(content(&studio.path().join(VERSION_DIR)), expect(&files));
+    assert_eq!(placement.files().len(), 4);
+    for placed in placement.files() {
+        assert_eq!(studio.project.stat(&placed.path).unwrap(), Some(placed.stat));
+    }
+}
+
+#[test]
+fn a_known_file_in_place_is_not_read_again() {
+    let mut studio = Studio::new();
+    let old = studio.version(&[("a", b"one")]);
+    receive_and_place(&studio, &old).unwrap();
+    let asked = |path: &avalon_protocol::rel_path::RelPath, stat: &crate::fs::FileStat| {
+        assert_eq!((path.as_str(), stat.size), ("assets/robot/publish/model/v001/a", 3));
+        Some(ObjectHash::of(b"one"))
+    };
+    write(&studio, "assets/robot/publish/model/v001/a", b"ONE");
+    let trusting = Incoming::open_knowing(&studio.project, old.clone(), &asked).unwrap();
+    assert!(trusting.needs().is_empty());
+    drop(trusting);
+    assert_eq!(studio.open(&old).needs().len(), 1, "without a word for it, it is hashed");
+}
+
+#[test]
+fn the_entry_of_a_representation_comes_last() {
+    let mut studio = Studio::new();
+    studio.project.create_dirs(&path_of(VERSION_DIR)).unwrap();
+    let files: [(&str, &[u8]); 3] = [("a.abc", b"entry"), ("b.mtl", b"b"), ("c.log", b"c")];
+    let manifest = studio.version(&files);
+    let version = studio.receive(&manifest);
+    let events = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    let dir = studio.path().join(VERSION_DIR);
+    inotify::add_watch(&events, &dir, inotify::WatchFlags::MOVED_TO).unwrap();
+    place(version, &PlaceOptions::default()).unwrap();
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&events, &mut buffer);
+    let mut order = Vec::new();
+    while let Ok(event) = events.next() {
+        order.push(event.file_name().unwrap().to_str().unwrap().to_owned());
+    }
+    assert_eq!(order, ["b.mtl", "c.log", "a.abc"]);
+}
+
+#[test]
+fn other_content_in_the_way_stops_everything_before_anything_moves() {
+    let mut studio = Studio::new();
+    let files: [(&str, &[u8]); 4] = [("a.abc", b"a"), ("b", b"b"), ("t/c", b"c"), ("z", b"z")];
+    let manifest = studio.version(&files);
+    for (taken, data) in [("z", b"X".as_slice()), ("z", b"longer"), ("t", b"a file"), ("b/dir", b"b")] {
+        let version = studio.receive(&manifest);
+        write(&studio, &format!("{VERSION_DIR}/{taken}"), data);
+        let error = place(version, &PlaceOptions::default()).unwrap_err();
+        assert!(matches!(error, PlaceError::Occupied { .. }), "{taken}: {error:?}");
+        assert_eq!(content(&studio.path().join(VERSION_DIR)), expect(&[(taken, data)]));
+        fs::remove_dir_all(studio.path().join(VERSION_DIR)).unwrap();
+        assert!(studio.open(&manifest).needs().is_empty(), "the version stays in the area");
+    }
+    let version = studio.receive(&manifest);
+    write(&studio, VERSION_DIR, b"a file where the directory belongs");
+    let error = place(version, &PlaceOptions::default()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("{VERSION_DIR} is taken by other content; nothing is overwritten, somebody must decide")
+    );
+}
+
+#[test]
+fn what_an_artist_has_already_is_left_as_it_is() {
+    let mut studio = Studio::new();
+    let files: [(&str, &[u8]); 2] = [("a.abc", b"a"), ("b", b"b")];
+    let manifest = studio.version(&files);
+    let version = studio.receive(&manifest);
+    write(&studio, &format!("{VERSION_DIR}/b"), b"b");
+    write(&studio, &format!("{VERSION_DIR}/notes.txt"), b"mine");
+    let before = studio.project.stat(&path_of(&format!("{VERSION_DIR}/b"))).unwrap().unwrap();
+    let placement = place(version, &PlaceOptions::default()).unwrap();
+    assert_eq!(placement.files()[1].stat, before);
+    let expected = expect(&[("a.abc", b"a"), ("b", b"b"), ("notes.txt", b"mine")]);
+    assert_eq!(content(&studio.path().join(VERSION_DIR)), expected);
+}
+
+#[test]
+fn a_file_in_place_that_goes_or_changes_meanwhile_is_noticed() {
+    let mut studio = Studio::new();
+    let manifest = studio.version(&[("a", b"a"), ("b", b"b")]);
+    let path = format!("{VERSION_DIR}/b");
+    for spoil in ["remove", "change", "remove all"] {
+        write(&studio, &path, b"b");
+        let version = studio.receive(&manifest);
+        match spoil {
+            "remove" => studio.project.remove_file(&path_of(&path)).unwrap(),
+            "change" => write(&studio, &path, b"B"),
+            _ => studio.project.remove_tree(&path_of("assets")).unwrap(),
+        }
+        let error = place(version, &PlaceOptions::default()).unwrap_err();
+        assert!(matches!(error, PlaceError::Vanished { .. }), "{spoil}: {error:?}");
+    }
+}
+
+#[test]
+fn a_placement_that_was_cut_between_two_files_is_taken_up() {
+    let mut studio = Studio::new();
+    studio.project.create_dirs(&path_of(VERSION_DIR)).unwrap();
+    let files: [(&str, &[u8]); 3] = [("a.abc", b"entry"), ("b", b"b"), ("c", b"c")];
+    let manifest = studio.version(&files);
+    drop(studio.receive(&manifest));
+    let moved = studio.path().join(VERSION_DIR).join("b");
+    fs::rename(studio.area(&manifest).join("tree/b"), moved).unwrap();
+    let incoming = studio.open(&manifest);
+    assert!(incoming.needs().is_empty());
+    assert_eq!(incoming.progress().files_present, 3);
+    place(incoming.finish().unwrap(), &PlaceOptions::default()).unwrap();
+    assert_eq!(content(&studio.path().join(VERSION_DIR)), expect(&files));
+}
+
+#[test]
+fn hero_is_replaced_and_the_old_files_go_to_the_trash() {
+    let mut studio = Studio::new();
+    let old_files: [(&str, &[u8]); 4] =
+        [("m.abc", b"one"), ("same", b"same"), ("t/old.exr", b"old"), ("t/x", b"x1")];
+    let old = studio.manifest(VersionSlot::Hero, HERO_DIR, &old_files, None);
+    receive_and_place(&studio, &old).unwrap();
+    write(&studio, &format!("{HERO_DIR}/notes.txt"), b"mine");
+    let files: [(&str, &[u8]); 4] = [("m.abc", b"two"), ("same", b"same"), ("t/new", b"n"), ("t/x", b"x2")];
+    let new = studio.manifest(VersionSlot::Hero, HERO_DIR, &files, Some(&old));
+    let options = PlaceOptions { replaces: Some(&old), ..PlaceOptions::default() };
+    place(studio.receive(&new), &options).unwrap();
+    let mut expected = expect(&files);
+    expected.insert("notes.txt".into(), b"mine".to_vec());
+    assert_eq!(content(&studio.path().join(HERO_DIR)), expected);
+    let trash = studio.path().join(format!(".avalon/trash/{}", new.id()));
+    assert_eq!(content(&trash), expect(&[("m.abc", b"one"), ("t/old.exr", b"old"), ("t/x", b"x1")]));
+}
+
+#[test]
+fn files_are_made_read_only_when_told() {
+    let mut studio = Studio::new();
+    let manifest = studio.version(&[("a", b"a"), ("t/b", b"b")]);
+    let options = PlaceOptions { read_only: ReadOnly::Set, ..PlaceOptions::default() };
+    let placement = place(studio.receive(&manifest), &options).unwrap();
+    assert!(placement.files().iter().all(|file| !file.stat.is_writable()));
+    let path = studio.path().join(VERSION_DIR).join("t/b");
+    assert_eq!(path.metadata().unwrap().mode() & 0o222, 0);
+}
+
+#[test]
+fn a_link_at_any_level_stops_the_placement_and_nothing_behind_it_is_touched() {
+    let mut studio = Studio::new();
+    let manifest = studio.version(&[("a", b"a"), ("t/b", b"b")]);
+    let levels = ["assets", "assets/robot/publish", VERSION_DIR, "assets/robot/publish/model/v001/t"];
+    for level in levels {
+        let version = studio.receive(&manifest);
+        let outside = tempfile::tempdir().unwrap();
+        fs::create_dir_all(outside.path().join("robot/publish/model/v001/t")).unwrap();
+        let link = studio.path().join(level);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        symlink(outside.path(), &link).unwrap();
+        assert!(place(version, &PlaceOptions::default()).is_err(), "{level}");
+        assert!(content(outside.path()).is_empty(), "{level}");
+        if level != VERSION_DIR {
+            let opened = Incoming::open(&studio.project, manifest.clone());
+            assert!(opened.is_err(), "{level}: refused before a byte is fetched");
+        }
+        studio.project.remove_tree(&path_of("assets")).unwrap();
+    }
+    let version = studio.receive(&manifest);
+    let canary = tempfile::NamedTempFile::new().unwrap();
+    fs::create_dir_all(studio.path().join(VERSION_DIR)).unwrap();
+    symlink(canary.path(), studio.path().join(VERSION_DIR).join("a")).unwrap();
+    let error = place(version, &PlaceOptions::default()).unwrap_err();
+    assert!(matches!(error, PlaceError::Occupied { .. }), "{error:?}");
+    assert_eq!(fs::read(canary.path()).unwrap(), b"");
+}
