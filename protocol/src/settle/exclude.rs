@@ -27,6 +27,9 @@ const LITTER: [&str; 3] = [".ds_store", "thumbs.db", "desktop.ini"];
 const TEMP_ENDINGS: [&str; 9] =
     [".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".swp", ".blend@", "~"];
 
+/// How Avalon sync itself names a file that it has not finished.
+const OWN_TEMP_PREFIX: &str = ".avalon-tmp-";
+
 /// Says what a path, relative to the project or to a version directory, is to a publish.
 ///
 /// The rules for directories hold for every part, so that all beneath an ignored directory is ignored too, and a file that
@@ -64,13 +67,17 @@ fn classify_name(name: &str) -> Exclusion {
     if LITTER.contains(&lower.as_str()) || lower.starts_with(".nfs") || lower.starts_with("._") {
         return Exclusion::Ignored;
     }
-    if lower.ends_with(".lock") || lower.starts_with(".~lock.") {
+    // LibreOffice and Emacs.
+    let is_editor_lock = lower.starts_with(".~lock.") || lower.starts_with(".#");
+    if lower.ends_with(".lock") || is_editor_lock {
         return Exclusion::Blocks(BlockerKind::Lock);
     }
     if lower.ends_with(".bak") {
         return Exclusion::Blocks(BlockerKind::Backup);
     }
-    let is_temp = lower.starts_with('~') || TEMP_ENDINGS.iter().any(|ending| lower.ends_with(ending));
+    let is_temp = lower.starts_with('~')
+        || lower.starts_with(OWN_TEMP_PREFIX)
+        || TEMP_ENDINGS.iter().any(|ending| lower.ends_with(ending));
     if is_temp || is_rsync_temp(name) { Exclusion::Blocks(BlockerKind::Temp) } else { Exclusion::None }
 }
 
@@ -138,7 +145,7 @@ mod tests {
     #[test]
     fn locks_temporary_files_and_backups_block() {
         for (kind, names) in [
-            (BlockerKind::Lock, vec![".publish.lock", "model.LOCK", ".~lock.notes.ods#"]),
+            (BlockerKind::Lock, vec![".publish.lock", "model.LOCK", ".~lock.notes.ods#", ".#model.ma"]),
             (BlockerKind::Backup, vec!["model.abc.bak", "model.BAK"]),
             (
                 BlockerKind::Temp,
@@ -153,6 +160,7 @@ mod tests {
                     ".a.ma.swp",
                     "scene.blend@",
                     ".model.abc.x8Yq2Z",
+                    ".avalon-tmp-77-0",
                     "A.TMP",
                 ],
             ),

@@ -117,6 +117,11 @@ impl Settle {
         self.request = Request::Explicit;
     }
 
+    /// Returns the files of the last look, in the order of their paths.
+    pub fn files(&self) -> &[SeenFile] {
+        &self.files
+    }
+
     /// Decides, given what the directory looks like now.
     pub fn observe(&mut self, now_ms: u64, snapshot: &DirSnapshot) -> Verdict {
         let changed_ms = self.note(now_ms, snapshot);

@@ -1,0 +1,103 @@
+//! The project directory itself: whether it is there, and whether it is still the same one.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use avalon_store::fs::{Dir, FsKind, IoError};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use super::{
+    super::{
+        area,
+        watch::{RawChange, WatchError, Watcher},
+    },
+    words::{ProjectSource, WatcherState},
+};
+use crate::log::ErrorChain;
+
+/// How many changes wait for the settler; when more come, one scan stands for them.
+const CHANGES: usize = 4_096;
+
+/// A project directory that is there.
+pub(super) struct OpenRoot {
+    pub(super) dir: Dir,
+    pub(super) identity: RootIdentity,
+    pub(super) changes: mpsc::Receiver<RawChange>,
+    /// Whether changes may still come.
+    pub(super) is_watched: bool,
+    pub(super) watcher: WatcherState,
+    /// Watches until it is dropped.
+    _watching: Option<Box<dyn Send>>,
+}
+
+/// Which directory it is: another device or inode is another project directory, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RootIdentity {
+    device: u64,
+    inode: u64,
+}
+
+/// Why a project directory cannot be used.
+#[derive(Debug, Error)]
+pub(super) enum RootError {
+    #[error("the project directory {} is not there; mount or create it", path.display())]
+    Missing { path: PathBuf },
+    #[error("the project directory {} is not a directory", path.display())]
+    NotADirectory { path: PathBuf },
+    #[error("cannot look at the project directory {}", path.display())]
+    Refused {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot open the project directory {}", path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: IoError,
+    },
+}
+
+/// Says which directory is there now. Blocks.
+pub(super) fn identify(path: &Path) -> Result<RootIdentity, RootError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            Ok(RootIdentity { device: metadata.dev(), inode: metadata.ino() })
+        }
+        Ok(_) => Err(RootError::NotADirectory { path: path.to_owned() }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(RootError::Missing { path: path.to_owned() }),
+        Err(source) => Err(RootError::Refused { path: path.to_owned(), source }),
+    }
+}
+
+/// Opens the project directory and begins to watch it. Without a watcher the project works by scans. Blocks.
+pub(super) fn open(source: &ProjectSource, system: &dyn Watcher) -> Result<OpenRoot, RootError> {
+    let path = &source.dir;
+    let identity = identify(path)?;
+    let unreadable = |source| RootError::Unreadable { path: path.clone(), source };
+    let dir = Dir::open(path).map_err(unreadable)?;
+    let (sender, changes) = mpsc::channel(CHANGES);
+    let templates = source.templates.clone();
+    let interest = Arc::new(move |dir: &_| area::concerns_publishing(&templates, dir));
+    let (watching, watcher) = match system.start(path.clone(), interest, sender) {
+        Ok(watching) => (Some(watching), watcher_state(&dir)),
+        Err(WatchError::RootMissing { root }) => return Err(RootError::Missing { path: root }),
+        Err(error) => {
+            tracing::warn!(project = %source.name, error = %ErrorChain(&error), "no watcher");
+            (None, WatcherState::Off { why: ErrorChain(&error).to_string() })
+        }
+    };
+    Ok(OpenRoot { dir, identity, changes, is_watched: watching.is_some(), watcher, _watching: watching })
+}
+
+fn watcher_state(dir: &Dir) -> WatcherState {
+    match dir.kind() {
+        Ok(FsKind::Network(kind)) => WatcherState::NetworkMount { kind },
+        Ok(FsKind::Local) | Err(_) => WatcherState::On,
+    }
+}
