@@ -13,6 +13,7 @@ pub mod feed;
 pub mod manifest_file;
 
 pub mod catalog;
+pub mod ledger;
 
 #[cfg(test)]
 mod toy;

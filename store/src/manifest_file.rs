@@ -2,7 +2,12 @@
 //!
 //! The name is the BLAKE3 of the content, so reading one proves it.
 
-use std::{collections::HashSet, io::Read as _, path::PathBuf};
+use std::{
+    collections::HashSet,
+    io::Read as _,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use avalon_protocol::{
     hash::ManifestId,
@@ -18,6 +23,8 @@ use crate::fs::{Dir, IoError, WriteMode, path_of};
 #[derive(Debug, Clone)]
 pub struct ManifestFiles {
     dir: Dir,
+    /// Held while a directory is created: whoever finds it may rely on it.
+    creating: Arc<Mutex<()>>,
 }
 
 /// A manifest that is on disk and will be there after a power cut. Only [`ManifestFiles::put`] makes one.
@@ -82,7 +89,7 @@ impl ManifestFileError {
 impl ManifestFiles {
     /// Uses `dir`, which is the state directory's `manifests`.
     pub fn new(dir: Dir) -> Self {
-        Self { dir }
+        Self { dir, creating: Arc::default() }
     }
 
     /// Makes a manifest durable. Storing it again changes nothing; a damaged file is replaced.
@@ -101,16 +108,14 @@ impl ManifestFiles {
     ) -> Result<StoredManifest, ManifestFileError> {
         let failed = |source| ManifestFileError::new(id, source);
         let path = file_path(id);
-        if let Some(directory) = path.parent() {
-            self.dir.create_dirs(&directory).map_err(failed)?;
-        }
-        match self.dir.write_atomic(&path, bytes, WriteMode::CreateNew) {
-            Err(error) if error.is_already_there() => {
-                if !matches!(self.bytes(id), Ok(Some(_))) {
-                    self.dir.write_atomic(&path, bytes, WriteMode::Replace).map_err(failed)?;
-                }
-            }
-            written => written.map_err(failed)?,
+        let parent = {
+            let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+            self.dir.create_dirs(&directory_of(id)).map_err(failed)?
+        };
+        if matches!(self.bytes(id), Ok(Some(_))) {
+            parent.sync().map_err(failed)?;
+        } else {
+            self.dir.write_atomic(&path, bytes, WriteMode::Replace).map_err(failed)?;
         }
         Ok(StoredManifest { id })
     }
@@ -171,10 +176,12 @@ impl ManifestFiles {
     }
 }
 
+fn directory_of(id: ManifestId) -> RelPath {
+    path_of(&id.to_string().chars().take(2).collect::<String>())
+}
+
 fn file_path(id: ManifestId) -> RelPath {
-    let name = id.to_string();
-    let (first_two, _) = name.split_at(2);
-    path_of(&format!("{first_two}/{name}"))
+    path_of(&format!("{}/{id}", directory_of(id)))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Turns records and changes of local files into one [`WriteSet`] over what a store has.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use avalon_protocol::{
     feed::{FeedHead, FeedId, Group},
     hash::ManifestId,
-    id::{NodeId, ProjectName, VersionId},
+    id::{ProjectName, VersionId},
     record::{Published, Record, RecordError},
     rel_path::RelPath,
     version_fold::VersionFold,
@@ -45,14 +45,12 @@ pub(crate) struct Batch<'a> {
     folds: BTreeMap<VersionId, VersionFold>,
     /// The generations that became known.
     pub(crate) published: Vec<Published>,
-    /// The generations that somebody said to hold or not to hold, with the node.
-    pub(crate) held: Vec<(NodeId, ManifestId)>,
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(store: &'a dyn CatalogStore) -> Self {
         let set = WriteSet::default();
-        Self { store, set, folds: BTreeMap::new(), published: Vec::new(), held: Vec::new() }
+        Self { store, set, folds: BTreeMap::new(), published: Vec::new() }
     }
 
     /// Adds all records of a group, which ends at `head`. Records that this version does not know are passed over: they
@@ -86,16 +84,9 @@ impl<'a> Batch<'a> {
         if let Some(fold) = self.folds.get_mut(version) {
             fold.apply(&feed.node, seq, &record);
         }
-        match record {
-            Record::Published(published) => {
-                self.name_manifest(published.manifest, &published.version)?;
-                self.held.push((feed.node.clone(), published.manifest));
-                self.published.push(published);
-            }
-            Record::Placed(held) | Record::Dropped(held) => {
-                self.held.push((feed.node.clone(), held.manifest));
-            }
-            Record::Key(_) => {}
+        if let Record::Published(published) = record {
+            self.name_manifest(published.manifest, &published.version)?;
+            self.published.push(published);
         }
         Ok(())
     }
@@ -149,11 +140,11 @@ impl<'a> Batch<'a> {
         self.set.len() + self.folds.len()
     }
 
-    /// Returns the changes, and the versions that they are about.
-    pub(crate) fn finish(mut self) -> (WriteSet, BTreeSet<VersionId>) {
+    /// Returns the changes.
+    pub(crate) fn finish(mut self) -> WriteSet {
         for (version, fold) in &self.folds {
             self.set.put(Table::Versions, version_key(version), fold.to_bytes());
         }
-        (self.set, self.folds.into_keys().collect())
+        self.set
     }
 }

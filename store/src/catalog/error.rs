@@ -1,5 +1,7 @@
 //! What can be wrong with a catalog.
 
+use std::sync::Arc;
+
 use avalon_protocol::feed::FeedId;
 use thiserror::Error;
 
@@ -74,7 +76,7 @@ pub enum Cause {
 }
 
 /// Why the catalog could not answer or be written. Nothing acknowledged is lost by any of these.
-#[derive(Debug, Error)]
+#[derive(Debug, Clone, Error)]
 pub enum CatalogError {
     /// The generation is damaged; the ledger builds the next one by itself.
     #[error("generation {generation} of the catalog is of no use; it is rebuilt from the feeds, try again later")]
@@ -90,7 +92,7 @@ pub enum CatalogError {
     Switch {
         /// What failed.
         #[source]
-        source: IoError,
+        source: Arc<IoError>,
     },
 }
 
@@ -99,6 +101,11 @@ impl CatalogError {
     pub(crate) fn damaged(generation: u64, cause: Cause) -> Self {
         Self::Damaged { generation, cause }
     }
+    /// Says that the directory of the catalog failed.
+    pub(crate) fn switch(source: IoError) -> Self {
+        Self::Switch { source: Arc::new(source) }
+    }
+
     /// Returns what is wrong, for a store that can only be damaged.
     pub(super) fn into_cause(self) -> Cause {
         match self {

@@ -95,7 +95,7 @@ fn path_bytes(path: &RelPath) -> impl Iterator<Item = u8> {
     path.as_str().bytes().map(|byte| if byte == b'/' { PART } else { byte })
 }
 
-pub(super) fn file_key(project: &ProjectName, path: &RelPath) -> Vec<u8> {
+pub(crate) fn file_key(project: &ProjectName, path: &RelPath) -> Vec<u8> {
     let mut key = joined([project.as_str()]);
     key.extend(path_bytes(path));
     key

@@ -27,8 +27,9 @@ use thiserror::Error;
 pub use self::repair::TornTail;
 pub(crate) use self::{
     append::{AppendError, FeedFile, Staged},
-    read::FeedIndex,
+    read::{FeedIndex, body_of},
     repair::{create, find, open, quarantine},
+    segment::peek,
 };
 use crate::fs::IoError;
 

@@ -6,13 +6,20 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use avalon_protocol::feed::{FeedHead, FeedId, SealedGroup};
+use avalon_protocol::feed::{FeedHead, FeedId, Group, SealedGroup};
 
 use super::{
     FeedFileError,
     segment::{Frame, HEADER_BYTES, file_name, peek, read_frame},
 };
 use crate::fs::{Dir, IoError};
+
+/// Returns the records of a group that is on disk, where it came only after a check, and the head behind it.
+pub(crate) fn body_of(group: &SealedGroup) -> Option<(Group, FeedHead)> {
+    let body: Group = postcard::from_bytes(&group.body).ok()?;
+    let next_seq = body.first_seq + body.records.len() as u64;
+    Some((body, FeedHead { next_seq, chain: group.chain() }))
+}
 
 /// How many bytes of groups are passed over at most before the wanted one.
 const MARK_EVERY_BYTES: u64 = 64 << 10;
@@ -102,6 +109,24 @@ impl FeedIndex {
             }
         })?;
         Ok(groups)
+    }
+
+    /// Reads everything back: returns how many groups there are.
+    pub(crate) fn count_groups(&self) -> Result<u64, FeedFileError> {
+        let mut previous = FeedHead::EMPTY.chain;
+        let mut groups = 0;
+        let mut broken = None;
+        self.visit(0, |group| {
+            let follows = body_of(&group).is_some_and(|(body, _)| body.previous == previous);
+            previous = group.chain();
+            groups += 1;
+            broken = (!follows).then(|| peek(&group).map_or(0, |(_, seq)| seq));
+            follows
+        })?;
+        match broken {
+            None => Ok(groups),
+            Some(seq) => Err(FeedFileError::NotABoundary { feed: self.feed.clone(), seq }),
+        }
     }
 
     /// Calls `each` for every group from the one that starts at `from_seq`, until it returns false.

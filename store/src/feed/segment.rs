@@ -130,7 +130,7 @@ pub(super) fn has_good_frame(bytes: &[u8]) -> bool {
 }
 
 /// Returns which feed a group names and the number of its first record, without reading the records.
-pub(super) fn peek(group: &SealedGroup) -> Option<(FeedId, u64)> {
+pub(crate) fn peek(group: &SealedGroup) -> Option<(FeedId, u64)> {
     let ((_format, feed, first_seq), _) = postcard::take_from_bytes::<(u16, FeedId, u64)>(&group.body).ok()?;
     Some((feed, first_seq))
 }

@@ -1,0 +1,149 @@
+//! Taking what a peer sent: checked as a whole, then manifests, then groups, then the catalog.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use avalon_protocol::{
+    feed::{FeedError, FeedHead, FeedId, FeedReader, Group, SealedGroup},
+    hash::ManifestId,
+    id::VersionId,
+    limits::MAX_FEEDS,
+    manifest::Manifest,
+    record::Record,
+};
+
+use super::{
+    IngestError, Ingested, LedgerError,
+    replay::versions_of,
+    writer::{Ingest, Writer},
+};
+use crate::feed::{FeedFile, FeedFileError, Staged, peek};
+
+impl Writer {
+    pub(super) fn ingest(&mut self, ingest: Ingest) {
+        let Ingest { feed, groups, manifests, reply } = ingest;
+        let result = self.take(&feed, &groups, &manifests);
+        if let Err(error) = &result {
+            tracing::warn!(%feed, error = %crate::error_chain::ErrorChain(error), "records of a peer not taken");
+        }
+        reply(result);
+    }
+
+    fn take(
+        &mut self,
+        feed: &FeedId,
+        groups: &[SealedGroup],
+        manifests: &[Vec<u8>],
+    ) -> Result<Ingested, IngestError> {
+        let (staged, bodies) = self.accept(feed, groups)?;
+        let wanted = self.wanted(feed, &bodies, manifests)?;
+        let mut manifests_stored = Vec::new();
+        for (manifest, bytes) in &wanted {
+            let stored = self.shared.manifests.put_bytes(manifest.id(), bytes);
+            let stored = stored.map_err(|source| IngestError::ManifestFile { feed: feed.clone(), source })?;
+            self.shared.note_stored(stored.id(), manifest.project());
+            manifests_stored.push(stored.id());
+        }
+        let appended = self.append(feed, staged.clone());
+        let groups: Vec<SealedGroup> = staged.into_iter().map(|staged| staged.group).collect();
+        let applied = self.durable(feed, &groups);
+        // A catalog that fails is noted and rebuilt; the records are durable all the same.
+        if !applied.is_empty() && self.index(&applied, &[]).is_ok() {
+            tracing::debug!(%feed, groups = applied.len(), "records of a peer applied");
+        }
+        let mut touched: Vec<VersionId> = applied.iter().flat_map(|(body, _)| versions_of(body)).collect();
+        touched.sort();
+        touched.dedup();
+        self.announce(&applied);
+        appended.map_err(IngestError::Ledger)?;
+        let head = self.feeds.get(feed).map_or(FeedHead::EMPTY, FeedFile::head);
+        Ok(Ingested { head, touched, manifests_stored })
+    }
+
+    /// Checks groups in a row against what is here; those that are here already are passed over.
+    fn accept(
+        &self,
+        feed: &FeedId,
+        groups: &[SealedGroup],
+    ) -> Result<(Vec<Staged>, Vec<Group>), IngestError> {
+        let file = self.feeds.get(feed);
+        if file.is_none() && self.shared.heads(&feed.project).len() >= MAX_FEEDS {
+            return Err(IngestError::TooManyFeeds { project: feed.project.clone() });
+        }
+        let mut reader = file.map_or_else(|| FeedReader::new(feed.clone()), |file| file.reader().clone());
+        let durable = reader.head().next_seq;
+        let (mut staged, mut bodies) = (Vec::new(), Vec::new());
+        for group in groups {
+            match (peek(group), file) {
+                (Some((found, seq)), Some(file)) if found == *feed && seq < durable => {
+                    check_same(file, group, seq)?;
+                }
+                _ => {
+                    bodies.push(reader.accept(group, &*self.trust).map_err(IngestError::Feed)?);
+                    staged.push(Staged { group: group.clone(), after: reader.clone() });
+                }
+            }
+        }
+        Ok((staged, bodies))
+    }
+
+    /// Returns the manifests among `manifests` that these groups publish or that have been missed, each of the version
+    /// that the record says. Others are not taken: a peer could fill the disk with them.
+    fn wanted<'a>(
+        &self,
+        feed: &FeedId,
+        bodies: &[Group],
+        manifests: &'a [Vec<u8>],
+    ) -> Result<Vec<(Manifest, &'a [u8])>, IngestError> {
+        let records = bodies.iter().flat_map(|body| &body.records);
+        let published: BTreeMap<ManifestId, VersionId> = records
+            .filter_map(|raw| match Record::from_raw(raw) {
+                Ok(Record::Published(published)) => Some((published.manifest, published.version)),
+                _ => None,
+            })
+            .collect();
+        let mut wanted = Vec::new();
+        for bytes in manifests {
+            let manifest = Manifest::decode(bytes);
+            let manifest = manifest.map_err(|source| IngestError::Manifest { feed: feed.clone(), source })?;
+            let missing = || self.shared.missing_version(&feed.project, &manifest.id());
+            let version = published.get(&manifest.id()).cloned().or_else(missing);
+            if version.as_ref() == Some(manifest.version()) {
+                wanted.push((manifest, bytes.as_slice()));
+            } else {
+                tracing::debug!(%feed, manifest = %manifest.id(), "manifest that nobody published passed over");
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn append(&mut self, feed: &FeedId, staged: Vec<Staged>) -> Result<(), LedgerError> {
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let own = feed.node == self.shared.me;
+        let file = self.feed_mut(feed)?;
+        if own {
+            // As in `write_own`: the end of an own feed is never torn in more than one frame.
+            for staged in staged {
+                file.append(vec![staged]).map_err(LedgerError::append)?;
+            }
+            return Ok(());
+        }
+        file.append(staged).map(|_| ()).map_err(LedgerError::append)
+    }
+}
+
+/// Checks that a group below the head is the one that is here.
+fn check_same(file: &FeedFile, group: &SealedGroup, seq: u64) -> Result<(), IngestError> {
+    let feed = file.reader().feed();
+    match file.index().read(seq, 1) {
+        Ok(known) if known.first().is_some_and(|known| known.chain() == group.chain()) => Ok(()),
+        Ok(_) | Err(FeedFileError::NotABoundary { .. }) => {
+            Err(IngestError::Feed(FeedError::Fork { feed: feed.clone(), seq }))
+        }
+        Err(source) => {
+            let source = Arc::new(source);
+            Err(IngestError::Ledger(LedgerError::Feed { feed: feed.clone(), source }))
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The ledger: feeds, manifests and the catalog as one thing, with one thread that writes.
+//!
+//! The order of every change is: append to the feed, fdatasync, and only then the catalog, the reply and the observer. A
+//! [`Committed`] can be had from nowhere else, so nothing is announced that a power cut could take back. The catalog
+//! may lag or be lost: it is caught up or built anew from the feeds.
+
+mod error;
+mod ingest;
+mod open;
+mod query;
+mod replay;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use avalon_protocol::{
+    feed::{FeedHead, FeedId, SealedGroup},
+    hash::ManifestId,
+    id::{NodeId, ProjectName, VersionId},
+    record::Record,
+    signing::{RecordSigner, RecordTrust},
+};
+
+pub use self::{
+    error::{IngestError, LedgerError, OpenError, RebuildError},
+    open::{OpenReport, QuarantinedFeed},
+    query::{CatalogStats, MAX_PLACES, VerifyReport},
+    replay::RebuildProgress,
+};
+use self::{
+    shared::Shared,
+    writer::{Change, Commit, Ingest, Job},
+};
+use crate::{
+    catalog::{CatalogError, LocalChange},
+    fs::Dir,
+    state_dir::StateDir,
+};
+
+/// What the thread that writes calls with the outcome. It should only pass it on: while it runs nothing is written, and
+/// waiting for the ledger in it would wait for ever.
+pub type Reply<T, E> = Box<dyn FnOnce(Result<T, E>) + Send>;
+
+/// What a ledger is opened with.
+pub struct LedgerConfig {
+    /// The node whose feeds are written.
+    pub me: NodeId,
+    /// Signs its groups.
+    pub signer: Arc<dyn RecordSigner>,
+    /// Says whose signatures count.
+    pub trust: Arc<dyn RecordTrust>,
+    /// The projects, each with its directory, or without when that is not there.
+    pub projects: Vec<(ProjectName, Option<Dir>)>,
+    /// Called by the thread that writes after each change of a feed; the same holds as for a [`Reply`].
+    pub on_change: Arc<dyn Fn(LedgerEvent) + Send + Sync>,
+}
+
+impl fmt::Debug for LedgerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LedgerConfig").field("me", &self.me).field("projects", &self.projects).finish_non_exhaustive()
+    }
+}
+
+/// What happened to the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerEvent {
+    /// Records of a feed became durable and, unless the catalog is being rebuilt, visible.
+    Advanced {
+        /// Which feed.
+        feed: FeedId,
+        /// How far it goes now.
+        head: FeedHead,
+        /// The versions that the new records are about.
+        touched: Vec<VersionId>,
+    },
+}
+
+/// Records that are durable: proof that fdatasync has returned. Only the ledger makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    feed: FeedId,
+    head: FeedHead,
+    first_seq: u64,
+}
+
+impl Committed {
+    fn new(feed: FeedId, head: FeedHead, first_seq: u64) -> Self {
+        Self { feed, head, first_seq }
+    }
+
+    /// Returns the feed that has them.
+    pub fn feed(&self) -> &FeedId {
+        &self.feed
+    }
+
+    /// Returns a head of the feed that covers them.
+    pub fn head(&self) -> FeedHead {
+        self.head
+    }
+
+    /// Returns the number of the first of them.
+    pub fn first_seq(&self) -> u64 {
+        self.first_seq
+    }
+}
+
+/// What became of a peer's groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ingested {
+    /// How far the feed goes here now.
+    pub head: FeedHead,
+    /// The versions that the new records are about.
+    pub touched: Vec<VersionId>,
+    /// The manifests that came with them and are stored.
+    pub manifests_stored: Vec<ManifestId>,
+}
+
+/// The ledger of a node. Clones share it; the last one that goes closes it.
+///
+/// Reading works from any thread. Writing is queued: the calls return at once unless 1024 are waiting.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    jobs: Option<SyncSender<Job>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn new(shared: Arc<Shared>, jobs: SyncSender<Job>, writer: JoinHandle<()>) -> Self {
+        Self { shared, jobs: Some(jobs), writer: Mutex::new(Some(writer)) }
+    }
+
+    fn send(&self, job: Job) {
+        match &self.jobs {
+            Some(jobs) => {
+                if let Err(refused) = jobs.send(job) {
+                    refused.0.refuse();
+                }
+            }
+            None => job.refuse(),
+        }
+    }
+
+    /// Notes damage of the catalog, and wakes the thread that repairs it.
+    fn note(&self, error: &CatalogError) {
+        if self.shared.note_damage(error)
+            && let Some(jobs) = &self.jobs
+        {
+            match jobs.try_send(Job::Wake) {
+                // A full queue is awake; a closed one has no one to repair.
+                Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+            }
+        }
+    }
+
+    /// Waits for the thread that writes to end; from that thread itself there is nothing to wait for.
+    fn join(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer.filter(|writer| writer.thread().id() != thread::current().id())
+            && writer.join().is_err()
+        {
+            tracing::error!("the thread that writes the ledger panicked");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        self.join();
+    }
+}
+
+/// Turns an answer that comes by callback into one to wait for.
+fn wait<T: Send + 'static, E: Send + 'static>(ask: impl FnOnce(Reply<T, E>)) -> Option<Result<T, E>> {
+    let (answer, answered) = sync_channel(1);
+    ask(Box::new(move |result| {
+        if answer.send(result).is_err() {
+            tracing::debug!("nobody waits for an answer of the ledger");
+        }
+    }));
+    answered.recv().ok()
+}
+
+impl Ledger {
+    /// Opens the ledger of a state directory: checks all feeds, repairs what a crash left, proves the catalog or builds it
+    /// anew, and starts the thread that writes.
+    ///
+    /// # Errors
+    /// [`OpenError`]; a damaged own feed is one, damaged feeds of peers and a damaged catalog are not.
+    pub fn open(state: &StateDir, config: LedgerConfig) -> Result<(Self, OpenReport), OpenError> {
+        open::open(state, config)
+    }
+
+    /// Records facts of this node about a project, and what changed of its files with them. They get numbers in a row in
+    /// their order; where several groups are needed (255 records or 1 MiB), a crash may leave the first of them.
+    ///
+    /// The reply comes when the records are durable and visible.
+    pub fn commit(
+        &self,
+        project: &ProjectName,
+        records: Vec<Record>,
+        local: Vec<LocalChange>,
+        written_at_ms: u64,
+        reply: Reply<Committed, LedgerError>,
+    ) {
+        let project = project.clone();
+        let records = records.iter().map(Record::to_raw).collect();
+        let commit = Commit { project, records, local, written_at_ms, reply };
+        self.inner.send(Job::Change(Change::Commit(commit)));
+    }
+
+    /// As [`Ledger::commit`], and waits.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; the records do not count then, though after a failed write some may turn up at the next start.
+    pub fn commit_wait(
+        &self,
+        project: &ProjectName,
+        records: Vec<Record>,
+        local: Vec<LocalChange>,
+        written_at_ms: u64,
+    ) -> Result<Committed, LedgerError> {
+        wait(|reply| self.commit(project, records, local, written_at_ms, reply)).unwrap_or(Err(LedgerError::Closed))
+    }
+
+    /// Takes groups of a feed from a peer, in their order, and manifests that they publish. All is checked before anything
+    /// is stored; manifests are durable before the groups. Groups that are here already are passed over.
+    pub fn ingest(
+        &self,
+        feed: FeedId,
+        groups: Vec<SealedGroup>,
+        manifests: Vec<Vec<u8>>,
+        reply: Reply<Ingested, IngestError>,
+    ) {
+        self.inner.send(Job::Ingest(Ingest { feed, groups, manifests, reply }));
+    }
+
+    /// As [`Ledger::ingest`], and waits.
+    ///
+    /// # Errors
+    /// [`IngestError`] says whether the peer or this node is to blame.
+    pub fn ingest_wait(
+        &self,
+        feed: FeedId,
+        groups: Vec<SealedGroup>,
+        manifests: Vec<Vec<u8>>,
+    ) -> Result<Ingested, IngestError> {
+        let answer = wait(|reply| self.ingest(feed, groups, manifests, reply));
+        answer.unwrap_or(Err(IngestError::Ledger(LedgerError::Closed)))
+    }
+
+    /// Changes what is known about local files. This is derived knowledge: a power cut may take back the last second.
+    pub fn update_local(&self, changes: Vec<LocalChange>, reply: Reply<(), LedgerError>) {
+        self.inner.send(Job::Change(Change::Local { changes, reply }));
+    }
+
+    /// As [`Ledger::update_local`], and waits.
+    ///
+    /// # Errors
+    /// [`LedgerError::Catalog`] when nothing was changed; the catalog is being rebuilt then.
+    pub fn update_local_wait(&self, changes: Vec<LocalChange>) -> Result<(), LedgerError> {
+        wait(|reply| self.update_local(changes, reply)).unwrap_or(Err(LedgerError::Closed))
+    }
+
+    /// Builds the catalog anew from the feeds and waits for it. Reading goes on with the old one; writing waits.
+    ///
+    /// # Errors
+    /// [`LedgerError::Rebuild`]; the old catalog stays then.
+    pub fn rebuild(&self, progress: Box<dyn FnMut(RebuildProgress) + Send>) -> Result<(), LedgerError> {
+        wait(|reply| self.inner.send(Job::Rebuild { progress, reply })).unwrap_or(Err(LedgerError::Closed))
+    }
+
+    /// Makes the catalog durable up to here. The feeds always are.
+    ///
+    /// # Errors
+    /// [`LedgerError::Catalog`] when an fsync failed; the catalog is being rebuilt then.
+    pub fn sync(&self) -> Result<(), LedgerError> {
+        wait(|reply| self.inner.send(Job::Sync { reply })).unwrap_or(Err(LedgerError::Closed))
+    }
+
+    /// Finishes what is queued, flushes the catalog and ends the thread that writes. Clones can still read; what they
+    /// write is refused.
+    ///
+    /// # Errors
+    /// [`LedgerError::Catalog`] when the catalog could not be flushed, which the next start repairs.
+    pub fn close(self) -> Result<(), LedgerError> {
+        let closed = wait(|reply| self.inner.send(Job::Close { reply })).unwrap_or(Err(LedgerError::Closed));
+        self.inner.join();
+        closed
+    }
+}

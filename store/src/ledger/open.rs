@@ -1,0 +1,217 @@
+//! Opening: feeds are read and checked, then the catalog is proved against them, caught up, or built anew.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::Builder,
+};
+
+use avalon_protocol::{feed::FeedId, signing::RecordTrust};
+use rayon::prelude::*;
+
+use super::{
+    Inner, Ledger, LedgerConfig, OpenError, RebuildError,
+    replay::{self, RebuildProgress},
+    shared::Shared,
+    writer::{Job, Writer},
+};
+use crate::{
+    catalog::{CatalogError, CatalogStore, Cause, Generations, MemStore, Opened},
+    error_chain::ErrorChain,
+    feed::{self, FeedFile, FeedFileError, TornTail},
+    fs::Dir,
+    manifest_file::ManifestFiles,
+    state_dir::StateDir,
+};
+
+/// How many jobs may wait before callers do; each is a publish, a batch of a peer or a scan's page.
+const QUEUE_JOBS: usize = 1024;
+
+/// What opening found and repaired.
+#[derive(Debug, Default)]
+pub struct OpenReport {
+    /// Ends of feeds that a crash had torn; they are cut off.
+    pub torn_tails: Vec<TornTail>,
+    /// Peers' feeds that were damaged; they are put aside and come back from a peer.
+    pub quarantined: Vec<QuarantinedFeed>,
+    /// Why the catalog was built anew, if it was. A first start is not reported.
+    pub rebuilt: Option<Cause>,
+    /// How many records the catalog lacked, all of them where it was built anew.
+    pub replayed_records: u64,
+}
+
+/// A peer's feed that was damaged.
+#[derive(Debug)]
+pub struct QuarantinedFeed {
+    /// Which feed.
+    pub feed: FeedId,
+    /// Where it lies now.
+    pub moved_to: PathBuf,
+    /// What is wrong with it.
+    pub reason: FeedFileError,
+}
+
+pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, OpenReport), OpenError> {
+    let mut report = OpenReport::default();
+    let feeds = open_feeds(state, &config, &mut report)?;
+    let manifests = ManifestFiles::new(state.manifests.clone());
+    let stored = manifests.ids().map_err(|source| OpenError::Manifests { source })?;
+    let projects = config.projects.into_iter().filter_map(|(name, dir)| Some((name, dir?))).collect();
+    let shared = Shared::new(config.me, projects, manifests, Arc::new(MemStore::default()));
+    feeds.values().for_each(|file| shared.add_feed(Arc::clone(file.index())));
+    let generations = Generations::new(state.catalog.clone());
+    let verified = open_catalog(&shared, &generations, &mut report)
+        .map_err(|source| OpenError::Catalog { source })?;
+    replay::find_missing(&shared, &stored).map_err(|source| OpenError::Catalog { source: source.into() })?;
+    let writer = Writer {
+        shared: Arc::new(shared),
+        signer: config.signer,
+        trust: config.trust,
+        on_change: config.on_change,
+        feeds_dir: state.feeds.clone(),
+        feeds,
+        generations,
+        rebuild_again_in: None,
+    };
+    let ledger = start(writer).map_err(|source| OpenError::Thread { source })?;
+    if !verified {
+        verify_in_background(&ledger).map_err(|source| OpenError::Thread { source })?;
+    }
+    Ok((ledger, report))
+}
+
+fn start(writer: Writer) -> std::io::Result<Ledger> {
+    let (jobs, queue): (SyncSender<Job>, Receiver<Job>) = sync_channel(QUEUE_JOBS);
+    let shared = Arc::clone(&writer.shared);
+    let thread = Builder::new().name("ledger".into()).spawn(move || writer.run(&queue))?;
+    Ok(Ledger { inner: Arc::new(Inner::new(shared, jobs, thread)) })
+}
+
+/// A large catalog proves that it has all its rows while it is in use already.
+fn verify_in_background(ledger: &Ledger) -> std::io::Result<()> {
+    let inner = Arc::downgrade(&ledger.inner);
+    let verifying = Builder::new().name("catalog-verify".into()).spawn(move || {
+        let Some(store) = inner.upgrade().map(|inner| inner.shared.store()) else { return };
+        if let (Err(error), Some(inner)) = (store.verify(), inner.upgrade()) {
+            inner.note(&error);
+        }
+    })?;
+    drop(verifying);
+    Ok(())
+}
+
+type OpenFeed = Result<(FeedFile, Option<TornTail>), FeedFileError>;
+
+fn open_feeds(
+    state: &StateDir,
+    config: &LedgerConfig,
+    report: &mut OpenReport,
+) -> Result<BTreeMap<FeedId, FeedFile>, OpenError> {
+    let found = feed::find(&state.feeds).map_err(|source| OpenError::Feeds { source })?;
+    let trust: &dyn RecordTrust = &*config.trust;
+    let opened: Vec<(FeedId, OpenFeed)> = found
+        .into_par_iter()
+        .map(|id| {
+            let opened = feed::open(&state.feeds, &id, trust);
+            (id, opened)
+        })
+        .collect();
+    let mut feeds = BTreeMap::new();
+    for (id, opened) in opened {
+        match opened {
+            Ok((file, torn)) => {
+                if let Some(torn) = torn {
+                    tracing::warn!(feed = %id, segment = torn.segment, bytes = torn.bytes, "torn end cut off");
+                    report.torn_tails.push(torn);
+                }
+                feeds.insert(id, file);
+            }
+            Err(source) if !source.is_damage() => return Err(OpenError::Feed { feed: id, source }),
+            Err(source) if id.node == config.me => {
+                let path = state.feeds.path().join(id.to_string());
+                return Err(OpenError::OwnFeed { feed: id, path, source });
+            }
+            Err(reason) => report.quarantined.push(quarantine(&state.feeds, id, reason)?),
+        }
+    }
+    Ok(feeds)
+}
+
+fn quarantine(feeds: &Dir, feed: FeedId, reason: FeedFileError) -> Result<QuarantinedFeed, OpenError> {
+    let moved_to = feed::quarantine(feeds, &feed).map_err(|source| OpenError::Feeds { source })?;
+    tracing::error!(%feed, moved_to = %moved_to.display(), error = %ErrorChain(&reason), "feed put aside");
+    Ok(QuarantinedFeed { feed, moved_to, reason })
+}
+
+/// Puts the catalog into `shared`, equal to the feeds; says whether all its rows were proved.
+fn open_catalog(
+    shared: &Shared,
+    generations: &Generations,
+    report: &mut OpenReport,
+) -> Result<bool, RebuildError> {
+    generations.tidy().map_err(CatalogError::switch)?;
+    let cause = match generations.open_current().map_err(CatalogError::switch)? {
+        Err(cause) => cause,
+        Ok(opened) => match catch_up(shared, &opened, report)? {
+            None => {
+                shared.replace_store(opened.store);
+                return Ok(opened.verified);
+            }
+            Some(cause) => cause,
+        },
+    };
+    let current = generations.current().map_err(CatalogError::switch)?;
+    if cause == Cause::NoSpace {
+        return Err(CatalogError::damaged(current.unwrap_or(0), cause).into());
+    }
+    let is_new = cause == Cause::Absent && shared.all_feeds().is_empty();
+    if !is_new {
+        tracing::warn!(error = %ErrorChain(&cause), "catalog is built anew from the feeds");
+        report.rebuilt = Some(cause);
+    }
+    let store = build_next(shared, generations, &mut |progress| report.replayed_records = progress.records)?;
+    if let Some(current) = current {
+        generations.condemn(current);
+    }
+    shared.replace_store(store);
+    Ok(true)
+}
+
+/// Checks the cursors and applies what is behind them; returns why the generation is of no use, if it is not.
+fn catch_up(
+    shared: &Shared,
+    opened: &Opened,
+    report: &mut OpenReport,
+) -> Result<Option<Cause>, RebuildError> {
+    let store = &*opened.store;
+    let result = replay::check_cursors(shared, store).and_then(|cause| match cause {
+        None => replay::replay(shared, store, &mut |_| {}).map(Ok),
+        Some(cause) => Ok(Err(cause)),
+    });
+    match result {
+        Ok(Ok(records)) => {
+            report.replayed_records = records;
+            Ok(None)
+        }
+        Ok(Err(cause))
+        | Err(RebuildError::Catalog { source: CatalogError::Damaged { cause, .. } }) => Ok(Some(cause)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Builds the next generation and makes it the one that counts.
+pub(super) fn build_next(
+    shared: &Shared,
+    generations: &Generations,
+    progress: &mut dyn FnMut(RebuildProgress),
+) -> Result<Arc<dyn CatalogStore>, RebuildError> {
+    let created = generations.create_next().map_err(CatalogError::switch)?;
+    let store = created.map_err(|cause| CatalogError::damaged(0, cause))?;
+    replay::build(shared, &*store, progress)?;
+    generations.switch(store.generation()).map_err(CatalogError::switch)?;
+    Ok(store)
+}

@@ -1,0 +1,297 @@
+//! Reading: from any thread, without waiting for the one that writes.
+
+use std::sync::Arc;
+
+use avalon_protocol::{
+    feed::{FeedHead, FeedId, SealedGroup},
+    hash::{ManifestId, ObjectHash},
+    id::{AssetName, NodeId, ProjectName, VersionId},
+    manifest::Manifest,
+    rel_path::RelPath,
+    version_fold::VersionFold,
+};
+
+use super::{Inner, Ledger, LedgerError};
+use crate::{
+    catalog::{
+        CatalogError, CatalogStore, Cause, LocalFile, Table, Value, file_key, file_path, files_prefix, object_key_file,
+        object_prefix, version_key, version_of_key, versions_prefix,
+    },
+    manifest_file::{ManifestFileError, StoredManifest},
+};
+
+/// How many places of one object are returned at most.
+pub const MAX_PLACES: usize = 16;
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CatalogStats {
+    /// The versions that records are about.
+    pub versions: u64,
+    /// The generations that were published.
+    pub manifests: u64,
+    /// The files of project trees that are known.
+    pub local_files: u64,
+    /// The rows of all tables.
+    pub rows: u64,
+    /// What the catalog takes on disk, in bytes; 0 while it is damaged.
+    pub disk_bytes: u64,
+    /// The number of the generation.
+    pub generation: u64,
+    /// The records of all feeds.
+    pub records: u64,
+    /// The feeds.
+    pub feeds: u64,
+}
+
+/// What a verification read, and what is wrong.
+#[derive(Debug, Default)]
+pub struct VerifyReport {
+    /// The rows of the catalog that were read.
+    pub rows: u64,
+    /// What is wrong with the catalog; it is being rebuilt then.
+    pub catalog: Option<CatalogError>,
+    /// The groups of feeds that were read.
+    pub groups: u64,
+    /// The feeds that cannot be read back.
+    pub feeds: Vec<(FeedId, LedgerError)>,
+    /// The manifests that were read.
+    pub manifests: u64,
+    /// The manifests that cannot be read back; they count as missing now.
+    pub damaged_manifests: Vec<ManifestId>,
+}
+
+impl Inner {
+    /// Asks the catalog. Damage that shows is noted and repaired by the thread that writes.
+    fn ask<T>(
+        &self,
+        question: impl FnOnce(&dyn CatalogStore) -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        let store = self.shared.store();
+        let answer = question(&*store);
+        if let Err(error) = &answer {
+            self.note(error);
+        }
+        answer
+    }
+}
+
+/// Says that a key is not one, though its row is as it was written.
+fn bad_key(store: &dyn CatalogStore, table: Table) -> CatalogError {
+    CatalogError::damaged(store.generation(), Cause::Row { table })
+}
+
+impl Ledger {
+    /// Returns how far each feed of a project is durable here, in the order of the nodes. Does not touch the disk.
+    pub fn heads(&self, project: &ProjectName) -> Vec<(NodeId, FeedHead)> {
+        self.inner.shared.heads(project)
+    }
+
+    /// Returns whole groups of a feed, the first one being that which starts at `from_seq`: as many as fit into
+    /// `max_bytes`, but one if there is one. A feed that is not here has none.
+    ///
+    /// # Errors
+    /// [`LedgerError::Feed`] when no group starts there, or the feed cannot be read back.
+    pub fn read_groups(
+        &self,
+        feed: &FeedId,
+        from_seq: u64,
+        max_bytes: usize,
+    ) -> Result<Vec<SealedGroup>, LedgerError> {
+        let Some(index) = self.inner.shared.feed(feed) else { return Ok(Vec::new()) };
+        let read = index.read(from_seq, max_bytes);
+        read.map_err(|source| LedgerError::Feed { feed: feed.clone(), source: Arc::new(source) })
+    }
+
+    /// Returns what all records about a version add up to.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn version(&self, id: &VersionId) -> Result<Option<VersionFold>, CatalogError> {
+        self.inner.ask(|store| VersionFold::load(store, &version_key(id)))
+    }
+
+    /// Returns versions of a project, or of one asset, in the order of their ids: those behind `after`, at most `limit` and
+    /// at most 1000.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn versions(
+        &self,
+        project: &ProjectName,
+        asset: Option<&AssetName>,
+        after: Option<&VersionId>,
+        limit: usize,
+    ) -> Result<Vec<(VersionId, VersionFold)>, CatalogError> {
+        self.inner.ask(|store| {
+            let after = after.map(version_key);
+            let prefix = versions_prefix(project, asset);
+            let rows = store.scan(Table::Versions, &prefix, after.as_deref(), limit)?;
+            let versions = rows.into_iter().map(|(key, value)| {
+                let id = version_of_key(&key).ok_or_else(|| bad_key(store, Table::Versions))?;
+                Ok((id, VersionFold::from_row(store, &value)?))
+            });
+            versions.collect()
+        })
+    }
+
+    /// Returns the version that a published manifest belongs to.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn version_of(&self, manifest: ManifestId) -> Result<Option<VersionId>, CatalogError> {
+        self.inner.ask(|store| VersionId::load(store, manifest.as_bytes()))
+    }
+
+    /// Returns what is known about a file of a project tree.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn local_file(
+        &self,
+        project: &ProjectName,
+        path: &RelPath,
+    ) -> Result<Option<LocalFile>, CatalogError> {
+        self.inner.ask(|store| LocalFile::load(store, &file_key(project, path)))
+    }
+
+    /// Returns what is known about the files beneath a directory, or in the whole project, in the order of their paths:
+    /// those behind `after`, at most `limit` and at most 1000.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn local_files_under(
+        &self,
+        project: &ProjectName,
+        directory: Option<&RelPath>,
+        after: Option<&RelPath>,
+        limit: usize,
+    ) -> Result<Vec<(RelPath, LocalFile)>, CatalogError> {
+        self.inner.ask(|store| {
+            let after = after.map(|path| file_key(project, path));
+            let prefix = files_prefix(project, directory);
+            let rows = store.scan(Table::LocalFiles, &prefix, after.as_deref(), limit)?;
+            let files = rows.into_iter().map(|(key, value)| {
+                let (_, path) = file_path(&key).ok_or_else(|| bad_key(store, Table::LocalFiles))?;
+                Ok((path, LocalFile::from_row(store, &value)?))
+            });
+            files.collect()
+        })
+    }
+
+    /// Returns where files with this content lie, at most [`MAX_PLACES`]. Whoever uses one compares its size and times
+    /// first.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn locate(&self, hash: &ObjectHash) -> Result<Vec<(ProjectName, RelPath, LocalFile)>, CatalogError> {
+        self.inner.ask(|store| {
+            let mut places = Vec::new();
+            for (key, _) in store.scan(Table::Objects, &object_prefix(hash), None, MAX_PLACES)? {
+                let bad = || bad_key(store, Table::Objects);
+                let key = object_key_file(&key).ok_or_else(bad)?;
+                let (project, path) = file_path(key).ok_or_else(bad)?;
+                // A commit between the two reads may have taken the file away.
+                if let Some(file) = LocalFile::load(store, key)? {
+                    places.push((project, path, file));
+                }
+            }
+            Ok(places)
+        })
+    }
+
+    /// Makes a manifest durable. May be called before or after the record that names it.
+    ///
+    /// # Errors
+    /// [`ManifestFileError`]; it is not stored then.
+    pub fn put_manifest(&self, manifest: &Manifest) -> Result<StoredManifest, ManifestFileError> {
+        let stored = self.inner.shared.manifests.put(manifest)?;
+        self.inner.shared.note_stored(stored.id(), manifest.project());
+        Ok(stored)
+    }
+
+    /// Says whether a manifest is here; it is not read.
+    ///
+    /// # Errors
+    /// [`ManifestFileError::Io`] when the system refuses.
+    pub fn has_manifest(&self, id: ManifestId) -> Result<bool, ManifestFileError> {
+        self.inner.shared.manifests.has(id)
+    }
+
+    /// Reads a manifest, if it is here. A damaged one counts as missing from then on.
+    ///
+    /// # Errors
+    /// [`ManifestFileError`] when it is damaged or cannot be read.
+    pub fn manifest(&self, id: ManifestId) -> Result<Option<Manifest>, ManifestFileError> {
+        self.noting_damage(id, self.inner.shared.manifests.get(id))
+    }
+
+    /// Reads the canonical bytes of a manifest, if it is here. A damaged one counts as missing from then on.
+    ///
+    /// # Errors
+    /// [`ManifestFileError`] when it is damaged or cannot be read.
+    pub fn manifest_bytes(&self, id: ManifestId) -> Result<Option<Vec<u8>>, ManifestFileError> {
+        self.noting_damage(id, self.inner.shared.manifests.bytes(id))
+    }
+
+    fn noting_damage<T>(
+        &self,
+        id: ManifestId,
+        read: Result<T, ManifestFileError>,
+    ) -> Result<T, ManifestFileError> {
+        if let Err(ManifestFileError::Damaged { .. }) = &read
+            && let Ok(Some(version)) = self.version_of(id)
+        {
+            self.inner.shared.note_missing(id, version);
+        }
+        read
+    }
+
+    /// Returns published generations of a project whose manifest is not here, at most `limit`. Does not touch the disk.
+    pub fn missing_manifests(&self, project: &ProjectName, limit: usize) -> Vec<(ManifestId, VersionId)> {
+        self.inner.shared.missing(project, limit)
+    }
+
+    /// Returns how much there is, from counters.
+    pub fn stats(&self) -> CatalogStats {
+        let store = self.inner.shared.store();
+        let feeds = self.inner.shared.all_feeds();
+        CatalogStats {
+            versions: store.row_count(Table::Versions),
+            manifests: store.row_count(Table::Manifests),
+            local_files: store.row_count(Table::LocalFiles),
+            rows: Table::ALL.into_iter().map(|table| store.row_count(table)).sum(),
+            disk_bytes: self.inner.ask(|store| store.disk_bytes()).unwrap_or(0),
+            generation: store.generation(),
+            records: feeds.iter().map(|index| index.head().next_seq).sum(),
+            feeds: feeds.len() as u64,
+        }
+    }
+
+    /// Reads everything back: each row of the catalog, each group of each feed, each manifest. Takes as long as that does;
+    /// writing goes on meanwhile. A damaged catalog is rebuilt.
+    pub fn verify(&self) -> VerifyReport {
+        let mut report = VerifyReport::default();
+        match self.inner.ask(|store| store.verify()) {
+            Ok(rows) => report.rows = rows,
+            Err(error) => report.catalog = Some(error),
+        }
+        for index in self.inner.shared.all_feeds() {
+            match index.count_groups() {
+                Ok(groups) => report.groups += groups,
+                Err(source) => {
+                    let feed = index.feed().clone();
+                    let source = Arc::new(source);
+                    report.feeds.push((feed.clone(), LedgerError::Feed { feed, source }));
+                }
+            }
+        }
+        for id in self.inner.shared.manifests.ids().unwrap_or_default() {
+            report.manifests += 1;
+            if self.manifest_bytes(id).is_err() {
+                report.damaged_manifests.push(id);
+            }
+        }
+        report
+    }
+}

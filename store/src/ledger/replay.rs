@@ -1,0 +1,252 @@
+//! Building the catalog from what is true: feeds, manifests, and the files that are there.
+
+use std::collections::{BTreeSet, HashSet};
+
+use avalon_protocol::{
+    feed::{FeedHead, FeedId, Group},
+    hash::ManifestId,
+    id::VersionId,
+    manifest::{FileEntry, Manifest},
+    record::Record,
+    rel_path::RelPath,
+    version_fold::VersionFold,
+};
+
+use super::{RebuildError, shared::Shared};
+use crate::{
+    catalog::{
+        Batch, CatalogError, CatalogStore, Cause, LocalChange, LocalFile, MAX_PAGE_ROWS, Table, Value, cursor_key,
+        feed_of_key, manifest_of_key, version_key,
+    },
+    error_chain::ErrorChain,
+    feed::{FeedFileError, FeedIndex, body_of},
+    fs::{Dir, FileKind},
+};
+
+/// How many bytes of a feed are read at a time.
+const READ_BYTES: usize = 4 << 20;
+/// After so many changes a batch is committed.
+const BATCH_CHANGES: usize = 2000;
+
+/// How far a rebuild of the catalog is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RebuildProgress {
+    /// The records applied so far.
+    pub records: u64,
+    /// All records in the feeds.
+    pub total_records: u64,
+    /// The files looked at so far, once the records are done.
+    pub files: u64,
+}
+
+/// Returns the versions that the records of a group are about.
+pub(super) fn versions_of(group: &Group) -> BTreeSet<VersionId> {
+    let records = group.records.iter().filter_map(|raw| Record::from_raw(raw).ok());
+    records.filter_map(|record| record.version().cloned()).collect()
+}
+
+fn unreadable(feed: &FeedId, source: FeedFileError) -> RebuildError {
+    RebuildError::Feed { feed: feed.clone(), source: source.into() }
+}
+
+/// Says why a store does not belong to these feeds, if it does not: each cursor must be a place in its feed.
+pub(super) fn check_cursors(shared: &Shared, store: &dyn CatalogStore) -> Result<Option<Cause>, RebuildError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = store.scan(Table::Cursors, &[], after.as_deref(), MAX_PAGE_ROWS)?;
+        let Some((last, _)) = rows.last() else { return Ok(None) };
+        after = Some(last.clone());
+        for (key, value) in rows {
+            let cursor = FeedHead::from_row(store, &value)?;
+            let Some(feed) = feed_of_key(&key) else {
+                return Ok(Some(Cause::Row { table: Table::Cursors }));
+            };
+            if !stands_in(shared, &feed, cursor)? {
+                return Ok(Some(Cause::Cursor { feed }));
+            }
+        }
+    }
+}
+
+fn stands_in(shared: &Shared, feed: &FeedId, cursor: FeedHead) -> Result<bool, RebuildError> {
+    let Some(index) = shared.feed(feed) else { return Ok(cursor == FeedHead::EMPTY) };
+    let head = index.head();
+    if cursor.next_seq >= head.next_seq {
+        return Ok(cursor == head);
+    }
+    match index.read(cursor.next_seq, 1) {
+        Ok(groups) => {
+            let next = groups.first().and_then(body_of);
+            Ok(next.is_some_and(|(body, _)| body.previous == cursor.chain))
+        }
+        Err(FeedFileError::NotABoundary { .. }) => Ok(false),
+        Err(error) => Err(unreadable(feed, error)),
+    }
+}
+
+/// Brings a store up to the heads of all feeds. Files of this node's versions that the new records are about are looked
+/// at again. Returns how many records were applied.
+pub(super) fn replay(
+    shared: &Shared,
+    store: &dyn CatalogStore,
+    progress: &mut dyn FnMut(RebuildProgress),
+) -> Result<u64, RebuildError> {
+    let feeds = shared.all_feeds();
+    let total_records = feeds.iter().map(|index| index.head().next_seq).sum();
+    let mut state = RebuildProgress { total_records, ..RebuildProgress::default() };
+    let mut own = BTreeSet::new();
+    for index in &feeds {
+        replay_feed(shared, store, index, &mut own, &mut |records| {
+            state.records += records;
+            progress(state);
+        })?;
+    }
+    let mut batch = Batch::new(store);
+    for version in own {
+        if let Some(fold) = VersionFold::load(store, &version_key(&version))? {
+            state.files += relearn(shared, &mut batch, &version, &fold)?;
+            batch = flush(store, batch)?;
+            progress(state);
+        }
+    }
+    store.commit(&batch.finish())?;
+    Ok(state.records)
+}
+
+fn replay_feed(
+    shared: &Shared,
+    store: &dyn CatalogStore,
+    index: &FeedIndex,
+    own: &mut BTreeSet<VersionId>,
+    applied: &mut dyn FnMut(u64),
+) -> Result<(), RebuildError> {
+    let feed = index.feed();
+    let mut cursor = FeedHead::load(store, &cursor_key(feed))?.unwrap_or(FeedHead::EMPTY);
+    loop {
+        let groups = index.read(cursor.next_seq, READ_BYTES).map_err(|error| unreadable(feed, error))?;
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let start = cursor.next_seq;
+        let mut batch = Batch::new(store);
+        for group in &groups {
+            let damaged = || FeedFileError::NotABoundary { feed: feed.clone(), seq: cursor.next_seq };
+            let (body, head) = body_of(group).ok_or_else(damaged).map_err(|error| unreadable(feed, error))?;
+            batch.apply_group(&body, head)?;
+            if feed.node == shared.me {
+                own.extend(versions_of(&body));
+            }
+            cursor = head;
+            batch = flush(store, batch)?;
+        }
+        store.commit(&batch.finish())?;
+        applied(cursor.next_seq - start);
+    }
+}
+
+/// Commits a batch that has become large, and starts the next.
+fn flush<'a>(store: &'a dyn CatalogStore, batch: Batch<'a>) -> Result<Batch<'a>, CatalogError> {
+    if batch.len() < BATCH_CHANGES {
+        return Ok(batch);
+    }
+    store.commit(&batch.finish())?;
+    Ok(Batch::new(store))
+}
+
+/// Fills an empty store with everything and makes it durable. Files that still have the size and time that their manifest says are taken as
+/// unchanged, without hashing them again.
+pub(super) fn build(
+    shared: &Shared,
+    store: &dyn CatalogStore,
+    progress: &mut dyn FnMut(RebuildProgress),
+) -> Result<u64, RebuildError> {
+    let records = replay(shared, store, progress)?;
+    store.verify()?;
+    store.sync()?;
+    Ok(records)
+}
+
+/// Looks at the files of every generation of a version that this node holds, the newest last.
+fn relearn(
+    shared: &Shared,
+    batch: &mut Batch<'_>,
+    version: &VersionId,
+    fold: &VersionFold,
+) -> Result<u64, CatalogError> {
+    let Some(project_dir) = shared.projects.get(&version.project) else { return Ok(0) };
+    let mut held: Vec<ManifestId> = fold.held_by(&shared.me).collect();
+    held.sort_by_key(|id| (fold.generation(id).map(|generation| generation.generation), *id));
+    let mut files = 0;
+    for id in held {
+        match shared.manifests.get(id) {
+            Ok(Some(manifest)) => {
+                for entry in manifest.files() {
+                    relearn_file(batch, project_dir, &manifest, entry)?;
+                    files += 1;
+                }
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(error = %ErrorChain(&error), "files of a manifest not looked at"),
+        }
+    }
+    Ok(files)
+}
+
+fn relearn_file(
+    batch: &mut Batch<'_>,
+    project_dir: &Dir,
+    manifest: &Manifest,
+    entry: &FileEntry,
+) -> Result<(), CatalogError> {
+    let project = manifest.project().clone();
+    let Ok(path) = manifest.dir().join(&entry.path) else { return Ok(()) };
+    let stat = project_dir.stat(&path).unwrap_or_else(|error| {
+        tracing::debug!(error = %ErrorChain(&error), "file not looked at");
+        None
+    });
+    let unchanged = stat.filter(|stat| {
+        stat.kind == FileKind::File && stat.size == entry.size && stat.mtime_ns == entry.mtime_ns
+    });
+    if let Some(stat) = unchanged {
+        let file = LocalFile {
+            hash: entry.hash,
+            size: stat.size,
+            mtime_ns: stat.mtime_ns,
+            ctime_ns: stat.ctime_ns,
+            inode: stat.inode,
+            manifest: manifest.id(),
+        };
+        return batch.apply_local(&LocalChange::Put { project, path, file });
+    }
+    remove_row(batch, manifest, path)
+}
+
+/// The row may belong to another manifest by now; then it stays.
+fn remove_row(batch: &mut Batch<'_>, manifest: &Manifest, path: RelPath) -> Result<(), CatalogError> {
+    let project = manifest.project().clone();
+    match batch.local_file(&project, &path)? {
+        Some(row) if row.manifest == manifest.id() => {
+            batch.apply_local(&LocalChange::Remove { project, path })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Notes every published generation whose manifest is not in `stored`.
+pub(super) fn find_missing(
+    shared: &Shared,
+    stored: &HashSet<ManifestId>,
+) -> Result<(), CatalogError> {
+    let store = shared.store();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = store.scan(Table::Manifests, &[], after.as_deref(), MAX_PAGE_ROWS)?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        after = Some(last.clone());
+        for (key, value) in rows {
+            if let Some(id) = manifest_of_key(&key).filter(|id| !stored.contains(id)) {
+                shared.note_missing(id, VersionId::from_row(&*store, &value)?);
+            }
+        }
+    }
+}

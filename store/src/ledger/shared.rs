@@ -1,0 +1,145 @@
+//! What all threads see of the ledger: the heads, the catalog, and which manifests are missing.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use avalon_protocol::{
+    feed::{FeedHead, FeedId},
+    hash::ManifestId,
+    id::{NodeId, ProjectName, VersionId},
+    record::Published,
+};
+
+use crate::{
+    catalog::{CatalogError, CatalogStore, Cause},
+    error_chain::ErrorChain,
+    feed::FeedIndex,
+    fs::Dir,
+    manifest_file::ManifestFiles,
+};
+
+type Feeds = BTreeMap<ProjectName, BTreeMap<NodeId, Arc<FeedIndex>>>;
+type Missing = BTreeMap<ProjectName, BTreeMap<ManifestId, VersionId>>;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) me: NodeId,
+    /// Where the files of each project are; for learning anew which are here.
+    pub(super) projects: BTreeMap<ProjectName, Dir>,
+    pub(super) manifests: ManifestFiles,
+    feeds: RwLock<Feeds>,
+    catalog: RwLock<Arc<dyn CatalogStore>>,
+    missing: Mutex<Missing>,
+    /// The generation that was found damaged, and why.
+    damage: Mutex<Option<(u64, Cause)>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        me: NodeId,
+        projects: BTreeMap<ProjectName, Dir>,
+        manifests: ManifestFiles,
+        store: Arc<dyn CatalogStore>,
+    ) -> Self {
+        Self {
+            me,
+            projects,
+            manifests,
+            feeds: RwLock::default(),
+            catalog: RwLock::new(store),
+            missing: Mutex::default(),
+            damage: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn own_feed(&self, project: &ProjectName) -> FeedId {
+        FeedId { project: project.clone(), node: self.me.clone() }
+    }
+
+    pub(super) fn add_feed(&self, index: Arc<FeedIndex>) {
+        let FeedId { project, node } = index.feed().clone();
+        let mut feeds = self.feeds.write().unwrap_or_else(PoisonError::into_inner);
+        feeds.entry(project).or_default().insert(node, index);
+    }
+
+    pub(super) fn feed(&self, feed: &FeedId) -> Option<Arc<FeedIndex>> {
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        feeds.get(&feed.project)?.get(&feed.node).cloned()
+    }
+
+    pub(super) fn all_feeds(&self) -> Vec<Arc<FeedIndex>> {
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        feeds.values().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    pub(super) fn heads(&self, project: &ProjectName) -> Vec<(NodeId, FeedHead)> {
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        let of_project = feeds.get(project).into_iter().flatten();
+        of_project.map(|(node, index)| (node.clone(), index.head())).collect()
+    }
+
+    pub(super) fn store(&self) -> Arc<dyn CatalogStore> {
+        Arc::clone(&self.catalog.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts a new generation in the place of the old one, which is returned.
+    pub(super) fn replace_store(&self, store: Arc<dyn CatalogStore>) -> Arc<dyn CatalogStore> {
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut catalog, store)
+    }
+
+    /// Notes that a generation is of no use, if the error says so; returns true when that is news.
+    pub(super) fn note_damage(&self, error: &CatalogError) -> bool {
+        let CatalogError::Damaged { generation, cause } = error else { return false };
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = damage.as_ref().is_some_and(|(known, _)| known >= generation);
+        if !known {
+            tracing::error!(generation, error = %ErrorChain(cause), "catalog damaged, rebuilding");
+            *damage = Some((*generation, cause.clone()));
+        }
+        !known
+    }
+
+    /// Returns what is wrong with the generation in use, if something is.
+    pub(super) fn damage(&self) -> Option<Cause> {
+        let current = self.store().generation();
+        let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        damage.as_ref().filter(|(generation, _)| *generation == current).map(|(_, cause)| cause.clone())
+    }
+
+    /// Notes a generation whose manifest may not be here.
+    ///
+    /// First noted, then looked for: whoever stores it meanwhile takes the note away before or after, never between.
+    pub(super) fn note_published(&self, published: &Published) {
+        let Published { manifest, version, .. } = published;
+        self.note_missing(*manifest, version.clone());
+        if self.manifests.has(*manifest).unwrap_or(false) {
+            self.note_stored(*manifest, &version.project);
+        }
+    }
+
+    pub(super) fn note_missing(&self, manifest: ManifestId, version: VersionId) {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.entry(version.project.clone()).or_default().insert(manifest, version);
+    }
+
+    pub(super) fn note_stored(&self, manifest: ManifestId, project: &ProjectName) {
+        let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_project) = missing.get_mut(project) {
+            of_project.remove(&manifest);
+        }
+    }
+
+    pub(super) fn missing(&self, project: &ProjectName, limit: usize) -> Vec<(ManifestId, VersionId)> {
+        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_project = missing.get(project).into_iter().flatten().take(limit);
+        of_project.map(|(manifest, version)| (*manifest, version.clone())).collect()
+    }
+
+    pub(super) fn missing_version(&self, project: &ProjectName, manifest: &ManifestId) -> Option<VersionId> {
+        let missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.get(project)?.get(manifest).cloned()
+    }
+}

@@ -1,0 +1,402 @@
+//! The one thread that writes: feeds first, the catalog after them, replies last.
+//!
+//! It takes everything that waits, puts the records of one feed together into groups, and makes each group durable with
+//! one fdatasync. While the disk works, the next group gathers: under load many commits share one fdatasync.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use avalon_protocol::{
+    feed::{FeedHead, FeedId, Group, SealedGroup},
+    id::{ProjectName, VersionId},
+    limits::{MAX_GROUP_BYTES, MAX_GROUP_RECORDS, MAX_RECORD_BYTES},
+    record::RawRecord,
+    signing::{RecordSigner, RecordTrust},
+};
+
+use super::{
+    Committed, IngestError, Ingested, LedgerError, LedgerEvent, RebuildError, Reply,
+    replay::{RebuildProgress, versions_of},
+    open::build_next,
+    shared::Shared,
+};
+use crate::{
+    catalog::{Batch, CatalogError, CatalogStore, Cause, Generations, LocalChange},
+    error_chain::ErrorChain,
+    feed::{self, FeedFile, Staged, body_of},
+    fs::Dir,
+};
+
+/// Most changes that one round takes together.
+const ROUND_CHANGES: usize = 1024;
+/// Room in a group for the certificate that `seal` may add.
+const GROUP_RECORDS: usize = MAX_GROUP_RECORDS - 1;
+/// Likewise, and for the group's own fields.
+const GROUP_PAYLOAD_BYTES: usize = MAX_GROUP_BYTES - MAX_RECORD_BYTES - (8 << 10);
+/// Most bytes that a record takes in a group besides its payload: kind, version and length as varints.
+const RECORD_OVERHEAD_BYTES: usize = 16;
+/// A rebuild that failed, on a full disk for instance, is tried again when nothing happened for so long,
+const REBUILD_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// or after so many rounds.
+const REBUILD_AGAIN_ROUNDS: u32 = 256;
+
+/// What the thread is asked to do.
+pub(super) enum Job {
+    Change(Change),
+    Ingest(Ingest),
+    Rebuild { progress: Box<dyn FnMut(RebuildProgress) + Send>, reply: Reply<(), LedgerError> },
+    Sync { reply: Reply<(), LedgerError> },
+    Close { reply: Reply<(), LedgerError> },
+    /// Damage was noted.
+    Wake,
+}
+
+/// Changes that may share a round with others.
+pub(super) enum Change {
+    Commit(Commit),
+    Local { changes: Vec<LocalChange>, reply: Reply<(), LedgerError> },
+}
+
+pub(super) struct Commit {
+    pub(super) project: ProjectName,
+    pub(super) records: Vec<RawRecord>,
+    pub(super) local: Vec<LocalChange>,
+    pub(super) written_at_ms: u64,
+    pub(super) reply: Reply<Committed, LedgerError>,
+}
+
+pub(super) struct Ingest {
+    pub(super) feed: FeedId,
+    pub(super) groups: Vec<SealedGroup>,
+    pub(super) manifests: Vec<Vec<u8>>,
+    pub(super) reply: Reply<Ingested, IngestError>,
+}
+
+impl Job {
+    /// Answers a job that nobody does any more.
+    pub(super) fn refuse(self) {
+        match self {
+            Self::Change(Change::Commit(commit)) => (commit.reply)(Err(LedgerError::Closed)),
+            Self::Change(Change::Local { reply, .. })
+            | Self::Rebuild { reply, .. }
+            | Self::Sync { reply }
+            | Self::Close { reply } => reply(Err(LedgerError::Closed)),
+            Self::Ingest(ingest) => (ingest.reply)(Err(IngestError::Ledger(LedgerError::Closed))),
+            Self::Wake => {}
+        }
+    }
+}
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) signer: Arc<dyn RecordSigner>,
+    pub(super) trust: Arc<dyn RecordTrust>,
+    pub(super) on_change: Arc<dyn Fn(LedgerEvent) + Send + Sync>,
+    pub(super) feeds_dir: Dir,
+    pub(super) feeds: BTreeMap<FeedId, FeedFile>,
+    pub(super) generations: Generations,
+    /// How many rounds a rebuild that failed still has to wait.
+    pub(super) rebuild_again_in: Option<u32>,
+}
+
+/// Durable groups that the catalog does not have yet.
+pub(super) type Applied = Vec<(Group, FeedHead)>;
+
+impl Writer {
+    pub(super) fn run(mut self, jobs: &Receiver<Job>) {
+        let mut waiting = None;
+        let closed = loop {
+            let job = match waiting.take() {
+                Some(job) => job,
+                None => match jobs.recv_timeout(REBUILD_AGAIN_AFTER) {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.heal(u32::MAX);
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break None,
+                },
+            };
+            match job {
+                Job::Change(first) => {
+                    let mut round = vec![first];
+                    while waiting.is_none() && round.len() < ROUND_CHANGES {
+                        match jobs.try_recv() {
+                            Ok(Job::Change(change)) => round.push(change),
+                            Ok(other) => waiting = Some(other),
+                            Err(_) => break,
+                        }
+                    }
+                    self.change(round);
+                }
+                Job::Ingest(ingest) => self.ingest(ingest),
+                Job::Rebuild { mut progress, reply } => {
+                    let rebuilt = self.rebuild(&Cause::Asked, &mut *progress);
+                    reply(rebuilt.map_err(|source| LedgerError::Rebuild { source }));
+                }
+                Job::Sync { reply } => reply(self.sync()),
+                Job::Close { reply } => break Some(reply),
+                Job::Wake => {}
+            }
+            self.heal(1);
+        };
+        let synced = self.sync();
+        if let Err(error) = &synced {
+            tracing::warn!(error = %ErrorChain(error), "catalog not flushed on close");
+        }
+        if let Some(reply) = closed {
+            reply(synced);
+        }
+        jobs.try_iter().for_each(Job::refuse);
+    }
+
+    fn sync(&self) -> Result<(), LedgerError> {
+        self.shared.store().sync().map_err(|source| {
+            self.shared.note_damage(&source);
+            LedgerError::Catalog { source }
+        })
+    }
+
+    /// Does one round of changes: all feeds, then the catalog in one batch, then the replies.
+    fn change(&mut self, round: Vec<Change>) {
+        let mut commits: BTreeMap<ProjectName, Vec<(usize, Commit)>> = BTreeMap::new();
+        let mut local: Vec<Vec<LocalChange>> = Vec::new();
+        let mut local_replies = Vec::new();
+        for (place, change) in round.into_iter().enumerate() {
+            match change {
+                Change::Commit(mut commit) => {
+                    local.push(std::mem::take(&mut commit.local));
+                    commits.entry(commit.project.clone()).or_default().push((place, commit));
+                }
+                Change::Local { changes, reply } => {
+                    local.push(changes);
+                    local_replies.push(reply);
+                }
+            }
+        }
+        let mut applied = Applied::new();
+        let mut replies = Vec::new();
+        for (project, commits) in commits {
+            for (place, reply, result) in self.commit(&project, commits, &mut applied) {
+                if let (Err(_), Some(changes)) = (&result, local.get_mut(place)) {
+                    changes.clear();
+                }
+                replies.push((reply, result));
+            }
+        }
+        let indexed = self.index(&applied, &local.concat());
+        replies.into_iter().for_each(|(reply, result)| reply(result));
+        for reply in local_replies {
+            reply(indexed.clone().map_err(|source| LedgerError::Catalog { source }));
+        }
+        self.announce(&applied);
+    }
+
+    /// Makes the records of commits to one project durable, in their order; returns what to tell each.
+    fn commit(
+        &mut self,
+        project: &ProjectName,
+        commits: Vec<(usize, Commit)>,
+        applied: &mut Applied,
+    ) -> Vec<(usize, Reply<Committed, LedgerError>, Result<Committed, LedgerError>)> {
+        let mut packed = Packed::default();
+        let parts: Vec<_> = commits
+            .into_iter()
+            .map(|(place, commit)| (place, packed.add(commit.records, commit.written_at_ms), commit.reply))
+            .collect();
+        let feed = self.shared.own_feed(project);
+        let (ends, failure) = self.write_own(&feed, packed, applied);
+        let start = self.feeds.get(&feed).map_or(FeedHead::EMPTY, FeedFile::head);
+        let results = parts.into_iter().map(|(place, part, reply)| {
+            let result = match (part, &failure) {
+                (Err(bytes), _) => Err(LedgerError::RecordTooLarge { bytes }),
+                (Ok(None), _) => Ok(Committed::new(feed.clone(), start, start.next_seq)),
+                (Ok(Some(part)), failure) => match (ends.get(part.first_group), ends.get(part.last_group)) {
+                    (Some((first_seq, _)), Some((_, head))) => {
+                        Ok(Committed::new(feed.clone(), *head, first_seq + part.first_record as u64))
+                    }
+                    _ => Err(failure.clone().unwrap_or(LedgerError::Closed)),
+                },
+            };
+            (place, reply, result)
+        });
+        results.collect()
+    }
+
+    /// Writes groups of this node's own feed, each with an fdatasync of its own: a tail that a crash tears is then never
+    /// longer than one frame. Returns for each durable group the number of our first record and the head after it.
+    fn write_own(
+        &mut self,
+        feed: &FeedId,
+        packed: Packed,
+        applied: &mut Applied,
+    ) -> (Vec<(u64, FeedHead)>, Option<LedgerError>) {
+        let mut ends = Vec::new();
+        for group in packed.groups {
+            let ours = group.records.len() as u64;
+            match self.write_group(feed, group) {
+                Ok((body, head)) => {
+                    ends.push((head.next_seq - ours, head));
+                    applied.push((body, head));
+                }
+                Err(error) => {
+                    tracing::error!(%feed, error = %ErrorChain(&error), "records not written");
+                    return (ends, Some(error));
+                }
+            }
+        }
+        (ends, None)
+    }
+
+    fn write_group(&mut self, feed: &FeedId, packed: PackedGroup) -> Result<(Group, FeedHead), LedgerError> {
+        let (signer, trust) = (Arc::clone(&self.signer), Arc::clone(&self.trust));
+        let file = self.feed_mut(feed)?;
+        let mut after = file.reader().clone();
+        let group = after.seal(packed.records, packed.written_at_ms, &*signer, &*trust);
+        let body = after
+            .accept(&group, &*trust)
+            .map_err(|source| LedgerError::Refused { feed: feed.clone(), source })?;
+        let head = file.append(vec![Staged { group, after }]).map_err(LedgerError::append)?;
+        Ok((body, head))
+    }
+
+    /// Returns a feed for writing; one that is not there yet is created.
+    pub(super) fn feed_mut(&mut self, feed: &FeedId) -> Result<&mut FeedFile, LedgerError> {
+        if !self.feeds.contains_key(feed) {
+            let created = feed::create(&self.feeds_dir, feed);
+            let file = created.map_err(|source| LedgerError::write(feed.clone(), source))?;
+            self.shared.add_feed(Arc::clone(file.index()));
+            self.feeds.insert(feed.clone(), file);
+        }
+        self.feeds.get_mut(feed).ok_or(LedgerError::Closed)
+    }
+
+    /// Brings the catalog up to groups that are durable, and adds changes of local files. When it fails the feeds still
+    /// have everything, and the catalog is built anew from them.
+    pub(super) fn index(&self, applied: &Applied, local: &[LocalChange]) -> Result<(), CatalogError> {
+        let store = self.shared.store();
+        let result = index_into(&self.shared, &*store, applied, local);
+        if let Err(error) = &result {
+            self.shared.note_damage(error);
+        }
+        result
+    }
+
+    /// Tells the observer how far feeds have come.
+    pub(super) fn announce(&self, applied: &Applied) {
+        let mut advanced: BTreeMap<&FeedId, (FeedHead, BTreeSet<VersionId>)> = BTreeMap::new();
+        for (body, head) in applied {
+            let entry = advanced.entry(&body.feed).or_insert((*head, BTreeSet::new()));
+            entry.0 = *head;
+            entry.1.extend(versions_of(body));
+        }
+        for (feed, (head, touched)) in advanced {
+            let touched = touched.into_iter().collect();
+            (self.on_change)(LedgerEvent::Advanced { feed: feed.clone(), head, touched });
+        }
+    }
+
+    /// Rebuilds a catalog that was found damaged; once, and then again after a while if that fails.
+    fn heal(&mut self, rounds: u32) {
+        let Some(cause) = self.shared.damage() else { return };
+        if let Some(left) = self.rebuild_again_in.map(|left| left.saturating_sub(rounds)).filter(|left| *left > 0) {
+            self.rebuild_again_in = Some(left);
+            return;
+        }
+        if let Err(error) = self.rebuild(&cause, &mut |_| {}) {
+            tracing::error!(error = %ErrorChain(&error), "catalog not rebuilt");
+        }
+    }
+
+    /// Builds the next generation from the feeds and puts it in the place of this one.
+    fn rebuild(
+        &mut self,
+        cause: &Cause,
+        progress: &mut dyn FnMut(RebuildProgress),
+    ) -> Result<(), RebuildError> {
+        self.rebuild_again_in = Some(REBUILD_AGAIN_ROUNDS);
+        let store = build_next(&self.shared, &self.generations, progress)?;
+        let generation = store.generation();
+        let old = self.shared.replace_store(store);
+        self.generations.condemn(old.generation());
+        self.rebuild_again_in = None;
+        tracing::info!(generation, %cause, "catalog rebuilt from the feeds");
+        Ok(())
+    }
+
+    /// Returns the bodies and heads of the groups that a feed has now, of those that were to be appended.
+    pub(super) fn durable(&self, feed: &FeedId, staged: &[SealedGroup]) -> Applied {
+        let head = self.feeds.get(feed).map_or(FeedHead::EMPTY, FeedFile::head);
+        staged.iter().filter_map(body_of).filter(|(_, after)| after.next_seq <= head.next_seq).collect()
+    }
+}
+
+fn index_into(
+    shared: &Shared,
+    store: &dyn CatalogStore,
+    applied: &Applied,
+    local: &[LocalChange],
+) -> Result<(), CatalogError> {
+    let mut batch = Batch::new(store);
+    for (body, head) in applied {
+        batch.apply_group(body, *head)?;
+    }
+    for change in local {
+        batch.apply_local(change)?;
+    }
+    batch.published.iter().for_each(|published| shared.note_published(published));
+    store.commit(&batch.finish())
+}
+
+/// The records of several commits, put together into groups.
+#[derive(Default)]
+struct Packed {
+    groups: Vec<PackedGroup>,
+}
+
+#[derive(Default)]
+struct PackedGroup {
+    records: Vec<RawRecord>,
+    payload_bytes: usize,
+    written_at_ms: u64,
+}
+
+/// Where the records of one commit are.
+struct Part {
+    first_group: usize,
+    first_record: usize,
+    last_group: usize,
+}
+
+impl Packed {
+    /// Adds the records of one commit; `None` when there are none, an error with the length when one is too long.
+    fn add(&mut self, records: Vec<RawRecord>, written_at_ms: u64) -> Result<Option<Part>, usize> {
+        if let Some(long) = records.iter().map(|raw| raw.payload.len()).find(|bytes| *bytes > MAX_RECORD_BYTES) {
+            return Err(long);
+        }
+        let mut part: Option<Part> = None;
+        for record in records {
+            let bytes = record.payload.len() + RECORD_OVERHEAD_BYTES;
+            let fits = self.groups.last().is_some_and(|group| {
+                group.records.len() < GROUP_RECORDS && group.payload_bytes + bytes <= GROUP_PAYLOAD_BYTES
+            });
+            if !fits {
+                self.groups.push(PackedGroup::default());
+            }
+            let last_group = self.groups.len() - 1;
+            let Some(group) = self.groups.last_mut() else { continue };
+            let first = Part { first_group: last_group, first_record: group.records.len(), last_group };
+            part.get_or_insert(first).last_group = last_group;
+            group.records.push(record);
+            group.payload_bytes += bytes;
+            group.written_at_ms = group.written_at_ms.max(written_at_ms);
+        }
+        Ok(part)
+    }
+}
