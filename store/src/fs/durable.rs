@@ -43,7 +43,8 @@ impl Dir {
     /// this returns.
     ///
     /// # Errors
-    /// [`IoError`]; then the old file is as it was. A failed fsync is not repeated: the new data is gone.
+    /// [`IoError`]; then the old file is as it was, except when the last step failed, the sync of the directory: then
+    /// either may be found after a power cut. A failed fsync is not repeated: the new data is gone.
     pub fn write_atomic(&self, path: &RelPath, bytes: &[u8], mode: WriteMode) -> Result<(), IoError> {
         self.write_by_rename(path, bytes, mode, Durably::Yes)
     }

@@ -40,8 +40,9 @@ pub struct Incoming {
     /// For each file of the manifest, what the file system said of it when it was found in its final place with the
     /// right content; such a file needs nothing.
     pub(super) in_place: Vec<Option<FileStat>>,
-    /// Held shared while parts are written and alone while the tree is built from them: a block that comes twice must not
-    /// be written into a file that has its final time already.
+    /// Held shared while a part is written, and taken alone for a moment before the tree is built from the parts: a block
+    /// that comes twice must not be written into a file that has its final time already. Never held across work of a
+    /// thread pool, which may run another caller's task on the thread that waits.
     pub(super) building: RwLock<()>,
     next_copy: AtomicU64,
 }

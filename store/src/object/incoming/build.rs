@@ -48,14 +48,16 @@ impl VerifiedVersion {
 }
 
 impl Incoming {
-    /// Builds the tree of the version when all objects are complete, and makes it durable. May be called again after a
-    /// failure.
+    /// Builds the tree of the version when all objects are complete, and makes it durable. To be called by one thread at
+    /// a time; may be called again after a failure.
     ///
     /// # Errors
     /// [`IncomingError::Incomplete`]. [`IncomingError::Io`]: all that was here is still here.
-    /// [`IncomingError::Fsync`]: nothing is, [`Incoming::needs`] says everything again.
+    /// [`IncomingError::CopyMismatch`]: an object rotted since it came, and is needed again.
+    /// [`IncomingError::Fsync`]: nothing is here any more, [`Incoming::needs`] says everything again.
     pub fn finish(&self) -> Result<VerifiedVersion, IncomingError> {
-        let _alone = self.building.write().unwrap_or_else(PoisonError::into_inner);
+        // Lets every write end that has begun. Later ones find their object complete and write nothing.
+        drop(self.building.write().unwrap_or_else(PoisonError::into_inner));
         let objects = self.slots.values().filter(|slot| !slot.is_complete()).count();
         if objects > 0 {
             return Err(IncomingError::Incomplete { objects });
@@ -122,9 +124,12 @@ impl Incoming {
             None => part_name(slot.object),
             Some(twin) => {
                 let from = tree.open_file(twin).map_err(|e| self.failed(e))?;
-                let copied = self.copy_verified(&from, slot.object, slot.size)?;
-                let mismatch = || IncomingError::CopyMismatch { object: slot.object, path: twin.clone() };
-                copied.ok_or_else(mismatch)?.0
+                let Some((copy, _)) = self.copy_verified(&from, slot.object, slot.size)? else {
+                    tree.remove_file(twin).map_err(|e| self.failed(e))?;
+                    slot.reset();
+                    return Err(IncomingError::CopyMismatch { object: slot.object, path: twin.clone() });
+                };
+                copy
             }
         };
         self.parts.rename(&part, tree, path, Overwrite::Refuse).map_err(|e| self.failed(e))

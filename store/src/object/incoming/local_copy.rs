@@ -40,7 +40,6 @@ impl Incoming {
         source: &RelPath,
     ) -> Result<LocalCopy, IncomingError> {
         let slot = self.slot(object)?;
-        let _writing = self.writing();
         if slot.is_complete() {
             return Ok(LocalCopy::AlreadyHere);
         }
@@ -51,6 +50,14 @@ impl Incoming {
         }
         let (name, means) = self.copy_verified(&from, *object, slot.size)?.ok_or_else(mismatch)?;
         let part = part_name(*object);
+        let _writing = self.writing();
+        if slot.is_complete() {
+            return self
+                .parts
+                .remove_file(&name)
+                .map(|()| LocalCopy::AlreadyHere)
+                .map_err(|e| self.failed(e));
+        }
         self.parts.rename(&name, &self.parts, &part, Overwrite::Replace).map_err(|e| self.failed(e))?;
         slot.complete();
         let bytes = slot.size;

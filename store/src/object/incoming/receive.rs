@@ -62,7 +62,6 @@ impl Incoming {
         if slot.state().blocks.is_some() {
             return Ok(());
         }
-        let _writing = self.writing();
         self.save_blocks(&list)?;
         let is_unchecked = {
             let mut state = slot.state();

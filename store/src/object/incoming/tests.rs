@@ -238,6 +238,22 @@ fn a_tree_that_was_being_built_is_taken_up_wherever_it_was_cut() {
 }
 
 #[test]
+fn an_object_that_rots_before_its_twin_is_made_is_needed_again() {
+    let mut studio = Studio::new();
+    let small = bytes(300, 2);
+    let manifest = studio.version(&[("a", &small), ("b", &small), ("c", b"other")]);
+    let incoming = studio.open(&manifest);
+    studio.deliver(&incoming);
+    let part = OpenOptions::new().write(true).open(studio.part(&manifest, &small)).unwrap();
+    part.write_all_at(b"rot", 0).unwrap();
+    assert!(matches!(incoming.finish(), Err(IncomingError::CopyMismatch { .. })));
+    assert_eq!(incoming.needs().iter().map(|need| need.object).collect::<Vec<_>>(), [ObjectHash::of(&small)]);
+    studio.deliver(&incoming);
+    incoming.finish().unwrap();
+    assert_eq!(fs::read(studio.area(&manifest).join("tree/a")).unwrap(), small);
+}
+
+#[test]
 fn after_a_failed_sync_nothing_is_believed() {
     let mut studio = Studio::new();
     let (large, small) = (bytes(BLOCK + 1, 1), bytes(300, 2));
