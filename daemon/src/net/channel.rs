@@ -1,0 +1,87 @@
+//! One QUIC connection that remembers why this side closed it.
+
+use std::{net::SocketAddr, sync::OnceLock, time::Duration};
+
+use avalon_protocol::close_code::CloseCode;
+use quinn::{Connection, ConnectionError, VarInt};
+
+use super::closed::Closed;
+use crate::clock::Clock;
+
+/// How long a connection may take to show that somebody is at its other end: three round trips over a satellite.
+const PROBE_LIMIT: Duration = Duration::from_secs(3);
+
+/// How often it is looked at meanwhile.
+const PROBE_STEP: Duration = Duration::from_millis(25);
+
+/// A connection with the reason for which this side closed it.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    connection: Connection,
+    own_close: OnceLock<Closed>,
+}
+
+impl Channel {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection, own_close: OnceLock::new() }
+    }
+
+    pub(crate) fn quinn(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// Closes the connection; the first reason stays.
+    pub(crate) fn close(&self, closed: Closed) -> Closed {
+        let code = closed.code().unwrap_or(CloseCode::Shutdown);
+        let first = self.own_close.get_or_init(|| closed);
+        let reason = if let Closed::ByUs { reason, .. } = first { reason.as_str() } else { "" };
+        self.connection.close(VarInt::from_u32(code.code()), reason.as_bytes());
+        first.clone()
+    }
+
+    /// Says why the connection that quinn gave up with `error` ended.
+    pub(crate) fn why(&self, error: ConnectionError) -> Closed {
+        match (error, self.own_close.get()) {
+            (ConnectionError::LocallyClosed, Some(own)) => own.clone(),
+            (error, _) => Closed::from_quinn(error),
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    /// Finds out whether the peer is still there: opens a stream and gives it up, which a peer that lives acknowledges
+    /// and one that was restarted answers with a reset.
+    pub(crate) async fn answers(&self, clock: &dyn Clock) -> bool {
+        let acknowledged = || self.connection.stats().frame_rx.acks;
+        let before = acknowledged();
+        let ask = async {
+            if let Ok((mut send, _)) = self.connection.open_bi().await {
+                send.reset(VarInt::from_u32(0)).ok();
+            }
+            std::future::pending::<()>().await;
+        };
+        let watch = async {
+            let steps = PROBE_LIMIT.as_millis() / PROBE_STEP.as_millis();
+            for _ in 0..steps {
+                clock.sleep(PROBE_STEP).await;
+                if !self.is_open() {
+                    return false;
+                }
+                if acknowledged() > before {
+                    return true;
+                }
+            }
+            false
+        };
+        tokio::select! {
+            () = ask => false,
+            answers = watch => answers,
+        }
+    }
+}

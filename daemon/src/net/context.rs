@@ -1,0 +1,34 @@
+//! What all connections share.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use avalon_protocol::{
+    feed::{FeedHead, FeedId},
+    wire::Hello,
+};
+use tokio::sync::{broadcast, watch};
+
+use super::{
+    metrics::NetMetrics,
+    registry::Registry,
+    seam::{Catalog, Objects},
+};
+use crate::{clock::Clock, tasks::Tasks};
+
+/// Shared by the listener, the dial loops and every connection.
+pub(crate) struct Context {
+    /// How this node greets; a change makes every connection greet again.
+    pub(crate) hello: watch::Sender<Arc<Hello>>,
+    pub(crate) catalog: Arc<dyn Catalog>,
+    pub(crate) objects: Arc<dyn Objects>,
+    /// Says which feed goes further; the ledger speaks here after the fsync.
+    pub(crate) advanced: broadcast::Sender<(FeedId, FeedHead)>,
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Arc<NetMetrics>,
+    pub(crate) endpoint: quinn::Endpoint,
+    pub(crate) client: quinn::ClientConfig,
+    pub(crate) local: SocketAddr,
+    /// The network's own tasks; they stop with the daemon's.
+    pub(crate) tasks: Tasks,
+    pub(crate) clock: Arc<dyn Clock>,
+}

@@ -1,0 +1,306 @@
+//! The control stream: carries a [`Session`] over QUIC.
+//!
+//! Receive, decide, act: an input goes to the session, which is pure, and what it wants done is done in its order.
+//! Sending, reading and storing go on side by side, and the peer is listened to meanwhile; so two peers with much to tell
+//! each other never wait for one another. What is bounded instead: one read and one store at a time, no read while much
+//! waits to be sent, and no more listening to a peer that takes none of the answers.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use avalon_protocol::{
+    close_code::CloseCode,
+    feed::{FeedHead, FeedId},
+    id::NodeId,
+    session::{Effect, Session},
+    wire::{Control, Hello},
+};
+use futures_util::future::BoxFuture;
+use quinn::{ConnectionError, RecvStream, SendStream};
+use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    channel::Channel,
+    closed::Closed,
+    context::Context,
+    event::NetEvent,
+    link::PeerLink,
+    seam::{GroupsRead, ReadFailed, StoreRefused},
+    serve,
+    stream::{Inbound, Outbox, StreamFault},
+    table::{Direction, Key, Verdict},
+};
+use crate::clock::Sleep;
+
+/// How long a peer may take to greet once TLS is done: one round trip, with losses.
+pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Groups are read for the peer only while less than this waits to be sent.
+const SEND_AHEAD_BYTES: usize = 1 << 20;
+
+/// A peer for which so many messages wait is not listened to. Honest peers never get there: what they send makes short
+/// answers only.
+const MAX_UNSENT_MESSAGES: usize = 8192;
+
+/// What a peer reads whose connection is not kept any more.
+const STOPS: &str = "the daemon there stops, or does not keep this connection any more";
+
+/// Which connection, and who is at its other end.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) channel: Arc<Channel>,
+    pub(crate) node: NodeId,
+    pub(crate) key: Key,
+    pub(crate) direction: Direction,
+    /// Ends the connection, and tells the peer that it may dial again.
+    pub(crate) stop: CancellationToken,
+}
+
+type Pending<T> = Option<BoxFuture<'static, T>>;
+type Stored = (FeedId, Result<FeedHead, StoreRefused>);
+type Read = (FeedId, Result<GroupsRead, ReadFailed>);
+
+/// Everything that can happen to a connection.
+enum Event {
+    Stop,
+    HelloChanged,
+    Late,
+    Closed(ConnectionError),
+    Sent(Result<(), StreamFault>),
+    Received(Result<Option<Control>, StreamFault>),
+    Read(Read),
+    Stored(Stored),
+    Advanced(Result<(FeedId, FeedHead), RecvError>),
+}
+
+/// Runs one connection's control stream to its end, and says why it ended and whether it was greeted.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    seat: &Seat,
+    (send, receive): (SendStream, RecvStream),
+) -> (Closed, bool) {
+    let advanced = context.advanced.subscribe();
+    let mut hello_changed = context.hello.subscribe();
+    let hello = Arc::clone(&hello_changed.borrow_and_update());
+    // After the subscription, so that nothing falls between.
+    let heads = context.catalog.heads();
+    let (session, first) = Session::new(Hello::clone(&hello), seat.node.clone(), heads);
+    let late = context.clock.sleep(GREETING_DEADLINE);
+    let mut driver = Driver {
+        inbound: Inbound::patient(receive),
+        outbox: Outbox::new(send),
+        reads: VecDeque::new(),
+        reading: None,
+        storing: None,
+        greeted: false,
+        context,
+        seat,
+        session,
+        hello,
+        hello_changed,
+        advanced,
+        late,
+    };
+    let closed = match driver.carry_out(first).await {
+        Ok(()) => driver.run().await,
+        Err(closed) => closed,
+    };
+    (closed, driver.greeted)
+}
+
+struct Driver<'a> {
+    context: Arc<Context>,
+    seat: &'a Seat,
+    session: Session,
+    hello: Arc<Hello>,
+    hello_changed: watch::Receiver<Arc<Hello>>,
+    advanced: broadcast::Receiver<(FeedId, FeedHead)>,
+    late: Sleep,
+    inbound: Inbound,
+    outbox: Outbox,
+    reads: VecDeque<(FeedId, u64)>,
+    reading: Pending<Read>,
+    storing: Pending<Stored>,
+    greeted: bool,
+}
+
+impl Driver<'_> {
+    async fn run(&mut self) -> Closed {
+        loop {
+            let event = self.next().await;
+            let acted = match self.decide(event) {
+                Ok(effects) => self.carry_out(effects).await,
+                Err(closed) => Err(closed),
+            };
+            if let Err(closed) = acted {
+                return closed;
+            }
+        }
+    }
+
+    /// Waits for what happens next; each branch is cancel-safe.
+    async fn next(&mut self) -> Event {
+        self.start_read();
+        let listens = self.storing.is_none() && self.outbox.messages() < MAX_UNSENT_MESSAGES;
+        tokio::select! {
+            () = self.seat.stop.cancelled() => Event::Stop,
+            error = self.seat.channel.quinn().closed() => Event::Closed(error),
+            _ = self.hello_changed.changed() => Event::HelloChanged,
+            () = &mut self.late, if !self.greeted => Event::Late,
+            sent = self.outbox.progress() => Event::Sent(sent),
+            read = finished(&mut self.reading) => Event::Read(read),
+            stored = finished(&mut self.storing) => Event::Stored(stored),
+            received = self.inbound.frame(), if listens => Event::Received(received),
+            advanced = self.advanced.recv() => Event::Advanced(advanced),
+        }
+    }
+
+    fn start_read(&mut self) {
+        if self.reading.is_some() || self.outbox.bytes() >= SEND_AHEAD_BYTES {
+            return;
+        }
+        if let Some((feed, from_seq)) = self.reads.pop_front() {
+            let catalog = Arc::clone(&self.context.catalog);
+            self.reading = Some(Box::pin(async move {
+                let read = catalog.read_groups(&feed, from_seq).await;
+                (feed, read)
+            }));
+        }
+    }
+
+    fn decide(&mut self, event: Event) -> Result<Vec<Effect>, Closed> {
+        match event {
+            Event::Stop => Err(Closed::by_us(CloseCode::Shutdown, STOPS)),
+            Event::HelloChanged => Err(Closed::by_us(CloseCode::Shutdown, "the projects served here changed")),
+            Event::Late => Err(Closed::by_us(CloseCode::Protocol, "no greeting in time")),
+            Event::Closed(error) => Err(self.seat.channel.why(error)),
+            Event::Sent(sent) => sent.map(|()| Vec::new()).map_err(|fault| self.fault(fault)),
+            Event::Received(Ok(Some(message))) => Ok(self.session.received(message)),
+            Event::Received(Ok(None)) => Err(self.fault(StreamFault::Ended)),
+            Event::Received(Err(fault)) => Err(self.fault(fault)),
+            Event::Read((feed, Ok(read))) => {
+                Ok(self.session.groups_read(&feed, read.next_seq, read.groups, read.manifests))
+            }
+            Event::Read((feed, Err(error))) => {
+                let cause = error.source.to_string();
+                tracing::error!(%feed, error = %error, cause, "feed cannot be read");
+                Err(Closed::by_us(CloseCode::Busy, "a feed cannot be read here"))
+            }
+            Event::Stored((feed, stored)) => self.stored(&feed, stored),
+            Event::Advanced(Ok((feed, head))) => Ok(self.session.advanced(&feed, head)),
+            Event::Advanced(Err(RecvError::Lagged(_))) => {
+                let heads = self.context.catalog.heads();
+                Ok(heads.into_iter().flat_map(|(feed, head)| self.session.advanced(&feed, head)).collect())
+            }
+            Event::Advanced(Err(RecvError::Closed)) => Err(Closed::by_us(CloseCode::Shutdown, STOPS)),
+        }
+    }
+
+    fn stored(
+        &mut self,
+        feed: &FeedId,
+        stored: Result<FeedHead, StoreRefused>,
+    ) -> Result<Vec<Effect>, Closed> {
+        let peer = &self.seat.node;
+        match stored {
+            Ok(head) => Ok(self.session.groups_stored(feed, head)),
+            Err(StoreRefused::Fork) => Ok(self.session.groups_forked(feed)),
+            Err(StoreRefused::Refused { reason }) => {
+                tracing::warn!(%peer, %feed, reason, "records of a peer refused");
+                Err(Closed::by_us(CloseCode::Feed, reason))
+            }
+            Err(StoreRefused::Busy { reason }) => {
+                tracing::warn!(%peer, %feed, reason, "records of a peer not stored");
+                Err(Closed::by_us(CloseCode::Busy, "records cannot be stored here now"))
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), Closed> {
+        for effect in effects {
+            match effect {
+                Effect::Send(message) => self.outbox.push(&message),
+                Effect::Ready(hello) => self.admit(hello).await?,
+                Effect::ReadGroups { feed, from_seq } => self.reads.push_back((feed, from_seq)),
+                Effect::StoreGroups(records) => {
+                    let (catalog, node) = (Arc::clone(&self.context.catalog), self.seat.node.clone());
+                    let feed = records.feed.clone();
+                    self.storing =
+                        Some(Box::pin(async move { (feed, catalog.store(records, &node).await) }));
+                }
+                Effect::Fork(feed) => {
+                    let peer = self.seat.node.clone();
+                    self.context.registry.emit(NetEvent::Fork { feed, peer }).await;
+                }
+                Effect::Close { code, reason } => {
+                    if code == CloseCode::DuplicateNode {
+                        tell_duplicate(&self.context, self.seat).await;
+                    }
+                    return Err(Closed::by_us(code, reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the connection into use, unless there is a better one with this peer.
+    async fn admit(&mut self, hello: Hello) -> Result<(), Closed> {
+        let context = Arc::clone(&self.context);
+        let link = PeerLink::new(
+            &self.hello,
+            hello,
+            Arc::clone(&self.seat.channel),
+            Arc::clone(&context.metrics),
+        );
+        loop {
+            match context.registry.greet(self.seat.key, link.hello(), &link).await {
+                Verdict::Kept { superseded } => {
+                    for old in superseded {
+                        old.close(CloseCode::DuplicateConnection, "both sides dialled");
+                    }
+                    break;
+                }
+                Verdict::Surplus => {
+                    return Err(Closed::by_us(CloseCode::DuplicateConnection, "connected already"));
+                }
+                Verdict::OtherInstance { existing } => {
+                    if existing.channel().answers(&*context.clock).await {
+                        tell_duplicate(&context, self.seat).await;
+                        let reason = format!("another daemon is connected as {}", self.seat.node);
+                        return Err(Closed::by_us(CloseCode::DuplicateNode, reason));
+                    }
+                    existing.close(CloseCode::Shutdown, "the daemon was restarted");
+                }
+            }
+        }
+        self.greeted = true;
+        context.metrics.connections.add(1);
+        let (tasks, serving) = (context.tasks.clone(), serve::serve(context, link));
+        tasks.spawn("serve a peer", serving);
+        Ok(())
+    }
+
+    fn fault(&self, fault: StreamFault) -> Closed {
+        match fault {
+            StreamFault::Lost(error) => self.seat.channel.why(error),
+            StreamFault::Frame(error) => Closed::by_us(CloseCode::Protocol, error.to_string()),
+            StreamFault::GivenUp(_) | StreamFault::Ended | StreamFault::Stalled => {
+                Closed::by_us(CloseCode::Protocol, "the control stream ended")
+            }
+        }
+    }
+}
+
+/// Tells that the daemon at the other end has the name of another one.
+async fn tell_duplicate(context: &Context, seat: &Seat) {
+    let (node, address) = (seat.node.clone(), seat.channel.remote());
+    context.registry.emit(NetEvent::DuplicateNode { node, address }).await;
+}
+
+/// Waits for work that is under way and clears its place; waits for ever when there is none.
+async fn finished<T>(pending: &mut Pending<T>) -> T {
+    let Some(work) = pending.as_mut() else { return std::future::pending().await };
+    let value = work.await;
+    *pending = None;
+    value
+}

@@ -1,0 +1,343 @@
+//! Asking a peer: manifests, and objects by ranges of blocks. The other end is [`serve`](super::serve).
+//!
+//! A peer is not trusted: every reply is held against what was asked, lengths before memory. Whether the bytes are those
+//! of the object is for the [`BlockSink`] to check; the bytes of a manifest for the caller.
+
+use std::time::Duration;
+
+use avalon_protocol::{
+    block::{BLOCK_BYTES, BlockList, BlockValue, block_count, block_range},
+    close_code::CloseCode,
+    hash::{ManifestId, ObjectHash},
+    id::{NodeId, ProjectName},
+    limits::{MAX_MANIFEST_WANTS, MAX_WANTS},
+    wire::{
+        FetchManifests, FetchObjects, FrameError, Framed, ManifestReply, ObjectReply, ObjectStatus, Request,
+        Want,
+    },
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use quinn::{RecvStream, VarInt};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::{
+    closed::Closed,
+    link::PeerLink,
+    stream::{Inbound, StreamFault},
+};
+
+/// A peer that sends not one byte of an answer for as long is given up; a slow line is not that slow.
+pub const STALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// The only encoding of this version: the bytes themselves.
+const RAW: u16 = 0;
+
+/// Values of a block list that are read at once, 64 KiB.
+const LIST_PIECE_VALUES: u64 = 2048;
+
+/// Takes what a peer sends, in the order of the wants and of the blocks.
+///
+/// While a method waits, the peer is slowed down; one block is in memory at a time. The sink keeps its own error and
+/// returns [`SinkStopped`], which ends the fetch.
+pub trait BlockSink: Send {
+    /// Takes an object's block list, not verified: `BlockList::verified` decides. Called only for a want that asked for
+    /// the list of an object of several blocks, before its blocks.
+    fn list(
+        &mut self,
+        object: ObjectHash,
+        size: u64,
+        values: Vec<BlockValue>,
+    ) -> BoxFuture<'_, Result<(), SinkStopped>>;
+
+    /// Takes block `index` of an object, whole and not verified. The empty object has one, of no bytes.
+    fn block(
+        &mut self,
+        object: ObjectHash,
+        index: u64,
+        bytes: Bytes,
+    ) -> BoxFuture<'_, Result<(), SinkStopped>>;
+
+    /// Hears that the peer does not have an object; nothing else comes for that want.
+    fn not_found(&mut self, object: ObjectHash) -> BoxFuture<'_, Result<(), SinkStopped>>;
+}
+
+/// The sink wants no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the receiver wants no more")]
+pub struct SinkStopped;
+
+/// What came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FetchSummary {
+    /// How many wants were answered with content.
+    pub found: u64,
+    /// How many were not.
+    pub not_found: u64,
+    /// How many bytes of content came.
+    pub bytes: u64,
+}
+
+/// Why a fetch ended before its end. What the sink got until then is good.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The connection ended. Ask again, this peer or another.
+    #[error("the connection with {node} ended")]
+    Closed {
+        /// The peer.
+        node: NodeId,
+        /// Why.
+        #[source]
+        closed: Closed,
+    },
+    /// Nothing came for [`STALL_LIMIT`]. Ask another peer first.
+    #[error("{node} sent nothing for {} seconds", STALL_LIMIT.as_secs())]
+    Stalled {
+        /// The peer.
+        node: NodeId,
+    },
+    /// The peer gave up in the middle of the answer, for example because a file changed while it was read.
+    #[error("{node} gave up in the middle of its answer")]
+    GivenUp {
+        /// The peer.
+        node: NodeId,
+        /// The code, if it is known.
+        code: Option<CloseCode>,
+    },
+    /// A frame that does not parse or breaks a limit. Close the link with `CloseCode::Protocol`.
+    #[error("{node} sent a frame that is not allowed")]
+    Frame {
+        /// The peer.
+        node: NodeId,
+        /// What is wrong with it.
+        #[source]
+        source: FrameError,
+    },
+    /// An answer that does not fit the question. Close the link with `CloseCode::Protocol`.
+    #[error("{node} sent an answer that does not fit the question: {what}")]
+    Protocol {
+        /// The peer.
+        node: NodeId,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// An encoding that was not agreed on.
+    #[error("{node} sends with encoding {encoding}, which this version does not know")]
+    Encoding {
+        /// The peer.
+        node: NodeId,
+        /// The encoding.
+        encoding: u16,
+    },
+    /// The question has more wants than fit in one request.
+    #[error("{count} wants are too many for one request, the limit is {limit}")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+        /// How many fit.
+        limit: usize,
+    },
+    /// The sink stopped it.
+    #[error("the receiver of what {node} sends stopped it")]
+    Stopped {
+        /// The peer.
+        node: NodeId,
+        /// The sink's word.
+        #[source]
+        source: SinkStopped,
+    },
+}
+
+impl PeerLink {
+    /// Asks for manifests and returns their bytes in the order of `ids`, none where the peer has not got one. They are
+    /// within the limit of a manifest and not verified. Dropping the future cancels the request.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn fetch_manifests(
+        &self,
+        project: &ProjectName,
+        ids: Vec<ManifestId>,
+    ) -> Result<Vec<Option<Vec<u8>>>, FetchError> {
+        let count = ids.len();
+        self.check_count(count, MAX_MANIFEST_WANTS)?;
+        let request = Request::Manifests(FetchManifests { project: project.clone(), manifests: ids });
+        let mut answer = self.ask(&request).await?;
+        let mut manifests = Vec::with_capacity(count);
+        for _ in 0..count {
+            let reply: ManifestReply = self.reply(&mut answer).await?;
+            let length = usize::try_from(reply.bytes).map_err(|_| self.protocol("a manifest is too long"))?;
+            let bytes = answer.exact(length).await.map_err(|fault| self.fault(fault))?;
+            manifests.push((length > 0).then(|| bytes.to_vec()));
+        }
+        self.check_end(&mut answer).await?;
+        Ok(manifests)
+    }
+
+    /// Asks for objects and hands what comes to `sink`, in the order of `wants`. One request is one stream, without a
+    /// round trip for each object; [`plan::batches`](avalon_protocol::plan::batches) cuts requests of a good size.
+    ///
+    /// Dropping the future cancels the request; the sink then has whole blocks only.
+    ///
+    /// # Errors
+    /// [`FetchError`]; what the sink got before is good.
+    pub async fn fetch_objects<S: BlockSink + ?Sized>(
+        &self,
+        project: &ProjectName,
+        wants: Vec<Want>,
+        sink: &mut S,
+    ) -> Result<FetchSummary, FetchError> {
+        self.check_count(wants.len(), MAX_WANTS)?;
+        let request = Request::Objects(FetchObjects { project: project.clone(), wants });
+        let mut answer = self.ask(&request).await?;
+        let Request::Objects(FetchObjects { wants, .. }) = request else { return Ok(FetchSummary::default()) };
+        let mut summary = FetchSummary::default();
+        for want in &wants {
+            let reply: ObjectReply = self.reply(&mut answer).await?;
+            match self.check_reply(want, &reply)? {
+                ObjectStatus::NotFound => {
+                    summary.not_found += 1;
+                    sink.not_found(want.object).await.map_err(|source| self.stopped(source))?;
+                }
+                ObjectStatus::Found => {
+                    self.take_list(want, &reply, &mut answer, sink).await?;
+                    self.take_blocks(want, &mut answer, sink).await?;
+                    summary.found += 1;
+                    summary.bytes += reply.body_bytes;
+                }
+            }
+        }
+        self.check_end(&mut answer).await?;
+        Ok(summary)
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Inbound, FetchError> {
+        let asking = async {
+            let (mut send, receive) =
+                self.channel().quinn().open_bi().await.map_err(|error| self.fault(StreamFault::Lost(error)))?;
+            // An error here means that the connection ended or that the peer has answered without listening; the answer
+            // tells which.
+            if send.write_all(&request.to_frame()).await.is_ok() {
+                send.finish().ok();
+            }
+            Ok::<RecvStream, FetchError>(receive)
+        };
+        let receive = timeout(STALL_LIMIT, asking).await.map_err(|_| self.fault(StreamFault::Stalled))??;
+        Ok(Inbound::impatient(receive, STALL_LIMIT))
+    }
+
+    async fn reply<T: Framed>(&self, answer: &mut Inbound) -> Result<T, FetchError> {
+        let frame = answer.frame().await.map_err(|fault| self.fault(fault))?;
+        frame.ok_or_else(|| self.fault(StreamFault::Ended))
+    }
+
+    /// Holds a reply against its want before any memory is taken for it.
+    fn check_reply(&self, want: &Want, reply: &ObjectReply) -> Result<ObjectStatus, FetchError> {
+        if reply.encoding != RAW {
+            return Err(FetchError::Encoding { node: self.node().clone(), encoding: reply.encoding });
+        }
+        let (list_values, body_bytes) = match reply.status {
+            ObjectStatus::NotFound => (0, 0),
+            ObjectStatus::Found => (list_values(want), body_bytes(want)),
+        };
+        if reply.list_values != list_values {
+            return Err(self.protocol("the block list has another length"));
+        }
+        if reply.body_bytes != body_bytes {
+            return Err(self.protocol("the content has another length"));
+        }
+        Ok(reply.status)
+    }
+
+    async fn take_list<S: BlockSink + ?Sized>(
+        &self,
+        want: &Want,
+        reply: &ObjectReply,
+        answer: &mut Inbound,
+        sink: &mut S,
+    ) -> Result<(), FetchError> {
+        if reply.list_values == 0 {
+            return Ok(());
+        }
+        let mut values: Vec<BlockValue> = Vec::new();
+        let mut missing = reply.list_values;
+        while missing > 0 {
+            let count = missing.min(LIST_PIECE_VALUES);
+            let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size_of::<BlockValue>());
+            let piece = answer.exact(bytes).await.map_err(|fault| self.fault(fault))?;
+            let (whole, _) = piece.as_chunks::<{ size_of::<BlockValue>() }>();
+            values.extend_from_slice(whole);
+            missing -= count;
+        }
+        sink.list(want.object, want.size, values).await.map_err(|source| self.stopped(source))
+    }
+
+    async fn take_blocks<S: BlockSink + ?Sized>(
+        &self,
+        want: &Want,
+        answer: &mut Inbound,
+        sink: &mut S,
+    ) -> Result<(), FetchError> {
+        for index in want.first_block..want.first_block.saturating_add(want.blocks) {
+            let range = block_range(want.size, index);
+            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            let bytes = answer.exact(length).await.map_err(|fault| self.fault(fault))?;
+            self.metrics().bytes_fetched.add(range.end - range.start);
+            sink.block(want.object, index, bytes).await.map_err(|source| self.stopped(source))?;
+        }
+        Ok(())
+    }
+
+    async fn check_end(&self, answer: &mut Inbound) -> Result<(), FetchError> {
+        match answer.exact(1).await {
+            Err(StreamFault::Ended) => Ok(()),
+            Err(fault) => Err(self.fault(fault)),
+            Ok(_) => Err(self.protocol("it goes on after its end")),
+        }
+    }
+
+    fn check_count(&self, count: usize, limit: usize) -> Result<(), FetchError> {
+        if count <= limit { Ok(()) } else { Err(FetchError::TooMany { count, limit }) }
+    }
+
+    fn fault(&self, fault: StreamFault) -> FetchError {
+        let node = self.node().clone();
+        match fault {
+            StreamFault::Lost(error) => FetchError::Closed { node, closed: self.channel().why(error) },
+            StreamFault::GivenUp(code) => {
+                FetchError::GivenUp { node, code: CloseCode::from_code(VarInt::into_inner(code)) }
+            }
+            StreamFault::Stalled => FetchError::Stalled { node },
+            StreamFault::Ended => FetchError::GivenUp { node, code: None },
+            StreamFault::Frame(source) => FetchError::Frame { node, source },
+        }
+    }
+
+    fn protocol(&self, what: &'static str) -> FetchError {
+        FetchError::Protocol { node: self.node().clone(), what }
+    }
+
+    fn stopped(&self, source: SinkStopped) -> FetchError {
+        FetchError::Stopped { node: self.node().clone(), source }
+    }
+}
+
+/// Returns how many values of a block list answer a want.
+pub(crate) fn list_values(want: &Want) -> u64 {
+    if want.with_list { BlockList::value_count(want.size) } else { 0 }
+}
+
+/// Returns how many bytes of content answer a want whose range lies within the object.
+pub(crate) fn body_bytes(want: &Want) -> u64 {
+    let start = want.first_block.saturating_mul(BLOCK_BYTES).min(want.size);
+    let end = want.first_block.saturating_add(want.blocks).saturating_mul(BLOCK_BYTES).min(want.size);
+    end - start
+}
+
+/// Says whether a want's range lies within its object.
+pub(crate) fn is_within(want: &Want) -> bool {
+    let end = want.first_block.checked_add(want.blocks);
+    end.is_some_and(|end| end <= block_count(want.size))
+}

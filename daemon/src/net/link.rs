@@ -1,0 +1,106 @@
+//! [`PeerLink`]: a connection with a peer that was greeted, to ask it for things.
+
+use std::{collections::BTreeSet, fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use avalon_protocol::{
+    close_code::CloseCode,
+    id::{NodeId, ProjectName},
+    wire::Hello,
+};
+
+use super::{channel::Channel, closed::Closed, metrics::NetMetrics, table::Handle};
+
+/// A connection with a peer that was greeted. Clones are the same connection.
+///
+/// It may be replaced while the peer is up; take a new one from [`Net::link`](super::Net::link) for each piece of work.
+#[derive(Clone)]
+pub struct PeerLink {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    hello: Hello,
+    shared: BTreeSet<ProjectName>,
+    channel: Arc<Channel>,
+    metrics: Arc<NetMetrics>,
+}
+
+impl PeerLink {
+    pub(crate) fn new(
+        local: &Hello,
+        hello: Hello,
+        channel: Arc<Channel>,
+        metrics: Arc<NetMetrics>,
+    ) -> Self {
+        let ours: BTreeSet<&ProjectName> = local.projects.iter().map(|project| &project.name).collect();
+        let theirs = hello.projects.iter().map(|project| &project.name);
+        let shared = theirs.filter(|name| ours.contains(name)).cloned().collect();
+        Self { inner: Arc::new(Inner { hello, shared, channel, metrics }) }
+    }
+
+    /// Returns the peer.
+    pub fn node(&self) -> &NodeId {
+        &self.inner.hello.node
+    }
+
+    /// Returns the peer's greeting.
+    pub fn hello(&self) -> &Hello {
+        &self.inner.hello
+    }
+
+    /// Says whether both sides serve a project.
+    pub fn shares(&self, project: &ProjectName) -> bool {
+        self.inner.shared.contains(project)
+    }
+
+    /// Returns where the peer is.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.inner.channel.remote()
+    }
+
+    /// Returns the smoothed round-trip time.
+    pub fn rtt(&self) -> Duration {
+        self.inner.channel.quinn().rtt()
+    }
+
+    /// Says whether the connection still stands.
+    pub fn is_open(&self) -> bool {
+        self.inner.channel.is_open()
+    }
+
+    /// Waits until the connection has ended and says why.
+    pub async fn closed(&self) -> Closed {
+        let error = self.inner.channel.quinn().closed().await;
+        self.inner.channel.why(error)
+    }
+
+    /// Closes the connection: with `CloseCode::Content` when the peer sent what does not hash to its name. The peer reads
+    /// the reason. After a code that says that the peer is at fault it is not dialled again for a minute.
+    pub fn close(&self, code: CloseCode, reason: &str) {
+        self.inner.channel.close(Closed::by_us(code, reason));
+    }
+
+    pub(crate) fn channel(&self) -> &Arc<Channel> {
+        &self.inner.channel
+    }
+
+    pub(crate) fn metrics(&self) -> &NetMetrics {
+        &self.inner.metrics
+    }
+}
+
+impl Handle for PeerLink {
+    fn is_open(&self) -> bool {
+        self.inner.channel.is_open()
+    }
+
+    fn instance(&self) -> u64 {
+        self.inner.hello.instance
+    }
+}
+
+impl fmt::Debug for PeerLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerLink({} at {})", self.node(), self.remote_address())
+    }
+}

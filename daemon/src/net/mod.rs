@@ -1,0 +1,43 @@
+//! Peers: who is connected, what their feeds say, and the objects that move between them.
+//!
+//! [`Net`] is the face. Beneath it, in the order of a connection's life: [`endpoint`] is QUIC and its settings, `accept`
+//! and `dial` make connections, `peer` carries one from handshake to end, `table` and `registry` know which there are and
+//! which of two is kept, `control` drives the session over the control stream, `serve` answers requests and [`fetch`]
+//! makes them. What the network needs of the rest of the daemon is behind the traits of [`seam`].
+//!
+//! A peer is authenticated by TLS before it is listened to, and never trusted: each length is held against a limit before
+//! memory is taken, each request against the projects that both sides serve, and a fault of a peer costs it its
+//! connection. Absent on purpose: 0-RTT, resumption, datagrams, one-way streams.
+
+pub mod seam;
+pub mod event;
+pub mod link;
+pub mod fetch;
+pub mod handle;
+pub mod closed;
+pub mod metrics;
+pub mod endpoint;
+mod table;
+mod registry;
+mod context;
+mod accept;
+mod dial;
+mod peer;
+mod channel;
+mod stream;
+mod control;
+mod serve;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    closed::Closed,
+    endpoint::{NetError, UDP_BUFFER_BYTES, UdpBuffers},
+    event::NetEvent,
+    fetch::{BlockSink, FetchError, FetchSummary, SinkStopped},
+    handle::{Net, NetConfig},
+    link::PeerLink,
+    metrics::NetMetrics,
+    seam::{Catalog, GroupsRead, ObjectSource, Objects, ReadFailed, StoreRefused},
+};

@@ -1,0 +1,114 @@
+//! One connection from its handshake to its end.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use avalon_protocol::{close_code::CloseCode, id::NodeId};
+use quinn::{Connecting, RecvStream, SendStream};
+use rustls::pki_types::CertificateDer;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    channel::Channel,
+    closed::Closed,
+    context::Context,
+    control::{self, GREETING_DEADLINE, Seat},
+    table::{Direction, Full},
+};
+
+/// How long a handshake may take: it survives the loss of its first three packets.
+pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection whose handshake is done, with the node that its certificate names.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    channel: Channel,
+    pub(crate) node: NodeId,
+}
+
+impl Reached {
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.channel.remote()
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) closed: Closed,
+    /// Whether both sides had accepted each other before.
+    pub(crate) greeted: bool,
+}
+
+/// Finishes a handshake and reads who is there.
+pub(crate) async fn shake_hands(connecting: Connecting) -> Result<Reached, Closed> {
+    let connected = timeout(HANDSHAKE_DEADLINE, connecting).await.map_err(|_| Closed::lost("no answer"))?;
+    let connection = connected.map_err(Closed::from_quinn)?;
+    let identity = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'_>>>().ok());
+    let chain = identity.map(|chain| *chain).unwrap_or_default();
+    let channel = Channel::new(connection);
+    match avalon_certs::peer_node(&chain) {
+        Ok(node) => Ok(Reached { channel, node }),
+        // The handshake excludes this; the peer hears of it all the same.
+        Err(error) => Err(channel.close(Closed::by_us(CloseCode::Identity, error.to_string()))),
+    }
+}
+
+/// Runs a connection to its end, or until `stop`. Must not be dropped before: it takes the connection off the list.
+pub(crate) async fn run(
+    context: Arc<Context>,
+    reached: Reached,
+    direction: Direction,
+    stop: CancellationToken,
+) -> Ended {
+    let Reached { channel, node } = reached;
+    let channel = Arc::new(channel);
+    let key = match context.registry.enter(&node, direction) {
+        Ok(key) => key,
+        Err(full) => {
+            let reason = match full {
+                Full::Node => "too many connections with this node",
+                Full::All => "too many connections",
+            };
+            let closed = channel.close(Closed::by_us(CloseCode::Busy, reason));
+            return Ended { closed, greeted: false };
+        }
+    };
+    let seat = Seat { channel, node, key, direction, stop };
+    let (closed, greeted) = match control_stream(&seat).await {
+        Ok(streams) => control::run(Arc::clone(&context), &seat, streams).await,
+        Err(closed) => (closed, false),
+    };
+    // Closing what the peer closed does nothing.
+    let closed = match closed {
+        ours @ Closed::ByUs { .. } => seat.channel.close(ours),
+        theirs => theirs,
+    };
+    log_end(&seat, &closed, greeted);
+    context.registry.leave(seat.key, &seat.node, closed.to_string()).await;
+    Ended { closed, greeted }
+}
+
+/// The connection's first stream, which the side that dialled opens.
+async fn control_stream(seat: &Seat) -> Result<(SendStream, RecvStream), Closed> {
+    let connection = seat.channel.quinn();
+    let opening = async {
+        match seat.direction {
+            Direction::Dialled => connection.open_bi().await,
+            Direction::Accepted => connection.accept_bi().await,
+        }
+    };
+    match timeout(GREETING_DEADLINE, opening).await {
+        Ok(opened) => opened.map_err(|error| seat.channel.why(error)),
+        Err(_) => Err(Closed::by_us(CloseCode::Protocol, "no greeting in time")),
+    }
+}
+
+fn log_end(seat: &Seat, closed: &Closed, greeted: bool) {
+    let (peer, address) = (&seat.node, seat.channel.remote());
+    if greeted {
+        tracing::info!(%peer, %address, reason = %closed, "peer connection ended");
+    } else {
+        tracing::debug!(%peer, %address, reason = %closed, "peer connection not taken into use");
+    }
+}

@@ -1,0 +1,110 @@
+//! What the network side needs of the rest of the daemon. The app implements it over the ledger and the project trees.
+//!
+//! Blocking work belongs to the implementer: every future here may be polled on a thread that must not wait.
+
+use std::{error::Error, sync::Arc};
+
+use avalon_protocol::{
+    block::BlockList,
+    feed::{FeedHead, FeedId, SealedGroup},
+    hash::{ManifestId, ObjectHash},
+    id::{NodeId, ProjectName},
+    wire::Records,
+};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+
+/// Feeds and manifests, as the network sees them.
+pub trait Catalog: Send + Sync + 'static {
+    /// Returns where every feed that is held ends, durably.
+    fn heads(&self) -> Vec<(FeedId, FeedHead)>;
+
+    /// Reads groups of a feed from record `from_seq` on, about one frame full
+    /// ([`RECORDS_FRAME_TARGET_BYTES`](avalon_protocol::limits::RECORDS_FRAME_TARGET_BYTES)), with the small manifests
+    /// that they publish. No groups mean that no group starts at `from_seq`.
+    fn read_groups<'a>(
+        &'a self,
+        feed: &'a FeedId,
+        from_seq: u64,
+    ) -> BoxFuture<'a, Result<GroupsRead, ReadFailed>>;
+
+    /// Verifies and stores what a peer sent, and returns where the feed ends once that is durable. Groups that are held
+    /// already are passed over.
+    fn store<'a>(
+        &'a self,
+        records: Records,
+        from: &'a NodeId,
+    ) -> BoxFuture<'a, Result<FeedHead, StoreRefused>>;
+
+    /// Returns a manifest's canonical bytes; none when no record of that project names it or it is not held.
+    fn manifest_bytes<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        id: &'a ManifestId,
+    ) -> BoxFuture<'a, Option<Vec<u8>>>;
+}
+
+/// Groups of one feed, in order.
+#[derive(Debug, Clone, Default)]
+pub struct GroupsRead {
+    /// The groups.
+    pub groups: Vec<SealedGroup>,
+    /// The number of the record after the last group.
+    pub next_seq: u64,
+    /// Canonical bytes of small manifests that the groups publish.
+    pub manifests: Vec<Vec<u8>>,
+}
+
+/// Why something that is held here could not be read.
+#[derive(Debug, Error)]
+#[error("could not read {what}")]
+pub struct ReadFailed {
+    /// What was to be read, such as a feed or an object.
+    pub what: String,
+    /// Why.
+    #[source]
+    pub source: Box<dyn Error + Send + Sync>,
+}
+
+/// Why records of a peer were not stored.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreRefused {
+    /// They are another history than what is held.
+    #[error("the records are another history than the one held here")]
+    Fork,
+    /// They do not verify: the connection is closed with `CloseCode::Feed`, and the peer reads the reason.
+    #[error("the records do not verify: {reason}")]
+    Refused {
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// Nothing can be stored now: the connection is closed with `CloseCode::Busy`. The peer does not read the reason.
+    #[error("the records cannot be stored now: {reason}")]
+    Busy {
+        /// What prevents it.
+        reason: String,
+    },
+}
+
+/// The objects that can be served.
+pub trait Objects: Send + Sync + 'static {
+    /// Opens an object of `size` bytes for a peer. None when it is not held, belongs to no manifest of the project, has
+    /// another size, or changed on disk.
+    fn open<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        object: &'a ObjectHash,
+        size: u64,
+    ) -> BoxFuture<'a, Option<Arc<dyn ObjectSource>>>;
+}
+
+/// One open object.
+pub trait ObjectSource: Send + Sync {
+    /// Returns the block list; none when it cannot be had.
+    fn list(&self) -> BoxFuture<'_, Option<BlockList>>;
+
+    /// Reads exactly `bytes` bytes from `offset` on, at most one block
+    /// ([`BLOCK_BYTES`](avalon_protocol::block::BLOCK_BYTES)); fewer count as a failure.
+    fn read(&self, offset: u64, bytes: usize) -> BoxFuture<'_, Result<Bytes, ReadFailed>>;
+}

@@ -1,0 +1,242 @@
+//! Answering a peer's requests: one stream each, in the order of the wants. The other end is [`fetch`](super::fetch).
+//!
+//! Every request is authorised by its project; what is not allowed looks like what is not there. Small objects follow
+//! one another without a pause: the next ones are opened while one is being sent.
+
+use std::{sync::Arc, time::Duration};
+
+use avalon_protocol::{
+    block::{BLOCK_BYTES, BlockList},
+    close_code::CloseCode,
+    id::ProjectName,
+    wire::{
+        FetchManifests, FetchObjects, Framed as _, ManifestReply, ObjectReply, ObjectStatus, Request, Want,
+    },
+};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use quinn::{RecvStream, SendStream, VarInt};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{
+    context::Context,
+    fetch::{body_bytes, is_within, list_values},
+    link::PeerLink,
+    seam::{ObjectSource, ReadFailed},
+    stream::{Inbound, Outbound, StreamFault},
+};
+
+/// Requests of one peer that are worked on at once; the others wait in QUIC.
+pub(crate) const MAX_REQUESTS: usize = 32;
+
+/// How long a peer may take to send a request, which is under 200 KiB.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a peer may take nothing of an answer. Its disk may be slow, but not for ever: the answer holds memory.
+const TAKE_LIMIT: Duration = Duration::from_secs(120);
+
+/// Wants that are prepared ahead of the one that is being sent.
+const LOOK_AHEAD: usize = 8;
+
+/// An object up to this length is read while it is prepared; with [`LOOK_AHEAD`] it bounds the memory of a request.
+const SMALL_BYTES: u64 = 64 << 10;
+
+/// Why an answer ended early.
+#[derive(Debug)]
+enum AnswerFault {
+    Stream(StreamFault),
+    /// A file could not be read to its end, after its first bytes were sent.
+    Read(ReadFailed),
+    /// The request asks for blocks that the object cannot have.
+    Range,
+}
+
+/// Answers a peer until its connection ends.
+pub(crate) async fn serve(context: Arc<Context>, link: PeerLink) {
+    let slots = Arc::new(Semaphore::new(MAX_REQUESTS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let Ok((send, receive)) = link.channel().quinn().accept_bi().await else { return };
+        let (context, link) = (Arc::clone(&context), link.clone());
+        let tasks = context.tasks.clone();
+        tasks.spawn("answer a peer's request", async move {
+            answer(&context, &link, send, receive).await;
+            drop(slot);
+        });
+    }
+}
+
+async fn answer(context: &Context, link: &PeerLink, send: SendStream, receive: RecvStream) {
+    let mut inbound = Inbound::patient(receive);
+    let mut out = Outbound::new(send, TAKE_LIMIT);
+    let request = match timeout(REQUEST_DEADLINE, inbound.frame::<Request>()).await {
+        Ok(Ok(Some(request))) => request,
+        Ok(Err(StreamFault::Frame(error))) => {
+            tracing::warn!(peer = %link.node(), error = %error, "peer sent a request that is not allowed");
+            link.close(CloseCode::Protocol, &error.to_string());
+            return;
+        }
+        // Nothing was asked: a probe, a change of mind, or a peer that is too slow.
+        Ok(_) | Err(_) => return out.give_up(VarInt::from_u32(CloseCode::Protocol.code())),
+    };
+    let answered = match request {
+        Request::Objects(fetch) => send_objects(context, link, fetch, &mut out).await,
+        Request::Manifests(fetch) => send_manifests(context, link, fetch, &mut out).await,
+    };
+    match answered {
+        // The peer may stop listening at the last byte.
+        Ok(()) => out.finish().await.unwrap_or_default(),
+        Err(AnswerFault::Range) => {
+            link.close(CloseCode::Protocol, "a request for blocks that the object does not have");
+        }
+        Err(AnswerFault::Read(error)) => {
+            let cause = error.source.to_string();
+            tracing::warn!(peer = %link.node(), error = %error, cause, "answer given up");
+            out.give_up(VarInt::from_u32(CloseCode::Busy.code()));
+        }
+        Err(AnswerFault::Stream(StreamFault::Stalled)) => {
+            tracing::warn!(peer = %link.node(), "peer takes nothing of an answer; given up");
+            out.give_up(VarInt::from_u32(CloseCode::Busy.code()));
+        }
+        Err(AnswerFault::Stream(fault)) => tracing::debug!(peer = %link.node(), ?fault, "answer not taken"),
+    }
+}
+
+/// A want with what is needed to answer it.
+struct Prepared {
+    want: Want,
+    found: Option<Found>,
+}
+
+struct Found {
+    source: Arc<dyn ObjectSource>,
+    list: Option<BlockList>,
+    /// The first bytes: all of a small object, nothing yet of a large one.
+    head: Bytes,
+}
+
+async fn send_objects(
+    context: &Context,
+    link: &PeerLink,
+    fetch: FetchObjects,
+    out: &mut Outbound,
+) -> Result<(), AnswerFault> {
+    if !fetch.wants.iter().all(is_within) {
+        return Err(AnswerFault::Range);
+    }
+    let allowed = link.shares(&fetch.project);
+    let project = &fetch.project;
+    let preparing = stream::iter(fetch.wants).map(|want| async move {
+        let found = if allowed { prepare(context, project, &want).await } else { None };
+        Prepared { want, found }
+    });
+    let mut prepared = std::pin::pin!(preparing.buffered(LOOK_AHEAD));
+    while let Some(Prepared { want, found }) = prepared.next().await {
+        match found {
+            Some(found) => send_object(context, &want, found, out).await?,
+            None => send_not_found(context, out).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn prepare(context: &Context, project: &ProjectName, want: &Want) -> Option<Found> {
+    let source = context.objects.open(project, &want.object, want.size).await?;
+    let list = match list_values(want) {
+        0 => None,
+        count => Some(source.list().await.filter(|list| list.values().len() as u64 == count)?),
+    };
+    let bytes = body_bytes(want);
+    let head = if bytes <= SMALL_BYTES { read(&*source, want, 0, bytes).await.ok()? } else { Bytes::new() };
+    Some(Found { source, list, head })
+}
+
+/// Reads part of a want's content, `offset` bytes into it.
+async fn read(
+    source: &dyn ObjectSource,
+    want: &Want,
+    offset: u64,
+    bytes: u64,
+) -> Result<Bytes, ReadFailed> {
+    let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if length == 0 {
+        return Ok(Bytes::new());
+    }
+    let read = source.read(want.first_block.saturating_mul(BLOCK_BYTES) + offset, length).await?;
+    if read.len() == length {
+        Ok(read)
+    } else {
+        Err(ReadFailed { what: format!("object {}", want.object), source: "it is shorter than it was".into() })
+    }
+}
+
+async fn send_object(
+    context: &Context,
+    want: &Want,
+    found: Found,
+    out: &mut Outbound,
+) -> Result<(), AnswerFault> {
+    let Found { source, list, head } = found;
+    let total = body_bytes(want);
+    // What cannot be read at all is not there; only later must the answer be given up.
+    let head = if head.is_empty() {
+        match read(&*source, want, 0, total.min(BLOCK_BYTES)).await {
+            Ok(head) => head,
+            Err(_) => return send_not_found(context, out).await,
+        }
+    } else {
+        head
+    };
+    let list_values = list.as_ref().map_or(0, |list| list.values().len() as u64);
+    let reply =
+        ObjectReply { status: ObjectStatus::Found, list_values, body_bytes: total, encoding: 0 };
+    push(out, Bytes::from(reply.to_frame())).await?;
+    if let Some(list) = list {
+        push(out, Bytes::copy_from_slice(list.values().as_flattened())).await?;
+    }
+    let mut sent = 0;
+    let mut piece = head;
+    loop {
+        sent += piece.len() as u64;
+        context.metrics.bytes_served.add(piece.len() as u64);
+        if sent >= total {
+            push(out, piece).await?;
+            break;
+        }
+        // The disk reads on while the network takes what was read.
+        let next = read(&*source, want, sent, (total - sent).min(BLOCK_BYTES));
+        let (pushed, next) = tokio::join!(push(out, piece), next);
+        pushed?;
+        piece = next.map_err(AnswerFault::Read)?;
+    }
+    context.metrics.objects_served.add(1);
+    Ok(())
+}
+
+async fn send_not_found(context: &Context, out: &mut Outbound) -> Result<(), AnswerFault> {
+    context.metrics.objects_refused.add(1);
+    let reply =
+        ObjectReply { status: ObjectStatus::NotFound, list_values: 0, body_bytes: 0, encoding: 0 };
+    push(out, Bytes::from(reply.to_frame())).await
+}
+
+async fn send_manifests(
+    context: &Context,
+    link: &PeerLink,
+    fetch: FetchManifests,
+    out: &mut Outbound,
+) -> Result<(), AnswerFault> {
+    let allowed = link.shares(&fetch.project);
+    for id in &fetch.manifests {
+        let bytes = if allowed { context.catalog.manifest_bytes(&fetch.project, id).await } else { None };
+        let bytes = Bytes::from(bytes.unwrap_or_default());
+        context.metrics.manifests_served.add(u64::from(!bytes.is_empty()));
+        push(out, Bytes::from(ManifestReply { bytes: bytes.len() as u64 }.to_frame())).await?;
+        push(out, bytes).await?;
+    }
+    Ok(())
+}
+
+async fn push(out: &mut Outbound, bytes: Bytes) -> Result<(), AnswerFault> {
+    out.push(bytes).await.map_err(AnswerFault::Stream)
+}

@@ -1,0 +1,227 @@
+//! The two halves of a stream: frames and bytes in and out, without copying more than once.
+
+use std::{collections::VecDeque, time::Duration};
+
+use avalon_protocol::wire::{Control, FRAME_HEADER_BYTES, FrameError, FrameHeader, Framed};
+use bytes::{Buf as _, Bytes, BytesMut};
+use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use tokio::time::timeout;
+
+/// How many pieces are taken off a stream under one lock; a piece is about a packet.
+const PIECES: usize = 64;
+
+/// How much is gathered before it is handed to QUIC: enough that small objects do not cost a lock each.
+const GATHER_BYTES: usize = 256 << 10;
+
+/// Why a stream gives no more.
+#[derive(Debug)]
+pub(crate) enum StreamFault {
+    /// The connection is gone.
+    Lost(ConnectionError),
+    /// The other side gave the stream up.
+    GivenUp(VarInt),
+    /// It ended where more should follow.
+    Ended,
+    /// Not a byte came or went for as long as is allowed.
+    Stalled,
+    /// A frame that is not allowed.
+    Frame(FrameError),
+}
+
+/// The receiving half. Every method is cancel-safe: what has come stays.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    stream: RecvStream,
+    ready: VecDeque<Bytes>,
+    ready_bytes: usize,
+    stall: Option<Duration>,
+}
+
+impl Inbound {
+    /// Reads a stream on which a silence is no fault.
+    pub(crate) fn patient(stream: RecvStream) -> Self {
+        Self { stream, ready: VecDeque::new(), ready_bytes: 0, stall: None }
+    }
+
+    /// Reads a stream that fails when not a byte comes for as long as `stall`.
+    pub(crate) fn impatient(stream: RecvStream, stall: Duration) -> Self {
+        Self { stall: Some(stall), ..Self::patient(stream) }
+    }
+
+    /// Reads the next frame; none when the stream ended properly before it.
+    pub(crate) async fn frame<T: Framed>(&mut self) -> Result<Option<T>, StreamFault> {
+        if !self.fill(FRAME_HEADER_BYTES).await? {
+            return if self.ready_bytes == 0 { Ok(None) } else { Err(StreamFault::Ended) };
+        }
+        // The header stays where it is until the payload is here, so that this can be dropped in between.
+        let header = FrameHeader::parse(self.peek()).map_err(StreamFault::Frame)?;
+        let frame_bytes = FRAME_HEADER_BYTES + header.payload_bytes;
+        if !self.fill(frame_bytes).await? {
+            return Err(StreamFault::Ended);
+        }
+        let frame = self.take_ready(frame_bytes);
+        let payload = frame.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+        T::from_payload(header.kind, payload).map(Some).map_err(StreamFault::Frame)
+    }
+
+    /// Reads exactly `bytes` bytes. Memory is taken as they come, so a length that is not kept costs nothing.
+    pub(crate) async fn exact(&mut self, bytes: usize) -> Result<Bytes, StreamFault> {
+        if self.fill(bytes).await? { Ok(self.take_ready(bytes)) } else { Err(StreamFault::Ended) }
+    }
+
+    /// Waits until `bytes` bytes are ready; false when the stream ends before.
+    async fn fill(&mut self, bytes: usize) -> Result<bool, StreamFault> {
+        while self.ready_bytes < bytes {
+            let mut pieces: [Bytes; PIECES] = std::array::from_fn(|_| Bytes::new());
+            let reading = self.stream.read_chunks(&mut pieces);
+            let read = match self.stall {
+                Some(limit) => timeout(limit, reading).await.map_err(|_| StreamFault::Stalled)?,
+                None => reading.await,
+            };
+            let Some(count) = read.map_err(read_fault)? else { return Ok(false) };
+            for piece in pieces.into_iter().take(count) {
+                self.ready_bytes += piece.len();
+                self.ready.push_back(piece);
+            }
+        }
+        Ok(true)
+    }
+
+    fn peek(&self) -> [u8; FRAME_HEADER_BYTES] {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        for (to, from) in header.iter_mut().zip(self.ready.iter().flatten()) {
+            *to = *from;
+        }
+        header
+    }
+
+    /// Takes bytes that are ready; without a copy when they lie in one piece.
+    fn take_ready(&mut self, bytes: usize) -> Bytes {
+        self.ready_bytes -= bytes;
+        match self.ready.front_mut() {
+            Some(first) if first.len() > bytes => return first.split_to(bytes),
+            Some(first) if first.len() == bytes => return self.ready.pop_front().unwrap_or_default(),
+            _ => {}
+        }
+        let mut joined = BytesMut::with_capacity(bytes);
+        while joined.len() < bytes {
+            let Some(first) = self.ready.front_mut() else { break };
+            let piece = first.split_to(first.len().min(bytes - joined.len()));
+            joined.extend_from_slice(&piece);
+            if first.is_empty() {
+                self.ready.pop_front();
+            }
+        }
+        joined.freeze()
+    }
+}
+
+/// The sending half of an answer: gathers small pieces and hands them on together.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    stream: SendStream,
+    gathered: Vec<Bytes>,
+    gathered_bytes: usize,
+    stall: Duration,
+}
+
+impl Outbound {
+    /// Writes to a stream that fails when the other side takes nothing for as long as `stall`.
+    pub(crate) fn new(stream: SendStream, stall: Duration) -> Self {
+        Self { stream, gathered: Vec::new(), gathered_bytes: 0, stall }
+    }
+
+    /// Adds bytes; waits while the stream is full. Not cancel-safe.
+    pub(crate) async fn push(&mut self, bytes: Bytes) -> Result<(), StreamFault> {
+        if !bytes.is_empty() {
+            self.gathered_bytes += bytes.len();
+            self.gathered.push(bytes);
+        }
+        if self.gathered_bytes >= GATHER_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    /// Hands on what is gathered. Not cancel-safe.
+    pub(crate) async fn flush(&mut self) -> Result<(), StreamFault> {
+        let mut rest = self.gathered.as_mut_slice();
+        while !rest.is_empty() {
+            let writing = timeout(self.stall, self.stream.write_chunks(rest));
+            let written = writing.await.map_err(|_| StreamFault::Stalled)?.map_err(write_fault)?;
+            rest = rest.get_mut(written.chunks..).unwrap_or_default();
+        }
+        self.gathered.clear();
+        self.gathered_bytes = 0;
+        Ok(())
+    }
+
+    /// Hands on the rest and says that nothing follows.
+    pub(crate) async fn finish(mut self) -> Result<(), StreamFault> {
+        self.flush().await?;
+        self.stream.finish().map_err(|_| StreamFault::Ended)
+    }
+
+    /// Gives the stream up; the other side sees the code.
+    pub(crate) fn give_up(mut self, code: VarInt) {
+        // A stream that is closed already needs no reset.
+        self.stream.reset(code).ok();
+    }
+}
+
+/// The sending half of the control stream: a queue that the driver fills and that empties itself.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    stream: SendStream,
+    queue: VecDeque<Bytes>,
+    queued_bytes: usize,
+}
+
+impl Outbox {
+    pub(crate) fn new(stream: SendStream) -> Self {
+        Self { stream, queue: VecDeque::new(), queued_bytes: 0 }
+    }
+
+    pub(crate) fn push(&mut self, message: &Control) {
+        let frame = Bytes::from(message.to_frame());
+        self.queued_bytes += frame.len();
+        self.queue.push_back(frame);
+    }
+
+    /// Returns how many messages wait.
+    pub(crate) fn messages(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Returns how many bytes wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Sends some of what waits; waits for ever when nothing does. Cancel-safe.
+    pub(crate) async fn progress(&mut self) -> Result<(), StreamFault> {
+        let Some(first) = self.queue.front_mut() else { return std::future::pending().await };
+        let written = self.stream.write(first).await.map_err(write_fault)?;
+        first.advance(written);
+        self.queued_bytes -= written;
+        if first.is_empty() {
+            self.queue.pop_front();
+        }
+        Ok(())
+    }
+}
+
+fn read_fault(error: ReadError) -> StreamFault {
+    match error {
+        ReadError::Reset(code) => StreamFault::GivenUp(code),
+        ReadError::ConnectionLost(error) => StreamFault::Lost(error),
+        ReadError::ClosedStream | ReadError::IllegalOrderedRead | ReadError::ZeroRttRejected => {
+            StreamFault::Ended
+        }
+    }
+}
+
+fn write_fault(error: WriteError) -> StreamFault {
+    match error {
+        WriteError::Stopped(code) => StreamFault::GivenUp(code),
+        WriteError::ConnectionLost(error) => StreamFault::Lost(error),
+        WriteError::ClosedStream | WriteError::ZeroRttRejected => StreamFault::Ended,
+    }
+}
