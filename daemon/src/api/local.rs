@@ -1,0 +1,71 @@
+//! [`LocalApi`]: what the daemon answers, without HTTP.
+
+use avalon_protocol::control::{
+    ApiError, CatalogStatsReply, InfoReply, JobStatus, ListReply, PublishReply, PublishRequest, PullReply,
+    PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+};
+use futures_util::future::BoxFuture;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::Caller;
+use crate::events::EventBus;
+
+/// What the daemon answers to the local API.
+///
+/// A future may be dropped half-way, when the caller hangs up or the daemon stops; what it started must be safe then.
+pub trait LocalApi: Send + Sync + 'static {
+    /// How the daemon is.
+    fn status(&self) -> BoxFuture<'_, StatusReply>;
+
+    /// The versions that a reference names; all of the project without one.
+    fn list(&self, query: RefQuery) -> BoxFuture<'_, Result<ListReply, ApiError>>;
+
+    /// Who holds them.
+    fn locate(&self, query: RefQuery) -> BoxFuture<'_, Result<WhereReply, ApiError>>;
+
+    /// All about one version.
+    fn info(&self, query: RefQuery) -> BoxFuture<'_, Result<InfoReply, ApiError>>;
+
+    /// Publishes what is on disk; ready when all is recorded.
+    fn publish(
+        &self,
+        request: PublishRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<PublishReply, ApiError>>;
+
+    /// Starts to fetch versions; ready at once.
+    fn pull(&self, request: PullRequest, caller: Caller) -> BoxFuture<'_, Result<PullReply, ApiError>>;
+
+    /// All jobs that are known.
+    fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>>;
+
+    /// One job.
+    fn job<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<JobStatus, ApiError>>;
+
+    /// Gives a job up.
+    fn cancel<'a>(&'a self, id: &'a str, caller: Caller) -> BoxFuture<'a, Result<JobStatus, ApiError>>;
+
+    /// Makes the catalog anew from the feeds.
+    fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>>;
+
+    /// Compares the catalog with the feeds.
+    fn verify(&self) -> BoxFuture<'_, Result<VerifyReply, ApiError>>;
+
+    /// How large the catalog is.
+    fn stats(&self) -> BoxFuture<'_, Result<CatalogStatsReply, ApiError>>;
+
+    /// What happens.
+    fn events(&self) -> EventBus;
+}
+
+/// Which versions a request is about. What is empty counts as not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RefQuery {
+    /// A reference, as `[project:]asset/subset[/representation][@version]`; globs where a list makes sense.
+    #[serde(rename = "ref")]
+    pub reference: Option<String>,
+    /// The project of a reference that names none.
+    pub project: Option<String>,
+}

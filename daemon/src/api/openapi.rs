@@ -1,0 +1,62 @@
+//! The description of the API for people and for generators of clients.
+
+use utoipa::OpenApi;
+
+use super::{events, routes};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Avalon sync: the local API of avalond",
+        description = "HTTP with JSON over the daemon's Unix socket. Sizes are bytes, durations seconds, times RFC 3339 \
+                       UTC. Fields are only ever added; a reader ignores what it does not know.",
+        version = "1",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    paths(
+        routes::status,
+        routes::list,
+        routes::locate,
+        routes::info,
+        routes::publish,
+        routes::pull,
+        routes::jobs,
+        routes::job,
+        routes::cancel,
+        events::stream,
+        routes::rebuild,
+        routes::verify,
+        routes::stats,
+        routes::openapi,
+    )
+)]
+struct Description;
+
+/// Returns the description of the API in OpenAPI 3, as JSON; `docs/openapi.json` is the same text.
+pub fn openapi_json() -> String {
+    #[expect(clippy::expect_used, reason = "a test makes the same text from the same constants")]
+    let mut json = Description::openapi().to_pretty_json().expect("the description is plain data");
+    json.push('\n');
+    json
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the file is a source file")]
+    fn the_committed_description_is_the_generated_one() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
+        if std::env::var_os("UPDATE_OPENAPI").is_some() {
+            fs::write(&file, openapi_json()).unwrap();
+        }
+        let committed = fs::read_to_string(&file).unwrap_or_default();
+        assert!(
+            committed == openapi_json(),
+            "run this test with UPDATE_OPENAPI=1 and commit docs/openapi.json"
+        );
+    }
+}

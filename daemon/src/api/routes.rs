@@ -1,0 +1,182 @@
+//! Every request of the API: its path, its description and the call that answers it.
+
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use avalon_protocol::control::{
+    ApiError, CatalogStatsReply, InfoReply, JobStatus, ListReply, PublishReply, PublishRequest, PullReply,
+    PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, route,
+};
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::header::CONTENT_TYPE,
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::FutureExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Caller, LocalApi, RefQuery,
+    error::{Failure, no_such_method, no_such_route},
+    events,
+    extract::{Answer, Body, Id, MAX_BODY_BYTES, answer},
+    openapi::openapi_json,
+};
+
+/// The path of one job.
+pub(super) const JOB: &str = "/v1/jobs/{id}";
+
+/// What handlers work with.
+#[derive(Clone)]
+pub(super) struct Shared {
+    /// What answers.
+    pub(super) api: Arc<dyn LocalApi>,
+    /// Ends what would not end by itself.
+    pub(super) stop: CancellationToken,
+    /// How often a quiet stream shows that it lives.
+    pub(super) keep_alive: Duration,
+}
+
+type Api = State<Shared>;
+
+/// Returns all routes.
+pub(super) fn router(shared: Shared) -> Router {
+    Router::new()
+        .route(route::STATUS, get(status))
+        .route(route::VERSIONS, get(list))
+        .route(route::WHERE, get(locate))
+        .route(route::INFO, get(info))
+        .route(route::PUBLISH, post(publish))
+        .route(route::PULL, post(pull))
+        .route(route::JOBS, get(jobs))
+        .route(JOB, get(job).delete(cancel))
+        .route(route::EVENTS, get(events::stream))
+        .route(route::CATALOG_REBUILD, post(rebuild))
+        .route(route::CATALOG_VERIFY, post(verify))
+        .route(route::CATALOG_STATS, get(stats))
+        .route(route::OPENAPI, get(openapi))
+        .fallback(no_such_route)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn(survive))
+        .with_state(shared)
+}
+
+/// How the daemon is.
+#[utoipa::path(get, path = route::STATUS, responses((status = 200, body = StatusReply)))]
+pub(super) async fn status(State(shared): Api) -> Json<StatusReply> {
+    Json(shared.api.status().await)
+}
+
+/// The versions that a reference names; all of the project without one.
+#[utoipa::path(get, path = route::VERSIONS, params(RefQuery), responses(
+    (status = 200, body = ListReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn list(State(shared): Api, query: RefQuery) -> Answer<ListReply> {
+    answer(shared.api.list(query).await)
+}
+
+/// Who holds the versions that a reference names.
+#[utoipa::path(get, path = route::WHERE, params(RefQuery), responses(
+    (status = 200, body = WhereReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn locate(State(shared): Api, query: RefQuery) -> Answer<WhereReply> {
+    answer(shared.api.locate(query).await)
+}
+
+/// All about one version.
+#[utoipa::path(get, path = route::INFO, params(RefQuery), responses(
+    (status = 200, body = InfoReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn info(State(shared): Api, query: RefQuery) -> Answer<InfoReply> {
+    answer(shared.api.info(query).await)
+}
+
+/// Publishes what is on disk; answers when all is recorded.
+#[utoipa::path(post, path = route::PUBLISH, request_body = PublishRequest, responses(
+    (status = 200, body = PublishReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn publish(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<PublishRequest>,
+) -> Answer<PublishReply> {
+    answer(shared.api.publish(request, caller).await)
+}
+
+/// Starts to fetch versions; answers at once.
+#[utoipa::path(post, path = route::PULL, request_body = PullRequest, responses(
+    (status = 200, body = PullReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn pull(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<PullRequest>,
+) -> Answer<PullReply> {
+    answer(shared.api.pull(request, caller).await)
+}
+
+/// All jobs.
+#[utoipa::path(get, path = route::JOBS, responses((status = 200, body = Vec<JobStatus>)))]
+pub(super) async fn jobs(State(shared): Api) -> Json<Vec<JobStatus>> {
+    Json(shared.api.jobs().await)
+}
+
+/// One job.
+#[utoipa::path(get, path = JOB, params(("id" = String, Path, description = "The job's id.")), responses(
+    (status = 200, body = JobStatus), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn job(State(shared): Api, Id(id): Id) -> Answer<JobStatus> {
+    answer(shared.api.job(&id).await)
+}
+
+/// Cancels a job.
+#[utoipa::path(delete, path = JOB, params(("id" = String, Path, description = "The job's id.")), responses(
+    (status = 200, body = JobStatus), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn cancel(State(shared): Api, caller: Caller, Id(id): Id) -> Answer<JobStatus> {
+    answer(shared.api.cancel(&id, caller).await)
+}
+
+/// Makes the catalog anew from the feeds.
+#[utoipa::path(post, path = route::CATALOG_REBUILD, responses(
+    (status = 200, body = RebuildReply), (status = "5XX", body = ApiError)))]
+pub(super) async fn rebuild(State(shared): Api) -> Answer<RebuildReply> {
+    answer(shared.api.rebuild().await)
+}
+
+/// Compares the catalog with the feeds.
+#[utoipa::path(post, path = route::CATALOG_VERIFY, responses(
+    (status = 200, body = VerifyReply), (status = "5XX", body = ApiError)))]
+pub(super) async fn verify(State(shared): Api) -> Answer<VerifyReply> {
+    answer(shared.api.verify().await)
+}
+
+/// How large the catalog is.
+#[utoipa::path(get, path = route::CATALOG_STATS, responses(
+    (status = 200, body = CatalogStatsReply), (status = "5XX", body = ApiError)))]
+pub(super) async fn stats(State(shared): Api) -> Answer<CatalogStatsReply> {
+    answer(shared.api.stats().await)
+}
+
+/// The description of this API in OpenAPI 3.
+#[utoipa::path(get, path = route::OPENAPI, responses((status = 200, content_type = "application/json")))]
+pub(super) async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], openapi_json()).into_response()
+}
+
+/// Answers for a handler that panicked, so that the caller hears of it and the daemon goes on.
+async fn survive(request: Request, next: Next) -> Response {
+    let what = format!("{} {}", request.method(), request.uri().path());
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            tracing::error!(
+                request = what,
+                panic = text_of(panic.as_ref()),
+                "a request panicked; this is a bug"
+            );
+            Failure::internal(format!("{what} failed because of a bug in the daemon")).into_response()
+        }
+    }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&'static str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}

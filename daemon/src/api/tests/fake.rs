@@ -1,0 +1,218 @@
+//! A daemon that answers with fixed values and remembers what it was asked.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use avalon_protocol::{
+    control::{
+        ApiError, CatalogStatsReply, InfoReply, JobKind, JobState, JobStatus, ListReply, Presence,
+        PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply,
+        WhereReply,
+    },
+    manifest::Completeness,
+};
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, ready},
+};
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    api::{Caller, LocalApi, RefQuery},
+    clock::Clock,
+    events::EventBus,
+};
+
+/// What it was asked.
+#[derive(Debug, PartialEq, Eq, Clone)]
+pub(super) enum Call {
+    Query(RefQuery),
+    Publish(PublishRequest, Caller),
+    Pull(PullRequest, Caller),
+    Cancel(String, Caller),
+}
+
+pub(super) struct Fake {
+    pub(super) bus: EventBus,
+    pub(super) calls: Mutex<Vec<Call>>,
+    /// What requests with a reference are refused with.
+    pub(super) refuse: Mutex<Option<ApiError>>,
+    /// Whether the list of jobs panics.
+    pub(super) panic: AtomicBool,
+    /// Whether the list of jobs waits.
+    pub(super) hold: watch::Sender<bool>,
+    /// That it waits now.
+    pub(super) held: Notify,
+}
+
+impl Fake {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            bus: EventBus::new(clock),
+            calls: Mutex::default(),
+            refuse: Mutex::default(),
+            panic: AtomicBool::new(false),
+            hold: watch::Sender::new(false),
+            held: Notify::new(),
+        }
+    }
+
+    pub(super) fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    fn reply<T: Send + 'static>(&self, call: Call, reply: T) -> BoxFuture<'static, Result<T, ApiError>> {
+        self.calls.lock().unwrap().push(call);
+        let refused = self.refuse.lock().unwrap().clone();
+        ready(refused.map_or(Ok(reply), Err)).boxed()
+    }
+}
+
+pub(super) fn status() -> StatusReply {
+    StatusReply {
+        schema: "avalonctl.status/1".into(),
+        node: "ws12".into(),
+        site: "london".into(),
+        studio: "lumen".into(),
+        version: "0.1.0".into(),
+        pid: 7,
+        uptime_seconds: 1.5,
+        listen: "127.0.0.1:4700".into(),
+        certificate_expires: "2027-01-01T00:00:00Z".into(),
+        peers: Vec::new(),
+        jobs: Vec::new(),
+        health: Vec::new(),
+        projects: Vec::new(),
+    }
+}
+
+fn job(id: &str) -> JobStatus {
+    JobStatus {
+        id: id.into(),
+        kind: JobKind::Pull,
+        reference: "lantern:robot/modelDefault@v012".into(),
+        manifest: "0".repeat(64),
+        state: JobState::Running,
+        reason: None,
+        error: None,
+        files_total: 2,
+        files_present: 1,
+        bytes_total: 10,
+        bytes_present: 5,
+        bytes_received: 5,
+        bytes_local: 0,
+        bytes_per_second: 1.0,
+        eta_seconds: Some(5.0),
+        seconds: 5.0,
+        sources: vec!["ws1@montreal".into()],
+        path: None,
+    }
+}
+
+fn info() -> InfoReply {
+    InfoReply {
+        schema: "avalonctl.info/1".into(),
+        reference: "lantern:robot/modelDefault@v012".into(),
+        manifest: "0".repeat(64),
+        generation: 1,
+        completeness: Completeness::Explicit,
+        author: "anna".into(),
+        node: "ws12@london".into(),
+        comment: String::new(),
+        published: "2026-11-22T10:00:00Z".into(),
+        path: None,
+        here: Presence::Complete,
+        files: Vec::new(),
+        inputs: Vec::new(),
+        metadata: BTreeMap::new(),
+    }
+}
+
+impl LocalApi for Fake {
+    fn status(&self) -> BoxFuture<'_, StatusReply> {
+        ready(status()).boxed()
+    }
+
+    fn list(&self, query: RefQuery) -> BoxFuture<'_, Result<ListReply, ApiError>> {
+        self.reply(Call::Query(query), ListReply { schema: "avalonctl.ls/1".into(), versions: Vec::new() })
+    }
+
+    fn locate(&self, query: RefQuery) -> BoxFuture<'_, Result<WhereReply, ApiError>> {
+        self.reply(
+            Call::Query(query),
+            WhereReply { schema: "avalonctl.where/1".into(), versions: Vec::new() },
+        )
+    }
+
+    fn info(&self, query: RefQuery) -> BoxFuture<'_, Result<InfoReply, ApiError>> {
+        self.reply(Call::Query(query), info())
+    }
+
+    fn publish(
+        &self,
+        request: PublishRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<PublishReply, ApiError>> {
+        let reply = PublishReply { schema: "avalonctl.publish/1".into(), versions: Vec::new() };
+        self.reply(Call::Publish(request, caller), reply)
+    }
+
+    fn pull(&self, request: PullRequest, caller: Caller) -> BoxFuture<'_, Result<PullReply, ApiError>> {
+        self.reply(Call::Pull(request, caller), PullReply { versions: Vec::new() })
+    }
+
+    fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>> {
+        assert!(!self.panic.load(Ordering::SeqCst), "on purpose");
+        let mut hold = self.hold.subscribe();
+        async move {
+            if *hold.borrow() {
+                self.held.notify_one();
+            }
+            hold.wait_for(|hold| !hold).await.unwrap();
+            vec![job("7")]
+        }
+        .boxed()
+    }
+
+    fn job<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<JobStatus, ApiError>> {
+        ready(Ok(job(id))).boxed()
+    }
+
+    fn cancel<'a>(&'a self, id: &'a str, caller: Caller) -> BoxFuture<'a, Result<JobStatus, ApiError>> {
+        self.reply(Call::Cancel(id.into(), caller), JobStatus { state: JobState::Cancelled, ..job(id) })
+    }
+
+    fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {
+        let schema = "avalonctl.catalog-rebuild/1".into();
+        ready(Ok(RebuildReply { schema, generation: 2, records: 3, rows: 4, seconds: 0.1 })).boxed()
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<VerifyReply, ApiError>> {
+        let schema = "avalonctl.catalog-verify/1".into();
+        ready(Ok(VerifyReply { schema, ok: true, rows: 4, problems: Vec::new(), seconds: 0.1 })).boxed()
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<CatalogStatsReply, ApiError>> {
+        let schema = "avalonctl.catalog-stats/1".into();
+        let stats = CatalogStatsReply {
+            schema,
+            generation: 1,
+            versions: 2,
+            manifests: 2,
+            local_files: 3,
+            feeds: 1,
+            records: 4,
+            disk_bytes: 5,
+        };
+        ready(Ok(stats)).boxed()
+    }
+
+    fn events(&self) -> EventBus {
+        self.bus.clone()
+    }
+}
