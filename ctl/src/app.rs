@@ -1,0 +1,83 @@
+//! From the command line to the exit code.
+
+use std::ffi::OsString;
+
+use avalon_protocol::exit_code::ExitCode;
+use clap::Parser;
+
+use crate::{
+    args::{Cli, Command},
+    client::Client,
+    command,
+    context::Context,
+    environment::Environment,
+    failure::Failure,
+    interrupt::Interrupt,
+    output::{Output, Streams},
+};
+
+/// Runs the process's command line.
+pub fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => {
+            let environment = Environment::of_process();
+            let interrupt = Interrupt::of_process();
+            runtime.block_on(run(std::env::args_os(), &environment, &Streams::Process, &interrupt))
+        }
+        Err(error) => {
+            eprintln!("error: could not start: {error}");
+            ExitCode::Error
+        }
+    }
+}
+
+/// Runs a command line and returns how it ended; everything is said by then.
+pub(crate) async fn run(
+    args: impl IntoIterator<Item = OsString>,
+    environment: &Environment,
+    streams: &Streams,
+    interrupt: &Interrupt,
+) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => return show_usage(&error, streams),
+    };
+    let output = Output::new(streams.clone(), &cli.global, environment);
+    let project = cli.global.project.or_else(|| environment.project().map(str::to_owned));
+    let socket = cli.global.socket.unwrap_or_else(|| environment.socket());
+    output.detail(&format!("socket {}", socket.display()));
+    let context = Context { client: Client::new(socket), project, output: &output, interrupt, environment };
+    match Box::pin(dispatch(&context, cli.command)).await {
+        Ok(exit) => exit,
+        Err(failure) => {
+            output.error(&failure.report());
+            failure.exit()
+        }
+    }
+}
+
+async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Publish(args) => command::publish::run(context, args).await,
+        Command::Pull(args) => command::pull::run(context, &args).await,
+        Command::Wait(args) => command::wait::run(context, &args).await,
+        Command::Ls(args) => command::ls::run(context, &args).await,
+        Command::Where(args) => command::where_is::run(context, &args).await,
+        Command::Info(args) => command::info::run(context, &args).await,
+        Command::Status(args) => command::status::run(context, &args).await,
+        Command::Log(args) => command::log::run(context, &args).await,
+        Command::Cancel(args) => command::cancel::run(context, &args).await,
+        Command::Catalog(args) => command::catalog::run(context, &args).await,
+        Command::Ca(args) => command::ca::run(context, &args),
+        Command::Service(args) => command::service::run(context, &args),
+        Command::Completions(args) => Ok(command::completions::run(context, &args)),
+        Command::Demo(args) => command::demo::run(context, &args).await,
+    }
+}
+
+/// Prints help, the version or what is wrong with the command line.
+fn show_usage(error: &clap::Error, streams: &Streams) -> ExitCode {
+    streams.usage(error);
+    if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok }
+}

@@ -1,0 +1,119 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+
+use crate::command::{
+    ca::CaArgs, cancel::CancelArgs, catalog::CatalogArgs, completions::CompletionsArgs, demo::DemoArgs,
+    info::InfoArgs, log::LogArgs, ls::LsArgs, publish::PublishArgs, pull::PullArgs, service::ServiceArgs,
+    status::StatusArgs, wait::WaitArgs, where_is::WhereArgs,
+};
+
+const AFTER_HELP: &str = "\
+REF is [project:]asset/subset[/representation][@version]: robot/modelDefault, lantern:robot/modelDefault@v002.
+The version is v012, 12, latest (when none is written) or hero; * and ? stand for any text and one character.
+
+Environment:
+  AVALONCTL_PROJECT  as --project; without it AVALON_PROJECT, which Avalon's launcher sets
+  AVALONCTL_SOCKET   as --socket
+  NO_COLOR           no colours
+
+Exit codes: 0 done, 1 failed, 2 wrong command line, 3 part of it done, 4 nothing by that name, 5 no daemon,
+6 no holder can be reached, 7 disk full, 8 damaged or in conflict, 9 not allowed, 10 timed out (the job goes on),
+130 interrupted. Any other code is a failure.";
+
+/// Publish, find and fetch versions with Avalon sync.
+#[derive(Debug, Parser)]
+#[command(name = "avalonctl", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Returns the whole command line, for completions and documentation.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Reads a time as people write it: `90s`, `30m`, `1h 30m`.
+pub(crate) fn time_span(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse::<SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    parsed.ok_or_else(|| "write a time with its unit, such as 90s, 30m or 1h 30m".to_owned())
+}
+
+/// What holds for every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalArgs {
+    /// Answer in JSON: one object, or one per line for commands that take long, the summary last.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// The project of references that name none.
+    #[arg(long, global = true, value_name = "PROJECT")]
+    pub(crate) project: Option<String>,
+    /// The daemon's socket; by default a daemon of your own if it runs, else that of this machine.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Print results and errors only.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more about what is done.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Whether to use colours.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
+    /// Show no progress.
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+}
+
+/// Whether to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Record versions on disk as whole, so that other sites get them.
+    Publish(PublishArgs),
+    /// Fetch versions, and wait until they are here.
+    Pull(PullArgs),
+    /// Wait until versions are complete at a site.
+    Wait(WaitArgs),
+    /// List versions.
+    Ls(LsArgs),
+    /// Show which nodes have a version.
+    Where(WhereArgs),
+    /// Show all that is known about a version.
+    Info(InfoArgs),
+    /// Show how the daemon is, its peers and its jobs.
+    Status(StatusArgs),
+    /// Show what happens.
+    Log(LogArgs),
+    /// Give up a job.
+    Cancel(CancelArgs),
+    /// Check or rebuild the daemon's catalog.
+    Catalog(CatalogArgs),
+    /// Make the studio's certificate authority and issue identities to nodes.
+    Ca(CaArgs),
+    /// Install avalond as a systemd service.
+    Service(ServiceArgs),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
+    /// Show it all on this machine: three sites of real daemons in a temporary directory.
+    Demo(DemoArgs),
+}

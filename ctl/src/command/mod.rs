@@ -1,0 +1,16 @@
+//! One file per command.
+
+pub(crate) mod ca;
+pub(crate) mod cancel;
+pub(crate) mod catalog;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod info;
+pub(crate) mod log;
+pub(crate) mod ls;
+pub(crate) mod publish;
+pub(crate) mod pull;
+pub(crate) mod service;
+pub(crate) mod status;
+pub(crate) mod wait;
+pub(crate) mod where_is;

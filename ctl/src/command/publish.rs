@@ -1,0 +1,121 @@
+//! `avalonctl publish PATH...`: says that versions on disk are whole, and returns when they are recorded.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use avalon_protocol::{
+    control::{ApiError, ErrorCode, PublishItem, PublishReply, PublishRequest, PublishState, route},
+    exit_code::ExitCode,
+};
+use clap::Args;
+
+use crate::{
+    command::pull::exit_of_parts,
+    context::{Context, said},
+    escape::escape,
+    failure::Failure,
+    measure::{count, size},
+    output::{Output, Style},
+};
+
+/// Arguments of `publish`.
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    /// Version directories, files in them, or directories above them.
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
+    /// What there is to say about it.
+    #[arg(short = 'm', long, default_value = "", hide_default_value = true)]
+    comment: String,
+    /// Who publishes; by default the owner of the files.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    author: String,
+    /// What it was made from: a reference or a path. May be repeated.
+    #[arg(long = "input", value_name = "REF")]
+    inputs: Vec<String>,
+    /// What else to keep, such as family=rig or fps=24. May be repeated.
+    #[arg(long = "meta", value_name = "KEY=VALUE", value_parser = key_value)]
+    metadata: Vec<(String, String)>,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+/// Publishes what is on disk.
+pub(crate) async fn run(context: &Context<'_>, args: PublishArgs) -> Result<ExitCode, Failure> {
+    let request = PublishRequest {
+        paths: args.paths.into_iter().map(absolute).collect::<Result<_, _>>()?,
+        comment: args.comment,
+        author: args.author,
+        inputs: args.inputs,
+        metadata: BTreeMap::from_iter(args.metadata),
+    };
+    let reply: PublishReply = context.client.post(route::PUBLISH, &request).await?;
+    let output = context.output;
+    if output.is_json() {
+        output.json(&reply);
+    } else {
+        reply.versions.iter().for_each(|version| show(output, version));
+    }
+    let refused: Vec<ApiError> =
+        reply.versions.iter().filter(|version| version.state == PublishState::Refused).map(refusal).collect();
+    refused.iter().for_each(|error| output.error(error));
+    if reply.versions.is_empty() {
+        return Err(said(
+            ErrorCode::BadPath,
+            "there is no version directory at these paths",
+            "a version directory is what the project's template names, such as \
+             lantern/assets/robot/publish/modelDefault/v001",
+        ));
+    }
+    let codes: Vec<ErrorCode> = refused.iter().map(|error| error.code).collect();
+    Ok(exit_of_parts(reply.versions.len() - refused.len(), &codes))
+}
+
+/// Makes a path absolute without following links: the daemon finds its projects in it by name.
+fn absolute(path: PathBuf) -> Result<String, Failure> {
+    let shown = path.display().to_string();
+    let absolute = std::path::absolute(&path).map_err(|error| {
+        said(
+            ErrorCode::BadPath,
+            format!("{shown:?} cannot be published: {error}"),
+            "name a directory or a file",
+        )
+    })?;
+    absolute.into_os_string().into_string().map_err(|_| {
+        said(
+            ErrorCode::BadPath,
+            format!("{shown:?} cannot be published: the name is not UTF-8"),
+            "rename it: other systems could not write it",
+        )
+    })
+}
+
+fn show(output: &Output, version: &PublishItem) {
+    let state = match version.state {
+        PublishState::Published => "published",
+        PublishState::Unchanged => "unchanged",
+        PublishState::Refused => return,
+    };
+    let what = format!("{}, {}", count(version.files, "file"), size(version.bytes));
+    let reference = escape(&version.reference);
+    if output.stdout_is_terminal() {
+        let mark = output.emphasised(Style::Good, "✔");
+        output.data(&format!("{mark} {reference}  {state}, generation {}  {what}", version.generation));
+    } else {
+        output.data(&format!("{reference}\t{state}\t{}\t{}", version.generation, version.manifest));
+    }
+    version.messages.iter().for_each(|message| output.talk(&format!("  {}", escape(message))));
+}
+
+fn refusal(version: &PublishItem) -> ApiError {
+    let why = match version.messages.as_slice() {
+        [] => "the daemon did not say why".to_owned(),
+        messages => messages.join("; "),
+    };
+    let code = version.error.unwrap_or(ErrorCode::Internal);
+    ApiError::new(code, format!("{} was not published: {why}", version.reference))
+}

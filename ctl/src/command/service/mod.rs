@@ -1,0 +1,250 @@
+//! `avalonctl service install|uninstall`: avalond as a systemd service.
+//!
+//! Writes and removes files, and says what to run next; it never runs `systemctl` itself, so that it is safe in packages
+//! and on machines where systemd does not run.
+
+mod file;
+mod unit;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use avalon_protocol::{
+    control::{ApiError, ErrorCode},
+    exit_code::ExitCode,
+};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use thiserror::Error;
+
+use self::unit::{RootError, Unit};
+use crate::{
+    context::Context,
+    escape::escape,
+    failure::{Failure, chain},
+};
+
+/// Arguments of `service`.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    #[command(subcommand)]
+    action: ServiceAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServiceAction {
+    /// Write the unit of avalond.
+    Install(InstallArgs),
+    /// Remove the unit of avalond; configuration and state stay.
+    Uninstall(PlaceArgs),
+}
+
+#[derive(Debug, Args)]
+struct InstallArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// A directory with projects outside /srv/projects, which the service may then write to. May be repeated.
+    #[arg(long = "root", value_name = "DIR")]
+    roots: Vec<PathBuf>,
+    /// The configuration; by default /etc/avalond/avalond.toml, with --user that in your configuration directory.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The daemon; by default the avalond beside this avalonctl.
+    #[arg(long, value_name = "FILE")]
+    avalond: Option<PathBuf>,
+    /// The user that the daemon runs as.
+    #[arg(long, value_name = "USER", default_value = "avalon", conflicts_with = "user")]
+    run_as: String,
+    /// The group that shares the projects.
+    #[arg(long, value_name = "GROUP", default_value = "artists", conflicts_with = "user")]
+    group: String,
+}
+
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// For your own service manager instead of the system's.
+    #[arg(long)]
+    user: bool,
+    /// Put this before every directory, as for a package.
+    #[arg(long, value_name = "DIR", conflicts_with = "dest")]
+    prefix: Option<PathBuf>,
+    /// Use exactly this directory for units.
+    #[arg(long, value_name = "DIR")]
+    dest: Option<PathBuf>,
+}
+
+/// Why the service was not installed or removed.
+#[derive(Debug, Error)]
+pub(crate) enum ServiceError {
+    /// There is no daemon to start.
+    #[error("there is no avalond at {}", path.display())]
+    NoDaemon {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// This program does not know where it is.
+    #[error("the directory of avalonctl cannot be told")]
+    NoSelf(#[source] io::Error),
+    /// Nothing says where a user's configuration is.
+    #[error("neither XDG_CONFIG_HOME nor HOME is set")]
+    NoHome,
+    /// A path cannot stand in a unit.
+    #[error("{} cannot stand in a unit", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: RootError,
+    },
+    /// A file cannot be written or removed.
+    #[error("could not {action} {}", path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ServiceError {
+    /// Returns what to print.
+    pub(crate) fn report(&self) -> ApiError {
+        let (code, hint) = match self {
+            Self::NoDaemon { .. } => {
+                (ErrorCode::BadRequest, "install it there, or name it with --avalond FILE")
+            }
+            Self::NoSelf(_) => (ErrorCode::BadRequest, "name the daemon with --avalond FILE"),
+            Self::NoHome => (ErrorCode::BadRequest, "set HOME, or name the directory with --dest DIR"),
+            Self::Path { .. } => (ErrorCode::BadRequest, "use an absolute path of printable characters"),
+            Self::File { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                (ErrorCode::Denied, "run it as root, or install your own service with --user")
+            }
+            Self::File { .. } => {
+                (ErrorCode::Internal, "see the message; what was written before it is left in place")
+            }
+        };
+        ApiError::new(code, chain(self)).with_hint(hint)
+    }
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    schema: &'static str,
+    files: Vec<String>,
+    next: &'a [String],
+}
+
+/// Installs or removes the service.
+pub(crate) fn run(context: &Context<'_>, args: &ServiceArgs) -> Result<ExitCode, Failure> {
+    let done = match &args.action {
+        ServiceAction::Install(args) => install(context, args),
+        ServiceAction::Uninstall(place) => uninstall(context, place),
+    };
+    done.map(|()| ExitCode::Ok).map_err(Failure::Service)
+}
+
+fn install(context: &Context<'_>, args: &InstallArgs) -> Result<(), ServiceError> {
+    let dir = unit_dir(context, &args.place)?;
+    let avalond = match &args.avalond {
+        Some(avalond) => avalond.clone(),
+        None => beside_this_program()?,
+    };
+    let config = match (&args.config, args.place.user) {
+        (Some(config), _) => config.clone(),
+        (None, false) => PathBuf::from("/etc/avalond/avalond.toml"),
+        (None, true) => {
+            context.environment.config_home().ok_or(ServiceError::NoHome)?.join("avalond/avalond.toml")
+        }
+    };
+    let template = if args.place.user { unit::USER } else { unit::SYSTEM };
+    let unit = Unit { template, avalond: &avalond, config: &config, user: &args.run_as, group: &args.group };
+    let unit = unit.text().map_err(|(path, source)| ServiceError::Path { path, source })?;
+
+    let mut files = vec![file::write(&unit_file(&dir), &unit)?];
+    // A user's own service is not confined to roots.
+    if !args.roots.is_empty() && !args.place.user {
+        let text = unit::roots(&args.roots).map_err(|(path, source)| ServiceError::Path { path, source })?;
+        files.push(file::write(&roots_file(&dir), &text)?);
+    }
+    let systemctl = systemctl(&args.place);
+    let next = [
+        format!("{} --config {} --check-config", avalond.display(), config.display()),
+        format!("{systemctl} daemon-reload"),
+        format!("{systemctl} enable --now avalond"),
+    ];
+    tell(context, "avalonctl.service-install/1", "wrote", &files, &next);
+    Ok(())
+}
+
+fn uninstall(context: &Context<'_>, place: &PlaceArgs) -> Result<(), ServiceError> {
+    let dir = unit_dir(context, place)?;
+    let candidates = [unit_file(&dir), roots_file(&dir)];
+    let mut files = Vec::new();
+    for path in candidates {
+        files.extend(file::remove(&path)?);
+    }
+    // Only when nothing else was put there by hand.
+    if let Some(drop_ins) = roots_file(&dir).parent() {
+        std::fs::remove_dir(drop_ins).ok();
+    }
+    let systemctl = systemctl(place);
+    let next = [format!("{systemctl} disable --now avalond"), format!("{systemctl} daemon-reload")];
+    if files.is_empty() {
+        context.output.talk(&format!("there is no unit in {}", escape(&dir.display().to_string())));
+    }
+    tell(context, "avalonctl.service-uninstall/1", "removed", &files, &next);
+    Ok(())
+}
+
+fn tell(context: &Context<'_>, schema: &'static str, verb: &str, files: &[PathBuf], next: &[String]) {
+    let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    let output = context.output;
+    if output.is_json() {
+        output.json(&Answer { schema, files, next });
+        return;
+    }
+    files.iter().for_each(|file| output.data(&format!("{verb} {}", escape(file))));
+    if !files.is_empty() {
+        output.data("next:");
+        next.iter().for_each(|command| output.data(&format!("  {}", escape(command))));
+    }
+}
+
+fn unit_dir(context: &Context<'_>, place: &PlaceArgs) -> Result<PathBuf, ServiceError> {
+    if let Some(dest) = &place.dest {
+        return Ok(dest.clone());
+    }
+    let dir = if place.user {
+        context.environment.config_home().ok_or(ServiceError::NoHome)?.join("systemd/user")
+    } else {
+        PathBuf::from("/etc/systemd/system")
+    };
+    Ok(match &place.prefix {
+        Some(prefix) => prefix.join(dir.strip_prefix("/").unwrap_or(&dir)),
+        None => dir,
+    })
+}
+
+fn unit_file(dir: &Path) -> PathBuf {
+    dir.join("avalond.service")
+}
+
+fn roots_file(dir: &Path) -> PathBuf {
+    dir.join("avalond.service.d/roots.conf")
+}
+
+fn systemctl(place: &PlaceArgs) -> &'static str {
+    if place.user { "systemctl --user" } else { "systemctl" }
+}
+
+fn beside_this_program() -> Result<PathBuf, ServiceError> {
+    let program = std::env::current_exe().map_err(ServiceError::NoSelf)?;
+    let path = program.with_file_name("avalond");
+    if path.is_file() { Ok(path) } else { Err(ServiceError::NoDaemon { path }) }
+}

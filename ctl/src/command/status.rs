@@ -1,0 +1,165 @@
+//! `avalonctl status`: how the daemon is; what has to be looked at comes first.
+
+use avalon_protocol::{
+    control::{JobStatus, PeerStatus, ProjectState, ProjectStatus, StatusReply, route},
+    exit_code::ExitCode,
+};
+use clap::Args;
+
+use crate::{
+    command::log::{job_state, peer_state, severity},
+    context::Context,
+    escape::escape,
+    failure::Failure,
+    measure::{duration, percent, rate, size},
+    output::{Output, Style},
+    table::{Cell, aligned},
+};
+
+/// How many projects' unfinished version directories are shown each; `--json` has all.
+const MAX_PENDING_SHOWN: usize = 5;
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Print nothing: exit with 0 when all is well, 1 when something has to be looked at, 5 without a daemon.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Shows the daemon's state.
+pub(crate) async fn run(context: &Context<'_>, args: &StatusArgs) -> Result<ExitCode, Failure> {
+    let status = context.client.get::<StatusReply>(route::STATUS, &[]).await;
+    if args.check {
+        return Ok(match status {
+            Ok(status) if status.health.is_empty() => ExitCode::Ok,
+            Ok(_) => ExitCode::Error,
+            Err(error) => Failure::from(error).exit(),
+        });
+    }
+    let status = status?;
+    if context.output.is_json() {
+        context.output.json(&status);
+    } else {
+        show(context.output, &status);
+    }
+    Ok(ExitCode::Ok)
+}
+
+fn show(output: &Output, status: &StatusReply) {
+    show_health(output, status);
+    let health = if status.health.is_empty() {
+        output.emphasised(Style::Good, "healthy")
+    } else {
+        output.emphasised(Style::Warning, "see the health check above")
+    };
+    output.data(&format!(
+        "avalond {}  up {}  node {}@{}  studio {}  {health}",
+        escape(&status.version),
+        duration(status.uptime_seconds),
+        escape(&status.node),
+        escape(&status.site),
+        escape(&status.studio),
+    ));
+    output.data(&format!(
+        "listens on {}  certificate ends {}  pid {}",
+        escape(&status.listen),
+        escape(&status.certificate_expires),
+        status.pid
+    ));
+    section(output, &["PROJECT", "MODE", "STATE", "VERSIONS", "PATH"], status.projects.iter().map(project));
+    for project in &status.projects {
+        show_pending(output, project);
+    }
+    section(output, &["NODE", "SITE", "STATE", "RTT", "ADDRESS", "NOTE"], status.peers.iter().map(peer));
+    if status.peers.is_empty() {
+        output.data("\nno peers");
+    }
+    section(
+        output,
+        &["JOB", "VERSION", "STATE", "DONE", "SIZE", "RATE", "ETA", "NOTE"],
+        status.jobs.iter().map(job),
+    );
+}
+
+fn show_health(output: &Output, status: &StatusReply) {
+    if status.health.is_empty() {
+        return;
+    }
+    output.data("# Health check:");
+    for health in &status.health {
+        let (code, message) = (escape(&health.code), escape(&health.message));
+        output.data(&format!("#     - {} {code}: {message}", severity(health.severity)));
+        for hint in health.hint.iter() {
+            output.data(&format!("#         hint: {}", escape(hint)));
+        }
+    }
+    output.data("");
+}
+
+/// Prints a table of its own after an empty line; aligned in a pipe too, because `--json` is what scripts read.
+fn section(output: &Output, header: &[&str], rows: impl Iterator<Item = Vec<Cell>>) {
+    let rows: Vec<_> = rows.collect();
+    if !rows.is_empty() {
+        output.data("");
+        aligned(header, &rows).iter().for_each(|line| output.data(line));
+    }
+}
+
+fn project(project: &ProjectStatus) -> Vec<Cell> {
+    let state = match project.state {
+        ProjectState::Scanning => "scanning",
+        ProjectState::Watching => "watching",
+        ProjectState::Paused => "paused",
+    };
+    let state = match &project.detail {
+        Some(detail) => format!("{state}: {detail}"),
+        None => state.to_owned(),
+    };
+    vec![
+        Cell::text(&project.name),
+        Cell::text(project.mode.to_string()),
+        Cell::text(state),
+        Cell::number(project.versions, project.versions.to_string()),
+        Cell::text(&project.path),
+    ]
+}
+
+fn show_pending(output: &Output, project: &ProjectStatus) {
+    for pending in project.pending.iter().take(MAX_PENDING_SHOWN) {
+        let (name, dir) = (escape(&project.name), escape(&pending.dir));
+        output.data(&format!("not whole yet: {name}/{dir}: {}", escape(&pending.why.join("; "))));
+    }
+    let more = project.pending.len().saturating_sub(MAX_PENDING_SHOWN);
+    if more > 0 {
+        output.data(&format!("and {more} more in {}", escape(&project.name)));
+    }
+}
+
+fn peer(peer: &PeerStatus) -> Vec<Cell> {
+    let or_dash = |text: &str| Cell::text(if text.is_empty() { "-" } else { text });
+    let rtt = peer.rtt_ms.map_or_else(|| "-".to_owned(), |rtt_ms| format!("{rtt_ms:.1} ms"));
+    vec![
+        or_dash(&peer.node),
+        or_dash(&peer.site),
+        Cell::text(peer_state(peer.state)),
+        Cell::number(&rtt, &rtt),
+        Cell::text(&peer.address),
+        Cell::text(peer.detail.clone().unwrap_or_default()),
+    ]
+}
+
+fn job(job: &JobStatus) -> Vec<Cell> {
+    let part = format!("{}%", percent(job.bytes_present, job.bytes_total));
+    let eta = job.eta_seconds.map_or_else(|| "-".to_owned(), duration);
+    vec![
+        Cell::text(&job.id),
+        Cell::text(&job.reference),
+        Cell::text(job_state(job.state)),
+        Cell::number(&part, &part),
+        Cell::number(job.bytes_total, size(job.bytes_total)),
+        Cell::number(job.bytes_per_second, rate(job.bytes_per_second)),
+        Cell::number(&eta, &eta),
+        Cell::text(job.reason.clone().unwrap_or_default()),
+    ]
+}

@@ -1,0 +1,128 @@
+//! Why a command failed: what stderr says about it, and the exit code.
+
+use std::{error::Error, io};
+
+use avalon_protocol::{
+    control::{ApiError, ErrorCode},
+    exit_code::ExitCode,
+    reference::InvalidReference,
+};
+use thiserror::Error;
+
+use crate::{
+    client::ClientError,
+    command::{ca::CaError, demo::DemoError, service::ServiceError},
+};
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// The daemon did not answer, or answered with an error.
+    #[error("the daemon was asked in vain")]
+    Client(#[source] ClientError),
+    /// A reference is written wrongly.
+    #[error("a reference is not valid")]
+    Reference(#[source] InvalidReference),
+    /// The command itself found what is wrong.
+    #[error("{0}")]
+    Said(ApiError),
+    /// A command of the studio's authority failed.
+    #[error("the studio CA was not used")]
+    Ca(#[source] Box<CaError>),
+    /// The service was not installed or removed.
+    #[error("the service was not changed")]
+    Service(#[source] ServiceError),
+    /// The demo failed.
+    #[error("the demo failed")]
+    Demo(#[source] DemoError),
+}
+
+impl Failure {
+    /// Returns what to print; its code gives the exit code.
+    pub(crate) fn report(&self) -> ApiError {
+        match self {
+            Self::Client(error) => client_report(error),
+            Self::Reference(error) => reference_report(error),
+            Self::Said(error) => error.clone(),
+            Self::Ca(error) => error.report(),
+            Self::Service(error) => error.report(),
+            Self::Demo(error) => error.report(),
+        }
+    }
+
+    /// Returns the exit code.
+    pub(crate) fn exit(&self) -> ExitCode {
+        self.report().code.exit()
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<InvalidReference> for Failure {
+    fn from(error: InvalidReference) -> Self {
+        Self::Reference(error)
+    }
+}
+
+/// Joins an error and its causes into one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn client_report(error: &ClientError) -> ApiError {
+    match error {
+        ClientError::Refused(error) => error.clone(),
+        ClientError::Connect { source, .. } => {
+            let (why, hint) = match source.kind() {
+                io::ErrorKind::NotFound => ("there is no such file", START),
+                io::ErrorKind::ConnectionRefused => ("the socket is there, and nobody listens", START),
+                io::ErrorKind::PermissionDenied => (
+                    "permission denied",
+                    "join the group that may use the socket, or ask for another --socket",
+                ),
+                _ => return unreachable(&chain(error), START),
+            };
+            unreachable(&format!("{error}: {why}"), hint)
+        }
+        ClientError::Broken { .. } => {
+            unreachable(&chain(error), "see the daemon's log: journalctl -u avalond")
+        }
+        ClientError::Silent { .. } => unreachable(&chain(error), "restart it: systemctl restart avalond"),
+        ClientError::Status { .. } | ClientError::Answer { .. } => {
+            ApiError::new(ErrorCode::Internal, chain(error))
+                .with_hint("avalonctl and avalond may be of different versions: compare their --version")
+        }
+        ClientError::TooLong { .. } => ApiError::new(ErrorCode::Internal, chain(error))
+            .with_hint("ask for less: name a project, an asset or a version"),
+        ClientError::Question { .. } | ClientError::Body { .. } => {
+            ApiError::new(ErrorCode::BadRequest, chain(error))
+        }
+    }
+}
+
+const START: &str = "start it with `systemctl start avalond` or `avalond --config FILE`; another daemon's socket is \
+                     named with --socket or AVALONCTL_SOCKET";
+
+fn unreachable(message: &str, hint: &str) -> ApiError {
+    ApiError::new(ErrorCode::DaemonUnreachable, message).with_hint(hint)
+}
+
+fn reference_report(error: &InvalidReference) -> ApiError {
+    // The cause is short and says more than the grammar, so it comes first.
+    ApiError::new(
+        ErrorCode::BadReference,
+        format!("{:?} is not a reference: {}", error.text, chain(&error.problem)),
+    )
+    .with_hint("write [project:]asset/subset[/representation][@version], for example robot/modelDefault@v002")
+}
