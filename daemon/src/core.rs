@@ -9,8 +9,9 @@ use avalon_protocol::{
     version_fold::VersionFold,
 };
 use avalon_store::{
-    ledger::{Committed, Ledger, LedgerError, LocalChange},
-    object::{Hasher, serve::BlockCache},
+    catalog::LocalChange,
+    ledger::{Committed, Ledger, LedgerError},
+    object::{hash::Hasher, serve::BlockCache},
 };
 
 use crate::{clock::Clock, events::EventBus, health::HealthBoard, project::Project};
@@ -76,7 +77,7 @@ impl Core {
             ledger.commit(&project, records, local, now_ms, Box::new(move |r| drop(reply.send(r))))
         })
         .await;
-        answer.await.unwrap_or(Err(LedgerError::Stopped))
+        answer.await.unwrap_or(Err(LedgerError::Closed))
     }
 }
 

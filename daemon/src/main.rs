@@ -1,1 +1,7 @@
-fn main() {}
+//! `avalond`: the daemon's executable.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    avalond::command::main()
+}

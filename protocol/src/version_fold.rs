@@ -130,6 +130,11 @@ impl VersionFold {
         held.map(|((manifest, _), _)| *manifest)
     }
 
+    /// Returns every manifest that `node` holds or once held.
+    pub fn ever_held_by<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = ManifestId> + 'a {
+        self.holdings.keys().filter(move |(_, holder)| holder == node).map(|(manifest, _)| *manifest)
+    }
+
     /// Returns every node that ever said something about the version.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
         self.holdings.keys().map(|(_, node)| node.clone()).collect()

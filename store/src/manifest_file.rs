@@ -81,6 +81,11 @@ pub enum ManifestFileError {
 }
 
 impl ManifestFileError {
+    /// Says whether room on the volume would help.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. })
+    }
+
     fn new(id: ManifestId, source: IoError) -> Self {
         if source.is_no_space() { Self::NoSpace { id, source } } else { Self::Io { id, source } }
     }
@@ -142,9 +147,9 @@ impl ManifestFiles {
         };
         let mut bytes = Vec::new();
         let on_disk = self.dir.path().join(path.as_str());
-        file.take(MAX_MANIFEST_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(|error| {
-            ManifestFileError::Io { id, source: IoError::new("read", &on_disk, error) }
-        })?;
+        file.take(MAX_MANIFEST_BYTES as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| ManifestFileError::Io { id, source: IoError::new("read", &on_disk, error) })?;
         if blake3::hash(&bytes).as_bytes() == id.as_bytes() {
             Ok(Some(bytes))
         } else {

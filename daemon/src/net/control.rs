@@ -171,7 +171,9 @@ impl Driver<'_> {
     fn decide(&mut self, event: Event) -> Result<Vec<Effect>, Closed> {
         match event {
             Event::Stop => Err(Closed::by_us(CloseCode::Shutdown, STOPS)),
-            Event::HelloChanged => Err(Closed::by_us(CloseCode::Shutdown, "the projects served here changed")),
+            Event::HelloChanged => {
+                Err(Closed::by_us(CloseCode::Shutdown, "the projects served here changed"))
+            }
             Event::Late => Err(Closed::by_us(CloseCode::Protocol, "no greeting in time")),
             Event::Closed(error) => Err(self.seat.channel.why(error)),
             Event::Sent(sent) => sent.map(|()| Vec::new()).map_err(|fault| self.fault(fault)),
@@ -225,8 +227,7 @@ impl Driver<'_> {
                 Effect::StoreGroups(records) => {
                     let (catalog, node) = (Arc::clone(&self.context.catalog), self.seat.node.clone());
                     let feed = records.feed.clone();
-                    self.storing =
-                        Some(Box::pin(async move { (feed, catalog.store(records, &node).await) }));
+                    self.storing = Some(Box::pin(async move { (feed, catalog.store(records, &node).await) }));
                 }
                 Effect::Fork(feed) => {
                     let peer = self.seat.node.clone();
@@ -246,12 +247,8 @@ impl Driver<'_> {
     /// Takes the connection into use, unless there is a better one with this peer.
     async fn admit(&mut self, hello: Hello) -> Result<(), Closed> {
         let context = Arc::clone(&self.context);
-        let link = PeerLink::new(
-            &self.hello,
-            hello,
-            Arc::clone(&self.seat.channel),
-            Arc::clone(&context.metrics),
-        );
+        let link =
+            PeerLink::new(&self.hello, hello, Arc::clone(&self.seat.channel), Arc::clone(&context.metrics));
         loop {
             match context.registry.greet(self.seat.key, link.hello(), &link).await {
                 Verdict::Kept { superseded } => {

@@ -75,7 +75,9 @@ impl Dialler {
 
     /// Waits while the node that answers at this address is connected anyway.
     async fn leave_to_the_peer(&mut self) {
-        let Some(node) = self.node().filter(|node| self.context.registry.link(node).is_some()) else { return };
+        let Some(node) = self.node().filter(|node| self.context.registry.link(node).is_some()) else {
+            return;
+        };
         self.context.registry.until_absent(&node).await;
         self.succeeded();
     }

@@ -65,7 +65,9 @@ pub enum NetError {
         source: io::Error,
     },
     /// The machine does not have the address.
-    #[error("this machine does not have the address {address}; set `listen` in [node] to one that it has, or to 0.0.0.0 for all")]
+    #[error(
+        "this machine does not have the address {address}; set `listen` in [node] to one that it has, or to 0.0.0.0 for all"
+    )]
     NoSuchAddress {
         /// The address.
         address: SocketAddr,
@@ -130,8 +132,8 @@ pub(crate) fn bind(listen: SocketAddr, identity: &Identity) -> Result<Bound, Net
     let (socket, buffers) = open_socket(listen).map_err(failed)?;
     let mut config = EndpointConfig::new(Arc::new(reset_key(identity)));
     config.cid_generator(|| Box::new(RandomIds(SystemRandom::new())));
-    let endpoint = quinn::Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime))
-        .map_err(failed)?;
+    let endpoint =
+        quinn::Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime)).map_err(failed)?;
     let local = endpoint.local_addr().map_err(failed)?;
     Ok(Bound { endpoint, client, local, buffers })
 }
@@ -226,7 +228,10 @@ impl fmt::Debug for RandomIds {
 }
 
 impl ConnectionIdGenerator for RandomIds {
-    #[expect(clippy::expect_used, reason = "without randomness no connection is safe, and quinn takes no error")]
+    #[expect(
+        clippy::expect_used,
+        reason = "without randomness no connection is safe, and quinn takes no error"
+    )]
     fn generate_cid(&mut self) -> ConnectionId {
         let mut id = [0; 8];
         self.0.fill(&mut id).expect("the system has randomness");

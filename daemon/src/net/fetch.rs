@@ -192,7 +192,9 @@ impl PeerLink {
         self.check_count(wants.len(), MAX_WANTS)?;
         let request = Request::Objects(FetchObjects { project: project.clone(), wants });
         let mut answer = self.ask(&request).await?;
-        let Request::Objects(FetchObjects { wants, .. }) = request else { return Ok(FetchSummary::default()) };
+        let Request::Objects(FetchObjects { wants, .. }) = request else {
+            return Ok(FetchSummary::default());
+        };
         let mut summary = FetchSummary::default();
         for want in &wants {
             let reply: ObjectReply = self.reply(&mut answer).await?;
@@ -215,8 +217,12 @@ impl PeerLink {
 
     async fn ask(&self, request: &Request) -> Result<Inbound, FetchError> {
         let asking = async {
-            let (mut send, receive) =
-                self.channel().quinn().open_bi().await.map_err(|error| self.fault(StreamFault::Lost(error)))?;
+            let (mut send, receive) = self
+                .channel()
+                .quinn()
+                .open_bi()
+                .await
+                .map_err(|error| self.fault(StreamFault::Lost(error)))?;
             // An error here means that the connection ended or that the peer has answered without listening; the answer
             // tells which.
             if send.write_all(&request.to_frame()).await.is_ok() {

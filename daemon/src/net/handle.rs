@@ -42,7 +42,7 @@ pub struct NetConfig {
 /// The connections with all peers. Clones are the same.
 #[derive(Clone)]
 pub struct Net {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     buffers: UdpBuffers,
 }
 

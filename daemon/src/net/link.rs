@@ -26,12 +26,7 @@ struct Inner {
 }
 
 impl PeerLink {
-    pub(crate) fn new(
-        local: &Hello,
-        hello: Hello,
-        channel: Arc<Channel>,
-        metrics: Arc<NetMetrics>,
-    ) -> Self {
+    pub(crate) fn new(local: &Hello, hello: Hello, channel: Arc<Channel>, metrics: Arc<NetMetrics>) -> Self {
         let ours: BTreeSet<&ProjectName> = local.projects.iter().map(|project| &project.name).collect();
         let theirs = hello.projects.iter().map(|project| &project.name);
         let shared = theirs.filter(|name| ours.contains(name)).cloned().collect();

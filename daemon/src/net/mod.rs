@@ -9,24 +9,24 @@
 //! memory is taken, each request against the projects that both sides serve, and a fault of a peer costs it its
 //! connection. Absent on purpose: 0-RTT, resumption, datagrams, one-way streams.
 
-pub mod seam;
+mod accept;
+mod channel;
+pub mod closed;
+mod context;
+mod control;
+mod dial;
+pub mod endpoint;
 pub mod event;
-pub mod link;
 pub mod fetch;
 pub mod handle;
-pub mod closed;
+pub mod link;
 pub mod metrics;
-pub mod endpoint;
-mod table;
-mod registry;
-mod context;
-mod accept;
-mod dial;
 mod peer;
-mod channel;
-mod stream;
-mod control;
+mod registry;
+pub mod seam;
 mod serve;
+mod stream;
+mod table;
 
 #[cfg(test)]
 mod tests;

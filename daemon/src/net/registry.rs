@@ -78,7 +78,9 @@ impl Registry {
     }
 
     pub(crate) fn enter(&self, node: &NodeId, direction: Direction) -> Result<Key, Full> {
-        self.known().table.enter(node, direction)
+        let entered = self.known().table.enter(node, direction);
+        self.changed.send_replace(());
+        entered
     }
 
     /// Decides about a connection that was greeted, and tells when it is kept.
@@ -103,8 +105,19 @@ impl Registry {
         }
     }
 
+    /// Returns what changes with everything that is known about peers.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
     pub(crate) fn link(&self, node: &NodeId) -> Option<PeerLink> {
         self.known().table.link(node)
+    }
+
+    /// Returns how many connections there are, greeted or not.
+    #[cfg(test)]
+    pub(crate) fn connections(&self) -> usize {
+        self.known().table.len()
     }
 
     pub(crate) fn links(&self) -> Vec<PeerLink> {
@@ -113,7 +126,7 @@ impl Registry {
 
     /// Waits until a node is not connected.
     pub(crate) async fn until_absent(&self, node: &NodeId) {
-        let mut changed = self.changed.subscribe();
+        let mut changed = self.subscribe();
         while let Some(link) = self.link(node) {
             tokio::select! {
                 _ = link.closed() => {}
@@ -125,7 +138,7 @@ impl Registry {
 
     /// Waits until a node is connected.
     pub(crate) async fn until_present(&self, node: &NodeId) {
-        let mut changed = self.changed.subscribe();
+        let mut changed = self.subscribe();
         while self.link(node).is_none() && changed.changed().await.is_ok() {}
     }
 
@@ -157,6 +170,7 @@ impl Registry {
         if let Some(dial) = self.known().dials.get_mut(address) {
             note(dial);
         }
+        self.changed.send_replace(());
     }
 
     /// Describes every address that is dialled and every other node that is connected.

@@ -152,12 +152,7 @@ async fn prepare(context: &Context, project: &ProjectName, want: &Want) -> Optio
 }
 
 /// Reads part of a want's content, `offset` bytes into it.
-async fn read(
-    source: &dyn ObjectSource,
-    want: &Want,
-    offset: u64,
-    bytes: u64,
-) -> Result<Bytes, ReadFailed> {
+async fn read(source: &dyn ObjectSource, want: &Want, offset: u64, bytes: u64) -> Result<Bytes, ReadFailed> {
     let length = usize::try_from(bytes).unwrap_or(usize::MAX);
     if length == 0 {
         return Ok(Bytes::new());
@@ -166,7 +161,10 @@ async fn read(
     if read.len() == length {
         Ok(read)
     } else {
-        Err(ReadFailed { what: format!("object {}", want.object), source: "it is shorter than it was".into() })
+        Err(ReadFailed {
+            what: format!("object {}", want.object),
+            source: "it is shorter than it was".into(),
+        })
     }
 }
 
@@ -188,8 +186,7 @@ async fn send_object(
         head
     };
     let list_values = list.as_ref().map_or(0, |list| list.values().len() as u64);
-    let reply =
-        ObjectReply { status: ObjectStatus::Found, list_values, body_bytes: total, encoding: 0 };
+    let reply = ObjectReply { status: ObjectStatus::Found, list_values, body_bytes: total, encoding: 0 };
     push(out, Bytes::from(reply.to_frame())).await?;
     if let Some(list) = list {
         push(out, Bytes::copy_from_slice(list.values().as_flattened())).await?;
@@ -215,8 +212,7 @@ async fn send_object(
 
 async fn send_not_found(context: &Context, out: &mut Outbound) -> Result<(), AnswerFault> {
     context.metrics.objects_refused.add(1);
-    let reply =
-        ObjectReply { status: ObjectStatus::NotFound, list_values: 0, body_bytes: 0, encoding: 0 };
+    let reply = ObjectReply { status: ObjectStatus::NotFound, list_values: 0, body_bytes: 0, encoding: 0 };
     push(out, Bytes::from(reply.to_frame())).await
 }
 

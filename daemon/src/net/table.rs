@@ -102,13 +102,17 @@ impl<L: Handle> Table<L> {
         let Some(entry) = self.entries.get(&key) else { return Verdict::Surplus };
         let (node, direction) = (entry.node.clone(), entry.direction);
         let mut others: Vec<(Key, Direction, L)> = Vec::new();
-        for (other, entry) in self.entries.iter().filter(|(other, entry)| **other != key && entry.node == node) {
+        for (other, entry) in
+            self.entries.iter().filter(|(other, entry)| **other != key && entry.node == node)
+        {
             match &entry.greeted {
                 Some(link) if link.is_open() => others.push((*other, entry.direction, link.clone())),
                 _ => {}
             }
         }
-        if let Some((_, _, existing)) = others.iter().find(|(_, _, other)| other.instance() != link.instance()) {
+        if let Some((_, _, existing)) =
+            others.iter().find(|(_, _, other)| other.instance() != link.instance())
+        {
             return Verdict::OtherInstance { existing: existing.clone() };
         }
         let preferred = if self.local < node { Direction::Dialled } else { Direction::Accepted };
@@ -137,6 +141,11 @@ impl<L: Handle> Table<L> {
     pub(crate) fn link(&self, node: &NodeId) -> Option<L> {
         let of_node = self.entries.values().rev().filter(|entry| entry.node == *node);
         of_node.filter_map(|entry| entry.greeted.clone()).find(Handle::is_open)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Returns the newest connection with each node.

@@ -3,12 +3,20 @@
 //! The path of the data is the order of the modules. [`watch`] and [`scan`] notice that something is there (stage 1),
 //! [`settle`] decides when it is whole (stage 2) and hands a [`settle::Settled`] on.
 //!
-//! Deliberately absent: deleting. Whatever vanishes from a project directory, the directory itself included, nothing
-//! here records that it is gone.
+//! [`hash`], [`manifest`] and [`record`] (stages 3 to 5) make it durable; [`publisher`] is the glue of one project.
+//!
+//! Deliberately absent: deleting. What vanishes from a healthy project is recorded as not held here ([`lost`]), and never
+//! removed anywhere; while the project directory itself is missing, nothing is concluded at all.
 
 pub mod area;
 pub mod scan;
 pub mod settle;
+pub mod hash;
+pub mod manifest;
+pub mod record;
+pub mod publisher;
+pub mod author;
+pub mod lost;
 pub mod snapshot;
 pub mod watch;
 mod watch_tree;

@@ -278,3 +278,123 @@ fn is_known_file(path: &RelPath, is_usable: bool, entry: &DirEntry, known: &Know
         Err(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
+    use avalon_protocol::template::{DEFAULT_PUBLISH, Template};
+
+    use super::*;
+
+    struct Project(tempfile::TempDir);
+
+    impl Project {
+        fn with(files: &[&str]) -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            for file in files {
+                let path = temp.path().join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::File::create(path).unwrap();
+            }
+            Self(temp)
+        }
+
+        fn scan(&self, start: Option<&str>, known: &Known) -> Result<ScanReport, ScanError> {
+            let templates = TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap();
+            let start = start.map(|start| start.parse().unwrap());
+            let dir = Dir::open(self.0.path()).unwrap();
+            scan_beneath(&dir, start.as_ref(), &templates, known, &CancellationToken::new())
+        }
+
+        /// Scans with nothing known; each version as `dir total changed`.
+        fn versions(&self, start: Option<&str>) -> Vec<String> {
+            let report = self.scan(start, &|_, _| false).unwrap();
+            let text = |v: &VersionDirFound| format!("{} {} {}", v.dir, v.files_total, v.files_changed);
+            report.versions.iter().map(text).collect()
+        }
+    }
+
+    #[test]
+    fn every_version_is_found_with_its_files_and_nothing_else_is() {
+        let project = Project::with(&[
+            "assets/robot/publish/model/v001/model.abc",
+            "assets/robot/publish/model/v001/tex/a.exr",
+            "assets/robot/publish/model/v001/.publish.lock",
+            "assets/robot/publish/model/v001/.DS_Store",
+            "assets/robot/publish/model/hero/model.abc",
+            "assets/robot/publish/model/hero.BACKUP1/model.abc",
+            "assets/robot/publish/model/notes.txt",
+            "assets/robot/publish/model/latest/model.abc",
+            "assets/robot/work/publish/model/v001/model.abc",
+            ".avalon/incoming/assets/robot/publish/model/v009/model.abc",
+            "film/sh010/publish/beauty/v001/beauty.exr/beauty.1001.exr",
+        ]);
+        fs::create_dir_all(project.0.path().join("film/sh010/publish/empty/v001")).unwrap();
+        let model = "assets/robot/publish/model";
+        let expected = [
+            format!("{model}/hero 1 1"),
+            format!("{model}/v001 2 2"),
+            "film/sh010/publish/beauty/v001 1 1".to_owned(),
+            "film/sh010/publish/empty/v001 0 0".to_owned(),
+        ];
+        assert_eq!(project.versions(None), expected);
+        assert_eq!(project.versions(Some("film")), &expected[2..]);
+        assert_eq!(project.versions(Some(&format!("{model}/v001"))), &expected[1..2]);
+        assert_eq!(project.versions(Some("assets/nobody")), [""; 0]);
+    }
+
+    #[test]
+    fn files_that_the_catalog_knows_are_not_changed() {
+        let project = Project::with(&["a/b/publish/c/v001/one.abc", "a/b/publish/c/v001/two.abc"]);
+        let path = project.0.path().join("a/b/publish/c/v001/one.abc");
+        let stat = FileStat::from(&fs::metadata(path).unwrap()).identity();
+        let known = move |path: &RelPath, identity: &FileIdentity| {
+            path.as_str() == "a/b/publish/c/v001/one.abc" && *identity == stat
+        };
+        let report = project.scan(None, &known).unwrap();
+        assert_eq!((report.versions[0].files_total, report.versions[0].files_changed), (2, 1));
+    }
+
+    #[test]
+    fn names_that_cannot_be_published_count_as_changed() {
+        let project = Project::with(&["a/b/publish/c/v001/ok.abc", "a/b/publish/c/v001/CON/x.abc"]);
+        let version = project.0.path().join("a/b/publish/c/v001");
+        fs::File::create(version.join(OsStr::from_bytes(b"\xff.abc"))).unwrap();
+        std::os::unix::fs::symlink("ok.abc", version.join("link.abc")).unwrap();
+        let report = project.scan(None, &|path, _| path.file_name() == "ok.abc").unwrap();
+        assert_eq!(report.versions.len(), 1);
+        assert!(report.versions[0].files_changed >= 3, "{report:?}");
+    }
+
+    #[test]
+    fn links_and_names_that_collide_are_problems() {
+        let project = Project::with(&["a/b/publish/c/v001/x.abc", "a/B/publish/c/v001/x.abc"]);
+        std::os::unix::fs::symlink("b", project.0.path().join("a/linked")).unwrap();
+        let report = project.scan(None, &|_, _| false).unwrap();
+        assert_eq!(report.versions.len(), 2, "nothing is found through the link");
+        let path = |text: &str| text.parse::<RelPath>().unwrap();
+        assert_eq!(
+            report.problems,
+            [
+                ScanProblem::Symlink { path: path("a/linked") },
+                ScanProblem::Collision { first: path("a/B/publish/c/v001"), second: path("a/b/publish/c/v001") },
+            ]
+        );
+        assert_eq!(report.problems_total, 2);
+    }
+
+    #[test]
+    fn a_missing_root_and_a_stop_give_no_report() {
+        let project = Project::with(&["a/b/publish/c/v001/x.abc"]);
+        let templates = TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap();
+        let dir = Dir::open(project.0.path()).unwrap();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let stopped = scan_project(&dir, &templates, &|_, _| false, &stop);
+        assert!(matches!(stopped, Err(ScanError::Stopped { .. })));
+        project.0.close().unwrap();
+        let gone = scan_project(&dir, &templates, &|_, _| false, &CancellationToken::new());
+        assert!(matches!(gone, Err(ScanError::RootMissing { .. })));
+    }
+}

@@ -212,3 +212,159 @@ fn read_at(file: &File, offset: u64, length: u64) -> Option<Vec<u8>> {
     file.read_exact_at(&mut bytes, offset).ok()?;
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::OsStr,
+        fs,
+        os::unix::{ffi::OsStrExt as _, fs::symlink},
+        path::{Path, PathBuf},
+    };
+
+    use super::*;
+
+    const VERSION: &str = "assets/robot/publish/model/v001";
+
+    struct Project(tempfile::TempDir);
+
+    impl Project {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            fs::create_dir_all(temp.path().join(VERSION)).unwrap();
+            Self(temp)
+        }
+
+        fn version(&self) -> PathBuf {
+            self.0.path().join(VERSION)
+        }
+
+        fn write(&self, name: impl AsRef<Path>, content: &[u8]) {
+            let path = self.version().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let mut file = fs::File::create(path).unwrap();
+            std::io::Write::write_all(&mut file, content).unwrap();
+        }
+
+        fn look(&self) -> DirSnapshot {
+            self.look_at(VERSION).unwrap()
+        }
+
+        fn look_at(&self, version: &str) -> Result<DirSnapshot, SnapshotError> {
+            snapshot_version(&Dir::open(self.0.path()).unwrap(), &version.parse().unwrap())
+        }
+    }
+
+    #[test]
+    fn files_come_in_the_order_of_their_paths_with_what_stat_says() {
+        let project = Project::new();
+        for name in ["b.abc", "a-b/x", "a/y", "a.b", "a/x"] {
+            project.write(name, b"12345");
+        }
+        let seen = project.look();
+        let paths: Vec<&RelPath> = seen.files.iter().map(|file| &file.path).collect();
+        assert!(paths.is_sorted() && paths.len() == 5, "{paths:?}");
+        let stat = FileStat::from(&fs::metadata(project.version().join("b.abc")).unwrap());
+        assert_eq!(seen.files[4], seen_file("b.abc".parse().unwrap(), &stat));
+        assert_eq!(seen.files[4].size, 5);
+    }
+
+    #[test]
+    fn locks_temporary_files_and_backups_block_and_litter_is_not_there() {
+        let project = Project::new();
+        for name in [".publish.lock", "a.abc.tmp", "a.abc.bak", ".DS_Store", ".git/HEAD", "tex/~b.exr", "a.abc"] {
+            project.write(name, b"");
+        }
+        fs::create_dir(project.version().join("cache.tmp")).unwrap();
+        let seen = project.look();
+        assert_eq!(seen.files.len(), 1);
+        let mut blockers: Vec<String> =
+            seen.blockers.iter().map(|blocker| format!("{:?} {}", blocker.kind, blocker.path)).collect();
+        blockers.sort();
+        assert_eq!(
+            blockers,
+            ["Backup a.abc.bak", "Lock .publish.lock", "Temp a.abc.tmp", "Temp cache.tmp", "Temp tex/~b.exr"]
+        );
+        assert_eq!(seen.problems, []);
+    }
+
+    #[test]
+    fn the_backup_of_a_hero_blocks_the_hero_and_no_other_version() {
+        let project = Project::new();
+        let subset = project.0.path().join("assets/robot/publish/model");
+        for dir in ["hero", "hero.BACKUP1"] {
+            fs::create_dir(subset.join(dir)).unwrap();
+        }
+        let hero = project.look_at("assets/robot/publish/model/hero").unwrap();
+        let backup = Blocker { path: "hero.BACKUP1".parse().unwrap(), kind: BlockerKind::Backup };
+        assert_eq!(hero.blockers, [backup]);
+        assert_eq!(project.look().blockers, []);
+    }
+
+    #[test]
+    fn what_cannot_be_published_is_named_and_not_followed() {
+        let project = Project::new();
+        let outside = tempfile::tempdir().unwrap();
+        fs::File::create(outside.path().join("secret.abc")).unwrap();
+        symlink(outside.path(), project.version().join("link")).unwrap();
+        project.write(OsStr::from_bytes(b"bytes\xff.abc"), b"");
+        project.write("tex/CON.exr", b"");
+        project.write("cafe\u{301}.abc", b"");
+        project.write("skin.exr", b"");
+        project.write("Skin.exr", b"");
+        let pipe = project.version().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let seen = project.look();
+        assert_eq!(seen.files.len(), 2, "{:?}", seen.files);
+        let problem = |name: &str, kind| NameProblem { name: name.to_owned(), kind };
+        let mut expected = [
+            problem("link", ProblemKind::Symlink),
+            problem("pipe", ProblemKind::Special),
+            problem("bytes\u{fffd}.abc", ProblemKind::Name(PathRule::NotUtf8)),
+            problem("tex/CON.exr", ProblemKind::Name(PathRule::Reserved)),
+            problem("cafe\u{301}.abc", ProblemKind::Name(PathRule::NotNormal)),
+            problem("skin.exr", ProblemKind::Collision { other: "Skin.exr".into() }),
+        ];
+        expected.sort();
+        assert_eq!(seen.problems, expected);
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_in_its_project_is_a_problem() {
+        let project = Project::new();
+        let long = ["x".repeat(200), "y".repeat(200), "z".repeat(200), "a".repeat(200), "b".repeat(190)].join("/");
+        project.write(&long, b"");
+        let problems = project.look().problems;
+        assert!(matches!(problems.as_slice(), [one] if one.kind == ProblemKind::Name(PathRule::TooLong)));
+    }
+
+    #[test]
+    fn end_marks_are_read_and_read_again_until_they_are_closed() {
+        let project = Project::new();
+        let ogawa = |frozen: u8| {
+            let root = 16u64.to_le_bytes();
+            [b"Ogawa".as_slice(), &[frozen, 0, 1], &root, &0u64.to_le_bytes()].concat()
+        };
+        project.write("model.abc", &ogawa(0));
+        project.write("model.obj", b"o body");
+        let marks = |seen: &DirSnapshot| seen.files.iter().map(|file| file.end_mark).collect::<Vec<_>>();
+        let open = project.look();
+        assert_eq!(marks(&open), [EndMark::Open, EndMark::Unknown]);
+        project.write("model.abc", &ogawa(0xff));
+        let dir = Dir::open(project.0.path()).unwrap();
+        let closed = snapshot_again(&dir, &VERSION.parse().unwrap(), &open.files).unwrap();
+        assert_eq!(marks(&closed), [EndMark::Closed, EndMark::Unknown]);
+        // Taken over, not read: an earlier look that claims more about an unchanged file is believed.
+        let mut claimed = project.look().files;
+        claimed[1].end_mark = EndMark::Closed;
+        let again = snapshot_again(&dir, &VERSION.parse().unwrap(), &claimed).unwrap();
+        assert_eq!(marks(&again), [EndMark::Closed, EndMark::Unknown], "no rule for .obj, nothing to take over");
+    }
+
+    #[test]
+    fn a_version_that_is_not_there_is_gone() {
+        let gone = Project::new().look_at("assets/robot/publish/model/v002");
+        assert!(matches!(gone, Err(SnapshotError::Gone { .. })));
+    }
+}

@@ -11,7 +11,8 @@ use avalon_protocol::{
     version_fold::VersionFold,
 };
 use avalon_store::{
-    ledger::{Committed, LedgerError, LocalChange, LocalFile},
+    catalog::{LocalChange, LocalFile},
+    ledger::{Committed, LedgerError},
     object::incoming::VerifiedVersion,
     place::{PlaceError, PlaceOptions, Placement, ReadOnly},
 };
@@ -96,8 +97,8 @@ fn refused(core: &Core, job: &Job, error: &PlaceError) -> Outcome {
     }
     match error {
         PlaceError::Occupied { .. } => {
-            core.health.raise(Health {
-                code: format!("occupied:{}", job.version),
+            core.health.about(&job.version.to_string()).raise(Health {
+                code: "occupied".into(),
                 severity: Severity::Error,
                 message: format!("{} cannot be placed: {reason}", job.version),
                 hint: Some(

@@ -35,7 +35,7 @@ pub enum Relation {
 
 /// Relates the files of a version directory, in the order of their paths, to what is known of the version.
 ///
-/// The base is what `me` held last, or else what stands for the version; `manifest_of` reads manifests. A base whose
+/// The base is what `me` holds or held last, or else what stands for the version; `manifest_of` reads manifests. A base whose
 /// manifest is not at hand cannot be compared and counts as unknown.
 pub fn relate(
     files: &[FileEntry],
@@ -51,7 +51,7 @@ pub fn relate(
     if let Some(known) = same.max_by_key(newest) {
         return Relation::Known(*known);
     }
-    let held: Vec<ManifestId> = fold.held_by(me).collect();
+    let held: Vec<ManifestId> = fold.ever_held_by(me).collect();
     let held = held.iter().max_by_key(newest).copied();
     let head = match fold.standing(slot) {
         Standing::Head(head) => Some(head),
@@ -178,6 +178,19 @@ mod tests {
         let rewritten = |base| Relation::Rewritten { base, changed: vec!["a.2.exr".parse().unwrap()] };
         check("me@here", &[("a.1.exr", "one"), ("a.2.exr", "TWO")], rewritten);
         check("me@here", &[("a.1.exr", "one"), ("a.3.exr", "3")], rewritten);
+    }
+
+    #[test]
+    fn what_this_node_once_held_is_still_its_base_after_it_said_that_it_lost_it() {
+        let base = manifest(&[("a", "one"), ("b", "two")], None);
+        let me: NodeId = "me@here".parse().unwrap();
+        let held = Held { version: version(1), manifest: base.id() };
+        let mut fold = VersionFold::default();
+        fold.apply(&me, 0, &published(&base));
+        fold.apply(&me, 1, &Record::Dropped(held));
+        let files = entries(&[("a", "ONE"), ("b", "two")]);
+        let relation = relate(&files, VersionSlot::Number(1), &fold, &me, |_| Some(base.clone()));
+        assert!(matches!(relation, Relation::Rewritten { .. }), "{relation:?}");
     }
 
     #[test]

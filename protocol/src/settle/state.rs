@@ -107,6 +107,11 @@ impl Settle {
         Self { config, files: Vec::new(), blockers: Vec::new(), changed_ms: None, request: Request::None }
     }
 
+    /// Changes how patient it is, from the next look on.
+    pub fn configure(&mut self, config: SettleConfig) {
+        self.config = config;
+    }
+
     /// Notes that the watcher saw something happen in the directory; the quiet period starts again.
     pub fn touched(&mut self, now_ms: u64) {
         self.changed_ms = Some(now_ms);

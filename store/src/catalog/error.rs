@@ -79,7 +79,9 @@ pub enum Cause {
 #[derive(Debug, Clone, Error)]
 pub enum CatalogError {
     /// The generation is damaged; the ledger builds the next one by itself.
-    #[error("generation {generation} of the catalog is of no use; it is rebuilt from the feeds, try again later")]
+    #[error(
+        "generation {generation} of the catalog is of no use; it is rebuilt from the feeds, try again later"
+    )]
     Damaged {
         /// The number of the generation.
         generation: u64,

@@ -7,10 +7,12 @@ use std::{
 
 use super::{CatalogError, CatalogStore, MAX_PAGE_ROWS, Row, Table, WriteSet};
 
+type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+
 /// A catalog in a map. It never fails and keeps nothing.
 #[derive(Debug, Default)]
 pub struct MemStore {
-    rows: RwLock<BTreeMap<(Table, Vec<u8>), Vec<u8>>>,
+    rows: RwLock<Rows>,
 }
 
 impl CatalogStore for MemStore {

@@ -18,6 +18,8 @@ mod generation;
 mod mem;
 mod rows;
 mod sled;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     api::{CatalogStore, MAX_PAGE_ROWS, Row, Table, WriteSet},
@@ -30,7 +32,7 @@ pub(crate) use self::{
     batch::Batch,
     generation::{Generations, Opened},
     rows::{
-        Value, cursor_key, feed_of_key, file_key, file_path, files_prefix, manifest_of_key, object_key_file, object_prefix, version_key,
-        version_of_key, versions_prefix,
+        Value, cursor_key, feed_of_key, file_key, file_path, files_prefix, manifest_of_key, object_key_file,
+        object_prefix, version_key, version_of_key, versions_prefix,
     },
 };

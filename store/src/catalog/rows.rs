@@ -13,6 +13,7 @@ use avalon_protocol::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{CatalogError, CatalogStore, Cause, Table};
+use crate::fs::{FileIdentity, FileStat};
 
 /// What is known about a file of a project tree.
 ///
@@ -32,6 +33,20 @@ pub struct LocalFile {
     pub inode: u64,
     /// The manifest that it belongs to.
     pub manifest: ManifestId,
+}
+
+impl LocalFile {
+    /// Takes note of a file that holds `hash` and belongs to `manifest`, as the file system describes it.
+    pub fn new(hash: ObjectHash, stat: &FileStat, manifest: ManifestId) -> Self {
+        let FileIdentity { size, mtime_ns, ctime_ns, inode } = stat.identity();
+        Self { hash, size, mtime_ns, ctime_ns, inode, manifest }
+    }
+
+    /// Returns what must still be true of the file for the note to hold.
+    pub fn identity(&self) -> FileIdentity {
+        let Self { size, mtime_ns, ctime_ns, inode, .. } = *self;
+        FileIdentity { size, mtime_ns, ctime_ns, inode }
+    }
 }
 
 const END: u8 = 0;

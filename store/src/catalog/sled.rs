@@ -16,7 +16,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     },
-    thread::{Builder, JoinHandle},
+    thread::{self, Builder, JoinHandle},
     time::Duration,
 };
 
@@ -34,6 +34,9 @@ const FORMAT: u16 = 1;
 const CACHE_BYTES: u64 = 64 << 20;
 /// How much an index may lag behind on disk; a power cut costs a replay of that.
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// How often and how long an open waits for the lock: 2 s.
+const LOCK_TRIES: u32 = 200;
+const LOCK_TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// The key of the row of sums; no table has it.
 const SUMS_KEY: [u8; 1] = [0];
 
@@ -86,11 +89,8 @@ struct SumsRow {
 impl SledStore {
     /// Opens or creates a generation in `directory`. May hang or panic on a damaged one: the caller guards it.
     pub(super) fn open(directory: &Path, generation: u64) -> Result<Self, Cause> {
-        let config = sled::Config::new()
-            .path(directory)
-            .cache_capacity(CACHE_BYTES)
-            .flush_every_ms(None);
-        let db = config.open().map_err(cause_of)?;
+        let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+        let db = open_patiently(&config)?;
         let sums = match db.get(SUMS_KEY).map_err(cause_of)? {
             Some(value) => read_sums(&value)?,
             None if db.is_empty() => Sums::default(),
@@ -115,6 +115,24 @@ impl SledStore {
         let flusher = Some(spawn_flusher(&engine).map_err(|error| cause_of(sled::Error::Io(error)))?);
         Ok(Self { engine, flusher })
     }
+}
+
+/// Threads of the engine may hold the lock of a generation a little longer than whoever dropped it. Another process
+/// cannot: the state directory is ours.
+fn open_patiently(config: &sled::Config) -> Result<sled::Db, Cause> {
+    let mut tries = 0;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if tries < LOCK_TRIES && is_locked(&error) => tries += 1,
+            opened => return opened.map_err(cause_of),
+        }
+        thread::sleep(LOCK_TRY_AGAIN_AFTER);
+    }
+}
+
+/// The engine says it in words only.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 fn read_sums(value: &[u8]) -> Result<Sums, Cause> {
@@ -202,7 +220,13 @@ impl Engine {
         Ok(Some((payload.to_vec(), hash)))
     }
 
-    fn scan(&self, table: Table, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Row>, Cause> {
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, Cause> {
         let prefix = full_key(table, prefix);
         let first = match after {
             Some(after) if full_key(table, after) >= prefix => Bound::Excluded(full_key(table, after)),

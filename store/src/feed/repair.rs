@@ -18,7 +18,8 @@ use super::{
     FeedFile, FeedFileError, FeedIndex,
     read::Position,
     segment::{
-        FORMAT, Frame, HEADER_BYTES, decode_header, file_name, has_good_frame, number_of, read_frame,
+        FORMAT, Frame, HEADER_BYTES, HEADER_LENGTH, decode_header, file_name, has_good_frame, number_of,
+        read_frame,
     },
 };
 use crate::fs::{Dir, FileKind, IoError, Overwrite};
@@ -40,7 +41,8 @@ pub struct TornTail {
 pub(crate) fn find(feeds: &Dir) -> Result<Vec<FeedId>, IoError> {
     let mut found = Vec::new();
     for entry in feeds.list(None)? {
-        let (Ok(path), Some(project)) = (entry.rel_path(), parsed::<ProjectName>(&entry.display_name())) else {
+        let (Ok(path), Some(project)) = (entry.rel_path(), parsed::<ProjectName>(&entry.display_name()))
+        else {
             continue;
         };
         for entry in feeds.list(Some(&path))? {
@@ -73,14 +75,22 @@ pub(crate) fn create(feeds: &Dir, feed: &FeedId) -> Result<FeedFile, IoError> {
 pub(crate) fn quarantine(feeds: &Dir, feed: &FeedId) -> Result<PathBuf, IoError> {
     let path = feed_path(feeds, feed)?;
     let project = path.parent().ok_or_else(|| {
-        IoError::new("rename", feeds.path().join(path.as_str()), io::Error::from(io::ErrorKind::InvalidFilename))
+        IoError::new(
+            "rename",
+            feeds.path().join(path.as_str()),
+            io::Error::from(io::ErrorKind::InvalidFilename),
+        )
     })?;
     let parent = feeds.open_dir(&project)?;
     let mut number = 1;
     loop {
         let name = format!("bad-{}.{number}", feed.node);
         let to = project.join_str(&name).map_err(|error| {
-            IoError::new("rename", parent.path().join(&name), io::Error::new(io::ErrorKind::InvalidFilename, error))
+            IoError::new(
+                "rename",
+                parent.path().join(&name),
+                io::Error::new(io::ErrorKind::InvalidFilename, error),
+            )
         })?;
         match feeds.rename(&path, feeds, &to, Overwrite::Refuse) {
             Err(error) if error.is_already_there() => number += 1,
@@ -183,7 +193,7 @@ impl Opening<'_> {
 
     /// Says whether the header is whole; a whole one that does not fit is an error.
     fn check_header(&self, input: &mut impl io::Read, at: Position) -> Result<bool, FeedFileError> {
-        let mut header = [0; HEADER_BYTES as usize];
+        let mut header = [0; HEADER_LENGTH];
         match input.read_exact(&mut header) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
             read => read.map_err(|_| self.damaged(at))?,

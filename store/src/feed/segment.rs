@@ -17,6 +17,7 @@ use crate::fs::path_of;
 /// At this length a segment is full, and the next one begins.
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
 pub(super) const HEADER_BYTES: u64 = 16;
+pub(super) const HEADER_LENGTH: usize = 16;
 pub(super) const FORMAT: u32 = 1;
 const MAGIC: [u8; 4] = *b"AVLF";
 const FRAME_HEADER_BYTES: usize = 8;
@@ -34,15 +35,15 @@ pub(super) fn number_of(name: &str) -> Option<u32> {
     (digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
-pub(super) fn encode_header(first_seq: u64) -> [u8; HEADER_BYTES as usize] {
-    let mut header = [0; HEADER_BYTES as usize];
+pub(super) fn encode_header(first_seq: u64) -> [u8; HEADER_LENGTH] {
+    let mut header = [0; HEADER_LENGTH];
     let fields = MAGIC.into_iter().chain(FORMAT.to_le_bytes()).chain(first_seq.to_le_bytes());
     header.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
     header
 }
 
 /// Returns the format and the number of the first record; `None` when it is no header.
-pub(super) fn decode_header(header: &[u8; HEADER_BYTES as usize]) -> Option<(u32, u64)> {
+pub(super) fn decode_header(header: &[u8; HEADER_LENGTH]) -> Option<(u32, u64)> {
     let (magic, rest) = header.split_first_chunk::<4>()?;
     let (format, first_seq) = rest.split_first_chunk::<4>()?;
     let first_seq = u64::from_le_bytes(first_seq.try_into().ok()?);
@@ -131,7 +132,8 @@ pub(super) fn has_good_frame(bytes: &[u8]) -> bool {
 
 /// Returns which feed a group names and the number of its first record, without reading the records.
 pub(crate) fn peek(group: &SealedGroup) -> Option<(FeedId, u64)> {
-    let ((_format, feed, first_seq), _) = postcard::take_from_bytes::<(u16, FeedId, u64)>(&group.body).ok()?;
+    let ((_format, feed, first_seq), _) =
+        postcard::take_from_bytes::<(u16, FeedId, u64)>(&group.body).ok()?;
     Some((feed, first_seq))
 }
 

@@ -108,8 +108,7 @@ fn a_tail_torn_at_any_byte_is_cut_off_and_the_feed_goes_on() {
             let (mut file, torn) = world.open().unwrap();
             assert_eq!(file.head(), heads[1], "cut at {end}");
             let bytes = (end + zeros - start) as u64;
-            let expected =
-                TornTail { feed: feed(NODE), segment: 0, offset: start as u64, bytes };
+            let expected = TornTail { feed: feed(NODE), segment: 0, offset: start as u64, bytes };
             assert_eq!(torn, (bytes > 0).then_some(expected));
             assert_eq!(fs::metadata(world.segment(0)).unwrap().len(), start as u64);
             assert_eq!(append_one(&mut file, 2).unwrap(), heads[2], "the same again");
@@ -141,7 +140,7 @@ fn a_flip_before_good_frames_is_damage_and_changes_nothing() {
         let error = world.open().unwrap_err();
         let newer = at / 4 == 1 && matches!(error, FeedFileError::NewerFormat { .. });
         assert!(newer || error.is_damage(), "flip at {at}: {error:?}");
-        assert_eq!(fs::metadata(world.segment(0)).unwrap().len() as usize, whole.len());
+        assert_eq!(fs::metadata(world.segment(0)).unwrap().len(), whole.len() as u64);
     }
 }
 

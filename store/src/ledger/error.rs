@@ -34,7 +34,7 @@ pub enum OpenError {
         feed: FeedId,
         /// Why.
         #[source]
-        source: FeedFileError,
+        source: Box<FeedFileError>,
     },
     /// This node's own feed is damaged. Writing on would give it two histories.
     #[error(
@@ -49,7 +49,7 @@ pub enum OpenError {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: FeedFileError,
+        source: Box<FeedFileError>,
     },
     /// The directory of the manifests cannot be read.
     #[error("the manifests cannot be listed")]
@@ -172,6 +172,11 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Says whether room on the volume would help.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. })
+    }
+
     pub(super) fn append(error: AppendError) -> Self {
         match error {
             AppendError::Poisoned { feed } => Self::Poisoned { feed },

@@ -67,7 +67,10 @@ pub struct LedgerConfig {
 
 impl fmt::Debug for LedgerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LedgerConfig").field("me", &self.me).field("projects", &self.projects).finish_non_exhaustive()
+        f.debug_struct("LedgerConfig")
+            .field("me", &self.me)
+            .field("projects", &self.projects)
+            .finish_non_exhaustive()
     }
 }
 
@@ -241,7 +244,8 @@ impl Ledger {
         local: Vec<LocalChange>,
         written_at_ms: u64,
     ) -> Result<Committed, LedgerError> {
-        wait(|reply| self.commit(project, records, local, written_at_ms, reply)).unwrap_or(Err(LedgerError::Closed))
+        wait(|reply| self.commit(project, records, local, written_at_ms, reply))
+            .unwrap_or(Err(LedgerError::Closed))
     }
 
     /// Takes groups of a feed from a peer, in their order, and manifests that they publish. All is checked before anything

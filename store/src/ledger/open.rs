@@ -64,8 +64,8 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
     let shared = Shared::new(config.me, projects, manifests, Arc::new(MemStore::default()));
     feeds.values().for_each(|file| shared.add_feed(Arc::clone(file.index())));
     let generations = Generations::new(state.catalog.clone());
-    let verified = open_catalog(&shared, &generations, &mut report)
-        .map_err(|source| OpenError::Catalog { source })?;
+    let verified =
+        open_catalog(&shared, &generations, &mut report).map_err(|source| OpenError::Catalog { source })?;
     replay::find_missing(&shared, &stored).map_err(|source| OpenError::Catalog { source: source.into() })?;
     let writer = Writer {
         shared: Arc::new(shared),
@@ -130,10 +130,12 @@ fn open_feeds(
                 }
                 feeds.insert(id, file);
             }
-            Err(source) if !source.is_damage() => return Err(OpenError::Feed { feed: id, source }),
+            Err(source) if !source.is_damage() => {
+                return Err(OpenError::Feed { feed: id, source: Box::new(source) });
+            }
             Err(source) if id.node == config.me => {
                 let path = state.feeds.path().join(id.to_string());
-                return Err(OpenError::OwnFeed { feed: id, path, source });
+                return Err(OpenError::OwnFeed { feed: id, path, source: Box::new(source) });
             }
             Err(reason) => report.quarantined.push(quarantine(&state.feeds, id, reason)?),
         }
@@ -197,8 +199,9 @@ fn catch_up(
             report.replayed_records = records;
             Ok(None)
         }
-        Ok(Err(cause))
-        | Err(RebuildError::Catalog { source: CatalogError::Damaged { cause, .. } }) => Ok(Some(cause)),
+        Ok(Err(cause)) | Err(RebuildError::Catalog { source: CatalogError::Damaged { cause, .. } }) => {
+            Ok(Some(cause))
+        }
         Err(error) => Err(error),
     }
 }

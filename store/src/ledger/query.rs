@@ -14,8 +14,8 @@ use avalon_protocol::{
 use super::{Inner, Ledger, LedgerError};
 use crate::{
     catalog::{
-        CatalogError, CatalogStore, Cause, LocalFile, Table, Value, file_key, file_path, files_prefix, object_key_file,
-        object_prefix, version_key, version_of_key, versions_prefix,
+        CatalogError, CatalogStore, Cause, LocalFile, MAX_PAGE_ROWS, Table, Value, file_key, file_path, files_prefix,
+        object_key_file, object_prefix, version_key, version_of_key, versions_prefix,
     },
     manifest_file::{ManifestFileError, StoredManifest},
 };
@@ -132,6 +132,23 @@ impl Ledger {
                 Ok((id, VersionFold::from_row(store, &value)?))
             });
             versions.collect()
+        })
+    }
+
+    /// Counts the versions of a project that records are about. Reads their keys, a page at a time.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn version_count(&self, project: &ProjectName) -> Result<u64, CatalogError> {
+        self.inner.ask(|store| {
+            let prefix = versions_prefix(project, None);
+            let (mut count, mut after) = (0, None::<Vec<u8>>);
+            loop {
+                let rows = store.scan(Table::Versions, &prefix, after.as_deref(), MAX_PAGE_ROWS)?;
+                let Some((last, _)) = rows.last() else { return Ok(count) };
+                after = Some(last.clone());
+                count += rows.len() as u64;
+            }
         })
     }
 

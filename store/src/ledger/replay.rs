@@ -15,8 +15,8 @@ use avalon_protocol::{
 use super::{RebuildError, shared::Shared};
 use crate::{
     catalog::{
-        Batch, CatalogError, CatalogStore, Cause, LocalChange, LocalFile, MAX_PAGE_ROWS, Table, Value, cursor_key,
-        feed_of_key, manifest_of_key, version_key,
+        Batch, CatalogError, CatalogStore, Cause, LocalChange, LocalFile, MAX_PAGE_ROWS, Table, Value,
+        cursor_key, feed_of_key, manifest_of_key, version_key,
     },
     error_chain::ErrorChain,
     feed::{FeedFileError, FeedIndex, body_of},
@@ -50,7 +50,10 @@ fn unreadable(feed: &FeedId, source: FeedFileError) -> RebuildError {
 }
 
 /// Says why a store does not belong to these feeds, if it does not: each cursor must be a place in its feed.
-pub(super) fn check_cursors(shared: &Shared, store: &dyn CatalogStore) -> Result<Option<Cause>, RebuildError> {
+pub(super) fn check_cursors(
+    shared: &Shared,
+    store: &dyn CatalogStore,
+) -> Result<Option<Cause>, RebuildError> {
     let mut after: Option<Vec<u8>> = None;
     loop {
         let rows = store.scan(Table::Cursors, &[], after.as_deref(), MAX_PAGE_ROWS)?;
@@ -233,10 +236,7 @@ fn remove_row(batch: &mut Batch<'_>, manifest: &Manifest, path: RelPath) -> Resu
 }
 
 /// Notes every published generation whose manifest is not in `stored`.
-pub(super) fn find_missing(
-    shared: &Shared,
-    stored: &HashSet<ManifestId>,
-) -> Result<(), CatalogError> {
+pub(super) fn find_missing(shared: &Shared, stored: &HashSet<ManifestId>) -> Result<(), CatalogError> {
     let store = shared.store();
     let mut after: Option<Vec<u8>> = None;
     loop {

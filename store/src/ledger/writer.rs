@@ -22,8 +22,8 @@ use avalon_protocol::{
 
 use super::{
     Committed, IngestError, Ingested, LedgerError, LedgerEvent, RebuildError, Reply,
-    replay::{RebuildProgress, versions_of},
     open::build_next,
+    replay::{RebuildProgress, versions_of},
     shared::Shared,
 };
 use crate::{
@@ -50,9 +50,16 @@ const REBUILD_AGAIN_ROUNDS: u32 = 256;
 pub(super) enum Job {
     Change(Change),
     Ingest(Ingest),
-    Rebuild { progress: Box<dyn FnMut(RebuildProgress) + Send>, reply: Reply<(), LedgerError> },
-    Sync { reply: Reply<(), LedgerError> },
-    Close { reply: Reply<(), LedgerError> },
+    Rebuild {
+        progress: Box<dyn FnMut(RebuildProgress) + Send>,
+        reply: Reply<(), LedgerError>,
+    },
+    Sync {
+        reply: Reply<(), LedgerError>,
+    },
+    Close {
+        reply: Reply<(), LedgerError>,
+    },
     /// Damage was noted.
     Wake,
 }
@@ -63,12 +70,14 @@ pub(super) enum Change {
     Local { changes: Vec<LocalChange>, reply: Reply<(), LedgerError> },
 }
 
+type CommitReply = Reply<Committed, LedgerError>;
+
 pub(super) struct Commit {
     pub(super) project: ProjectName,
     pub(super) records: Vec<RawRecord>,
     pub(super) local: Vec<LocalChange>,
     pub(super) written_at_ms: u64,
-    pub(super) reply: Reply<Committed, LedgerError>,
+    pub(super) reply: CommitReply,
 }
 
 pub(super) struct Ingest {
@@ -204,7 +213,7 @@ impl Writer {
         project: &ProjectName,
         commits: Vec<(usize, Commit)>,
         applied: &mut Applied,
-    ) -> Vec<(usize, Reply<Committed, LedgerError>, Result<Committed, LedgerError>)> {
+    ) -> Vec<(usize, CommitReply, Result<Committed, LedgerError>)> {
         let mut packed = Packed::default();
         let parts: Vec<_> = commits
             .into_iter()
@@ -305,7 +314,9 @@ impl Writer {
     /// Rebuilds a catalog that was found damaged; once, and then again after a while if that fails.
     fn heal(&mut self, rounds: u32) {
         let Some(cause) = self.shared.damage() else { return };
-        if let Some(left) = self.rebuild_again_in.map(|left| left.saturating_sub(rounds)).filter(|left| *left > 0) {
+        if let Some(left) =
+            self.rebuild_again_in.map(|left| left.saturating_sub(rounds)).filter(|left| *left > 0)
+        {
             self.rebuild_again_in = Some(left);
             return;
         }
@@ -377,7 +388,9 @@ struct Part {
 impl Packed {
     /// Adds the records of one commit; `None` when there are none, an error with the length when one is too long.
     fn add(&mut self, records: Vec<RawRecord>, written_at_ms: u64) -> Result<Option<Part>, usize> {
-        if let Some(long) = records.iter().map(|raw| raw.payload.len()).find(|bytes| *bytes > MAX_RECORD_BYTES) {
+        if let Some(long) =
+            records.iter().map(|raw| raw.payload.len()).find(|bytes| *bytes > MAX_RECORD_BYTES)
+        {
             return Err(long);
         }
         let mut part: Option<Part> = None;

@@ -1,1 +1,8 @@
+//! Nodes in one process, over UDP on the loopback, with certificates of a real studio CA.
 
+mod connections;
+mod exchange;
+mod hostile;
+mod studio;
+mod toy;
+mod transfer;

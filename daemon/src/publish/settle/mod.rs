@@ -19,3 +19,6 @@ pub use self::{
         ScanSummary, Settled, SettledFile, SettlerConfig, SettlerHandle, SettlerStopped, WatcherState,
     },
 };
+
+#[cfg(test)]
+mod tests;

@@ -235,6 +235,12 @@ impl Settler {
                 }
             }
             Request::Rescan => self.rescan_at_ms = Some(now_ms),
+            Request::Configure { config } => {
+                self.config = config;
+                self.versions.configure(config.settle);
+                // The time of the next scan follows from the new interval once this one ends.
+                self.rescan_at_ms = Some(now_ms);
+            }
         }
     }
 

@@ -121,6 +121,11 @@ pub(super) enum Seen {
 }
 
 impl Versions {
+    /// Is as patient as `config` says with versions that are looked at from now on.
+    pub(super) fn configure(&mut self, config: SettleConfig) {
+        self.config = config;
+    }
+
     pub(super) fn new(config: SettleConfig) -> Self {
         Self {
             config,
@@ -454,5 +459,119 @@ fn answer(replies: &mut Vec<oneshot::Sender<PublishOutcome>>, outcome: &PublishO
     for reply in replies.drain(..) {
         // Who asked may have gone.
         reply.send(outcome.clone()).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::{
+        settle::{DirSnapshot, EndMark},
+        template::{DEFAULT_PUBLISH, Template},
+    };
+
+    use super::{super::super::scan::VersionDirFound, *};
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn templates() -> TemplateSet {
+        TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap()
+    }
+
+    fn version(number: u32) -> VersionDir {
+        templates().invert_dir(&format!("a/b/publish/c/v{number:03}").parse().unwrap()).unwrap()
+    }
+
+    fn file(inode: u64) -> SeenFile {
+        SeenFile {
+            path: "c.abc".parse().unwrap(),
+            size: 1,
+            mtime_ns: 0,
+            ctime_ns: 0,
+            inode,
+            end_mark: EndMark::Unknown,
+        }
+    }
+
+    /// Does the look as if the version held one file.
+    fn see(mut look: Look, now_ms: u64, inode: u64) -> Looked {
+        let snapshot = DirSnapshot { files: vec![file(inode)], ..DirSnapshot::default() };
+        let verdict = look.settle.observe(now_ms, &snapshot);
+        Looked { dir: look.dir, settle: look.settle, asked: look.asked, seen: Seen::Decided(verdict) }
+    }
+
+    fn report(versions: u32) -> ScanReport {
+        let found = |number| VersionDirFound { dir: version(number).dir, files_total: 1, files_changed: 1 };
+        ScanReport { versions: (0..versions).map(found).collect(), ..ScanReport::default() }
+    }
+
+    #[test]
+    fn a_large_first_scan_settles_in_turns_and_leaves_nothing_out() {
+        let (mut versions, templates) = (Versions::new(SettleConfig::default()), templates());
+        versions.scanned(&report(1000), &templates, 0, NOW);
+        let (mut now_ms, mut settled) = (0, BTreeSet::new());
+        for _ in 0..10 {
+            while let Some(look) = versions.take_look(now_ms) {
+                let looked = see(look, now_ms, 1);
+                settled.extend(versions.looked(looked, &templates, now_ms).map(|settled| settled.dir));
+                assert!(versions.settling <= MAX_SETTLING);
+            }
+            now_ms += 5_000;
+        }
+        assert_eq!(settled.len(), 1000);
+        assert_eq!((versions.settling, versions.queue.len(), versions.backlog.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn versions_that_wait_for_somebody_do_not_hold_up_the_others() {
+        let (mut versions, templates) = (Versions::new(SettleConfig::default()), templates());
+        versions.scanned(&report(600), &templates, 0, NOW);
+        let mut looks = 0;
+        while let Some(mut look) = versions.take_look(0) {
+            let mut open = file(1);
+            open.end_mark = EndMark::Open;
+            let snapshot = DirSnapshot { files: vec![open], ..DirSnapshot::default() };
+            let seen = Seen::Decided(look.settle.observe(0, &snapshot));
+            let looked = Looked { dir: look.dir, settle: look.settle, asked: look.asked, seen };
+            assert!(versions.looked(looked, &templates, 0).is_none());
+            looks += 1;
+        }
+        assert_eq!((looks, versions.pending().len()), (600, 600));
+    }
+
+    #[test]
+    fn what_is_touched_while_somebody_looks_is_looked_at_again() {
+        let (mut versions, templates) = (Versions::new(SettleConfig::default()), templates());
+        versions.touched(version(1), 0, NOW);
+        let look = versions.take_look(DEBOUNCE_MS).unwrap();
+        versions.touched(version(1), 300, NOW);
+        let gone = Looked { dir: look.dir, settle: look.settle, asked: look.asked, seen: Seen::Gone };
+        assert!(versions.looked(gone, &templates, 400).is_none());
+        assert!(versions.take_look(300 + DEBOUNCE_MS).is_some());
+    }
+
+    #[test]
+    fn who_asks_while_somebody_looks_is_answered_by_the_next_look() {
+        let (mut versions, templates) = (Versions::new(SettleConfig::default()), templates());
+        versions.touched(version(1), 0, NOW);
+        let look = versions.take_look(DEBOUNCE_MS).unwrap();
+        let (reply, mut answered) = oneshot::channel();
+        versions.asked(version(1), PublishDetails::default(), reply, (300, NOW));
+        assert!(versions.looked(see(look, 300, 1), &templates, 300).is_none());
+        assert!(answered.try_recv().is_err());
+        let look = versions.take_look(300).unwrap();
+        let settled = versions.looked(see(look, 300, 1), &templates, 300).unwrap();
+        assert_eq!((settled.completeness, settled.replies.len()), (Completeness::Explicit, 1));
+    }
+
+    #[test]
+    fn a_burst_of_events_is_one_look() {
+        let mut versions = Versions::new(SettleConfig::default());
+        for now_ms in 0..100 {
+            versions.touched(version(1), now_ms, NOW);
+        }
+        assert_eq!(versions.next_look_ms(), Some(DEBOUNCE_MS));
+        assert!(versions.take_look(DEBOUNCE_MS - 1).is_none());
+        assert!(versions.take_look(DEBOUNCE_MS).is_some());
+        assert!(versions.take_look(DEBOUNCE_MS * 100).is_none());
     }
 }

@@ -247,6 +247,7 @@ pub(super) enum Request {
     Publish { path: RelPath, details: PublishDetails, reply: oneshot::Sender<PublishOutcome> },
     Reconsider { dir: RelPath },
     Rescan,
+    Configure { config: SettlerConfig },
 }
 
 impl SettlerHandle {
@@ -280,6 +281,14 @@ impl SettlerHandle {
     /// [`SettlerStopped`].
     pub async fn rescan(&self) -> Result<(), SettlerStopped> {
         self.send(Request::Rescan).await
+    }
+
+    /// Changes how patient the settler is, from the next look on.
+    ///
+    /// # Errors
+    /// [`SettlerStopped`].
+    pub async fn configure(&self, config: SettlerConfig) -> Result<(), SettlerStopped> {
+        self.send(Request::Configure { config }).await
     }
 
     async fn send(&self, request: Request) -> Result<(), SettlerStopped> {

@@ -8,5 +8,5 @@ mod replicator;
 pub use self::{
     board::JobBoard,
     job::{Job, Outcome, RetryWhen},
-    replicator::{Replicator, ReplicatorHandle, Stopped},
+    replicator::{Pulled, Replicator, ReplicatorHandle, Run, Stopped},
 };

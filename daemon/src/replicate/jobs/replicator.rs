@@ -83,17 +83,17 @@ pub struct ReplicatorHandle {
 impl ReplicatorHandle {
     /// Says that records about these versions arrived.
     pub async fn touched(&self, versions: Vec<VersionId>) {
-        let _ = self.events.send(Event::Touched(versions)).await;
+        self.events.send(Event::Touched(versions)).await.ok();
     }
 
     /// Asks to look at every version of a project.
     pub async fn look_at(&self, project: ProjectName) {
-        let _ = self.events.send(Event::Project(project)).await;
+        self.events.send(Event::Project(project)).await.ok();
     }
 
     /// Says that a peer is there.
     pub async fn peer_came(&self) {
-        let _ = self.events.send(Event::PeerCame).await;
+        self.events.send(Event::PeerCame).await.ok();
     }
 
     /// Wants versions here; answers when their jobs exist.
@@ -199,7 +199,7 @@ impl Replicator {
                     self.wanted.remove(&job.version);
                     self.cancel(*number, job);
                 }
-                let _ = reply.send(found.map(|(_, job)| job));
+                reply.send(found.map(|(_, job)| job)).ok();
             }
             Event::Ended(number, outcome) => self.ended(number, outcome).await,
             Event::Pull(versions, reply) => {
@@ -208,7 +208,7 @@ impl Replicator {
                     self.wanted.insert(version.clone());
                     answers.push(self.consider(version, Priority::Waiting).await);
                 }
-                let _ = reply.send(answers);
+                reply.send(answers).ok();
             }
         }
     }
@@ -337,7 +337,7 @@ impl Replicator {
             let (run, outbox) = (Arc::clone(&self.run), self.outbox.clone());
             self.tasks.spawn("job", async move {
                 let outcome = run(job).await;
-                let _ = outbox.send(Event::Ended(number, outcome)).await;
+                outbox.send(Event::Ended(number, outcome)).await.ok();
             });
         }
     }

@@ -62,7 +62,7 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
         let incoming = Arc::clone(&incoming);
         blocking(move || incoming.reserve()).await.map_err(|error| incoming_failed(core, job, &error))?;
     }
-    core.health.clear(&disk_full(job));
+    core.health.about(job.version.project.as_str()).clear(DISK_FULL);
     remote::fetch(core, net, job, &incoming).await?;
     tell_progress(job, &incoming);
     job.set_state(JobState::Placing, None, None);
@@ -114,16 +114,15 @@ fn tell_progress(job: &Job, incoming: &Incoming) {
     );
 }
 
-fn disk_full(job: &Job) -> String {
-    format!("disk-full:{}", job.version.project)
-}
+/// The health code of a project whose disk is full.
+const DISK_FULL: &str = "disk-full";
 
 /// Turns an error of the incoming area into what becomes of the job.
 fn incoming_failed(core: &Core, job: &Job, error: &IncomingError) -> Outcome {
     let reason = ErrorChain(error).to_string();
     if error.is_no_space() {
-        core.health.raise(Health {
-            code: disk_full(job),
+        core.health.about(job.version.project.as_str()).raise(Health {
+            code: DISK_FULL.into(),
             severity: Severity::Error,
             message: format!("the disk of project {} is full: {reason}", job.version.project),
             hint: Some("make room; what waits goes on by itself".into()),

@@ -251,8 +251,8 @@ fn blame(core: &Core, job: &Job, link: &PeerLink, round: &Round, error: &SinkErr
     let reason = ErrorChain(error).to_string();
     if error.is_senders_fault() {
         tracing::warn!(peer = %link.node(), version = %job.version, error = reason, "the peer sent bytes that do not verify");
-        core.health.raise(Health {
-            code: format!("bad-content:{}", link.node()),
+        core.health.about(&link.node().to_string()).raise(Health {
+            code: "bad-content".into(),
             severity: Severity::Warning,
             message: format!(
                 "{} sent content of {} that does not verify; it was refused",

@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::tell_progress;
 use crate::{
     core::blocking,
-    net::{BlockSink, SinkFailed},
+    net::{BlockSink, SinkStopped},
     replicate::jobs::Job,
 };
 
@@ -55,9 +55,9 @@ impl JobSink {
         Self { incoming, job, not_found: BTreeSet::new(), error: None }
     }
 
-    fn fail(&mut self, error: SinkError) -> Result<(), SinkFailed> {
+    fn fail(&mut self, error: SinkError) -> Result<(), SinkStopped> {
         self.error = Some(error);
-        Err(SinkFailed)
+        Err(SinkStopped)
     }
 }
 
@@ -67,7 +67,7 @@ impl BlockSink for JobSink {
         object: ObjectHash,
         size: u64,
         values: Vec<BlockValue>,
-    ) -> BoxFuture<'_, Result<(), SinkFailed>> {
+    ) -> BoxFuture<'_, Result<(), SinkStopped>> {
         Box::pin(async move {
             self.job.add_received(values.len() as u64 * size_of::<BlockValue>() as u64);
             let list = match BlockList::verified(object, size, values) {
@@ -87,7 +87,7 @@ impl BlockSink for JobSink {
         object: ObjectHash,
         index: u64,
         bytes: Bytes,
-    ) -> BoxFuture<'_, Result<(), SinkFailed>> {
+    ) -> BoxFuture<'_, Result<(), SinkStopped>> {
         Box::pin(async move {
             self.job.add_received(bytes.len() as u64);
             let incoming = Arc::clone(&self.incoming);
@@ -104,7 +104,8 @@ impl BlockSink for JobSink {
         })
     }
 
-    fn not_found(&mut self, object: ObjectHash) {
+    fn not_found(&mut self, object: ObjectHash) -> BoxFuture<'_, Result<(), SinkStopped>> {
         self.not_found.insert(object);
+        Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -1,0 +1,322 @@
+//! Where everything is wired: the one place to see the whole daemon.
+//!
+//! Start: state directory, identity, ledger, sockets, then tasks, then ready. Nothing that peers or artists see happens
+//! before the ledger is open. Stop: no more publishes, no more connections, jobs checkpoint, the ledger is flushed, and
+//! what hangs is named.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use avalon_certs::Identity;
+use avalon_protocol::{
+    control::{Health, Severity},
+    feed::{FeedHead, FeedId},
+    wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
+};
+use avalon_store::{
+    ledger::{Ledger, LedgerConfig, LedgerEvent, OpenReport},
+    object::{hash::Hasher, serve::BlockCache},
+    state_dir::StateDir,
+};
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::sync::{Notify, broadcast, mpsc};
+
+use crate::{
+    api,
+    clock::{Clock, RealClock},
+    config::Config,
+    core::{Core, blocking},
+    daemon_api::DaemonApi,
+    events::EventBus,
+    health::HealthBoard,
+    log::{ErrorChain, LogHandle},
+    net::{Catalog as _, Net, NetConfig},
+    project::Project,
+    publish::{publisher, settle::SettlerHandle},
+    reload::Reloader,
+    replicate::{
+        announce::LedgerCatalog,
+        jobs::{Job, Replicator, ReplicatorHandle, Run},
+        listen,
+        serve::TreeObjects,
+        transfer,
+    },
+    service::ServiceNotifier,
+    signals::Signals,
+    tasks::Tasks,
+};
+
+/// How many changes of feeds may wait for a listener; one that is further behind looks at everything instead.
+const LEDGER_EVENTS: usize = 4096;
+/// How many events of the network may wait.
+const NET_EVENTS: usize = 1024;
+/// How much longer than usual the service manager is asked to wait while the catalog is built anew.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// What runs, kept until it stops.
+struct Running {
+    core: Arc<Core>,
+    net: Net,
+    tasks: Tasks,
+    /// Publishing is stopped before anything else.
+    publishing: Tasks,
+    notifier: ServiceNotifier,
+    /// Keeps the state directory ours.
+    _state: Arc<StateDir>,
+    _socket: api::SocketGuard,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What prevented the start, with what to do about it.
+pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
+    let notifier = ServiceNotifier::from_env();
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
+    let (running, mut reloader) = start(config, log, clock, notifier).await?;
+    running.notifier.ready();
+    tracing::info!(node = %running.core.me, listen = %running.net.local_addr(), "ready");
+    loop {
+        match signals.next().await {
+            crate::signals::Signal::Reload => reloader.reload(&running.notifier).await,
+            crate::signals::Signal::Stop => break,
+        }
+    }
+    let timeout = reloader.config().shutdown_timeout;
+    tokio::select! {
+        () = stop(running, timeout) => {}
+        () = signals.again() => tracing::warn!("stopping at once"),
+    }
+    Ok(())
+}
+
+async fn start(
+    config: Config,
+    log: LogHandle,
+    clock: Arc<dyn Clock>,
+    notifier: ServiceNotifier,
+) -> anyhow::Result<(Running, Reloader)> {
+    let state_dir = config.state_dir.clone();
+    let state = Arc::new(blocking(move || StateDir::open(&state_dir)).await?);
+    let identity_dir = config.state_dir.join("identity");
+    let identity = Arc::new(Identity::load(&identity_dir, clock.now())?);
+    let (listener, socket_guard) = api::bind(&config.socket, config.socket_group.as_deref())?;
+    notifier.extend_timeout(OPEN_TIMEOUT);
+    notifier.status("opening the catalog");
+    let (ledger_events, _) = broadcast::channel(LEDGER_EVENTS);
+    let core = open_core(&config, &state, &identity, Arc::clone(&clock), ledger_events.clone()).await?;
+
+    let (tasks, publishing) = (Tasks::new(), Tasks::new());
+    let (advanced, _) = broadcast::channel(LEDGER_EVENTS);
+    let heads = forward_heads(Arc::clone(&core), ledger_events.subscribe(), advanced.clone(), tasks.token());
+    tasks.spawn("feed-heads", heads);
+    let hello = hello(&config, &core);
+    let instance = hello.instance;
+    let (net_events, net_receiver) = mpsc::channel(NET_EVENTS);
+    let net_config = NetConfig {
+        listen: config.listen,
+        peers: config.peers.clone(),
+        hello: hello.clone(),
+        identity: Arc::clone(&identity),
+    };
+    let net = Net::start(
+        net_config,
+        Arc::new(LedgerCatalog(Arc::clone(&core))),
+        Arc::new(TreeObjects(Arc::clone(&core))),
+        advanced,
+        net_events,
+        &tasks,
+        Arc::clone(&clock),
+    )?;
+    let replicator = start_replicator(&core, &net, &tasks, instance);
+    let wake = Arc::new(Notify::new());
+    let stop = tasks.token();
+    let (core_, handle_, wake_) = (Arc::clone(&core), replicator.clone(), Arc::clone(&wake));
+    tasks.spawn("ledger", listen::to_ledger(core_, ledger_events.subscribe(), handle_, wake_, stop.clone()));
+    let (core_, handle_, wake_) = (Arc::clone(&core), replicator.clone(), Arc::clone(&wake));
+    tasks.spawn("peers", listen::to_network(core_, net_receiver, handle_, wake_, stop.clone()));
+    tasks.spawn("manifests", listen::to_missing_manifests(Arc::clone(&core), net.clone(), wake, stop.clone()));
+    crate::certificate::watch(&core, identity.expires_at(), &tasks);
+
+    let settlers: Vec<(Arc<Project>, SettlerHandle)> = core
+        .projects
+        .values()
+        .map(|project| (Arc::clone(project), publisher::start(&core, project, &config, &publishing)))
+        .collect();
+    for project in core.projects.values() {
+        resume(&core, project, &replicator, &tasks);
+    }
+    let api = DaemonApi::new(&core, &net, &replicator, settlers.clone(), identity.expires_at());
+    let api_tasks = tasks.child();
+    let (token, clock_) = (api_tasks.token(), Arc::clone(&clock));
+    let served = api::serve(listener, Arc::new(api), api::Stop { token, grace: Duration::from_secs(2), clock: clock_ });
+    tasks.spawn("api", async move {
+        if let Err(error) = served.await {
+            tracing::error!(error = %ErrorChain(&error), "the local API ended");
+        }
+    });
+    notifier.clone().watchdog(probe(&core), Arc::clone(&clock), &tasks);
+    let reloader = Reloader::new(config, Arc::clone(&core), net.clone(), replicator, settlers, log, hello);
+    let running =
+        Running { core, net, tasks, publishing, notifier, _state: state, _socket: socket_guard };
+    Ok((running, reloader))
+}
+
+async fn open_core(
+    config: &Config,
+    state: &Arc<StateDir>,
+    identity: &Identity,
+    clock: Arc<dyn Clock>,
+    ledger_events: broadcast::Sender<LedgerEvent>,
+) -> anyhow::Result<Arc<Core>> {
+    let events = EventBus::new(Arc::clone(&clock));
+    let health = HealthBoard::new(events.clone());
+    let projects: Vec<Arc<Project>> = config.projects.iter().map(|p| Arc::new(Project::new(p))).collect();
+    let ledger_config = LedgerConfig {
+        me: identity.node().clone(),
+        signer: identity.signer(),
+        trust: Arc::new(identity.trust()),
+        projects: projects.iter().map(|project| (project.name().clone(), project.dir())).collect(),
+        on_change: Arc::new(move |event| drop(ledger_events.send(event))),
+    };
+    let state_there = Arc::clone(state);
+    let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
+    report_open(&health, &report);
+    let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
+    Ok(Arc::new(Core {
+        me: identity.node().clone(),
+        studio: identity.studio().clone(),
+        ledger,
+        hasher: Hasher::new(threads)?,
+        blocks: BlockCache::open(&state.root)?,
+        projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
+        events,
+        health,
+        clock,
+    }))
+}
+
+/// Says what the ledger found broken and mended when it was opened.
+fn report_open(health: &HealthBoard, report: &OpenReport) {
+    for torn in &report.torn_tails {
+        tracing::warn!(?torn, "a crash had torn the end of a feed; it was cut off, nothing acknowledged is lost");
+    }
+    for feed in &report.quarantined {
+        tracing::error!(feed = %feed.feed, moved_to = %feed.moved_to.display(), error = %ErrorChain(&feed.reason), "a peer's feed is damaged and was put aside");
+        health.about(&feed.feed.to_string()).raise(Health {
+            code: "feed-damaged".into(),
+            severity: Severity::Warning,
+            message: format!("the copy of feed {} was damaged and is fetched again", feed.feed),
+            hint: Some("check the disk of the state directory".into()),
+        });
+    }
+    if let Some(cause) = &report.rebuilt {
+        tracing::warn!(%cause, records = report.replayed_records, "the catalog was built anew from the feeds");
+    }
+}
+
+fn hello(config: &Config, core: &Core) -> Hello {
+    let mut random = [0; 8];
+    // Without randomness the time tells two daemons apart well enough.
+    let instance = match getrandom(&mut random, GetRandomFlags::empty()) {
+        Ok(_) => u64::from_le_bytes(random),
+        Err(_) => core.now_ms(),
+    };
+    Hello {
+        protocol_min: PROTOCOL_MIN,
+        protocol_max: PROTOCOL_MAX,
+        features: 0,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        studio: core.studio.clone(),
+        node: core.me.clone(),
+        instance,
+        projects: served(config),
+    }
+}
+
+/// Returns the projects as they are named in the greeting.
+pub fn served(config: &Config) -> Vec<ServedProject> {
+    let served = config.projects.iter().map(|p| ServedProject { name: p.name.clone(), mode: p.mode });
+    served.collect()
+}
+
+fn start_replicator(core: &Arc<Core>, net: &Net, tasks: &Tasks, instance: u64) -> ReplicatorHandle {
+    let (core_, net_) = (Arc::clone(core), net.clone());
+    let run: Run = Arc::new(move |job: Arc<Job>| Box::pin(transfer::run(Arc::clone(&core_), net_.clone(), job)));
+    let prefix = format!("{:04x}", instance & 0xffff);
+    let (replicator, handle) = Replicator::new(Arc::clone(core), tasks.clone(), prefix, run);
+    tasks.spawn("replicator", replicator.run());
+    handle
+}
+
+/// Lets transfers of an earlier run go on, and looks at what a mirror lacks.
+fn resume(core: &Arc<Core>, project: &Arc<Project>, replicator: &ReplicatorHandle, tasks: &Tasks) {
+    let (core, project, replicator) = (Arc::clone(core), Arc::clone(project), replicator.clone());
+    tasks.spawn("resume", async move {
+        if let Some(dir) = project.dir() {
+            let mut versions = Vec::new();
+            for manifest in transfer::unfinished(&core, &dir).await {
+                let ledger = core.ledger.clone();
+                let version = blocking(move || ledger.version_of(manifest)).await;
+                versions.extend(version.ok().flatten());
+            }
+            if !versions.is_empty() {
+                replicator.pull(versions).await.ok();
+            }
+        }
+        replicator.look_at(project.name().clone()).await;
+    });
+}
+
+/// Passes on how far the feeds are, without which versions they are about: sessions need no more.
+async fn forward_heads(
+    core: Arc<Core>,
+    mut events: broadcast::Receiver<LedgerEvent>,
+    heads: broadcast::Sender<(FeedId, FeedHead)>,
+    stop: tokio_util::sync::CancellationToken,
+) {
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = events.recv() => event,
+        };
+        match event {
+            Ok(LedgerEvent::Advanced { feed, head, .. }) => drop(heads.send((feed, head))),
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                for (feed, head) in LedgerCatalog(Arc::clone(&core)).heads() {
+                    drop(heads.send((feed, head)));
+                }
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// The watchdog's question: does the runtime run, and does the ledger answer?
+fn probe(core: &Arc<Core>) -> impl Fn() -> futures_util::future::BoxFuture<'static, bool> + Send + 'static {
+    let core = Arc::clone(core);
+    move || {
+        let ledger = core.ledger.clone();
+        Box::pin(blocking(move || ledger.sync().is_ok()))
+    }
+}
+
+async fn stop(running: Running, timeout: Duration) {
+    let Running { core, net, tasks, publishing, notifier, .. } = &running;
+    notifier.stopping();
+    notifier.status("stopping");
+    tracing::info!("stopping");
+    let part = timeout / 3;
+    let mut hung = publishing.shutdown(part, core.clock.as_ref()).await;
+    net.shutdown(part).await;
+    hung.extend(tasks.shutdown(part, core.clock.as_ref()).await);
+    if !hung.is_empty() {
+        tracing::error!(tasks = hung.join(", "), "tasks did not end in time and were left");
+    }
+    let ledger = core.ledger.clone();
+    if let Err(error) = blocking(move || ledger.close()).await {
+        tracing::error!(error = %ErrorChain(&error), "the ledger was not closed cleanly; it is checked at the next start");
+    }
+    tracing::info!("stopped");
+}

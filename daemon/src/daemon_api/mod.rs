@@ -1,0 +1,187 @@
+//! What the daemon answers to the local API: the words of [`avalon_protocol::control`], filled from the ledger, the jobs
+//! and the network. One file per group of questions.
+
+mod find;
+mod publish;
+mod pull;
+mod show;
+mod status;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use avalon_protocol::control::{
+    ApiError, CatalogStatsReply, ErrorCode, InfoReply, JobStatus, ListReply, PublishReply, PublishRequest,
+    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+};
+use avalon_store::catalog::CatalogError;
+use futures_util::future::BoxFuture;
+
+use crate::{
+    api::{Caller, LocalApi, RefQuery},
+    core::{Core, blocking},
+    events::EventBus,
+    log::ErrorChain,
+    net::Net,
+    project::Project,
+    publish::settle::SettlerHandle,
+    replicate::jobs::{Job, ReplicatorHandle},
+};
+
+/// The daemon behind the local API.
+#[derive(Debug)]
+pub struct DaemonApi {
+    core: Arc<Core>,
+    net: Net,
+    replicator: ReplicatorHandle,
+    settlers: Vec<(Arc<Project>, SettlerHandle)>,
+    certificate_expires: SystemTime,
+    started: Duration,
+}
+
+impl DaemonApi {
+    /// Takes what the answers are made of.
+    pub fn new(
+        core: &Arc<Core>,
+        net: &Net,
+        replicator: &ReplicatorHandle,
+        settlers: Vec<(Arc<Project>, SettlerHandle)>,
+        certificate_expires: SystemTime,
+    ) -> Self {
+        Self {
+            core: Arc::clone(core),
+            net: net.clone(),
+            replicator: replicator.clone(),
+            settlers,
+            certificate_expires,
+            started: core.clock.monotonic(),
+        }
+    }
+
+    fn find_job(&self, id: &str) -> Result<Arc<Job>, ApiError> {
+        self.replicator.board.get(id).ok_or_else(|| {
+            ApiError::new(ErrorCode::NotFound, format!("there is no job {id}"))
+                .with_hint("list them: avalonctl status")
+        })
+    }
+}
+
+fn catalog_failed(error: &CatalogError) -> ApiError {
+    ApiError::new(ErrorCode::Internal, format!("the catalog cannot be read: {}", ErrorChain(error)))
+        .with_hint("it is rebuilt by itself when it is damaged; try again in a moment")
+}
+
+fn stopping() -> ApiError {
+    ApiError::new(ErrorCode::Stopping, "the daemon is stopping")
+}
+
+/// Formats a time in milliseconds since 1970.
+fn time_of_ms(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).map(|time| time.to_string()).unwrap_or_default()
+}
+
+impl LocalApi for DaemonApi {
+    fn status(&self) -> BoxFuture<'_, StatusReply> {
+        Box::pin(self.status_reply())
+    }
+
+    fn list(&self, query: RefQuery) -> BoxFuture<'_, Result<ListReply, ApiError>> {
+        Box::pin(self.list_reply(query))
+    }
+
+    fn locate(&self, query: RefQuery) -> BoxFuture<'_, Result<WhereReply, ApiError>> {
+        Box::pin(self.where_reply(query))
+    }
+
+    fn info(&self, query: RefQuery) -> BoxFuture<'_, Result<InfoReply, ApiError>> {
+        Box::pin(self.info_reply(query))
+    }
+
+    fn publish(
+        &self,
+        request: PublishRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<PublishReply, ApiError>> {
+        Box::pin(self.publish_reply(request, caller))
+    }
+
+    fn pull(&self, request: PullRequest, _caller: Caller) -> BoxFuture<'_, Result<PullReply, ApiError>> {
+        Box::pin(self.pull_reply(request))
+    }
+
+    fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>> {
+        Box::pin(std::future::ready(self.replicator.board.all()))
+    }
+
+    fn job<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<JobStatus, ApiError>> {
+        Box::pin(std::future::ready(self.find_job(id).map(|job| job.status())))
+    }
+
+    fn cancel<'a>(&'a self, id: &'a str, _caller: Caller) -> BoxFuture<'a, Result<JobStatus, ApiError>> {
+        Box::pin(async move {
+            let known = self.find_job(id)?;
+            self.replicator.cancel(id).await.map_err(|_| stopping())?;
+            Ok(known.status())
+        })
+    }
+
+    fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {
+        Box::pin(async move {
+            let (ledger, clock) = (self.core.ledger.clone(), Arc::clone(&self.core.clock));
+            let start = clock.monotonic();
+            let rebuilt = blocking(move || ledger.rebuild(Box::new(|_| {})).map(|()| ledger.stats())).await;
+            let stats = rebuilt
+                .map_err(|error| ApiError::new(ErrorCode::Internal, ErrorChain(&error).to_string()))?;
+            Ok(RebuildReply {
+                schema: "avalonctl.catalog-rebuild/1".into(),
+                generation: stats.generation,
+                records: stats.records,
+                rows: stats.rows,
+                seconds: clock.monotonic().saturating_sub(start).as_secs_f64(),
+            })
+        })
+    }
+
+    fn verify(&self) -> BoxFuture<'_, Result<VerifyReply, ApiError>> {
+        Box::pin(async move {
+            let (ledger, clock) = (self.core.ledger.clone(), Arc::clone(&self.core.clock));
+            let start = clock.monotonic();
+            let report = blocking(move || ledger.verify()).await;
+            let mut problems = Vec::new();
+            problems.extend(report.catalog.iter().map(|error| ErrorChain(error).to_string()));
+            problems.extend(report.feeds.iter().map(|(_, error)| ErrorChain(error).to_string()));
+            problems.extend(report.damaged_manifests.iter().map(|id| format!("manifest {id} is damaged")));
+            Ok(VerifyReply {
+                schema: "avalonctl.catalog-verify/1".into(),
+                ok: problems.is_empty(),
+                rows: report.rows,
+                problems,
+                seconds: clock.monotonic().saturating_sub(start).as_secs_f64(),
+            })
+        })
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<CatalogStatsReply, ApiError>> {
+        Box::pin(async move {
+            let ledger = self.core.ledger.clone();
+            let stats = blocking(move || ledger.stats()).await;
+            Ok(CatalogStatsReply {
+                schema: "avalonctl.catalog-stats/1".into(),
+                generation: stats.generation,
+                versions: stats.versions,
+                manifests: stats.manifests,
+                local_files: stats.local_files,
+                feeds: stats.feeds,
+                records: stats.records,
+                disk_bytes: stats.disk_bytes,
+            })
+        })
+    }
+
+    fn events(&self) -> EventBus {
+        self.core.events.clone()
+    }
+}

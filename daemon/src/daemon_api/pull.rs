@@ -1,0 +1,92 @@
+//! `pull`: what would come, from where, and the jobs that bring it.
+
+use std::collections::BTreeSet;
+
+use avalon_protocol::{
+    control::{ApiError, PlanState, PullItem, PullReply, PullRequest},
+    hash::{ManifestId, ObjectHash},
+    id::VersionId,
+    manifest::Manifest,
+    plan::{Decision, rank_sources},
+    version_fold::VersionFold,
+};
+
+use super::{DaemonApi, show::head_of, stopping};
+use crate::{core::blocking, replicate::jobs::Pulled};
+
+impl DaemonApi {
+    pub(super) async fn pull_reply(&self, request: PullRequest) -> Result<PullReply, ApiError> {
+        let mut wanted: Vec<VersionId> = Vec::new();
+        for text in &request.refs {
+            let reference = self.parse(text)?;
+            let found = self.find(&reference, request.project.as_deref()).await?;
+            wanted.extend(found.into_iter().map(|(version, _)| version));
+        }
+        let mut seen = BTreeSet::new();
+        wanted.retain(|version| seen.insert(version.clone()));
+        let pulled: Vec<Option<Pulled>> = if request.dry_run {
+            wanted.iter().map(|_| None).collect()
+        } else {
+            let pulled = self.replicator.pull(wanted.clone()).await.map_err(|_| stopping())?;
+            pulled.into_iter().map(Some).collect()
+        };
+        let mut versions = Vec::with_capacity(wanted.len());
+        for (version, pulled) in wanted.into_iter().zip(pulled) {
+            versions.extend(self.pull_item(version, pulled).await?);
+        }
+        Ok(PullReply { versions })
+    }
+
+    async fn pull_item(&self, version: VersionId, pulled: Option<Pulled>) -> Result<Option<PullItem>, ApiError> {
+        let fold = self.fold_of(&version).await?;
+        let Some((head, conflict)) = head_of(&version, &fold) else { return Ok(None) };
+        let Some(generation) = fold.generation(&head) else { return Ok(None) };
+        let here = fold.holds(&self.core.me, &head)
+            || pulled.as_ref().is_some_and(|pulled| matches!(pulled.decision, Decision::Have(_)));
+        let holders = rank_sources(&self.core.me, &fold.holders(&head));
+        let connected = holders.iter().filter(|node| self.net.link(node).is_some());
+        let sources: Vec<String> = connected.map(ToString::to_string).collect();
+        let state = match (conflict, here, sources.is_empty()) {
+            (true, false, _) => PlanState::Conflict,
+            (_, true, _) => PlanState::Here,
+            (false, false, true) => PlanState::NoSource,
+            (false, false, false) => PlanState::Fetch,
+        };
+        let (path, bytes_local) = self.here_already(&version, head, &fold).await;
+        Ok(Some(PullItem {
+            reference: version.to_string(),
+            state,
+            job: pulled.and_then(|pulled| pulled.job).map(|job| job.id.clone()),
+            manifest: head.to_string(),
+            path,
+            files: generation.files,
+            bytes: generation.bytes,
+            bytes_here: if here { generation.bytes } else { bytes_local },
+            sources,
+            holders: holders.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    /// Returns where a version is or will be, and how many bytes of it are on this machine already: files of the same
+    /// content count, wherever they lie.
+    async fn here_already(&self, version: &VersionId, head: ManifestId, fold: &VersionFold) -> (Option<String>, u64) {
+        let Some(project) = self.core.project(&version.project) else { return (None, 0) };
+        let root = project.path().clone();
+        let held = fold.holds(&self.core.me, &head);
+        let ledger = self.core.ledger.clone();
+        blocking(move || {
+            let Ok(Some(manifest)) = ledger.manifest(head) else { return (None, 0) };
+            let path = root.join(manifest.dir().as_str()).display().to_string();
+            if held {
+                return (Some(path), manifest.total_bytes());
+            }
+            let is_here = |object: &ObjectHash| ledger.locate(object).is_ok_and(|places| !places.is_empty());
+            (Some(path), bytes_where(&manifest, is_here))
+        })
+        .await
+    }
+}
+
+fn bytes_where(manifest: &Manifest, is_here: impl Fn(&ObjectHash) -> bool) -> u64 {
+    manifest.files().iter().filter(|file| is_here(&file.hash)).map(|file| file.size).sum()
+}

@@ -1,0 +1,48 @@
+//! `status`: how the daemon is.
+
+use avalon_protocol::control::{ProjectStatus, StatusReply};
+
+use super::DaemonApi;
+use crate::{core::blocking, project::Project};
+
+impl DaemonApi {
+    pub(super) async fn status_reply(&self) -> StatusReply {
+        let core = &self.core;
+        let mut projects = Vec::with_capacity(core.projects.len());
+        for project in core.projects.values() {
+            projects.push(self.project_status(project).await);
+        }
+        let uptime = core.clock.monotonic().saturating_sub(self.started);
+        let expires = jiff::Timestamp::try_from(self.certificate_expires);
+        StatusReply {
+            schema: "avalonctl.status/1".into(),
+            node: core.me.node.to_string(),
+            site: core.me.site.to_string(),
+            studio: core.studio.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: uptime.as_secs_f64(),
+            listen: self.net.local_addr().to_string(),
+            certificate_expires: expires.map(|time| time.to_string()).unwrap_or_default(),
+            peers: self.net.peers(),
+            jobs: self.replicator.board.active(),
+            health: core.health.items(),
+            projects,
+        }
+    }
+
+    async fn project_status(&self, project: &Project) -> ProjectStatus {
+        let (state, detail) = project.state();
+        let (ledger, name) = (self.core.ledger.clone(), project.name().clone());
+        let versions = blocking(move || ledger.version_count(&name)).await.unwrap_or_default();
+        ProjectStatus {
+            name: project.name().to_string(),
+            path: project.path().display().to_string(),
+            mode: project.mode(),
+            state,
+            detail,
+            versions,
+            pending: project.pending(),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Peers with a good certificate and bad manners.
+
+use std::{sync::Arc, time::Duration};
+
+use avalon_protocol::{
+    block::{BLOCK_BYTES, BlockValue},
+    close_code::CloseCode,
+    feed::SealedGroup,
+    hash::{ManifestId, ObjectHash},
+    limits::{MAX_FRAME_BYTES, MAX_OBJECT_BYTES},
+    wire::{
+        Control, FetchObjects, Framed as _, ManifestReply, ObjectReply, ObjectStatus, Records, Request, Want,
+    },
+};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
+
+use super::studio::{Node, Studio, feed, hello, project, within};
+use crate::{
+    clock::ManualClock,
+    net::{BlockSink, FetchError, PeerLink, SinkStopped, endpoint},
+};
+
+/// Takes whatever comes.
+#[derive(Debug, Default)]
+struct Deaf;
+
+impl BlockSink for Deaf {
+    fn list(&mut self, _: ObjectHash, _: u64, _: Vec<BlockValue>) -> BoxFuture<'_, Result<(), SinkStopped>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn block(&mut self, _: ObjectHash, _: u64, _: Bytes) -> BoxFuture<'_, Result<(), SinkStopped>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn not_found(&mut self, _: ObjectHash) -> BoxFuture<'_, Result<(), SinkStopped>> {
+        async { Ok(()) }.boxed()
+    }
+}
+
+/// A peer that is driven by hand.
+struct Puppet {
+    endpoint: Endpoint,
+    connection: Connection,
+    control: (SendStream, RecvStream),
+}
+
+impl Puppet {
+    /// Dials a node and says nothing yet.
+    async fn dial(studio: &Studio, node: &Node) -> Self {
+        let bound =
+            endpoint::bind("127.0.0.1:0".parse().unwrap(), &studio.identity("puppet@london")).unwrap();
+        let connecting =
+            bound.endpoint.connect_with(bound.client, node.net.local_addr(), avalon_certs::ANY_NODE).unwrap();
+        let connection = within("the handshake", connecting).await.unwrap();
+        let control = connection.open_bi().await.unwrap();
+        Self { endpoint: bound.endpoint, connection, control }
+    }
+
+    async fn say(&mut self, bytes: &[u8]) {
+        self.control.0.write_all(bytes).await.unwrap();
+    }
+
+    async fn greet(&mut self) {
+        let hello = Control::Hello(hello("puppet@london", 5, &["lantern"]));
+        self.say(&hello.to_frame()).await;
+    }
+
+    /// Waits until the node ends the connection, and returns the code and the reason.
+    async fn closed(&self) -> (Option<CloseCode>, String) {
+        match within("the close", self.connection.closed()).await {
+            ConnectionError::ApplicationClosed(frame) => {
+                let reason = String::from_utf8(frame.reason.to_vec()).unwrap();
+                (CloseCode::from_code(frame.error_code.into_inner()), reason)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_frames_that_are_not_allowed_close_with_protocol() {
+    let studio = Studio::new();
+    let node = studio.node("srv@montreal").start();
+    let mut too_long = u32::try_from(MAX_FRAME_BYTES + 1).unwrap().to_le_bytes().to_vec();
+    too_long.extend([1, 0]);
+    let empty_heads = [2, 0, 0, 0, 2, 0, 0, 0];
+    let cases: [(&str, Vec<u8>); 4] = [
+        ("4194305 bytes", too_long),
+        ("not expected here", vec![0, 0, 0, 0, 99, 0]),
+        ("damaged", vec![1, 0, 0, 0, 1, 0, 255]),
+        ("", empty_heads.to_vec()),
+    ];
+    for (expected, bytes) in cases {
+        let mut puppet = Puppet::dial(&studio, &node).await;
+        puppet.say(&bytes).await;
+        let (code, reason) = puppet.closed().await;
+        assert_eq!(code, Some(CloseCode::Protocol), "{reason}");
+        assert!(reason.contains(expected), "{reason}");
+    }
+    node.until("nobody", || node.net.context.registry.connections() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_greeting_of_another_name_closes_with_identity() {
+    let studio = Studio::new();
+    let node = studio.node("srv@montreal").start();
+    let mut puppet = Puppet::dial(&studio, &node).await;
+    puppet.say(&Control::Hello(hello("boss@london", 5, &["lantern"])).to_frame()).await;
+    let (code, reason) = puppet.closed().await;
+    assert_eq!(code, Some(CloseCode::Identity));
+    assert_eq!(reason, "the peer greets as boss@london and its certificate says puppet@london");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_not_greet_in_time_is_closed() {
+    let studio = Studio::new();
+    let clock = ManualClock::new();
+    let mut setup = studio.node("srv@montreal");
+    setup.clock = Arc::new(clock.clone());
+    let node = setup.start();
+    let mut puppet = Puppet::dial(&studio, &node).await;
+    puppet.say(&[1]).await;
+    let time = async {
+        loop {
+            clock.advance(Duration::from_secs(1));
+            tokio::task::yield_now().await;
+        }
+    };
+    let (code, reason) = tokio::select! {
+        closed = puppet.closed() => closed,
+        () = time => unreachable!("time goes on"),
+    };
+    assert_eq!((code, reason.as_str()), (Some(CloseCode::Protocol), "no greeting in time"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_out_of_bounds_closes_and_one_before_the_greeting_waits() {
+    let studio = Studio::new();
+    let mut node = studio.node("srv@montreal").start();
+    let mut puppet = Puppet::dial(&studio, &node).await;
+    puppet.greet().await;
+    node.peer_up("puppet@london").await;
+    let (mut send, _receive) = puppet.connection.open_bi().await.unwrap();
+    send.write_all(&[255, 255, 255, 255, 16, 0]).await.unwrap();
+    assert_eq!(puppet.closed().await.0, Some(CloseCode::Protocol));
+
+    let mut puppet = Puppet::dial(&studio, &node).await;
+    puppet.greet().await;
+    let want =
+        Want { object: ObjectHash::of(b""), size: 5, first_block: 1, blocks: u64::MAX, with_list: false };
+    let fetch = FetchObjects { project: project("lantern"), wants: vec![want] };
+    let request = Request::Objects(fetch);
+    let (mut send, _receive) = puppet.connection.open_bi().await.unwrap();
+    send.write_all(&request.to_frame()).await.unwrap();
+    let (code, reason) = puppet.closed().await;
+    assert_eq!(code, Some(CloseCode::Protocol), "{reason}");
+    assert!(reason.contains("blocks that the object does not have"), "{reason}");
+    assert!(node.setup.catalog.texts(&feed("lantern", "puppet@london")).is_empty());
+    puppet.endpoint.wait_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_do_not_verify_close_with_feed() {
+    let studio = Studio::new();
+    let mut node = studio.node("srv@montreal").start();
+    let mut puppet = Puppet::dial(&studio, &node).await;
+    puppet.greet().await;
+    node.peer_up("puppet@london").await;
+    let group = SealedGroup { body: vec![9; 3], signature: vec![] };
+    let own = feed("lantern", "puppet@london");
+    let records = Records { feed: own, groups: vec![group], manifests: vec![] };
+    puppet.say(&Control::Records(records).to_frame()).await;
+    let (code, reason) = puppet.closed().await;
+    assert_eq!(code, Some(CloseCode::Feed), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_one_node_are_capped() {
+    let studio = Studio::new();
+    let node = studio.node("srv@montreal").start();
+    let mut puppets = Vec::new();
+    for _ in 0..4 {
+        let mut puppet = Puppet::dial(&studio, &node).await;
+        // They begin a greeting and leave it at that.
+        puppet.say(&[1]).await;
+        puppets.push(puppet);
+    }
+    node.until("four", || node.net.context.registry.connections() == 4).await;
+    let fifth = Puppet::dial(&studio, &node).await;
+    let (code, reason) = fifth.closed().await;
+    assert_eq!((code, reason.as_str()), (Some(CloseCode::Busy), "too many connections with this node"));
+    assert!(puppets.iter().all(|puppet| puppet.connection.close_reason().is_none()));
+}
+
+/// Starts a node with a link to a puppet, which answers every request with `answer` and then ends the stream.
+async fn lied_to(studio: &Studio, node: &mut Node, answer: Vec<u8>) -> (Puppet, PeerLink) {
+    let mut puppet = Puppet::dial(studio, node).await;
+    puppet.greet().await;
+    let link = node.peer_up("puppet@london").await;
+    let connection = puppet.connection.clone();
+    node.tasks.spawn("liar", async move {
+        while let Ok((mut send, _receive)) = connection.accept_bi().await {
+            send.write_all(&answer).await.ok();
+            send.finish().ok();
+        }
+    });
+    (puppet, link)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_do_not_fit_are_typed_errors() {
+    let good =
+        ObjectReply { status: ObjectStatus::Found, list_values: 2, body_bytes: 2 * BLOCK_BYTES, encoding: 0 };
+    let frame = |reply: ObjectReply| reply.to_frame();
+    let truncated = [frame(good), vec![0; 64 + 100]].concat();
+    let mut endless =
+        frame(ObjectReply { status: ObjectStatus::NotFound, list_values: 0, body_bytes: 0, encoding: 0 });
+    endless.push(0);
+    let protocol = |error: &FetchError| matches!(error, FetchError::Protocol { .. });
+    let framed = |error: &FetchError| matches!(error, FetchError::Frame { .. });
+    let given_up = |error: &FetchError| matches!(error, FetchError::GivenUp { .. });
+    let encoding = |error: &FetchError| matches!(error, FetchError::Encoding { encoding: 7, .. });
+    type Check = fn(&FetchError) -> bool;
+    let cases: Vec<(&str, Vec<u8>, Check)> = vec![
+        ("longer list", frame(ObjectReply { list_values: 1 << 23, ..good }), protocol),
+        ("absurd list", frame(ObjectReply { list_values: u64::MAX, ..good }), framed),
+        ("shorter body", frame(ObjectReply { body_bytes: 1, ..good }), protocol),
+        ("longer body", frame(ObjectReply { body_bytes: MAX_OBJECT_BYTES, ..good }), protocol),
+        ("absurd body", frame(ObjectReply { body_bytes: u64::MAX, ..good }), framed),
+        ("body of nothing", frame(ObjectReply { status: ObjectStatus::NotFound, ..good }), protocol),
+        ("encoding", frame(ObjectReply { encoding: 7, ..good }), encoding),
+        ("truncated", truncated, given_up),
+        ("nothing", vec![], given_up),
+        ("goes on", endless, protocol),
+        ("other frame", ManifestReply { bytes: 5 }.to_frame(), framed),
+        ("long frame", vec![255, 255, 255, 127, 18, 0], framed),
+    ];
+    let studio = Studio::new();
+    let mut node = studio.node("srv@montreal").start();
+    for (what, answer, expected) in cases {
+        let (puppet, link) = lied_to(&studio, &mut node, answer).await;
+        let want = Want {
+            object: ObjectHash::of(b"x"),
+            size: 2 * BLOCK_BYTES,
+            first_block: 0,
+            blocks: 2,
+            with_list: true,
+        };
+        let mut sink = Deaf;
+        let lantern = project("lantern");
+        let fetching = link.fetch_objects(&lantern, vec![want], &mut sink);
+        let error = within(what, fetching).await.unwrap_err();
+        assert!(expected(&error), "{what}: {error:?}");
+        puppet.connection.close(0u32.into(), b"");
+        node.peer_down("puppet@london").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn manifests_that_are_too_long_are_refused_before_they_come() {
+    let studio = Studio::new();
+    let mut node = studio.node("srv@montreal").start();
+    let answer = ManifestReply { bytes: u64::MAX }.to_frame();
+    let (_puppet, link) = lied_to(&studio, &mut node, answer).await;
+    let ids = vec![ManifestId::from_bytes([1; 32])];
+    let lantern = project("lantern");
+    let fetching = link.fetch_manifests(&lantern, ids);
+    let error = within("the refusal", fetching).await.unwrap_err();
+    assert!(matches!(error, FetchError::Frame { .. }), "{error:?}");
+}

@@ -1,0 +1,202 @@
+//! A catalog and objects in memory.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use avalon_protocol::{
+    block::{BLOCK_BYTES, BlockList, block_value},
+    feed::{FeedHead, FeedId, SealedGroup},
+    hash::{ChainHash, ManifestId, ObjectHash},
+    id::{NodeId, ProjectName},
+    wire::Records,
+};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::sync::{broadcast, watch};
+
+use super::studio::within;
+use crate::net::seam::{Catalog, GroupsRead, ObjectSource, Objects, ReadFailed, StoreRefused};
+
+/// Feeds of groups with one record each, whose number stands in the group.
+#[derive(Debug)]
+pub(super) struct ToyCatalog {
+    feeds: Mutex<BTreeMap<FeedId, Vec<SealedGroup>>>,
+    manifests: Mutex<BTreeMap<(ProjectName, ManifestId), Vec<u8>>>,
+    advanced: broadcast::Sender<(FeedId, FeedHead)>,
+    changed: watch::Sender<()>,
+}
+
+fn head(groups: &[SealedGroup]) -> FeedHead {
+    let chain = groups.last().map_or(ChainHash::EMPTY, SealedGroup::chain);
+    FeedHead { next_seq: groups.len() as u64, chain }
+}
+
+impl ToyCatalog {
+    /// `queue` is how many notices of records a connection may lag behind.
+    pub(super) fn new(queue: usize) -> Arc<Self> {
+        Arc::new(Self {
+            feeds: Mutex::default(),
+            manifests: Mutex::default(),
+            advanced: broadcast::Sender::new(queue),
+            changed: watch::Sender::new(()),
+        })
+    }
+
+    pub(super) fn advanced(&self) -> broadcast::Sender<(FeedId, FeedHead)> {
+        self.advanced.clone()
+    }
+
+    pub(super) fn append(&self, feed: &FeedId, text: &str) {
+        let mut feeds = self.feeds.lock().unwrap();
+        let groups = feeds.entry(feed.clone()).or_default();
+        let body = postcard::to_stdvec(&(groups.len() as u64, text)).unwrap();
+        groups.push(SealedGroup { body, signature: vec![0; 64] });
+        let head = head(groups);
+        drop(feeds);
+        self.tell(feed, head);
+    }
+
+    fn tell(&self, feed: &FeedId, head: FeedHead) {
+        self.advanced.send((feed.clone(), head)).ok();
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn texts(&self, feed: &FeedId) -> Vec<String> {
+        let feeds = self.feeds.lock().unwrap();
+        let groups = feeds.get(feed).cloned().unwrap_or_default();
+        groups.iter().map(|group| postcard::from_bytes::<(u64, String)>(&group.body).unwrap().1).collect()
+    }
+
+    /// Waits until a feed has `count` records here.
+    pub(super) async fn until(&self, feed: &FeedId, count: usize) {
+        let mut changed = self.changed.subscribe();
+        let waiting = async {
+            while self.texts(feed).len() < count {
+                changed.changed().await.unwrap();
+            }
+        };
+        within(&format!("{count} records of {feed}"), waiting).await;
+    }
+
+    pub(super) fn add_manifest(&self, project: &str, bytes: &[u8]) -> ManifestId {
+        let id = ManifestId::from_bytes(*ObjectHash::of(bytes).as_bytes());
+        self.manifests.lock().unwrap().insert((project.parse().unwrap(), id), bytes.to_vec());
+        id
+    }
+
+    fn add(&self, feed: &FeedId, groups: Vec<SealedGroup>) -> Result<FeedHead, StoreRefused> {
+        let mut feeds = self.feeds.lock().unwrap();
+        let held = feeds.entry(feed.clone()).or_default();
+        for group in groups {
+            let Ok((seq, _)) = postcard::from_bytes::<(usize, String)>(&group.body) else {
+                return Err(StoreRefused::Refused { reason: format!("a group of feed {feed} is damaged") });
+            };
+            match held.get(seq) {
+                Some(known) if *known == group => {}
+                Some(_) => return Err(StoreRefused::Fork),
+                None if seq == held.len() => held.push(group),
+                None => return Err(StoreRefused::Refused { reason: "a gap".into() }),
+            }
+        }
+        Ok(head(held))
+    }
+}
+
+impl Catalog for ToyCatalog {
+    fn heads(&self) -> Vec<(FeedId, FeedHead)> {
+        self.feeds.lock().unwrap().iter().map(|(feed, groups)| (feed.clone(), head(groups))).collect()
+    }
+
+    fn read_groups<'a>(
+        &'a self,
+        feed: &'a FeedId,
+        from_seq: u64,
+    ) -> BoxFuture<'a, Result<GroupsRead, ReadFailed>> {
+        let feeds = self.feeds.lock().unwrap();
+        let from = usize::try_from(from_seq).unwrap();
+        // Few at a time, so that a feed takes several frames.
+        let rest = feeds.get(feed).and_then(|groups| groups.get(from..)).unwrap_or_default();
+        let groups: Vec<SealedGroup> = rest.iter().take(3).cloned().collect();
+        let next_seq = from_seq + groups.len() as u64;
+        async move { Ok(GroupsRead { groups, next_seq, manifests: vec![] }) }.boxed()
+    }
+
+    fn store<'a>(&'a self, records: Records, _: &'a NodeId) -> BoxFuture<'a, Result<FeedHead, StoreRefused>> {
+        async move {
+            let head = self.add(&records.feed, records.groups)?;
+            self.tell(&records.feed, head);
+            Ok(head)
+        }
+        .boxed()
+    }
+
+    fn manifest_bytes<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        id: &'a ManifestId,
+    ) -> BoxFuture<'a, Option<Vec<u8>>> {
+        let bytes = self.manifests.lock().unwrap().get(&(project.clone(), *id)).cloned();
+        async move { bytes }.boxed()
+    }
+}
+
+/// Objects in memory, each in one project.
+#[derive(Debug, Default)]
+pub(super) struct ToyObjects {
+    objects: Mutex<BTreeMap<(ProjectName, ObjectHash), ToyObject>>,
+}
+
+#[derive(Debug, Clone)]
+struct ToyObject {
+    bytes: Bytes,
+    /// Reading fails from here on.
+    breaks_at: u64,
+}
+
+impl ToyObjects {
+    pub(super) fn add(&self, project: &str, bytes: Bytes) -> ObjectHash {
+        self.add_breaking(project, bytes, u64::MAX)
+    }
+
+    pub(super) fn add_breaking(&self, project: &str, bytes: Bytes, breaks_at: u64) -> ObjectHash {
+        let object = ObjectHash::of(&bytes);
+        let toy = ToyObject { bytes, breaks_at };
+        self.objects.lock().unwrap().insert((project.parse().unwrap(), object), toy);
+        object
+    }
+}
+
+impl Objects for ToyObjects {
+    fn open<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        object: &'a ObjectHash,
+        size: u64,
+    ) -> BoxFuture<'a, Option<Arc<dyn ObjectSource>>> {
+        let objects = self.objects.lock().unwrap();
+        let found = objects.get(&(project.clone(), *object)).filter(|toy| toy.bytes.len() as u64 == size);
+        let source = found.map(|toy| Arc::new(toy.clone()) as Arc<dyn ObjectSource>);
+        async move { source }.boxed()
+    }
+}
+
+impl ObjectSource for ToyObject {
+    fn list(&self) -> BoxFuture<'_, Option<BlockList>> {
+        let blocks = self.bytes.chunks(usize::try_from(BLOCK_BYTES).unwrap()).enumerate();
+        let values = blocks.map(|(index, block)| block_value(index as u64, block)).collect();
+        let list = BlockList::of_values(self.bytes.len() as u64, values);
+        async move { Some(list) }.boxed()
+    }
+
+    fn read(&self, offset: u64, bytes: usize) -> BoxFuture<'_, Result<Bytes, ReadFailed>> {
+        let start = usize::try_from(offset).unwrap();
+        let read = if offset + bytes as u64 > self.breaks_at {
+            Err(ReadFailed { what: "a toy".into(), source: "it breaks here".into() })
+        } else {
+            Ok(self.bytes.slice(start..start + bytes))
+        };
+        async move { read }.boxed()
+    }
+}

@@ -1,0 +1,112 @@
+//! Stage 3: the files of a whole version get their names. Previous: [`super::settle`]. Next: [`super::manifest`].
+//!
+//! A file that the catalog knows unchanged (size, times and inode) is not read again. A file that changes while it is read
+//! makes the version unsettled again; nothing of it is used.
+
+use std::sync::Arc;
+
+use avalon_protocol::{hash::ObjectHash, id::ProjectName, rel_path::RelPath, settle::SeenFile};
+use avalon_store::{
+    fs::{Dir, FileStat},
+    object::hash::HashError,
+};
+use thiserror::Error;
+
+use crate::core::{Core, blocking};
+
+/// One file of a version with its name.
+#[derive(Debug, Clone)]
+pub struct NamedFile {
+    /// Where it lies, relative to the version directory.
+    pub inside: RelPath,
+    /// Where it lies, relative to the project.
+    pub path: RelPath,
+    /// What it holds.
+    pub object: ObjectHash,
+    /// What the file system said of it before and after it was read.
+    pub stat: FileStat,
+}
+
+/// Why a version was not hashed.
+#[derive(Debug, Error)]
+pub enum HashVersionError {
+    /// A file changed, came or went meanwhile: settle again.
+    #[error("{path} changed while it was hashed; the version is looked at again when it is quiet")]
+    Changed {
+        /// The file, relative to the project.
+        path: RelPath,
+    },
+    /// A file cannot be read.
+    #[error("a file cannot be hashed")]
+    Read(#[source] HashError),
+    /// A path is too long in its place.
+    #[error("a file of the version has a path that cannot be used")]
+    Path(#[source] avalon_protocol::rel_path::InvalidPath),
+}
+
+/// Names the files of the version directory `dir`, in the order of `files`.
+///
+/// # Errors
+/// [`HashVersionError`]; nothing is half done.
+pub async fn hash(
+    core: &Arc<Core>,
+    project: &ProjectName,
+    root: &Dir,
+    dir: &RelPath,
+    files: &[SeenFile],
+) -> Result<Vec<NamedFile>, HashVersionError> {
+    let paths = files.iter().map(|file| dir.join(&file.path)).collect::<Result<Vec<_>, _>>();
+    let paths = paths.map_err(HashVersionError::Path)?;
+    let (core, project, root) = (Arc::clone(core), project.clone(), root.clone());
+    let named = blocking(move || name_all(&core, &project, &root, &paths)).await?;
+    let inside = files.iter().map(|file| file.path.clone());
+    let named: Vec<NamedFile> = inside
+        .zip(named)
+        .map(|(inside, (path, object, stat))| NamedFile { inside, path, object, stat })
+        .collect();
+    // What was seen whole must be what was hashed.
+    for (seen, named) in files.iter().zip(&named) {
+        if (seen.size, seen.mtime_ns, seen.inode) != (named.stat.size, named.stat.mtime_ns, named.stat.inode)
+        {
+            return Err(HashVersionError::Changed { path: named.path.clone() });
+        }
+    }
+    Ok(named)
+}
+
+type Named = (RelPath, ObjectHash, FileStat);
+
+fn name_all(
+    core: &Core,
+    project: &ProjectName,
+    root: &Dir,
+    paths: &[RelPath],
+) -> Result<Vec<Named>, HashVersionError> {
+    let known: Vec<Option<Named>> = paths.iter().map(|path| known_file(core, project, root, path)).collect();
+    let unknown: Vec<RelPath> =
+        paths.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(path, _)| path.clone()).collect();
+    let hashed = core.hasher.hash_files(root, &unknown, &|_| {});
+    let mut hashed = hashed.into_iter();
+    let mut all = Vec::with_capacity(paths.len());
+    for (path, known) in paths.iter().zip(known) {
+        match known {
+            Some(known) => all.push(known),
+            None => match hashed.next() {
+                Some(Ok(file)) => all.push((path.clone(), file.object(), file.stat)),
+                Some(Err(HashError::Changed { path })) => return Err(HashVersionError::Changed { path }),
+                Some(Err(error)) if error.is_not_found() => {
+                    return Err(HashVersionError::Changed { path: path.clone() });
+                }
+                Some(Err(error)) => return Err(HashVersionError::Read(error)),
+                None => return Err(HashVersionError::Changed { path: path.clone() }),
+            },
+        }
+    }
+    Ok(all)
+}
+
+fn known_file(core: &Core, project: &ProjectName, root: &Dir, path: &RelPath) -> Option<Named> {
+    let file = core.ledger.local_file(project, path).ok().flatten()?;
+    let stat = root.stat(path).ok().flatten()?;
+    (file.identity() == stat.identity()).then(|| (path.clone(), file.hash, stat))
+}

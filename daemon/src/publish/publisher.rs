@@ -1,0 +1,275 @@
+//! One project's publishing: the settler, and what becomes of the versions that it hands over.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use avalon_protocol::{
+    control::{EventKind, Health, PendingVersion, ProjectState, Severity},
+    rel_path::RelPath,
+    settle::SettleConfig,
+    template::VersionDir,
+};
+use avalon_store::fs::FileIdentity;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{
+    author, lost,
+    manifest::About,
+    record::{self, News, RecordError, Recorded, WholeVersion},
+    settle::{
+        ProjectHealth, ProjectSource, PublishOutcome, PublishedAs, Settled, Settler, SettlerConfig,
+        SettlerHandle, WatcherState,
+    },
+    watch::SystemWatcher,
+};
+use crate::{config::Config, core::Core, log::ErrorChain, project::Project, tasks::Tasks};
+
+/// How many whole versions wait to be hashed.
+const SETTLED_QUEUE: usize = 16;
+/// How many versions of a project are hashed and recorded at a time: a small one does not wait for a large one, and the
+/// hashing threads are shared anyway.
+const AT_ONCE: usize = 4;
+
+/// Starts to watch, scan and publish one project.
+pub fn start(core: &Arc<Core>, project: &Arc<Project>, config: &Config, tasks: &Tasks) -> SettlerHandle {
+    let (settled, settled_receiver) = mpsc::channel(SETTLED_QUEUE);
+    let source = ProjectSource {
+        name: project.name().clone(),
+        dir: project.path().clone(),
+        templates: Arc::clone(project.templates()),
+        known: known(core, project),
+    };
+    let system: Arc<dyn super::watch::Watcher> = Arc::new(SystemWatcher);
+    let clock = Arc::clone(&core.clock);
+    let (settler, handle) =
+        Settler::new(source, settler_config(config), (clock, system), settled, tasks.token());
+    tasks.spawn(format!("settle {}", project.name()), settler.run());
+    let publisher = Publisher {
+        core: Arc::clone(core),
+        project: Arc::clone(project),
+        handle: handle.clone(),
+        tasks: tasks.clone(),
+        at_once: Arc::new(Semaphore::new(AT_ONCE)),
+    };
+    tasks.spawn(format!("publish {}", project.name()), publisher.run(settled_receiver));
+    handle
+}
+
+/// Returns how patient the settler of a project is.
+pub fn settler_config(config: &Config) -> SettlerConfig {
+    let quiet = config.settle_quiet;
+    let settle = SettleConfig { quiet, ..SettleConfig::default() };
+    let defaults = SettlerConfig::default();
+    SettlerConfig {
+        settle,
+        rescan: config.scan_interval,
+        rescan_unwatched: defaults.rescan_unwatched.min(config.scan_interval),
+        root_poll: defaults.root_poll.min(config.scan_interval.max(Duration::from_millis(100))),
+    }
+}
+
+type KnownFile = dyn Fn(&RelPath, &FileIdentity) -> bool + Send + Sync;
+
+fn known(core: &Arc<Core>, project: &Arc<Project>) -> Arc<KnownFile> {
+    let (core, name) = (Arc::clone(core), project.name().clone());
+    Arc::new(move |path, identity| {
+        let file = core.ledger.local_file(&name, path).ok().flatten();
+        file.is_some_and(|file| file.identity() == *identity)
+    })
+}
+
+struct Publisher {
+    core: Arc<Core>,
+    project: Arc<Project>,
+    handle: SettlerHandle,
+    tasks: Tasks,
+    at_once: Arc<Semaphore>,
+}
+
+impl Publisher {
+    async fn run(self, mut settled: mpsc::Receiver<Settled>) {
+        let stop = self.tasks.token();
+        let mut pending = self.handle.pending();
+        let mut health = self.handle.health();
+        let mut scanned = None;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                version = settled.recv() => match version {
+                    Some(version) => self.take(version).await,
+                    None => return,
+                },
+                Ok(()) = pending.changed() => {
+                    let now = Arc::clone(&pending.borrow_and_update());
+                    self.pending_changed(&now);
+                }
+                Ok(()) = health.changed() => {
+                    let now = health.borrow_and_update().clone();
+                    self.health_changed(&now);
+                    let scan = now.last_scan.as_ref().map(|scan| scan.at);
+                    if scan.is_some() && scan != scanned && now.state == ProjectState::Watching {
+                        scanned = scan;
+                        lost::look(&self.core, &self.project).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hashes and records a version in a task of its own.
+    async fn take(&self, settled: Settled) {
+        let Ok(permit) = Arc::clone(&self.at_once).acquire_owned().await else { return };
+        let (core, project, handle) = (Arc::clone(&self.core), Arc::clone(&self.project), self.handle.clone());
+        self.tasks.spawn("record", async move {
+            publish(&core, &project, &handle, settled).await;
+            drop(permit);
+        });
+    }
+
+    fn pending_changed(&self, pending: &[super::settle::PendingVersion]) {
+        let known = self.project.pending();
+        let now: Vec<PendingVersion> = pending
+            .iter()
+            .map(|version| PendingVersion { dir: version.dir.to_string(), why: version.why.clone() })
+            .collect();
+        for version in now.iter().filter(|version| !known.contains(version)) {
+            self.core.events.emit(EventKind::Pending {
+                project: self.project.name().to_string(),
+                dir: version.dir.clone(),
+                why: version.why.clone(),
+            });
+        }
+        self.project.set_pending(now);
+    }
+
+    fn health_changed(&self, health: &ProjectHealth) {
+        let board = self.core.health.about(self.project.name().as_str());
+        let detail = health.detail.clone().unwrap_or_default();
+        match health.state {
+            ProjectState::Paused => {
+                self.project.pause(&detail);
+                board.raise(root_missing(&self.project, &detail));
+            }
+            state => {
+                if self.project.dir().is_none()
+                    && let Err(error) = self.project.reopen()
+                {
+                    self.project.pause(&ErrorChain(&error).to_string());
+                    return;
+                }
+                self.project.set_state(state);
+                board.clear(ROOT_MISSING);
+            }
+        }
+        match watcher_health(&self.project, &health.watcher) {
+            Some(item) => board.raise(item),
+            None => board.clear(WATCHES),
+        }
+        match health.last_scan.as_ref().filter(|scan| scan.problems_total > 0) {
+            Some(scan) => board.raise(Health {
+                code: SCAN_PROBLEMS.into(),
+                severity: Severity::Warning,
+                message: format!(
+                    "{} places in project {} cannot be looked into; the first: {}",
+                    scan.problems_total,
+                    self.project.name(),
+                    scan.problems.first().map_or("", String::as_str)
+                ),
+                hint: Some("give the daemon's user the right to read them".into()),
+            }),
+            None => board.clear(SCAN_PROBLEMS),
+        }
+    }
+}
+
+const ROOT_MISSING: &str = "root-missing";
+const WATCHES: &str = "watch-limit";
+const SCAN_PROBLEMS: &str = "scan-problems";
+
+fn root_missing(project: &Project, detail: &str) -> Health {
+    Health {
+        code: ROOT_MISSING.into(),
+        severity: Severity::Error,
+        message: format!("project {} is paused: {detail}", project.name()),
+        hint: Some(format!("mount or create {}; nothing is deleted meanwhile", project.path().display())),
+    }
+}
+
+fn watcher_health(project: &Project, watcher: &WatcherState) -> Option<Health> {
+    match watcher {
+        WatcherState::Partial { watched, needed } => Some(Health {
+            code: WATCHES.into(),
+            severity: Severity::Warning,
+            message: format!(
+                "{watched} of {needed} directories of project {} are watched; the others are only scanned",
+                project.name()
+            ),
+            hint: Some("raise fs.inotify.max_user_watches, for example to 1048576".into()),
+        }),
+        _ => None,
+    }
+}
+
+async fn publish(core: &Arc<Core>, project: &Arc<Project>, handle: &SettlerHandle, settled: Settled) {
+    let about = about(project.path(), &settled);
+    let dir = settled.dir.clone();
+    let whole = WholeVersion {
+        version: VersionDir { dir: settled.dir, fields: settled.fields },
+        files: settled.files.into_iter().map(|file| file.file).collect(),
+        completeness: settled.completeness,
+        about,
+    };
+    let reference = whole.version.fields.version_id(project.name()).to_string();
+    let recorded = record::record(core, project, whole).await;
+    let warnings = settled.warnings.iter().map(ToString::to_string);
+    let outcome = match recorded {
+        Ok(recorded) => outcome(recorded, warnings.collect()),
+        Err(error) => {
+            let retried = error.is_retried();
+            if retried {
+                tracing::info!(version = reference, error = %ErrorChain(&error), "looking again later");
+                handle.reconsider(dir.clone()).await.ok();
+            } else {
+                record::tell_refused(core, &reference, &error);
+            }
+            refused(dir, &error, retried)
+        }
+    };
+    for reply in settled.replies {
+        reply.send(outcome.clone()).ok();
+    }
+}
+
+fn about(project: &Path, settled: &Settled) -> About {
+    let details = settled.details.clone().unwrap_or_default();
+    let author = if details.author.is_empty() {
+        author::owner_of(&project.join(settled.dir.as_str()))
+    } else {
+        details.author
+    };
+    About { author, comment: details.comment, inputs: details.inputs, metadata: details.metadata }
+}
+
+fn outcome(recorded: Recorded, messages: Vec<String>) -> PublishOutcome {
+    let news = recorded.news;
+    let published = PublishedAs {
+        version: recorded.version,
+        generation: recorded.generation,
+        manifest: recorded.manifest,
+        files: recorded.files,
+        bytes: recorded.bytes,
+        messages,
+    };
+    match news {
+        News::Published => PublishOutcome::Published(published),
+        News::Held | News::Nothing => PublishOutcome::Unchanged(published),
+    }
+}
+
+fn refused(dir: RelPath, error: &RecordError, retried: bool) -> PublishOutcome {
+    let why = vec![ErrorChain(error).to_string()];
+    match error {
+        RecordError::Paused { .. } => PublishOutcome::Paused { why: why.concat() },
+        _ if retried => PublishOutcome::NotWhole { dir, why },
+        _ => PublishOutcome::Refused { dir, messages: why },
+    }
+}

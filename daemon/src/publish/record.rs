@@ -1,0 +1,436 @@
+//! Stage 5: a whole version is related to what is known of it, and what is new is recorded. Previous: [`super::manifest`].
+//! Next: [`crate::replicate::announce`], which hands the record to peers.
+//!
+//! Order: manifest durable, then the record (fsync), then the catalog, then everybody hears of it. Published files that
+//! were changed in place are never published over the old: somebody hears of it and decides.
+
+use std::sync::Arc;
+
+use avalon_protocol::{
+    control::{ErrorCode, EventKind, Health, Severity},
+    hash::ManifestId,
+    id::VersionId,
+    manifest::{Completeness, InvalidManifest, Manifest, Relation, relate},
+    record::{Held, Published, Record},
+    rel_path::RelPath,
+    settle::SeenFile,
+    template::VersionDir,
+    version_fold::VersionFold,
+};
+use avalon_store::{
+    catalog::{CatalogError, LocalChange, LocalFile},
+    fs::Dir,
+    ledger::LedgerError,
+    manifest_file::ManifestFileError,
+};
+use thiserror::Error;
+
+use super::{
+    hash::{self, HashVersionError, NamedFile},
+    manifest::{self, About, Entries, Place},
+    snapshot::{SnapshotError, snapshot_version},
+};
+use crate::{
+    core::{Core, blocking},
+    health::HealthBoard,
+    log::ErrorChain,
+    project::Project,
+};
+
+/// A version directory that was proved whole.
+#[derive(Debug, Clone)]
+pub struct WholeVersion {
+    /// Which directory and version.
+    pub version: VersionDir,
+    /// What was seen in it.
+    pub files: Vec<SeenFile>,
+    /// By which signal it is whole.
+    pub completeness: Completeness,
+    /// What people say about it.
+    pub about: About,
+}
+
+/// What became of a version directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Which version.
+    pub version: VersionId,
+    /// The manifest that stands for what lies there.
+    pub manifest: ManifestId,
+    /// Its generation.
+    pub generation: u32,
+    /// How many files it has.
+    pub files: u64,
+    /// Their size together in bytes.
+    pub bytes: u64,
+    /// Whether it was new.
+    pub news: News,
+}
+
+/// Whether something was new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// It was published now.
+    Published,
+    /// It was known; that this node holds it is recorded now.
+    Held,
+    /// Nothing was new.
+    Nothing,
+}
+
+/// Why a version was not recorded.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// The project is paused.
+    #[error("project {project} is paused, its directory is missing; mount it and try again")]
+    Paused {
+        /// The project.
+        project: avalon_protocol::id::ProjectName,
+    },
+    /// The directory is not as it was when it was proved whole: settle again.
+    #[error("{version} changed meanwhile; it is looked at again when it is quiet")]
+    Changed {
+        /// The version.
+        version: VersionId,
+    },
+    /// Its directory cannot be read.
+    #[error("{version} cannot be read")]
+    Snapshot {
+        /// The version.
+        version: VersionId,
+        /// Why.
+        #[source]
+        source: SnapshotError,
+    },
+    /// Its files cannot be hashed.
+    #[error("{version} cannot be hashed")]
+    Hash {
+        /// The version.
+        version: VersionId,
+        /// Why.
+        #[source]
+        source: HashVersionError,
+    },
+    /// It breaks a rule of manifests.
+    #[error("{version} cannot be published")]
+    Invalid {
+        /// The version.
+        version: VersionId,
+        /// Which rule.
+        #[source]
+        source: InvalidManifest,
+    },
+    /// Published files were changed in place.
+    #[error("{} of the published files of {version} were changed in place, the first is {}", changed.len(), first(changed))]
+    Rewritten {
+        /// The version.
+        version: VersionId,
+        /// What was changed, in order.
+        changed: Vec<RelPath>,
+    },
+    /// Published files were removed here.
+    #[error("published files of {version} are missing here; nothing new is published")]
+    Reduced {
+        /// The version.
+        version: VersionId,
+    },
+    /// The manifest cannot be written.
+    #[error("the manifest of {version} cannot be stored")]
+    Manifest {
+        /// The version.
+        version: VersionId,
+        /// Why.
+        #[source]
+        source: ManifestFileError,
+    },
+    /// The record cannot be written.
+    #[error("{version} cannot be recorded")]
+    Ledger {
+        /// The version.
+        version: VersionId,
+        /// Why.
+        #[source]
+        source: LedgerError,
+    },
+    /// What is known of the version cannot be read.
+    #[error("what is known of {version} cannot be read")]
+    Catalog {
+        /// The version.
+        version: VersionId,
+        /// Why.
+        #[source]
+        source: CatalogError,
+    },
+}
+
+fn first(changed: &[RelPath]) -> &str {
+    changed.first().map_or("unknown", RelPath::as_str)
+}
+
+impl RecordError {
+    /// Says whether looking again later may help.
+    pub fn is_retried(&self) -> bool {
+        match self {
+            Self::Changed { .. } => true,
+            Self::Hash { source, .. } => matches!(source, HashVersionError::Changed { .. }),
+            _ => false,
+        }
+    }
+
+    /// Returns the error's code for the local API.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Paused { .. } => ErrorCode::ProjectPaused,
+            Self::Changed { .. } => ErrorCode::NotWhole,
+            Self::Hash { source, .. } => match source {
+                HashVersionError::Changed { .. } => ErrorCode::NotWhole,
+                HashVersionError::Read(_) | HashVersionError::Path(_) => ErrorCode::BadPath,
+            },
+            Self::Snapshot { .. } | Self::Invalid { .. } => ErrorCode::BadPath,
+            Self::Rewritten { .. } | Self::Reduced { .. } => ErrorCode::Rewritten,
+            Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
+            Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
+            Self::Manifest { .. } | Self::Ledger { .. } | Self::Catalog { .. } => ErrorCode::Internal,
+        }
+    }
+}
+
+/// Hashes a whole version, relates it and records what is new.
+///
+/// Holds the version's lock, so that a version that is being placed is not taken for a publish.
+///
+/// # Errors
+/// [`RecordError`]; what is durable is said in the feed or not at all.
+pub async fn record(
+    core: &Arc<Core>,
+    project: &Arc<Project>,
+    whole: WholeVersion,
+) -> Result<Recorded, RecordError> {
+    let version = whole.version.fields.version_id(project.name());
+    let lock = project.lock_version(&whole.version.dir).await;
+    let root = project.dir().ok_or_else(|| RecordError::Paused { project: project.name().clone() })?;
+    check_still_whole(&root, &whole, &version).await?;
+    let named = hash::hash(core, project.name(), &root, &whole.version.dir, &whole.files).await;
+    let named = named.map_err(|source| RecordError::Hash { version: version.clone(), source })?;
+    let entries = manifest::entries(project.templates(), &named);
+    let (core_there, id, files) = (Arc::clone(core), version.clone(), entries.files.clone());
+    let related = blocking(move || relate_files(&core_there, &id, &files)).await;
+    let (relation, fold) =
+        related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
+    let recording = Recording { core, project, version, fold, named };
+    let recorded = recording.act(relation, whole, entries).await;
+    drop(lock);
+    recorded
+}
+
+async fn check_still_whole(root: &Dir, whole: &WholeVersion, version: &VersionId) -> Result<(), RecordError> {
+    let (root, dir) = (root.clone(), whole.version.dir.clone());
+    let snapshot = blocking(move || snapshot_version(&root, &dir)).await;
+    let snapshot = snapshot.map_err(|source| RecordError::Snapshot { version: version.clone(), source })?;
+    let same = snapshot.files.len() == whole.files.len()
+        && snapshot.files.iter().zip(&whole.files).all(|(now, then)| now.is_unchanged(then));
+    if same { Ok(()) } else { Err(RecordError::Changed { version: version.clone() }) }
+}
+
+fn relate_files(
+    core: &Core,
+    id: &VersionId,
+    files: &[avalon_protocol::manifest::FileEntry],
+) -> Result<(Relation, VersionFold), CatalogError> {
+    let fold = core.ledger.version(id)?.unwrap_or_default();
+    let manifest_of = |id: &ManifestId| core.ledger.manifest(*id).ok().flatten();
+    Ok((relate(files, id.slot, &fold, &core.me, manifest_of), fold))
+}
+
+struct Recording<'a> {
+    core: &'a Arc<Core>,
+    project: &'a Arc<Project>,
+    version: VersionId,
+    fold: VersionFold,
+    named: Vec<NamedFile>,
+}
+
+impl Recording<'_> {
+    async fn act(
+        self,
+        relation: Relation,
+        whole: WholeVersion,
+        entries: Entries,
+    ) -> Result<Recorded, RecordError> {
+        match relation {
+            Relation::Known(manifest) => self.known(manifest).await,
+            Relation::First => self.publish(Place { generation: 1, predecessor: None }, whole, entries).await,
+            Relation::Grown(base) | Relation::Moved(base) => {
+                let before = self.fold.generation(&base).map_or(0, |generation| generation.generation);
+                let place = Place { generation: before + 1, predecessor: Some(base) };
+                self.publish(place, whole, entries).await
+            }
+            Relation::Reduced(base) => {
+                self.drop_held(base).await?;
+                Err(RecordError::Reduced { version: self.version })
+            }
+            Relation::Rewritten { base, changed } => {
+                self.drop_held(base).await?;
+                self.tell_rewritten(&changed);
+                Err(RecordError::Rewritten { version: self.version, changed })
+            }
+        }
+    }
+
+    /// The files are a generation that is known: this node holds it, and nothing newer any more.
+    async fn known(self, manifest: ManifestId) -> Result<Recorded, RecordError> {
+        let generation = self.fold.generation(&manifest);
+        let (number, files, bytes) =
+            generation.map_or((0, 0, 0), |known| (known.generation, known.files, known.bytes));
+        let held = |manifest| Held { version: self.version.clone(), manifest };
+        let mut records: Vec<Record> = self
+            .fold
+            .held_by(&self.core.me)
+            .filter(|other| self.fold.generation(other).is_some_and(|g| g.generation > number))
+            .map(|other| Record::Dropped(held(other)))
+            .collect();
+        let news = if self.fold.holds(&self.core.me, &manifest) { News::Nothing } else { News::Held };
+        if news == News::Held {
+            records.push(Record::Placed(held(manifest)));
+        }
+        let local = self.local_changes(manifest);
+        self.commit(records, local).await?;
+        self.rewritten_board().clear(REWRITTEN);
+        Ok(Recorded { version: self.version, manifest, generation: number, files, bytes, news })
+    }
+
+    async fn publish(
+        self,
+        place: Place,
+        whole: WholeVersion,
+        entries: Entries,
+    ) -> Result<Recorded, RecordError> {
+        let completeness = whole.completeness;
+        let manifest = manifest::manifest(
+            self.project.name(),
+            &whole.version,
+            entries,
+            place,
+            completeness,
+            whole.about,
+            self.core.now_ms(),
+        );
+        let manifest =
+            manifest.map_err(|source| RecordError::Invalid { version: self.version.clone(), source })?;
+        let manifest = self.store(manifest).await?;
+        let published = published(&manifest);
+        let local = self.local_changes(manifest.id());
+        self.commit(vec![Record::Published(published)], local).await?;
+        self.rewritten_board().clear(REWRITTEN);
+        self.tell_published(&manifest, completeness);
+        Ok(Recorded {
+            manifest: manifest.id(),
+            generation: place.generation,
+            files: manifest.files().len() as u64,
+            bytes: manifest.total_bytes(),
+            news: News::Published,
+            version: self.version,
+        })
+    }
+
+    async fn store(&self, manifest: Manifest) -> Result<Manifest, RecordError> {
+        let ledger = self.core.ledger.clone();
+        let stored = blocking(move || ledger.put_manifest(&manifest).map(|_| manifest)).await;
+        stored.map_err(|source| RecordError::Manifest { version: self.version.clone(), source })
+    }
+
+    async fn drop_held(&self, base: ManifestId) -> Result<(), RecordError> {
+        if !self.fold.held_by(&self.core.me).any(|held| held == base) {
+            return Ok(());
+        }
+        let held = Held { version: self.version.clone(), manifest: base };
+        self.commit(vec![Record::Dropped(held)], Vec::new()).await?;
+        self.core
+            .events
+            .emit(EventKind::Dropped { reference: self.version.to_string(), manifest: base.to_string() });
+        Ok(())
+    }
+
+    async fn commit(&self, records: Vec<Record>, local: Vec<LocalChange>) -> Result<(), RecordError> {
+        let committed = self.core.commit(self.project.name().clone(), records, local).await;
+        committed.map(drop).map_err(|source| RecordError::Ledger { version: self.version.clone(), source })
+    }
+
+    fn local_changes(&self, manifest: ManifestId) -> Vec<LocalChange> {
+        let put = |file: &NamedFile| LocalChange::Put {
+            project: self.project.name().clone(),
+            path: file.path.clone(),
+            file: LocalFile::new(file.object, &file.stat, manifest),
+        };
+        self.named.iter().map(put).collect()
+    }
+
+    fn tell_published(&self, manifest: &Manifest, completeness: Completeness) {
+        let draft = manifest.draft();
+        tracing::info!(version = %self.version, manifest = %manifest.id(), generation = draft.generation, files = manifest.files().len(), bytes = manifest.total_bytes(), signal = ?completeness, author = draft.author, "published");
+        self.core.events.emit(EventKind::Published {
+            reference: self.version.to_string(),
+            manifest: manifest.id().to_string(),
+            generation: draft.generation,
+            files: manifest.files().len() as u64,
+            bytes: manifest.total_bytes(),
+            author: draft.author.clone(),
+            completeness: format!("{completeness:?}").to_lowercase(),
+        });
+    }
+
+    fn rewritten_board(&self) -> HealthBoard {
+        self.core.health.about(&self.version.to_string())
+    }
+
+    fn tell_rewritten(&self, changed: &[RelPath]) {
+        let message = format!(
+            "published files of {} were changed in place at this node; the first of {} is {}",
+            self.version,
+            changed.len(),
+            first(changed)
+        );
+        self.core.events.emit(EventKind::Refused {
+            reference: self.version.to_string(),
+            messages: vec![message.clone()],
+        });
+        self.rewritten_board().raise(Health {
+            code: REWRITTEN.into(),
+            severity: Severity::Error,
+            message,
+            hint: Some(
+                "publish the change as a new version and put the old files back; other sites keep the old"
+                    .into(),
+            ),
+        });
+    }
+}
+
+/// The health code of published files that were changed in place.
+const REWRITTEN: &str = "rewritten";
+
+fn published(manifest: &Manifest) -> Published {
+    let draft = manifest.draft();
+    Published {
+        version: draft.version.clone(),
+        manifest: manifest.id(),
+        content: manifest.content(),
+        generation: draft.generation,
+        predecessor: draft.predecessor,
+        files: manifest.files().len() as u64,
+        bytes: manifest.total_bytes(),
+        representations: manifest.representations().iter().map(|r| r.name.clone()).collect(),
+        author: draft.author.clone(),
+        published_at_ms: draft.published_at_ms,
+    }
+}
+
+/// Tells about a version that could not be recorded and will not be by itself.
+pub fn tell_refused(core: &Core, reference: &str, error: &RecordError) {
+    if matches!(error, RecordError::Rewritten { .. }) {
+        return;
+    }
+    let message = ErrorChain(error).to_string();
+    tracing::warn!(version = reference, error = message, "a version was not published");
+    core.events.emit(EventKind::Refused { reference: reference.to_owned(), messages: vec![message] });
+}

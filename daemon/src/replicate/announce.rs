@@ -1,0 +1,136 @@
+//! Stage 6: what is durable here is told to peers, and what they tell is made durable here.
+//!
+//! The sessions in [`crate::net`] decide what to send; this is their view of the ledger. Nothing can be announced that
+//! is not in a feed after its fsync, because only that can be read here.
+
+use std::sync::Arc;
+
+use avalon_protocol::{
+    feed::{FeedError, FeedHead, FeedId, Group, SealedGroup},
+    hash::ManifestId,
+    id::{NodeId, ProjectName},
+    limits::{INLINE_MANIFEST_BYTES, RECORDS_FRAME_TARGET_BYTES},
+    record::Record,
+    wire::Records,
+};
+use avalon_store::ledger::{IngestError, Ledger, LedgerError};
+use futures_util::future::BoxFuture;
+
+use crate::{
+    core::{Core, blocking},
+    log::ErrorChain,
+    net::{Catalog, GroupsRead, ReadFailed, StoreRefused},
+};
+
+/// The ledger as sessions see it.
+#[derive(Debug)]
+pub struct LedgerCatalog(pub Arc<Core>);
+
+impl Catalog for LedgerCatalog {
+    fn heads(&self) -> Vec<(FeedId, FeedHead)> {
+        let mut heads = Vec::new();
+        for project in self.0.projects.keys() {
+            let of_project = self.0.ledger.heads(project).into_iter();
+            heads.extend(of_project.map(|(node, head)| (FeedId { project: project.clone(), node }, head)));
+        }
+        heads
+    }
+
+    fn read_groups<'a>(
+        &'a self,
+        feed: &'a FeedId,
+        from_seq: u64,
+    ) -> BoxFuture<'a, Result<GroupsRead, ReadFailed>> {
+        let (ledger, feed) = (self.0.ledger.clone(), feed.clone());
+        Box::pin(blocking(move || read_groups(&ledger, &feed, from_seq)))
+    }
+
+    fn store<'a>(
+        &'a self,
+        records: Records,
+        from: &'a NodeId,
+    ) -> BoxFuture<'a, Result<FeedHead, StoreRefused>> {
+        Box::pin(async move {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            let ledger = self.0.ledger.clone();
+            let Records { feed, groups, manifests } = records;
+            let named = feed.clone();
+            // The ledger's queue is bounded: handing over may wait.
+            blocking(move || ledger.ingest(feed, groups, manifests, Box::new(|stored| drop(reply.send(stored)))))
+                .await;
+            match answer.await {
+                Ok(Ok(ingested)) => Ok(ingested.head),
+                Ok(Err(error)) => Err(refuse(&named, from, &error)),
+                Err(_) => Err(StoreRefused::Busy { reason: "the daemon is stopping".into() }),
+            }
+        })
+    }
+
+    fn manifest_bytes<'a>(
+        &'a self,
+        project: &'a ProjectName,
+        id: &'a ManifestId,
+    ) -> BoxFuture<'a, Option<Vec<u8>>> {
+        let (ledger, project, id) = (self.0.ledger.clone(), project.clone(), *id);
+        Box::pin(blocking(move || {
+            let version = ledger.version_of(id).ok().flatten()?;
+            if version.project != project {
+                return None;
+            }
+            ledger.manifest_bytes(id).ok().flatten()
+        }))
+    }
+}
+
+fn read_groups(ledger: &Ledger, feed: &FeedId, from_seq: u64) -> Result<GroupsRead, ReadFailed> {
+    let failed = |source: LedgerError| ReadFailed { what: format!("feed {feed}"), source: Box::new(source) };
+    let groups = ledger.read_groups(feed, from_seq, RECORDS_FRAME_TARGET_BYTES).map_err(failed)?;
+    let mut read = GroupsRead { next_seq: from_seq, ..GroupsRead::default() };
+    let mut room_bytes = RECORDS_FRAME_TARGET_BYTES;
+    for group in &groups {
+        let Ok(body) = postcard::from_bytes::<Group>(&group.body) else { continue };
+        read.next_seq = body.first_seq + body.records.len() as u64;
+        for manifest in published_in(&body) {
+            let bytes = ledger.manifest_bytes(manifest).ok().flatten();
+            let fits = |bytes: &Vec<u8>| bytes.len() <= INLINE_MANIFEST_BYTES.min(room_bytes);
+            if let Some(bytes) = bytes.filter(fits) {
+                room_bytes -= bytes.len();
+                read.manifests.push(bytes);
+            }
+        }
+    }
+    read.groups = groups;
+    Ok(read)
+}
+
+/// Returns the manifests that a group publishes.
+fn published_in(group: &Group) -> Vec<ManifestId> {
+    let records = group.records.iter().filter_map(|raw| Record::from_raw(raw).ok());
+    let published = records.filter_map(|record| match record {
+        Record::Published(published) => Some(published.manifest),
+        _ => None,
+    });
+    published.collect()
+}
+
+fn refuse(feed: &FeedId, from: &NodeId, error: &IngestError) -> StoreRefused {
+    let reason = ErrorChain(error).to_string();
+    tracing::warn!(%feed, peer = %from, error = reason, "a peer's records are not stored");
+    match error {
+        IngestError::Feed(FeedError::Fork { .. }) => StoreRefused::Fork,
+        IngestError::Feed(_) | IngestError::Manifest { .. } => StoreRefused::Refused { reason },
+        IngestError::ManifestFile { .. } | IngestError::TooManyFeeds { .. } | IngestError::Ledger(_) => {
+            StoreRefused::Busy { reason }
+        }
+    }
+}
+
+/// Returns the records of groups that were just stored, with the node that made them.
+pub fn records_of(groups: &[SealedGroup]) -> Vec<(NodeId, Record)> {
+    let bodies = groups.iter().filter_map(|group| postcard::from_bytes::<Group>(&group.body).ok());
+    let records = bodies.flat_map(|body| {
+        let node = body.feed.node;
+        body.records.into_iter().filter_map(move |raw| Some((node.clone(), Record::from_raw(&raw).ok()?)))
+    });
+    records.collect()
+}

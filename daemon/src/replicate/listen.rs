@@ -1,0 +1,206 @@
+//! What the ledger and the network say is turned into what the rest of the daemon does: look at versions, tell people,
+//! fetch the manifests that are missing.
+
+use std::{collections::HashMap, sync::Arc};
+
+use avalon_protocol::{
+    control::{EventKind, Health, PeerState, Severity},
+    feed::FeedId,
+    id::NodeId,
+    limits::{MAX_MANIFEST_WANTS, RECORDS_FRAME_TARGET_BYTES},
+    manifest::Manifest,
+    record::Record,
+};
+use avalon_store::ledger::LedgerEvent;
+use tokio::sync::{Notify, broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{announce::records_of, jobs::ReplicatorHandle};
+use crate::{
+    core::{Core, blocking},
+    log::ErrorChain,
+    net::{Net, NetEvent, PeerLink},
+};
+
+/// Passes on what the ledger says, until the daemon stops.
+pub async fn to_ledger(
+    core: Arc<Core>,
+    mut ledger_events: broadcast::Receiver<LedgerEvent>,
+    replicator: ReplicatorHandle,
+    manifests: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    let mut told: HashMap<FeedId, u64> = HashMap::new();
+    for project in core.projects.keys() {
+        for (node, head) in core.ledger.heads(project) {
+            told.insert(FeedId { project: project.clone(), node }, head.next_seq);
+        }
+    }
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = ledger_events.recv() => event,
+        };
+        match event {
+            Ok(LedgerEvent::Advanced { feed, head, touched }) => {
+                let from_seq = told.insert(feed.clone(), head.next_seq).unwrap_or(0);
+                if feed.node != core.me {
+                    tell(&core, &feed, from_seq).await;
+                    manifests.notify_one();
+                }
+                replicator.touched(touched).await;
+            }
+            // Too much at once: everything is looked at instead.
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                for project in core.projects.keys() {
+                    replicator.look_at(project.clone()).await;
+                }
+                manifests.notify_one();
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Tells what another node's new records say.
+async fn tell(core: &Arc<Core>, feed: &FeedId, from_seq: u64) {
+    let (ledger, feed_there) = (core.ledger.clone(), feed.clone());
+    let groups =
+        blocking(move || ledger.read_groups(&feed_there, from_seq, RECORDS_FRAME_TARGET_BYTES)).await;
+    for (node, record) in records_of(&groups.unwrap_or_default()) {
+        match record {
+            Record::Published(published) => {
+                tracing::info!(version = %published.version, manifest = %published.manifest, peer = %node, "announced");
+                core.events.emit(EventKind::Announced {
+                    reference: published.version.to_string(),
+                    manifest: published.manifest.to_string(),
+                    node: node.to_string(),
+                });
+            }
+            Record::Placed(held) => {
+                core.events.emit(EventKind::HeldElsewhere {
+                    reference: held.version.to_string(),
+                    manifest: held.manifest.to_string(),
+                    node: node.to_string(),
+                });
+            }
+            Record::Key(_) | Record::Dropped(_) => {}
+        }
+    }
+}
+
+/// Passes on what the network says, until the daemon stops.
+pub async fn to_network(
+    core: Arc<Core>,
+    mut net_events: mpsc::Receiver<NetEvent>,
+    replicator: ReplicatorHandle,
+    manifests: Arc<Notify>,
+    stop: CancellationToken,
+) {
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return,
+            event = net_events.recv() => event,
+        };
+        let Some(event) = event else { return };
+        match event {
+            NetEvent::PeerUp { hello, link } => {
+                tracing::info!(peer = %hello.node, address = %link.remote_address(), "peer connected");
+                tell_peer(&core, &hello.node.to_string(), PeerState::Online, None);
+                core.health.about(&hello.node.to_string()).clear(DUPLICATE_NODE);
+                manifests.notify_one();
+                replicator.peer_came().await;
+            }
+            NetEvent::PeerDown { node, reason } => {
+                tracing::info!(peer = %node, reason, "peer gone");
+                tell_peer(&core, &node.to_string(), PeerState::Offline, Some(reason));
+            }
+            NetEvent::Refused { address, node, reason, .. } => {
+                tracing::warn!(address, reason, "peer refused");
+                let name = node.map_or(address, |node| node.to_string());
+                tell_peer(&core, &name, PeerState::Refused, Some(reason));
+            }
+            NetEvent::Fork { feed, peer } => tell_fork(&core, &feed, &peer),
+            NetEvent::DuplicateNode { node, address } => {
+                tracing::error!(%node, %address, "two daemons run with one node name");
+                core.health.about(&node.to_string()).raise(Health {
+                    code: DUPLICATE_NODE.into(),
+                    severity: Severity::Error,
+                    message: format!("two daemons run as {node}; the second is at {address} and is refused"),
+                    hint: Some("issue each machine a certificate with a name of its own: avalonctl ca issue".into()),
+                });
+            }
+        }
+    }
+}
+
+const DUPLICATE_NODE: &str = "duplicate-node";
+
+fn tell_peer(core: &Core, node: &str, state: PeerState, detail: Option<String>) {
+    core.events.emit(EventKind::Peer { node: node.to_owned(), state, detail });
+}
+
+fn tell_fork(core: &Core, feed: &FeedId, peer: &NodeId) {
+    tracing::error!(%feed, %peer, "a feed has two histories");
+    core.health.about(&feed.to_string()).raise(Health {
+        code: "feed-fork".into(),
+        severity: Severity::Error,
+        message: format!("{} has two histories of project {}; {peer} has the other one", feed.node, feed.project),
+        hint: Some(format!("was {} restored from a backup? its records are not exchanged until that is settled", feed.node)),
+    });
+}
+
+/// Fetches manifests that are named by records and not here, whenever it is woken, until the daemon stops.
+pub async fn to_missing_manifests(core: Arc<Core>, net: Net, wake: Arc<Notify>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = wake.notified() => {}
+        }
+        for project in core.projects.keys() {
+            for link in net.links().into_iter().filter(|link| link.shares(project)) {
+                let fetching = fetch_missing(&core, &link, project);
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = fetching => {}
+                }
+            }
+        }
+    }
+}
+
+async fn fetch_missing(core: &Arc<Core>, link: &PeerLink, project: &avalon_protocol::id::ProjectName) {
+    loop {
+        let missing = core.ledger.missing_manifests(project, MAX_MANIFEST_WANTS);
+        if missing.is_empty() {
+            return;
+        }
+        let ids: Vec<_> = missing.iter().map(|(id, _)| *id).collect();
+        let fetched = match link.fetch_manifests(project, ids).await {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                tracing::debug!(peer = %link.node(), error = %ErrorChain(&error), "manifests did not come");
+                return;
+            }
+        };
+        let mut stored = 0;
+        for (bytes, (id, version)) in fetched.into_iter().zip(missing) {
+            let Some(bytes) = bytes else { continue };
+            let ledger = core.ledger.clone();
+            let kept = blocking(move || match Manifest::decode(&bytes) {
+                Ok(manifest) if manifest.id() == id && *manifest.version() == version => {
+                    ledger.put_manifest(&manifest).is_ok()
+                }
+                _ => false,
+            });
+            if kept.await {
+                stored += 1;
+            } else {
+                tracing::warn!(peer = %link.node(), manifest = %id, "a manifest is refused or cannot be stored");
+            }
+        }
+        if stored == 0 {
+            return;
+        }
+    }
+}

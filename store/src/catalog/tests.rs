@@ -1,0 +1,173 @@
+//! Every store against the model.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::{sled::SledStore, *};
+
+fn open(path: &Path) -> SledStore {
+    SledStore::open(path, 1).unwrap()
+}
+
+fn all_rows(store: &dyn CatalogStore, table: Table) -> Vec<Row> {
+    store.scan(table, &[], None, MAX_PAGE_ROWS).unwrap()
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Commit(Vec<(usize, Vec<u8>, Option<Vec<u8>>)>),
+    Get(usize, Vec<u8>),
+    Scan(usize, Vec<u8>, Option<Vec<u8>>, usize),
+    Verify,
+    Reopen,
+}
+
+/// Keys that are prefixes of each other and meet often.
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(prop::sample::select(vec![0u8, 1, 255]), 0..4)
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let change = (0usize..5, key(), prop::option::of(prop::collection::vec(any::<u8>(), 0..40)));
+    prop_oneof![
+        6 => prop::collection::vec(change, 1..8).prop_map(Op::Commit),
+        3 => (0usize..5, key()).prop_map(|(table, key)| Op::Get(table, key)),
+        3 => (0usize..5, key(), prop::option::of(key()), 0usize..6).prop_map(|(t, p, a, n)| Op::Scan(t, p, a, n)),
+        1 => Just(Op::Verify),
+        1 => Just(Op::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn the_engine_does_what_the_model_does(ops in prop::collection::vec(op(), 1..40)) {
+        let temp = tempfile::tempdir().unwrap();
+        let mut store = open(temp.path());
+        let model = MemStore::default();
+        for op in ops {
+            match op {
+                Op::Commit(changes) => {
+                    let mut set = WriteSet::default();
+                    for (table, key, value) in changes {
+                        match value {
+                            Some(value) => set.put(Table::ALL[table], key, value),
+                            None => set.remove(Table::ALL[table], key),
+                        }
+                    }
+                    store.commit(&set).unwrap();
+                    model.commit(&set).unwrap();
+                }
+                Op::Get(table, key) => {
+                    let table = Table::ALL[table];
+                    prop_assert_eq!(store.get(table, &key).unwrap(), model.get(table, &key).unwrap());
+                }
+                Op::Scan(table, prefix, after, limit) => {
+                    let scan = |store: &dyn CatalogStore| {
+                        store.scan(Table::ALL[table], &prefix, after.as_deref(), limit).unwrap()
+                    };
+                    prop_assert_eq!(scan(&store), scan(&model));
+                }
+                Op::Verify => prop_assert_eq!(store.verify().unwrap(), model.verify().unwrap()),
+                Op::Reopen => {
+                    drop(store);
+                    store = open(temp.path());
+                }
+            }
+            for table in Table::ALL {
+                prop_assert_eq!(store.row_count(table), model.row_count(table));
+            }
+        }
+        for table in Table::ALL {
+            prop_assert_eq!(all_rows(&store, table), all_rows(&model, table));
+        }
+        prop_assert_eq!(store.verify().unwrap(), model.verify().unwrap());
+    }
+}
+
+fn put(keys: impl IntoIterator<Item = u32>, value: &[u8]) -> WriteSet {
+    let mut set = WriteSet::default();
+    keys.into_iter().for_each(|key| set.put(Table::Versions, key.to_be_bytes().to_vec(), value.to_vec()));
+    set
+}
+
+#[test]
+fn verifying_while_commits_go_on_finds_nothing_wrong() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path());
+    store.commit(&put(0..20_000, b"first")).unwrap();
+    std::thread::scope(|scope| {
+        let verifying = scope.spawn(|| (0..5).all(|_| store.verify().is_ok()));
+        for round in 0..200u32 {
+            store.commit(&put((round * 37 % 500)..(round * 37 % 500 + 40), &round.to_le_bytes())).unwrap();
+            let mut set = put(30_000 + round..30_002 + round, b"new");
+            set.remove(Table::Versions, (round * 91).to_be_bytes().to_vec());
+            store.commit(&set).unwrap();
+        }
+        assert!(verifying.join().unwrap());
+    });
+}
+
+/// Changes the rows behind the store's back, with the engine itself.
+fn tamper(path: &Path, change: impl FnOnce(&::sled::Db)) {
+    // The store that was dropped may hold the lock a little longer.
+    let db = loop {
+        match ::sled::Config::new().path(path).open() {
+            Err(error) if error.to_string().contains("could not acquire lock") => std::thread::yield_now(),
+            db => break db.unwrap(),
+        }
+    };
+    change(&db);
+    db.flush().unwrap();
+}
+
+fn check_noticed(change: impl FnOnce(&::sled::Db), expected: &Cause) {
+    let temp = tempfile::tempdir().unwrap();
+    open(temp.path()).commit(&put(0..100, b"value")).unwrap();
+    tamper(temp.path(), change);
+    let store = open(temp.path());
+    for _ in 0..2 {
+        match store.verify() {
+            Err(CatalogError::Damaged { generation: 1, cause }) => assert_eq!(&cause, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(store.get(Table::Cursors, b"any").is_err(), "a store that failed once is of no use");
+}
+
+#[test]
+fn lost_added_altered_and_swapped_rows_are_noticed() {
+    let key = |number: u32| [&[Table::Versions.tag()][..], &number.to_be_bytes()].concat();
+    let rows = Cause::Rows { table: Table::Versions };
+    let row = Cause::Row { table: Table::Versions };
+    check_noticed(|db| drop(db.remove(key(50)).unwrap()), &rows);
+    check_noticed(|db| drop(db.insert(key(50), b"\x01\x05\0\0\0valueXXXXXXXX".to_vec()).unwrap()), &row);
+    check_noticed(
+        |db| {
+            let value = db.get(key(50)).unwrap().unwrap();
+            db.insert(key(51), value).unwrap();
+        },
+        &row,
+    );
+    check_noticed(|db| drop(db.insert(b"\x77stray", b"x").unwrap()), &Cause::StrayRow);
+}
+
+#[test]
+fn a_damaged_row_is_an_error_at_the_read_and_ends_the_generation() {
+    let temp = tempfile::tempdir().unwrap();
+    open(temp.path()).commit(&put(0..10, b"value")).unwrap();
+    tamper(temp.path(), |db| drop(db.insert(b"\x01\0\0\0\x05", b"junk").unwrap()));
+    let store = open(temp.path());
+    assert!(store.get(Table::Versions, &4u32.to_be_bytes()).unwrap().is_some());
+    assert!(store.get(Table::Versions, &5u32.to_be_bytes()).is_err());
+    assert!(store.get(Table::Versions, &4u32.to_be_bytes()).is_err());
+    assert!(store.commit(&put(0..1, b"x")).is_err() && store.sync().is_err());
+}
+
+#[test]
+fn a_generation_that_stays_open_elsewhere_is_an_error() {
+    let temp = tempfile::tempdir().unwrap();
+    let _store = open(temp.path());
+    assert!(matches!(SledStore::open(temp.path(), 1), Err(Cause::Engine { .. })));
+}
