@@ -378,7 +378,10 @@ mod tests {
             report.problems,
             [
                 ScanProblem::Symlink { path: path("a/linked") },
-                ScanProblem::Collision { first: path("a/B/publish/c/v001"), second: path("a/b/publish/c/v001") },
+                ScanProblem::Collision {
+                    first: path("a/B/publish/c/v001"),
+                    second: path("a/b/publish/c/v001")
+                },
             ]
         );
         assert_eq!(report.problems_total, 2);

@@ -272,7 +272,9 @@ mod tests {
     #[test]
     fn locks_temporary_files_and_backups_block_and_litter_is_not_there() {
         let project = Project::new();
-        for name in [".publish.lock", "a.abc.tmp", "a.abc.bak", ".DS_Store", ".git/HEAD", "tex/~b.exr", "a.abc"] {
+        for name in
+            [".publish.lock", "a.abc.tmp", "a.abc.bak", ".DS_Store", ".git/HEAD", "tex/~b.exr", "a.abc"]
+        {
             project.write(name, b"");
         }
         fs::create_dir(project.version().join("cache.tmp")).unwrap();
@@ -333,7 +335,8 @@ mod tests {
     #[test]
     fn a_path_that_is_too_long_in_its_project_is_a_problem() {
         let project = Project::new();
-        let long = ["x".repeat(200), "y".repeat(200), "z".repeat(200), "a".repeat(200), "b".repeat(190)].join("/");
+        let long =
+            ["x".repeat(200), "y".repeat(200), "z".repeat(200), "a".repeat(200), "b".repeat(190)].join("/");
         project.write(&long, b"");
         let problems = project.look().problems;
         assert!(matches!(problems.as_slice(), [one] if one.kind == ProblemKind::Name(PathRule::TooLong)));
@@ -359,7 +362,11 @@ mod tests {
         let mut claimed = project.look().files;
         claimed[1].end_mark = EndMark::Closed;
         let again = snapshot_again(&dir, &VERSION.parse().unwrap(), &claimed).unwrap();
-        assert_eq!(marks(&again), [EndMark::Closed, EndMark::Unknown], "no rule for .obj, nothing to take over");
+        assert_eq!(
+            marks(&again),
+            [EndMark::Closed, EndMark::Unknown],
+            "no rule for .obj, nothing to take over"
+        );
     }
 
     #[test]

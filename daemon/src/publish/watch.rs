@@ -507,7 +507,9 @@ mod tests {
         project.write(&marker);
         let mut touched = project.touched_until(&marker).await;
         // The directories that appeared in watched ones are told, what happens in them is not.
-        touched.retain(|path| !["assets/robot/work", ".avalon", file.as_str(), marker.as_str()].contains(&path.as_str()));
+        touched.retain(|path| {
+            !["assets/robot/work", ".avalon", file.as_str(), marker.as_str()].contains(&path.as_str())
+        });
         assert_eq!(touched, [""; 0]);
     }
 
@@ -608,7 +610,8 @@ mod tests {
         fs::create_dir_all(root.join(MODEL)).unwrap();
         let overflow = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
         notify::EventHandler::handle_event(&mut handler.clone(), Ok(overflow));
-        let batch: Vec<Notice> = worker.notices.try_iter().filter(|n| matches!(n, Notice::Overflow)).collect();
+        let batch: Vec<Notice> =
+            worker.notices.try_iter().filter(|n| matches!(n, Notice::Overflow)).collect();
         assert!(worker.handle(batch));
         assert_eq!(received.recv().await, Some(RawChange::Rescan(RescanReason::Overflow)));
         fs::create_dir(root.join(MODEL).join("v001")).unwrap();

@@ -195,7 +195,10 @@ async fn a_version_is_handed_over_once_with_what_its_path_says() {
     studio.handle.rescan().await.unwrap();
     let settled = studio.next().await;
     assert_eq!(settled.dir.as_str(), format!("{MODEL}/v012"));
-    assert_eq!(settled.fields.version_id(&"lantern".parse().unwrap()).to_string(), "lantern:robot/model@v012");
+    assert_eq!(
+        settled.fields.version_id(&"lantern".parse().unwrap()).to_string(),
+        "lantern:robot/model@v012"
+    );
     assert_eq!(paths(&settled), ["model.obj", "tex/skin.exr"]);
     assert_eq!((settled.files[0].representation.as_str(), settled.files[0].role), ("obj", FileRole::Entry));
     assert_eq!(settled.completeness, Completeness::Quiet);
@@ -336,7 +339,8 @@ async fn an_explicit_publish_is_handed_over_at_once_with_what_was_said() {
     }
     let handle = studio.handle.clone();
     let asked = frame(1002).parse().unwrap();
-    let details = PublishDetails { comment: "done".into(), author: "anna".into(), ..PublishDetails::default() };
+    let details =
+        PublishDetails { comment: "done".into(), author: "anna".into(), ..PublishDetails::default() };
     let said = details.clone();
     let (outcome, settled) = tokio::join!(timeout(PATIENCE, handle.publish(asked, details)), async {
         let mut settled = timeout(PATIENCE, studio.settled.recv()).await.unwrap().unwrap();
@@ -362,7 +366,10 @@ async fn an_explicit_publish_of_a_locked_version_says_so_and_is_kept() {
     assert_eq!(studio.publish(dir.as_str()).await, PublishOutcome::NotWhole { dir: dir.clone(), why });
     studio.remove(&lock);
     let settled = studio.next().await;
-    assert_eq!((settled.completeness, settled.details.unwrap().comment.as_str()), (Completeness::Explicit, "done"));
+    assert_eq!(
+        (settled.completeness, settled.details.unwrap().comment.as_str()),
+        (Completeness::Explicit, "done")
+    );
 }
 
 #[tokio::test]
