@@ -208,12 +208,17 @@ impl FeedReader {
         if !signature.is_some_and(|s| trust.verify(&key, &message, &Signature::from_bytes(s))) {
             return Err(FeedError::Signature { feed: self.feed.clone(), seq: body.first_seq });
         }
+        // Only what the node itself signed can be a second history of it; a peer that damages what it passes on must not
+        // be able to accuse it.
+        if body.first_seq != self.head.next_seq || body.previous != self.head.chain {
+            return Err(FeedError::Fork { feed: self.feed.clone(), seq: body.first_seq });
+        }
         self.key = Some(key);
         self.head = FeedHead { next_seq: body.first_seq + body.records.len() as u64, chain };
         Ok(body)
     }
 
-    /// Everything but the signature.
+    /// Everything but the signature and whether it follows what is here.
     fn accept_body(&self, group: &SealedGroup) -> Result<Group, FeedError> {
         let feed = || self.feed.clone();
         let damaged = || FeedError::Damaged { feed: feed() };
@@ -231,14 +236,11 @@ impl FeedReader {
         if body.records.is_empty() || body.records.len() > MAX_GROUP_RECORDS {
             return Err(damaged());
         }
-        let expected = self.head.next_seq;
-        match body.first_seq.cmp(&expected) {
-            std::cmp::Ordering::Greater => {
-                Err(FeedError::Gap { feed: feed(), expected, found: body.first_seq })
-            }
-            std::cmp::Ordering::Equal if body.previous == self.head.chain => Ok(body),
-            _ => Err(FeedError::Fork { feed: feed(), seq: body.first_seq }),
+        if body.first_seq > self.head.next_seq {
+            let expected = self.head.next_seq;
+            return Err(FeedError::Gap { feed: feed(), expected, found: body.first_seq });
         }
+        Ok(body)
     }
 
     /// Returns the key that must have signed `body`: that of the last certificate in it, or the one known.
@@ -409,6 +411,17 @@ mod tests {
             },
             "stands in feed lantern/ws1@london",
         );
+    }
+
+    #[test]
+    fn a_damaged_copy_of_a_known_group_is_not_a_second_history() {
+        let mut reader = FeedReader::new(feed());
+        let first = next(&reader, 1);
+        reader.accept(&first, &signer()).unwrap();
+        let mut damaged = first.clone();
+        *damaged.body.last_mut().unwrap() ^= 1;
+        assert!(matches!(reader.accept(&damaged, &signer()), Err(FeedError::Signature { seq: 0, .. })));
+        assert!(matches!(reader.accept(&first, &signer()), Err(FeedError::Fork { seq: 0, .. })));
     }
 
     #[test]
