@@ -185,7 +185,7 @@ impl Registry {
                     statuses.push(online(&link, address.clone()));
                 }
                 None => statuses.push(PeerStatus {
-                    node: dial.node.as_ref().map(ToString::to_string).unwrap_or_default(),
+                    node: dial.node.as_ref().map(|node| node.node.to_string()).unwrap_or_default(),
                     site: dial.node.as_ref().map(|node| node.site.to_string()).unwrap_or_default(),
                     state: dial.state,
                     address: address.clone(),
@@ -201,7 +201,7 @@ impl Registry {
 
 fn online(link: &PeerLink, address: String) -> PeerStatus {
     PeerStatus {
-        node: link.node().to_string(),
+        node: link.node().node.to_string(),
         site: link.node().site.to_string(),
         state: PeerState::Online,
         address,
