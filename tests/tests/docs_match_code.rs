@@ -361,7 +361,8 @@ fn error_codes_are_those_of_the_code() {
 fn no_error_code_is_used_that_is_not_documented() {
     let documented = error_codes(&read("docs/errors.md"));
     for (path, text) in sources().into_iter().chain(documents()) {
-        for code in error_codes(&text) {
+        // 0000 is never given out; tests that forge a message use it.
+        for code in error_codes(&text).into_iter().filter(|code| code != "AVL-0000") {
             assert!(documented.contains(&code), "{path}: {code} stands in no row of docs/errors.md");
         }
     }
