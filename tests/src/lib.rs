@@ -1,1 +1,24 @@
-//! placeholder
+//! The simulated studio: many nodes in one thread and virtual time, driven by one seed.
+//!
+//! The decisions are those of the daemon: `avalon_protocol`'s session, feeds, folds, planner and codec run here as they
+//! are. What is simulated is what surrounds them: clocks, links, disks that forget what was not synced, artists, and a
+//! peer that lies. [`world::World`] runs the steps, [`invariant::Checker`] looks at the nodes after each of them, and
+//! [`harness`] runs many seeds, replays one and writes down what happened.
+//!
+//! Deliberately absent: threads, real time, and any map whose order is not that of its keys.
+
+pub mod content;
+pub mod event;
+pub mod event_log;
+pub mod scenario;
+pub mod toy_trust;
+pub mod link;
+pub mod env;
+pub mod ledger;
+pub mod tree;
+pub mod incoming;
+pub mod reply;
+pub mod node;
+pub mod invariant;
+pub mod world;
+pub mod harness;

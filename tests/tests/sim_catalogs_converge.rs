@@ -91,7 +91,8 @@ fn catalogs_converge_and_promises_hold_last_quarter() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
-    let trace = |seed, recording| run(seed, recording).map(|report| report.trace).expect("no promise is broken");
+    let trace =
+        |seed, recording| run(seed, recording).map(|report| report.trace).expect("no promise is broken");
     assert_eq!(trace(7, Recording::HashOnly), trace(7, Recording::Full));
     assert_ne!(trace(7, Recording::HashOnly), trace(8, Recording::HashOnly));
 }

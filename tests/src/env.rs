@@ -1,0 +1,186 @@
+//! What a simulated node can reach: the virtual clock, timers, dice, the network and the log.
+
+use std::{cmp::Reverse, collections::BinaryHeap, ops::RangeInclusive};
+
+use avalon_protocol::{
+    feed::{FeedHead, FeedId},
+    hash::ObjectHash,
+    id::{ProjectName, VersionId},
+    rel_path::RelPath,
+    wire::Want,
+};
+use rand::Rng as _;
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    event::{Event, NodeIndex, Note, Wake},
+    event_log::EventLog,
+    link::Network,
+};
+
+/// What a node said in the current step, for the invariants to judge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// "My copy of this feed ends here", by heads or by the records themselves.
+    Head {
+        /// Who says it.
+        from: NodeIndex,
+        /// To whom.
+        to: NodeIndex,
+        /// The feed.
+        feed: FeedId,
+        /// Where it ends.
+        head: FeedHead,
+    },
+    /// Something about a project, without a head.
+    Project {
+        /// Who says it.
+        from: NodeIndex,
+        /// To whom.
+        to: NodeIndex,
+        /// The project.
+        project: ProjectName,
+    },
+    /// "Send me these blocks."
+    Want {
+        /// Who asks.
+        from: NodeIndex,
+        /// In which project.
+        project: ProjectName,
+        /// For what.
+        want: Want,
+    },
+    /// An artist saved a file.
+    Saved {
+        /// Where.
+        node: NodeIndex,
+        /// In which version.
+        version: VersionId,
+        /// The path within it.
+        path: RelPath,
+        /// What.
+        object: ObjectHash,
+    },
+    /// "This feed has two histories": nobody here ever makes one.
+    Fork {
+        /// Who says it.
+        from: NodeIndex,
+        /// The feed.
+        feed: FeedId,
+    },
+}
+
+/// Which start of which node: what timers belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Who {
+    /// The node.
+    pub node: NodeIndex,
+    /// How often it had started.
+    pub boot: u32,
+}
+
+#[derive(Debug)]
+struct Appointment {
+    at_ms: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Appointment {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Appointment {}
+
+impl PartialOrd for Appointment {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Appointment {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_ms, self.number).cmp(&(other.at_ms, other.number))
+    }
+}
+
+/// Everything around the nodes.
+#[derive(Debug)]
+pub struct Env {
+    /// Virtual time in milliseconds.
+    pub now_ms: u64,
+    /// The one source of chance.
+    pub dice: ChaCha8Rng,
+    /// The lines between the nodes.
+    pub network: Network,
+    /// The trace.
+    pub log: EventLog,
+    /// Whether things may still break and liars may still lie.
+    pub faults: bool,
+    /// What was said in this step.
+    pub said: Vec<Said>,
+    agenda: BinaryHeap<Reverse<Appointment>>,
+    appointments: u64,
+}
+
+impl Env {
+    /// Starts at time 0 with an empty agenda.
+    pub fn new(dice: ChaCha8Rng, network: Network, log: EventLog) -> Self {
+        Self {
+            now_ms: 0,
+            dice,
+            network,
+            log,
+            faults: true,
+            said: Vec::new(),
+            agenda: BinaryHeap::new(),
+            appointments: 0,
+        }
+    }
+
+    /// Lets an event happen at a time; events of one time happen in the order of these calls.
+    pub fn at(&mut self, at_ms: u64, event: Event) {
+        self.appointments += 1;
+        let at_ms = at_ms.max(self.now_ms);
+        self.agenda.push(Reverse(Appointment { at_ms, number: self.appointments, event }));
+    }
+
+    /// Lets an event happen after a while.
+    pub fn after(&mut self, delay_ms: u64, event: Event) {
+        self.at(self.now_ms + delay_ms, event);
+    }
+
+    /// Sets a timer of a node.
+    pub fn wake(&mut self, who: Who, delay_ms: u64, wake: Wake) {
+        self.after(delay_ms, Event::Wake { node: who.node, boot: who.boot, wake });
+    }
+
+    /// Moves the clock to the next event and returns it.
+    pub fn next(&mut self) -> Option<Event> {
+        let Reverse(next) = self.agenda.pop()?;
+        self.now_ms = next.at_ms;
+        Some(next.event)
+    }
+
+    /// Draws a number.
+    pub fn between(&mut self, range: RangeInclusive<u64>) -> u64 {
+        self.dice.random_range(range)
+    }
+
+    /// Says yes in so many of a hundred cases.
+    pub fn chance(&mut self, percent: u32) -> bool {
+        self.dice.random_ratio(percent, 100)
+    }
+
+    /// Says yes in so many of a hundred cases while there are faults.
+    pub fn fault(&mut self, percent: u32) -> bool {
+        self.faults && self.chance(percent)
+    }
+
+    /// Writes down what a node did.
+    pub fn note(&mut self, note: &Note) {
+        self.log.note(self.now_ms, note);
+    }
+}

@@ -1,0 +1,89 @@
+//! Runs seeds, checks that they replay, and says how to replay a failure.
+
+use std::{collections::BTreeMap, ops::Range, path::Path};
+
+use crate::{
+    event_log::Recording,
+    world::{Failure, Report, run},
+};
+
+/// One seed in this many is run twice: the traces must be the same.
+const REPLAY_EVERY: u64 = 50;
+
+/// What many seeds were like.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// How many seeds ran.
+    pub seeds: u64,
+    /// Their steps together.
+    pub steps: u64,
+    /// The longest time to convergence in virtual milliseconds.
+    pub slowest_ms: u64,
+    /// How often each kind of thing happened in all of them.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+impl Summary {
+    /// Adds a run.
+    pub fn add(&mut self, report: &Report) {
+        let Report { steps, converged_after_ms, counts, .. } = report.clone();
+        self.merge(&Self { seeds: 1, steps, slowest_ms: converged_after_ms, counts });
+    }
+
+    /// Adds other runs.
+    pub fn merge(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.steps += other.steps;
+        self.slowest_ms = self.slowest_ms.max(other.slowest_ms);
+        for (name, count) in &other.counts {
+            *self.counts.entry(name).or_default() += count;
+        }
+    }
+}
+
+/// Runs seeds one after the other.
+///
+/// # Errors
+/// The text of the first failure: what broke, where the log is, how to replay it.
+pub fn run_seeds(seeds: Range<u64>, log_dir: &Path) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    for seed in seeds {
+        summary.add(&run_seed(seed, log_dir)?);
+    }
+    Ok(summary)
+}
+
+/// Runs one seed, some of them twice.
+///
+/// # Errors
+/// The text of the failure.
+pub fn run_seed(seed: u64, log_dir: &Path) -> Result<Report, String> {
+    let report = run(seed, Recording::HashOnly).map_err(|failure| explain(&failure, log_dir))?;
+    if seed.is_multiple_of(REPLAY_EVERY) {
+        let again = run(seed, Recording::Full).map_err(|failure| explain(&failure, log_dir))?;
+        if again != report {
+            return Err(format!("seed {seed} ran twice and differed: {report:?}, then {again:?}"));
+        }
+    }
+    Ok(report)
+}
+
+/// Runs the failed seed again with a full log, writes the log and says everything that a person needs.
+fn explain(failure: &Failure, log_dir: &Path) -> String {
+    let seed = failure.seed;
+    let file = log_dir.join(format!("sim-{seed}.jsonl"));
+    let written = match run(seed, Recording::Full) {
+        Err(again) => again.log.write(&file).map_or_else(
+            |error| format!("the log could not be written to {}: {error}", file.display()),
+            |()| format!("every step is in {}", file.display()),
+        ),
+        Ok(_) => {
+            "the same seed then ran without failure: the simulation itself is not deterministic".to_owned()
+        }
+    };
+    format!(
+        "seed {seed} broke the promise `{}` at step {} ({} ms): {}\n{written}\nreplay: AVALON_SEED={seed} cargo \
+         nextest run -p avalon-tests --test sim_catalogs_converge",
+        failure.violation.invariant, failure.step, failure.at_ms, failure.violation.detail
+    )
+}

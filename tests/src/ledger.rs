@@ -1,0 +1,207 @@
+//! A node's ledger in memory, with the rules of the real one: a group is written, then synced, and only then does it
+//! count; the catalog is applied after the sync and can be built again from the feeds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use avalon_protocol::{
+    feed::{FeedError, FeedHead, FeedId, FeedReader, Group, SealedGroup},
+    id::{NodeId, VersionId, VersionSlot},
+    mode::ProjectMode,
+    plan::{Decision, Wish, decide},
+    record::{RawRecord, Record},
+    version_fold::VersionFold,
+};
+
+use crate::toy_trust::{ToySigner, ToyTrust};
+
+/// One group of a feed with what it says.
+#[derive(Debug, Clone)]
+pub struct StoredGroup {
+    /// Its bytes and signature.
+    pub sealed: SealedGroup,
+    /// The number of its first record.
+    pub first_seq: u64,
+    /// Where the feed ends after it.
+    pub head: FeedHead,
+    /// Its records.
+    pub records: Vec<Record>,
+}
+
+/// One feed on one node's disk.
+#[derive(Debug)]
+pub struct FeedLog {
+    groups: Vec<StoredGroup>,
+    synced: usize,
+    /// Stands behind the last group that is written.
+    reader: FeedReader,
+}
+
+impl FeedLog {
+    fn new(feed: FeedId) -> Self {
+        Self { groups: Vec::new(), synced: 0, reader: FeedReader::new(feed) }
+    }
+
+    fn write(&mut self, sealed: &SealedGroup) -> Result<(), FeedError> {
+        let group = self.reader.accept(sealed, &ToyTrust)?;
+        let records = group.records.iter().filter_map(|raw| Record::from_raw(raw).ok()).collect();
+        let (first_seq, head) = (group.first_seq, self.reader.head());
+        self.groups.push(StoredGroup { sealed: sealed.clone(), first_seq, head, records });
+        Ok(())
+    }
+
+    /// Returns the groups that survive a crash for certain.
+    pub fn synced(&self) -> &[StoredGroup] {
+        &self.groups[..self.synced]
+    }
+
+    /// Returns where the synced groups end.
+    pub fn head(&self) -> FeedHead {
+        self.synced().last().map_or(FeedHead::EMPTY, |group| group.head)
+    }
+}
+
+/// All feeds of one node and the catalog over them.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    feeds: BTreeMap<FeedId, FeedLog>,
+    folds: BTreeMap<VersionId, VersionFold>,
+}
+
+impl Ledger {
+    /// Returns the feeds.
+    pub fn feeds(&self) -> &BTreeMap<FeedId, FeedLog> {
+        &self.feeds
+    }
+
+    /// Returns the catalog: every version that a synced record names.
+    pub fn folds(&self) -> &BTreeMap<VersionId, VersionFold> {
+        &self.folds
+    }
+
+    /// Returns where the synced part of each feed ends, without the feeds that have none.
+    pub fn heads(&self) -> Vec<(FeedId, FeedHead)> {
+        let some = self.feeds.iter().filter(|(_, log)| log.synced > 0);
+        some.map(|(feed, log)| (feed.clone(), log.head())).collect()
+    }
+
+    /// Returns where the synced part of a feed ends.
+    pub fn head(&self, feed: &FeedId) -> FeedHead {
+        self.feeds.get(feed).map_or(FeedHead::EMPTY, FeedLog::head)
+    }
+
+    /// Decides about a version by what the catalog says.
+    pub fn decide(&self, version: &VersionId, me: &NodeId, mode: ProjectMode, wish: Wish) -> Decision {
+        let empty = VersionFold::default();
+        let slot: VersionSlot = version.slot;
+        decide(slot, self.folds.get(version).unwrap_or(&empty), me, mode, wish)
+    }
+
+    /// Seals and writes the next group of this node's own feed; returns how many groups are written.
+    pub fn append(
+        &mut self,
+        feed: &FeedId,
+        records: Vec<RawRecord>,
+        at_ms: u64,
+        signer: &ToySigner,
+    ) -> usize {
+        let log = self.feeds.entry(feed.clone()).or_insert_with(|| FeedLog::new(feed.clone()));
+        let sealed = log.reader.seal(records, at_ms, signer, &ToyTrust);
+        log.write(&sealed).expect("what was sealed here follows");
+        log.groups.len()
+    }
+
+    /// Returns how many groups of a feed are written, synced or not.
+    pub fn written(&self, feed: &FeedId) -> usize {
+        self.feeds.get(feed).map_or(0, |log| log.groups.len())
+    }
+
+    /// Writes groups that a peer sent; what is there already is skipped.
+    ///
+    /// # Errors
+    /// [`FeedError`] of the first group that does not follow; those before it stay.
+    pub fn store(&mut self, feed: &FeedId, groups: &[SealedGroup]) -> Result<(), FeedError> {
+        let log = self.feeds.entry(feed.clone()).or_insert_with(|| FeedLog::new(feed.clone()));
+        for group in groups {
+            let first_seq =
+                postcard::from_bytes::<Group>(&group.body).map_or(u64::MAX, |body| body.first_seq);
+            let known = log.groups.binary_search_by_key(&first_seq, |known| known.first_seq);
+            match known {
+                Ok(index) if log.groups[index].sealed.chain() == group.chain() => {}
+                _ => log.write(group)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears that the first `groups` groups of a feed are on disk, and applies what is new to the catalog. Returns the
+    /// versions that it is about.
+    pub fn sync(&mut self, feed: &FeedId, groups: usize) -> BTreeSet<VersionId> {
+        let Some(log) = self.feeds.get_mut(feed) else { return BTreeSet::new() };
+        let before = log.synced;
+        log.synced = groups.clamp(before, log.groups.len());
+        let mut versions = BTreeSet::new();
+        for group in &log.groups[before..log.synced] {
+            versions.extend(group.records.iter().filter_map(|record| record.version().cloned()));
+            apply(&mut self.folds, feed, group);
+        }
+        versions
+    }
+
+    /// Returns synced groups from a record on, at most `limit`, and where they end. None when no group starts there.
+    pub fn read(&self, feed: &FeedId, from_seq: u64, limit: usize) -> (u64, &[StoredGroup]) {
+        let groups = self.feeds.get(feed).map_or(&[][..], FeedLog::synced);
+        let Ok(first) = groups.binary_search_by_key(&from_seq, |group| group.first_seq) else {
+            return (from_seq, &[]);
+        };
+        let read = &groups[first..groups.len().min(first + limit)];
+        (read.last().map_or(from_seq, |group| group.head.next_seq), read)
+    }
+
+    /// Loses what was not synced, except as many groups of each feed as `survive` says, given how many there are;
+    /// returns whether anything was lost.
+    pub fn crash(&mut self, mut survive: impl FnMut(usize) -> usize) -> bool {
+        let mut lost = false;
+        for log in self.feeds.values_mut() {
+            let unsynced = log.groups.len() - log.synced;
+            let keep = if unsynced == 0 { 0 } else { survive(unsynced).min(unsynced) };
+            lost |= keep < unsynced;
+            log.groups.truncate(log.synced + keep);
+        }
+        lost
+    }
+
+    /// Opens the feeds after a crash: reads all groups again, syncs what is there, and brings the catalog up to date, on
+    /// top of what it had or from nothing.
+    pub fn reopen(&mut self, catalog: CatalogAtStart) {
+        if catalog == CatalogAtStart::Lost {
+            self.folds.clear();
+        }
+        for (feed, log) in &mut self.feeds {
+            let groups = std::mem::take(&mut log.groups);
+            *log = FeedLog::new(feed.clone());
+            for group in &groups {
+                log.write(&group.sealed).expect("it was accepted before");
+            }
+            log.synced = log.groups.len();
+            log.groups.iter().for_each(|group| apply(&mut self.folds, feed, group));
+        }
+    }
+}
+
+/// What became of the catalog while the node was down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CatalogAtStart {
+    /// It is there and may lag behind the feeds.
+    Kept,
+    /// It has to be built again.
+    Lost,
+}
+
+/// Applies a group to the folds of the versions that it names.
+pub fn apply(folds: &mut BTreeMap<VersionId, VersionFold>, feed: &FeedId, group: &StoredGroup) {
+    for (record, seq) in group.records.iter().zip(group.first_seq..) {
+        if let Some(version) = record.version() {
+            folds.entry(version.clone()).or_default().apply(&feed.node, seq, record);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Artists save files; once they are quiet the daemon hashes them, writes the manifest and records the version.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use avalon_protocol::{
+    hash::ObjectHash,
+    id::VersionId,
+    manifest::Manifest,
+    record::{Held, Published, Record},
+    version_fold::VersionFold,
+};
+
+use super::SimNode;
+use crate::{
+    content::{Publish, SavedFile, draft},
+    env::{Env, Said},
+    event::{Note, Wake},
+    tree::TreeFile,
+};
+
+impl SimNode {
+    /// Saves the files of a new version; does nothing when the version is here.
+    pub(super) fn save(&mut self, version: &VersionId, files: &[SavedFile], env: &mut Env) -> bool {
+        if !self.projects.contains_key(&version.project) || self.disk.tree.dir(version).is_some() {
+            return false;
+        }
+        files.iter().for_each(|file| self.write(version, file, env));
+        self.settle_later(version, env);
+        true
+    }
+
+    /// Adds a file to a version that is here and is not being placed.
+    pub(super) fn add(&mut self, version: &VersionId, file: &SavedFile, env: &mut Env) -> bool {
+        let free = self.disk.tree.dir(version).is_some_and(|dir| !dir.files.contains_key(&file.path));
+        if !free || self.is_placing(version) {
+            return false;
+        }
+        self.write(version, file, env);
+        self.settle_later(version, env);
+        true
+    }
+
+    /// The artist's application has closed and synced the file before anybody looks at it.
+    fn write(&mut self, version: &VersionId, file: &SavedFile, env: &mut Env) {
+        let bytes = file.bytes();
+        let object = ObjectHash::of(&bytes);
+        let (node, path) = (self.who.node, file.path.clone());
+        env.said.push(Said::Saved { node, version: version.clone(), path: path.clone(), object });
+        self.disk.tree.dir_mut(version).files.insert(path, TreeFile { object, bytes });
+        self.touched.versions.insert(version.clone());
+    }
+
+    fn settle_later(&mut self, version: &VersionId, env: &mut Env) {
+        let delay_ms = env.between(50..=1500);
+        env.wake(self.who, delay_ms, Wake::Settled(version.clone()));
+    }
+
+    /// Asks for a version.
+    pub(super) fn pull(&mut self, version: VersionId, env: &mut Env) -> bool {
+        let Some(life) = self.life.as_mut() else { return false };
+        life.wishes.insert(version.clone());
+        self.plan(&version, env);
+        true
+    }
+
+    /// Looks at a version directory in which nothing moves: is there something that no record of ours says?
+    pub(super) fn settled(&mut self, version: &VersionId, env: &mut Env) {
+        let Some(life) = self.life.as_ref() else { return };
+        let recording = life.publishing.iter().any(|(publishing, _)| publishing == version);
+        if recording || self.is_placing(version) {
+            // What is here is about to get its record; the next look starts from that.
+            env.wake(self.who, 50, Wake::Settled(version.clone()));
+            return;
+        }
+        let Some(dir) = self.disk.tree.dir(version) else { return };
+        let empty = VersionFold::default();
+        let fold = self.disk.ledger.folds().get(version).unwrap_or(&empty);
+        let known: Vec<&Arc<Manifest>> =
+            fold.generations().keys().filter_map(|id| self.disk.manifests.get(id)).collect();
+        if let Some(same) = known.iter().find(|manifest| dir.is(manifest)) {
+            let (manifest, content) = (same.id(), same.content());
+            if !fold.holds(&self.id, &manifest) {
+                env.note(&Note::Found(self.who.node, version.clone()));
+                let held = Record::Placed(Held { version: version.clone(), manifest });
+                self.record_publish(version, content, &held, env);
+            }
+            return;
+        }
+        let started = known.iter().any(|manifest| dir.has_all(manifest));
+        if started && known.iter().any(|manifest| dir.is_part_of(manifest)) {
+            // A growth that was interrupted while it was placed: not an artist's work.
+            return;
+        }
+        let before = known.iter().filter(|manifest| dir.has_all(manifest));
+        let before = before.max_by_key(|manifest| (manifest.draft().generation, manifest.id()));
+        let publish = Publish {
+            version: version.clone(),
+            predecessor: before.map(|manifest| (manifest.id(), manifest.draft().generation)),
+            author: self.id.to_string(),
+            published_at_ms: env.now_ms + self.ahead_ms,
+        };
+        let files = dir.files.iter().map(|(path, file)| (path.clone(), file.bytes.len() as u64, file.object));
+        let manifest = draft(publish, files).finish().expect("simulated artists keep the rules");
+        let (id, content) = (manifest.id(), manifest.content());
+        self.disk.manifests.insert(id, manifest.into());
+        if let Some(life) = self.life.as_mut() {
+            life.publishing.insert((version.clone(), content));
+        }
+        let delay_ms = env.between(1..=15);
+        env.wake(self.who, delay_ms, Wake::ManifestSynced { version: version.clone(), manifest: id });
+    }
+
+    pub(super) fn manifest_synced(
+        &mut self,
+        version: &VersionId,
+        id: avalon_protocol::hash::ManifestId,
+        env: &mut Env,
+    ) {
+        let Some(manifest) = self.disk.manifests.get(&id).cloned() else { return };
+        let published = Published {
+            version: version.clone(),
+            manifest: id,
+            content: manifest.content(),
+            generation: manifest.draft().generation,
+            predecessor: manifest.draft().predecessor,
+            files: manifest.files().len() as u64,
+            bytes: manifest.total_bytes(),
+            representations: manifest.representations().iter().map(|r| r.name.clone()).collect(),
+            author: manifest.draft().author.clone(),
+            published_at_ms: manifest.draft().published_at_ms,
+        };
+        let note = if published.predecessor.is_none() { Note::Published } else { Note::Grew };
+        env.note(&note(self.who.node, version.clone()));
+        self.record_publish(version, manifest.content(), &Record::Published(published), env);
+    }
+
+    fn record_publish(
+        &mut self,
+        version: &VersionId,
+        content: avalon_protocol::hash::ContentId,
+        record: &Record,
+        env: &mut Env,
+    ) {
+        let Some(life) = self.life.as_mut() else { return };
+        life.publishing.insert((version.clone(), content));
+        self.record(&version.project, record.to_raw(), env);
+    }
+
+    /// Hears that records about these versions are durable: publishes of them may be among those.
+    pub(super) fn publishes_recorded(&mut self, versions: &BTreeSet<VersionId>) {
+        let Some(life) = self.life.as_mut() else { return };
+        let (folds, me) = (self.disk.ledger.folds(), &self.id);
+        life.publishing.retain(|(version, content)| {
+            let fold = folds.get(version).filter(|_| versions.contains(version));
+            let mut generations = fold.into_iter().flat_map(|fold| fold.generations());
+            !generations.any(|(id, generation)| {
+                generation.content == *content && fold.is_some_and(|fold| fold.holds(me, id))
+            })
+        });
+    }
+}

@@ -1,0 +1,320 @@
+//! Dials peers and carries out what the sessions ask for.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use avalon_protocol::{
+    close_code::CloseCode,
+    feed::{FeedError, FeedHead, FeedId},
+    id::ProjectName,
+    limits::INLINE_MANIFEST_BYTES,
+    manifest::Manifest,
+    record::Record,
+    session::{Effect, Session},
+    wire::{
+        Control, FRAME_HEADER_BYTES, FrameError, FrameHeader, Framed, Hello, PROTOCOL_MAX, PROTOCOL_MIN,
+        Records, ServedProject,
+    },
+};
+use rand::Rng as _;
+
+use super::{SimNode, dial_backoff, fetch::Request};
+use crate::{
+    env::{Env, Said},
+    event::{CloseNote, ConnectionId, NodeIndex, Note, StreamId, Wake},
+    ledger::StoredGroup,
+    link::DIAL_TIMEOUT_MS,
+};
+
+/// A connection as its node sees it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) peer: NodeIndex,
+    dialled_here: bool,
+    pub(super) ready: bool,
+    session: Session,
+    /// What was asked for and is not answered yet, by stream.
+    pub(super) requests: BTreeMap<u64, Request>,
+}
+
+impl Link {
+    /// Says whether the peer serves a project.
+    pub(super) fn shares(&self, project: &ProjectName) -> bool {
+        let peer = self.session.peer();
+        peer.is_some_and(|hello| hello.projects.iter().any(|served| served.name == *project))
+    }
+
+    /// Says in which of our projects the session does not know yet that the peer has everything.
+    pub(super) fn behind<'a>(
+        &'a self,
+        ours: impl Iterator<Item = &'a ProjectName> + 'a,
+    ) -> impl Iterator<Item = &'a ProjectName> + 'a {
+        ours.filter(|project| !self.ready || (self.shares(project) && !self.session.is_level(project)))
+    }
+}
+
+/// Reads a whole frame, as the daemon reads one from its stream.
+pub(super) fn read_frame<T: Framed>(bytes: &[u8]) -> Result<T, FrameError> {
+    let Some((header, payload)) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>() else {
+        return Err(FrameError::Damaged { kind: 0 });
+    };
+    let header = FrameHeader::parse(*header)?;
+    if header.payload_bytes != payload.len() {
+        return Err(FrameError::Damaged { kind: header.kind });
+    }
+    T::from_payload(header.kind, payload)
+}
+
+impl SimNode {
+    fn hello(&self, instance: u64) -> Hello {
+        let served = |(name, mode): (&ProjectName, &_)| ServedProject { name: name.clone(), mode: *mode };
+        Hello {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            features: 0,
+            build: "simulation".into(),
+            studio: "northlight".parse().expect("a fixed name"),
+            node: self.id.clone(),
+            instance,
+            projects: self.projects.iter().map(served).collect(),
+        }
+    }
+
+    pub(super) fn dial(&mut self, peer: NodeIndex, env: &mut Env) {
+        let Some(life) = self.life.as_mut() else { return };
+        if life.links.values().any(|link| link.peer == peer) || !life.dialling.insert(peer) {
+            return;
+        }
+        if env.network.reaches(self.who.node, peer) {
+            env.connect(self.who.node, peer);
+        } else {
+            life.dialling.remove(&peer);
+            self.dial_later(peer, DIAL_TIMEOUT_MS, env);
+        }
+    }
+
+    fn dial_later(&mut self, peer: NodeIndex, timeout_ms: u64, env: &mut Env) {
+        let Some(life) = self.life.as_mut().filter(|_| self.dials.contains(&peer)) else { return };
+        let backoff = life.backoffs.entry(peer).or_insert_with(dial_backoff);
+        let wait = backoff.failed(env.dice.random());
+        let wait_ms = u64::try_from(wait.as_millis()).expect("a short wait");
+        env.wake(self.who, timeout_ms + wait_ms, Wake::Dial(peer));
+    }
+
+    /// Hears that a connection is there.
+    pub fn established(&mut self, id: ConnectionId, env: &mut Env) {
+        let Some(connection) = env.network.connection(id) else { return };
+        let (peer, dialled_here) = (connection.other(self.who.node), connection.dialler == self.who.node);
+        let Some(instance) = self.life.as_ref().map(|life| life.instance) else { return };
+        let hello = self.hello(instance);
+        let (session, effects) = Session::new(hello, self.names[peer].clone(), self.disk.ledger.heads());
+        let Some(life) = self.life.as_mut() else { return };
+        if dialled_here {
+            life.dialling.remove(&peer);
+        }
+        life.links.insert(id, Link { peer, dialled_here, ready: false, session, requests: BTreeMap::new() });
+        self.carry_out(id, effects, env);
+    }
+
+    /// Hears that a connection with a peer is gone.
+    pub fn ended(&mut self, id: ConnectionId, peer: NodeIndex, env: &mut Env) {
+        let Some(life) = self.life.as_mut() else { return };
+        life.dialling.remove(&peer);
+        life.links.remove(&id);
+        if !life.links.values().any(|link| link.peer == peer) {
+            self.dial_later(peer, 0, env);
+        }
+        self.pump_all(env);
+    }
+
+    pub(super) fn close(&mut self, id: ConnectionId, code: CloseCode, env: &mut Env) {
+        let Some(link) = self.life.as_mut().and_then(|life| life.links.remove(&id)) else { return };
+        env.note(&Note::Closed(self.who.node, CloseNote(code)));
+        env.close(id, self.who.node, code.code());
+        self.ended(id, link.peer, env);
+    }
+
+    pub(super) fn control_arrived(&mut self, id: ConnectionId, frame: &[u8], env: &mut Env) {
+        let message = read_frame::<Control>(frame);
+        let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        match message {
+            Ok(message) => {
+                let effects = link.session.received(message);
+                self.carry_out(id, effects, env);
+            }
+            Err(_) => self.close(id, CloseCode::Protocol, env),
+        }
+    }
+
+    fn carry_out(&mut self, id: ConnectionId, effects: Vec<Effect>, env: &mut Env) {
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+            match effect {
+                Effect::Send(message) => self.say(id, message, env),
+                Effect::Ready(_) => {
+                    link.ready = true;
+                    self.greeted(id, env);
+                }
+                Effect::ReadGroups { feed, from_seq } => {
+                    let delay_ms = env.between(0..=4);
+                    env.wake(self.who, delay_ms, Wake::GroupsRead { connection: id, feed, from_seq });
+                }
+                Effect::StoreGroups(records) => effects.extend(self.store(id, records, env)),
+                Effect::Fork(feed) => env.said.push(Said::Fork { from: self.who.node, feed }),
+                Effect::Close { code, .. } => self.close(id, code, env),
+            }
+        }
+    }
+
+    /// Of two connections with one peer, keeps the one dialled by the node that comes first in order; of two dialled by
+    /// the same, the newer, because the older is then known to be dead on the other side.
+    fn greeted(&mut self, id: ConnectionId, env: &mut Env) {
+        let Some(life) = self.life.as_mut() else { return };
+        let Some(link) = life.links.get(&id) else { return };
+        let peer = link.peer;
+        life.backoffs.entry(peer).or_insert_with(dial_backoff).succeeded();
+        let mine = self.id < self.names[peer];
+        let mut rivals: Vec<(bool, ConnectionId)> = life
+            .links
+            .iter()
+            .filter(|(_, link)| link.peer == peer && link.ready)
+            .map(|(id, link)| (link.dialled_here == mine, *id))
+            .collect();
+        rivals.sort_unstable();
+        rivals.pop();
+        for (_, rival) in rivals {
+            self.close(rival, CloseCode::DuplicateConnection, env);
+        }
+        self.plan_all(env);
+    }
+
+    fn say(&mut self, id: ConnectionId, mut message: Control, env: &mut Env) {
+        let Some(to) = self.life.as_ref().and_then(|life| life.links.get(&id)).map(|link| link.peer) else {
+            return;
+        };
+        let from = self.who.node;
+        let said = |feed, head| Said::Head { from, to, feed, head };
+        match &mut message {
+            Control::Hello(_) => {}
+            Control::Heads(heads) => {
+                env.said.push(Said::Project { from, to, project: heads.project.clone() });
+                let feed = |node: &_| FeedId { project: heads.project.clone(), node: Clone::clone(node) };
+                env.said.extend(heads.heads.iter().map(|(node, head)| said(feed(node), *head)));
+            }
+            Control::Records(records) => {
+                let groups = self.disk.ledger.feeds().get(&records.feed).map(|log| log.synced());
+                let last = records.groups.last().map(|group| group.chain());
+                let known = groups.into_iter().flatten().find(|known| Some(known.head.chain) == last);
+                // Groups that are not synced here have a head that nobody knows: the invariant will say so.
+                let unknown = FeedHead { next_seq: u64::MAX, chain: last.unwrap_or(FeedHead::EMPTY.chain) };
+                env.said.push(said(records.feed.clone(), known.map_or(unknown, |group| group.head)));
+                if self.liar && env.fault(4) {
+                    damage(records, env);
+                }
+            }
+        }
+        env.send(id, from, StreamId::Control, message.to_frame(), false);
+    }
+
+    fn store(&mut self, id: ConnectionId, records: Records, env: &mut Env) -> Vec<Effect> {
+        for bytes in &records.manifests {
+            self.keep_manifest(&records.feed.project, bytes);
+        }
+        let feed = records.feed;
+        let stored = self.disk.ledger.store(&feed, &records.groups);
+        let groups = self.disk.ledger.written(&feed);
+        let stored_for = stored.is_ok().then_some(id);
+        let delay_ms = env.between(1..=12);
+        env.wake(self.who, delay_ms, Wake::FeedSynced { feed: feed.clone(), groups, stored_for });
+        let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return vec![] };
+        match stored {
+            Ok(()) => vec![],
+            Err(FeedError::Fork { .. }) => link.session.groups_forked(&feed),
+            Err(error) => {
+                env.note(&Note::BadGroups(self.who.node, link.peer));
+                vec![Effect::Close { code: CloseCode::Feed, reason: error.to_string() }]
+            }
+        }
+    }
+
+    /// Keeps a manifest of a project, if it is one; says whether it did.
+    pub(super) fn keep_manifest(&mut self, project: &ProjectName, bytes: &[u8]) -> bool {
+        let manifest = Manifest::decode(bytes).ok().filter(|manifest| manifest.project() == project);
+        let kept = manifest.is_some();
+        let new = manifest.map(|manifest| (manifest.id(), manifest.into()));
+        self.disk.manifests.extend(new);
+        kept
+    }
+
+    pub(super) fn feed_synced(
+        &mut self,
+        feed: &FeedId,
+        groups: usize,
+        stored_for: Option<ConnectionId>,
+        env: &mut Env,
+    ) {
+        let before = self.disk.ledger.head(feed);
+        let versions = self.disk.ledger.sync(feed, groups);
+        let head = self.disk.ledger.head(feed);
+        self.touched.feeds.insert(feed.clone());
+        self.touched.versions.extend(versions.iter().cloned());
+        self.publishes_recorded(&versions);
+        let Some(life) = self.life.as_mut() else { return };
+        if let Some((id, link)) = stored_for.and_then(|id| Some((id, life.links.get_mut(&id)?))) {
+            let effects = link.session.groups_stored(feed, head);
+            self.carry_out(id, effects, env);
+        }
+        if head == before {
+            return;
+        }
+        let links: Vec<ConnectionId> = self.life.iter().flat_map(|life| life.links.keys().copied()).collect();
+        for connection in links.into_iter().filter(|id| Some(*id) != stored_for) {
+            // Sessions hear of it in any order, some of them late.
+            if env.chance(12) {
+                let delay_ms = env.between(1..=10);
+                env.wake(self.who, delay_ms, Wake::Advanced { connection, feed: feed.clone(), head });
+            } else {
+                self.advanced(connection, feed, head, env);
+            }
+        }
+        for version in versions {
+            self.plan(&version, env);
+        }
+    }
+
+    pub(super) fn advanced(&mut self, id: ConnectionId, feed: &FeedId, head: FeedHead, env: &mut Env) {
+        let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        let effects = link.session.advanced(feed, head);
+        self.carry_out(id, effects, env);
+    }
+
+    pub(super) fn groups_read(&mut self, id: ConnectionId, feed: &FeedId, from_seq: u64, env: &mut Env) {
+        let limit = usize::try_from(env.between(1..=6)).expect("small");
+        let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        let (next_seq, groups) = self.disk.ledger.read(feed, from_seq, limit);
+        let mut manifests = Vec::new();
+        for manifest in groups.iter().flat_map(published) {
+            let known = self.disk.manifests.get(&manifest).filter(|_| env.chance(70));
+            manifests.extend(known.map(|manifest| manifest.encode()));
+        }
+        manifests.retain(|bytes| bytes.len() <= INLINE_MANIFEST_BYTES);
+        let groups = groups.iter().map(|group| group.sealed.clone()).collect();
+        let effects = link.session.groups_read(feed, next_seq, groups, manifests);
+        self.carry_out(id, effects, env);
+    }
+}
+
+fn published(group: &StoredGroup) -> impl Iterator<Item = avalon_protocol::hash::ManifestId> + '_ {
+    group.records.iter().filter_map(|record| match record {
+        Record::Published(published) => Some(published.manifest),
+        _ => None,
+    })
+}
+
+/// What a liar does to the records of others that it passes on.
+fn damage(records: &mut Records, env: &mut Env) {
+    let Some(group) = records.groups.first_mut() else { return };
+    let bytes = if env.chance(50) { &mut group.body } else { &mut group.signature };
+    let at = usize::try_from(env.dice.random_range(0..bytes.len() as u64)).expect("small");
+    bytes[at] ^= 1;
+}
