@@ -10,7 +10,9 @@ use std::io::IsTerminal as _;
 
 use thiserror::Error;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt,
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, ParseError},
+    fmt,
     fmt::{MakeWriter, format},
     layer::SubscriberExt as _,
     reload,
@@ -43,9 +45,9 @@ pub enum LogError {
         origin: &'static str,
         /// What it says.
         level: String,
-        /// Why it does not parse.
+        /// Why it does not parse, if there is more to say.
         #[source]
-        source: tracing_subscriber::filter::ParseError,
+        source: Option<ParseError>,
     },
     /// The format is not known.
     #[error("{FORMAT_VARIABLE} is neither text nor json: {format:?}")]
@@ -184,11 +186,18 @@ impl Settings {
 }
 
 fn parse_level(origin: &'static str, level: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder().with_regex(false).parse(level).map_err(|source| LogError::BadLevel {
-        origin,
-        level: level.to_owned(),
-        source,
-    })
+    let bad = |source| LogError::BadLevel { origin, level: level.to_owned(), source };
+    if !level.split(',').all(ends_with_a_level) {
+        return Err(bad(None));
+    }
+    EnvFilter::builder().with_regex(false).parse(level).map_err(|source| bad(Some(source)))
+}
+
+/// Says whether a part of a filter names a level. The filter takes any word for the name of a module, so that `inof`
+/// would silence everything else.
+fn ends_with_a_level(part: &str) -> bool {
+    let level = part.rsplit('=').next().unwrap_or(part).trim();
+    !level.is_empty() && level.parse::<LevelFilter>().is_ok()
 }
 
 fn stderr_id() -> Option<FileId> {

@@ -24,7 +24,7 @@ pub(super) struct Since {
 
 /// What happens, as it happens. The `id` of each event is its number, `data` the event as JSON. A reader that is too slow
 /// is cut off, and comes back with the last number that it has.
-#[utoipa::path(get, path = route::EVENTS, params(Since), responses(
+#[utoipa::path(get, tag = "events", operation_id = "events", path = route::EVENTS, params(Since), responses(
     (status = 200, content_type = "text/event-stream", body = Event), (status = "4XX", body = ApiError)))]
 pub(super) async fn stream(
     State(shared): State<Shared>,

@@ -65,34 +65,34 @@ pub(super) fn router(shared: Shared) -> Router {
 }
 
 /// How the daemon is.
-#[utoipa::path(get, path = route::STATUS, responses((status = 200, body = StatusReply)))]
+#[utoipa::path(get, tag = "daemon", path = route::STATUS, responses((status = 200, body = StatusReply)))]
 pub(super) async fn status(State(shared): Api) -> Json<StatusReply> {
     Json(shared.api.status().await)
 }
 
 /// The versions that a reference names; all of the project without one.
-#[utoipa::path(get, path = route::VERSIONS, params(RefQuery), responses(
+#[utoipa::path(get, tag = "versions", path = route::VERSIONS, params(RefQuery), responses(
     (status = 200, body = ListReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn list(State(shared): Api, query: RefQuery) -> Answer<ListReply> {
     answer(shared.api.list(query).await)
 }
 
 /// Who holds the versions that a reference names.
-#[utoipa::path(get, path = route::WHERE, params(RefQuery), responses(
+#[utoipa::path(get, tag = "versions", path = route::WHERE, params(RefQuery), responses(
     (status = 200, body = WhereReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn locate(State(shared): Api, query: RefQuery) -> Answer<WhereReply> {
     answer(shared.api.locate(query).await)
 }
 
 /// All about one version.
-#[utoipa::path(get, path = route::INFO, params(RefQuery), responses(
+#[utoipa::path(get, tag = "versions", path = route::INFO, params(RefQuery), responses(
     (status = 200, body = InfoReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn info(State(shared): Api, query: RefQuery) -> Answer<InfoReply> {
     answer(shared.api.info(query).await)
 }
 
 /// Publishes what is on disk; answers when all is recorded.
-#[utoipa::path(post, path = route::PUBLISH, request_body = PublishRequest, responses(
+#[utoipa::path(post, tag = "versions", path = route::PUBLISH, request_body = PublishRequest, responses(
     (status = 200, body = PublishReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn publish(
     State(shared): Api,
@@ -103,7 +103,7 @@ pub(super) async fn publish(
 }
 
 /// Starts to fetch versions; answers at once.
-#[utoipa::path(post, path = route::PULL, request_body = PullRequest, responses(
+#[utoipa::path(post, tag = "versions", path = route::PULL, request_body = PullRequest, responses(
     (status = 200, body = PullReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn pull(
     State(shared): Api,
@@ -114,48 +114,48 @@ pub(super) async fn pull(
 }
 
 /// All jobs.
-#[utoipa::path(get, path = route::JOBS, responses((status = 200, body = Vec<JobStatus>)))]
+#[utoipa::path(get, tag = "jobs", path = route::JOBS, responses((status = 200, body = Vec<JobStatus>)))]
 pub(super) async fn jobs(State(shared): Api) -> Json<Vec<JobStatus>> {
     Json(shared.api.jobs().await)
 }
 
 /// One job.
-#[utoipa::path(get, path = JOB, params(("id" = String, Path, description = "The job's id.")), responses(
+#[utoipa::path(get, tag = "jobs", path = JOB, params(("id" = String, Path, description = "The job's id.")), responses(
     (status = 200, body = JobStatus), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn job(State(shared): Api, Id(id): Id) -> Answer<JobStatus> {
     answer(shared.api.job(&id).await)
 }
 
 /// Cancels a job.
-#[utoipa::path(delete, path = JOB, params(("id" = String, Path, description = "The job's id.")), responses(
+#[utoipa::path(delete, tag = "jobs", path = JOB, params(("id" = String, Path, description = "The job's id.")), responses(
     (status = 200, body = JobStatus), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn cancel(State(shared): Api, caller: Caller, Id(id): Id) -> Answer<JobStatus> {
     answer(shared.api.cancel(&id, caller).await)
 }
 
 /// Makes the catalog anew from the feeds.
-#[utoipa::path(post, path = route::CATALOG_REBUILD, responses(
+#[utoipa::path(post, tag = "catalog", path = route::CATALOG_REBUILD, responses(
     (status = 200, body = RebuildReply), (status = "5XX", body = ApiError)))]
 pub(super) async fn rebuild(State(shared): Api) -> Answer<RebuildReply> {
     answer(shared.api.rebuild().await)
 }
 
 /// Compares the catalog with the feeds.
-#[utoipa::path(post, path = route::CATALOG_VERIFY, responses(
+#[utoipa::path(post, tag = "catalog", path = route::CATALOG_VERIFY, responses(
     (status = 200, body = VerifyReply), (status = "5XX", body = ApiError)))]
 pub(super) async fn verify(State(shared): Api) -> Answer<VerifyReply> {
     answer(shared.api.verify().await)
 }
 
 /// How large the catalog is.
-#[utoipa::path(get, path = route::CATALOG_STATS, responses(
+#[utoipa::path(get, tag = "catalog", path = route::CATALOG_STATS, responses(
     (status = 200, body = CatalogStatsReply), (status = "5XX", body = ApiError)))]
 pub(super) async fn stats(State(shared): Api) -> Answer<CatalogStatsReply> {
     answer(shared.api.stats().await)
 }
 
 /// The description of this API in OpenAPI 3.
-#[utoipa::path(get, path = route::OPENAPI, responses((status = 200, content_type = "application/json")))]
+#[utoipa::path(get, tag = "daemon", path = route::OPENAPI, responses((status = 200, content_type = "application/json")))]
 pub(super) async fn openapi() -> Response {
     ([(CONTENT_TYPE, "application/json")], openapi_json()).into_response()
 }

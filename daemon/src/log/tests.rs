@@ -136,7 +136,16 @@ fn a_wrong_level_names_where_it_stands() {
         "AVALOND_LOG is not a log level such as info or avalond=debug: \"avalond=loud\""
     );
     let settings = Settings { level: None, output: PLAIN };
-    assert!(settings.filter("a=b=c").unwrap_err().to_string().starts_with("log.level is not"));
+    for level in ["", "inof", "avalond", "avalond=", "info,", "info,quinn=maybe", "a=b=c", "avalond[=info"] {
+        let error = settings.filter(level).expect_err(level);
+        assert_eq!(
+            error.to_string(),
+            format!("log.level is not a log level such as info or avalond=debug: {level:?}")
+        );
+    }
+    for level in ["off", "WARN", "info,quinn=warn", "avalond::net=trace, info", "avalond[place]=debug"] {
+        assert!(settings.filter(level).is_ok(), "{level}");
+    }
 }
 
 #[test]

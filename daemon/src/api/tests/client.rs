@@ -214,9 +214,7 @@ impl Client {
 
     /// Reads on; says whether there was something.
     async fn more(&mut self) -> bool {
-        let mut bytes = [0; 64 * 1024];
-        let length = timeout(PATIENCE, self.stream.read(&mut bytes)).await.unwrap().unwrap_or(0);
-        self.bytes.extend_from_slice(&bytes[..length]);
+        let length = timeout(PATIENCE, self.stream.read_buf(&mut self.bytes)).await.unwrap().unwrap_or(0);
         let text = std::mem::take(&mut self.bytes);
         match String::from_utf8(text) {
             Ok(text) => self.read += &text,
