@@ -242,7 +242,7 @@ mod tests {
         fn write(&self, name: impl AsRef<Path>, content: &[u8]) {
             let path = self.version().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            let mut file = fs::File::create(path).unwrap();
+            let mut file = File::create(path).unwrap();
             std::io::Write::write_all(&mut file, content).unwrap();
         }
 
@@ -307,7 +307,7 @@ mod tests {
     fn what_cannot_be_published_is_named_and_not_followed() {
         let project = Project::new();
         let outside = tempfile::tempdir().unwrap();
-        fs::File::create(outside.path().join("secret.abc")).unwrap();
+        File::create(outside.path().join("secret.abc")).unwrap();
         symlink(outside.path(), project.version().join("link")).unwrap();
         project.write(OsStr::from_bytes(b"bytes\xff.abc"), b"");
         project.write("tex/CON.exr", b"");

@@ -615,8 +615,10 @@ mod tests {
         assert!(worker.handle(batch));
         assert_eq!(received.recv().await, Some(RawChange::Rescan(RescanReason::Overflow)));
         fs::create_dir(root.join(MODEL).join("v001")).unwrap();
-        let notice = worker.notices.recv_timeout(PATIENCE).unwrap();
-        assert!(matches!(&notice, Notice::Moved(path) if path.ends_with("model/v001")), "{notice:?}");
+        // The old watches may still have told of the directories above.
+        let is_version =
+            |notice: &Notice| matches!(notice, Notice::Moved(path) if path.ends_with("model/v001"));
+        while !is_version(&worker.notices.recv_timeout(PATIENCE).unwrap()) {}
     }
 
     #[test]

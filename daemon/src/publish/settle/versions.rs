@@ -182,26 +182,21 @@ impl Versions {
         now: SystemTime,
     ) {
         for found in &report.versions {
-            match self.entries.get(&found.dir) {
-                Some(entry) if found.files_changed == 0 => {
-                    if matches!(entry.stage, Stage::Rest) && entry.asked.is_none() {
-                        self.remove(&found.dir);
-                    }
-                }
-                // One that waits is looked at for what no watcher told of; one that settles has its time.
-                Some(entry) if matches!(entry.stage, Stage::Rest | Stage::Waiting(_)) => {
-                    if !self.backlog.contains(&found.dir) {
-                        self.schedule(&found.dir, now_ms);
-                    }
-                }
-                Some(_) => {}
-                None if found.files_changed > 0 => {
-                    if let Some(version) = templates.invert_dir(&found.dir) {
+            let dir = &found.dir;
+            let is_changed = found.files_changed > 0;
+            match self.entries.get(dir).map(|entry| (&entry.stage, entry.asked.is_some())) {
+                None if is_changed => {
+                    if let Some(version) = templates.invert_dir(dir) {
                         self.entry(version, now);
-                        self.backlog.insert(found.dir.clone());
+                        self.backlog.insert(dir.clone());
                     }
                 }
-                None => {}
+                Some((Stage::Rest, false)) if !is_changed => self.remove(dir),
+                // What no watcher told of may have come; one that settles has its time anyway.
+                Some((Stage::Rest | Stage::Waiting(_), _)) if !self.backlog.contains(dir) => {
+                    self.schedule(dir, now_ms);
+                }
+                _ => {}
             }
         }
     }
