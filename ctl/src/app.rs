@@ -81,3 +81,48 @@ fn show_usage(error: &clap::Error, streams: &Streams) -> ExitCode {
     streams.usage(error);
     if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::fake::{FakeDaemon, Line, run};
+
+    #[test]
+    fn help_is_data_and_a_wrong_command_line_is_talk_with_a_suggestion() {
+        let ran = run(&["--help"]);
+        assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
+        for command in
+            ["publish", "pull", "wait", "ls", "where", "info", "status", "log", "ca", "catalog", "demo"]
+        {
+            assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
+        }
+        let ran = run(&["pul", "a/b"]);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""));
+        assert!(ran.stderr.contains("'pull'"), "{ran:?}");
+    }
+
+    #[test]
+    fn project_comes_from_the_flag_then_the_environment() {
+        let daemon = FakeDaemon::start();
+        let asked = |line: Line| {
+            line.run();
+            daemon.requests().pop().unwrap()
+        };
+        let environment = || vec![("AVALON_PROJECT", "comet".to_owned())];
+        let line = Line { environment: environment(), ..daemon.line(&["ls"]) };
+        assert_eq!(asked(line), "GET /v1/versions?project=comet");
+        let line = Line { environment: environment(), ..daemon.line(&["ls", "--project", "lantern"]) };
+        assert_eq!(asked(line), "GET /v1/versions?project=lantern");
+        assert_eq!(asked(daemon.line(&["ls"])), "GET /v1/versions");
+    }
+
+    #[test]
+    fn colours_are_for_terminals_and_no_color_forbids_them() {
+        let line = |args: &[&str]| Line { is_terminal: true, ..Line::new(args) };
+        let red = "\u{1b}[1;31merror[AVL-0202]:\u{1b}[0m";
+        assert!(line(&["where", "x"]).run().stderr.starts_with(red));
+        assert!(!run(&["where", "x"]).stderr.contains('\u{1b}'));
+        assert!(run(&["where", "x", "--color", "always"]).stderr.starts_with(red));
+        let environment = vec![("NO_COLOR", "1".to_owned())];
+        assert!(!Line { environment, ..line(&["where", "x"]) }.run().stderr.contains('\u{1b}'));
+    }
+}

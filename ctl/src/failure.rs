@@ -126,3 +126,82 @@ fn reference_report(error: &InvalidReference) -> ApiError {
     )
     .with_hint("write [project:]asset/subset[/representation][@version], for example robot/modelDefault@v002")
 }
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::control::{ApiError, ErrorCode};
+
+    use crate::fake::{FakeDaemon, run};
+
+    #[test]
+    fn without_a_daemon_it_says_where_it_looked_why_and_how_to_start_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("api.sock");
+        let ran = run(&["status", "--socket", socket.to_str().unwrap()]);
+        assert_eq!(ran.exit, 5);
+        let shown = socket.display();
+        assert_eq!(
+            ran.stderr,
+            format!(
+                "error[AVL-0501]: no daemon answers at {shown}: there is no such file\n  hint: start it with \
+                 `systemctl start avalond` or `avalond --config FILE`; another daemon's socket is named with --socket \
+                 or AVALONCTL_SOCKET\n"
+            )
+        );
+        // A socket whose daemon died stays behind.
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let ran = run(&["status", "--json", "--socket", socket.to_str().unwrap()]);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (5, ""));
+        assert_eq!((ran.error().code, ran.error().exit), (ErrorCode::DaemonUnreachable, 5));
+        assert!(ran.error().message.ends_with("the socket is there, and nobody listens"), "{ran:?}");
+    }
+
+    #[test]
+    fn the_daemons_own_words_and_suggestion_are_passed_on() {
+        let daemon = FakeDaemon::start();
+        let error =
+            ApiError::new(ErrorCode::NotFound, "nothing named \"robot/modelDefalt\" in project lantern");
+        daemon.refuse("GET /v1/where", &error.clone().with_hint("did you mean robot/modelDefault?"));
+        let ran = daemon.run(&["where", "robot/modelDefalt"]);
+        assert_eq!(ran.exit, 4);
+        assert_eq!(
+            ran.stderr,
+            "error[AVL-0401]: nothing named \"robot/modelDefalt\" in project lantern\n  hint: did you mean \
+             robot/modelDefault?\n"
+        );
+        let ran = daemon.run(&["where", "robot/modelDefalt", "--json"]);
+        assert_eq!(ran.error().hint.as_deref(), Some("did you mean robot/modelDefault?"));
+
+        let silent = FakeDaemon::start();
+        silent.refuse("GET /v1/where", &error);
+        let ran = silent.run(&["where", "robot/modelDefalt"]);
+        assert!(ran.stderr.ends_with("  hint: list what exists: avalonctl ls robot\n"), "{ran:?}");
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_an_error_of_its_own() {
+        let daemon = FakeDaemon::start();
+        daemon.answer("GET /v1/status", 200, "{\"schema\":7}".into());
+        let ran = daemon.run(&["status"]);
+        assert_eq!(ran.exit, 1);
+        assert!(
+            ran.stderr.starts_with("error[AVL-0100]: the daemon's answer to /v1/status cannot be read: ")
+        );
+        let ran = FakeDaemon::start().run(&["status", "--json"]);
+        assert_eq!(ran.error().message, "the daemon answered /v1/status with HTTP status 404 Not Found");
+    }
+
+    #[test]
+    fn an_error_cannot_act_on_the_terminal() {
+        let daemon = FakeDaemon::start();
+        daemon.refuse(
+            "GET /v1/info",
+            &ApiError::new(ErrorCode::NotFound, "no \u{1b}[2J\nerror[AVL-0000]: fake"),
+        );
+        let ran = daemon.run(&["info", "a/b"]);
+        assert!(
+            ran.stderr.starts_with("error[AVL-0401]: no \\u{1b}[2J\\nerror[AVL-0000]: fake\n"),
+            "{ran:?}"
+        );
+    }
+}

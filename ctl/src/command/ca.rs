@@ -187,3 +187,49 @@ fn utc(time: SystemTime) -> String {
     let time = Timestamp::try_from(time).and_then(|time| Timestamp::from_second(time.as_second()));
     time.map_or_else(|_| "an unknown time".to_owned(), |time| time.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use avalon_certs::Identity;
+
+    use super::*;
+    use crate::fake::run;
+
+    #[test]
+    fn a_studio_is_made_shown_and_issues_an_identity_that_loads() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ca, out) = (dir.path().join("ca"), dir.path().join("state/identity"));
+        std::fs::create_dir(dir.path().join("state")).unwrap();
+        let (ca, out) = (ca.to_str().unwrap(), out.to_str().unwrap());
+        let ran = run(&["ca", "init", "--studio", "northlight", "--dir", ca]);
+        assert_eq!(ran.exit, 0, "{ran:?}");
+        assert!(ran.stdout.starts_with("studio       northlight\nfingerprint  "), "{ran:?}");
+
+        let shown = run(&["ca", "show", "--dir", ca, "--json"]).json();
+        assert_eq!((&shown["schema"], &shown["studio"]), (&"avalonctl.ca/1".into(), &"northlight".into()));
+        assert!(ran.stdout.contains(shown["fingerprint"].as_str().unwrap()));
+
+        let issue = ["ca", "issue", "--dir", ca, "--node", "ws12", "--site", "london", "--out", out];
+        let issued = run(&[&issue[..], &["--days", "30", "--json"]].concat()).json();
+        assert_eq!((&issued["node"], &issued["site"]), (&"ws12".into(), &"london".into()));
+        let identity = Identity::load(out.as_ref(), now()).unwrap();
+        assert_eq!(identity.node().to_string(), "ws12@london");
+        assert_eq!(issued["expires"], utc(identity.expires_at()));
+        let ran = run(&issue);
+        assert!(ran.stdout.starts_with("ws12@london  valid until 20"), "{ran:?}");
+    }
+
+    #[test]
+    fn what_must_not_be_overwritten_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = dir.path().to_str().unwrap();
+        assert_eq!(run(&["ca", "init", "--studio", "a", "--dir", ca]).exit, 0);
+        let ran = run(&["ca", "init", "--studio", "b", "--dir", ca, "--json"]);
+        assert_eq!((ran.exit, ran.error().code), (2, ErrorCode::BadRequest));
+        assert!(ran.error().message.contains("exists already"), "{ran:?}");
+        assert_eq!(run(&["ca", "init", "--studio", "Not A Label", "--dir", ca]).exit, 2);
+        let ran = run(&["ca", "show", "--dir", "/nowhere"]);
+        assert_eq!(ran.exit, 9);
+        assert!(ran.stderr.contains("avalonctl ca init"), "{ran:?}");
+    }
+}

@@ -49,3 +49,30 @@ pub(crate) async fn run(context: &Context<'_>, args: &CancelArgs) -> Result<Exit
     }
     Ok(ExitCode::Ok)
 }
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::control::{ApiError, PlanState};
+
+    use super::*;
+    use crate::fake::{FakeDaemon, item, job};
+
+    #[test]
+    fn a_job_is_cancelled_by_its_id() {
+        let daemon = FakeDaemon::start();
+        let fetching = item(PlanState::Fetch, Some("7f/3a"));
+        daemon.on("DELETE /v1/jobs/7f%2F3a", &job(&fetching, JobState::Cancelled));
+        let ran = daemon.run(&["cancel", "7f/3a"]);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (0, ""));
+        assert_eq!(ran.stderr, "lantern:robot/modelDefault@v002 is given up; what came so far is kept\n");
+        let json = daemon.run(&["cancel", "7f/3a", "--json"]).json();
+        assert_eq!(
+            (&json["schema"], &json["job"]["state"]),
+            (&"avalonctl.cancel/1".into(), &"cancelled".into())
+        );
+        daemon.refuse("DELETE /v1/jobs/x", &ApiError::new(ErrorCode::NotFound, "there is no job \"x\""));
+        let ran = daemon.run(&["cancel", "x"]);
+        assert_eq!(ran.exit, 4);
+        assert!(ran.stderr.ends_with("  hint: see the jobs: avalonctl status\n"));
+    }
+}

@@ -95,3 +95,68 @@ async fn stats(context: &Context<'_>) -> Result<ExitCode, Failure> {
     }
     Ok(ExitCode::Ok)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeDaemon;
+
+    fn verified(ok: bool, problems: &[&str]) -> FakeDaemon {
+        let daemon = FakeDaemon::start();
+        daemon.on(
+            "POST /v1/catalog/verify",
+            &VerifyReply {
+                schema: "avalonctl.catalog-verify/1".into(),
+                ok,
+                rows: 120,
+                problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
+                seconds: 0.5,
+            },
+        );
+        daemon
+    }
+
+    #[test]
+    fn a_catalog_that_does_not_match_is_an_integrity_error_with_the_remedy() {
+        let ran = verified(true, &[]).run(&["catalog", "verify"]);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (0, "ok: 120 rows read in 0.5s\n"));
+        let ran = verified(false, &["missing row 7"]).run(&["catalog", "verify"]);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (8, "missing row 7\n"));
+        assert!(ran.stderr.contains("1 problem in 120 rows\n  hint: no data is lost"), "{ran:?}");
+        let ran = verified(false, &["missing row 7"]).run(&["catalog", "verify", "--json"]);
+        assert_eq!((ran.json()["ok"].as_bool(), ran.error().exit), (Some(false), 8));
+    }
+
+    #[test]
+    fn rebuild_and_stats_are_shown() {
+        let daemon = FakeDaemon::start();
+        daemon.on(
+            "POST /v1/catalog/rebuild",
+            &RebuildReply {
+                schema: "avalonctl.catalog-rebuild/1".into(),
+                generation: 3,
+                records: 1,
+                rows: 9,
+                seconds: 70.0,
+            },
+        );
+        daemon.on(
+            "GET /v1/catalog/stats",
+            &CatalogStatsReply {
+                schema: "avalonctl.catalog-stats/1".into(),
+                generation: 3,
+                versions: 4,
+                manifests: 5,
+                local_files: 6,
+                feeds: 2,
+                records: 7,
+                disk_bytes: 1024,
+            },
+        );
+        let ran = daemon.run(&["catalog", "rebuild"]);
+        assert_eq!(ran.stdout, "rebuilt as generation 3: 9 rows from 1 record in 1m 10s\n");
+        let ran = daemon.run(&["catalog", "stats"]);
+        assert!(ran.stdout.ends_with("records     7\non disk     1.0 KiB\n"), "{ran:?}");
+        assert_eq!(daemon.run(&["catalog", "stats", "--json"]).json()["disk_bytes"], 1024);
+    }
+}

@@ -21,3 +21,18 @@ pub(crate) fn run(context: &Context<'_>, args: &CompletionsArgs) -> ExitCode {
     context.output.bytes(&script);
     ExitCode::Ok
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::fake::run;
+
+    #[test]
+    fn every_shell_gets_completions_that_know_the_commands() {
+        for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+            let ran = run(&["completions", shell]);
+            assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
+            assert!(ran.stdout.contains("avalonctl") && ran.stdout.contains("publish"), "{shell}");
+        }
+        assert_eq!(run(&["completions", "tcsh"]).exit, 2);
+    }
+}

@@ -80,3 +80,59 @@ fn facts(reply: &InfoReply) -> Vec<(&'static str, String)> {
     facts.extend(reply.metadata.iter().map(|(key, value)| ("metadata", format!("{key} = {value}"))));
     facts
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use avalon_protocol::control::{FileItem, Presence};
+
+    use super::*;
+    use crate::fake::FakeDaemon;
+
+    #[test]
+    fn all_that_is_known_is_shown_with_the_files() {
+        let reply = InfoReply {
+            schema: "avalonctl.info/1".into(),
+            reference: "lantern:robot/modelDefault@v002".into(),
+            manifest: "m2".into(),
+            generation: 1,
+            completeness: Completeness::Explicit,
+            author: "anna".into(),
+            node: "ws1@london".into(),
+            comment: "fixed \u{1b}knee".into(),
+            published: "2026-11-22T10:00:00Z".into(),
+            path: Some("/srv/p".into()),
+            here: Presence::Complete,
+            files: vec![FileItem {
+                path: "m.abc".into(),
+                bytes: 2048,
+                hash: "af13".into(),
+                representation: "abc".into(),
+            }],
+            inputs: vec!["robot/rig@v001".into()],
+            metadata: BTreeMap::from([("fps".into(), "24".into())]),
+        };
+        let daemon = FakeDaemon::start();
+        daemon.on("GET /v1/info", &reply);
+        let ran = daemon.run(&["info", "robot/modelDefault"]);
+        assert_eq!(
+            ran.stdout,
+            "version       lantern:robot/modelDefault@v002\n\
+             generation    1\n\
+             manifest      m2\n\
+             content       1 file, 2.0 KiB\n\
+             here          complete\n\
+             path          /srv/p\n\
+             published     2026-11-22T10:00:00Z by anna at ws1@london\n\
+             known whole   said by who published it\n\
+             comment       fixed \\u{1b}knee\n\
+             made from     robot/rig@v001\n\
+             metadata      fps = 24\n\
+             \n\
+             m.abc\t2048\tabc\taf13\n"
+        );
+        let json = daemon.run(&["info", "robot/modelDefault", "--json"]).json();
+        assert_eq!(serde_json::from_value::<InfoReply>(json).unwrap(), reply);
+    }
+}

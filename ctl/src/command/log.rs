@@ -65,7 +65,14 @@ pub(crate) async fn run(context: &Context<'_>, args: &LogArgs) -> Result<ExitCod
             message = next(&mut events, args.follow) => message?,
             () = context.interrupt.wait() => return Ok(ExitCode::Interrupted),
         };
-        let Some(message) = message else { return Ok(ExitCode::Ok) };
+        let Some(message) = message else {
+            if !args.follow {
+                return Ok(ExitCode::Ok);
+            }
+            // The daemon cuts off who reads too slowly, and keeps what came meanwhile.
+            events = context.client.events(Some(last.unwrap_or(first))).await?;
+            continue;
+        };
         show(context, &message, &mut last, earliest);
         if context.output.is_closed() {
             return Ok(ExitCode::Ok);
@@ -171,5 +178,85 @@ pub(crate) fn severity(severity: Severity) -> &'static str {
     match severity {
         Severity::Warning => "warning",
         Severity::Error => "error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::{FakeDaemon, Line, event};
+
+    fn busy() -> FakeDaemon {
+        let reference = || "lantern:robot/modelDefault@v002".to_owned();
+        let daemon = FakeDaemon::start();
+        daemon.events(&[
+            event(
+                3,
+                EventKind::Published {
+                    reference: reference(),
+                    manifest: "m2".into(),
+                    generation: 1,
+                    files: 5,
+                    bytes: 2048,
+                    author: "anna\u{7}".into(),
+                    completeness: "quiet".into(),
+                },
+            ),
+            event(
+                7,
+                EventKind::HeldElsewhere {
+                    reference: reference(),
+                    manifest: "m2".into(),
+                    node: "montreal".into(),
+                },
+            ),
+        ]);
+        daemon
+    }
+
+    #[test]
+    fn what_was_kept_is_shown_and_lost_events_are_told() {
+        let daemon = busy();
+        let ran = daemon.run(&["log"]);
+        assert_eq!(
+            ran.stdout,
+            "2026-11-22T10:00:00Z  published  lantern:robot/modelDefault@v002  generation 1, 5 files, 2.0 KiB by \
+             anna\\u{7}\n2026-11-22T10:00:00Z  held  lantern:robot/modelDefault@v002  at montreal\n"
+        );
+        assert_eq!(
+            (ran.exit, ran.stderr.as_str()),
+            (0, "3 events lost: the daemon was faster than this reader\n")
+        );
+        assert_eq!(daemon.requests(), ["GET /v1/events?since=0"]);
+    }
+
+    #[test]
+    fn json_has_one_event_per_line() {
+        let ran = busy().run(&["log", "--json", "--since", "2"]);
+        let events = ran.json_lines();
+        assert_eq!((&events[0]["id"], &events[0]["event"]), (&json!(3), &json!("published")));
+        assert_eq!((&events[1]["event"], events.len()), (&json!("held-elsewhere"), 2));
+    }
+
+    #[test]
+    fn since_takes_a_number_or_a_time() {
+        let daemon = busy();
+        daemon.run(&["log", "--since", "12"]);
+        assert_eq!(daemon.requests().pop().unwrap(), "GET /v1/events?since=12");
+        // The events above are older than that.
+        let ran = busy().run(&["log", "--since", "1ms"]);
+        assert_eq!(
+            (ran.exit, ran.stdout.is_empty()),
+            (0, Timestamp::now() > "2026-11-22T10:00:01Z".parse().unwrap())
+        );
+        assert_eq!(busy().run(&["log", "--since", "yesterday"]).exit, 2);
+    }
+
+    #[test]
+    fn following_goes_on_until_interrupted() {
+        let ran = Line { is_interrupted: true, ..busy().line(&["log", "-f"]) }.run();
+        assert_eq!(ran.exit, 130);
     }
 }

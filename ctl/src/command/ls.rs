@@ -87,3 +87,88 @@ pub(crate) fn presence(presence: Presence) -> &'static str {
         Presence::None => "none",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::FakeDaemon;
+
+    fn listing_daemon(reference: &str) -> FakeDaemon {
+        let version = VersionItem {
+            reference: reference.into(),
+            representations: vec!["abc".into(), "ma".into()],
+            files: 5,
+            bytes: 1_975_684_956,
+            here: Presence::Partial,
+            generation: 2,
+            author: "anna".into(),
+            published: "2026-11-22T10:00:00Z".into(),
+            conflict: false,
+        };
+        let daemon = FakeDaemon::start();
+        daemon
+            .on("GET /v1/versions", &ListReply { schema: "avalonctl.ls/1".into(), versions: vec![version] });
+        daemon
+    }
+
+    #[test]
+    fn a_pipe_gets_plain_columns_and_a_terminal_a_table() {
+        let daemon = listing_daemon("lantern:robot/modelDefault@v002");
+        let ran = daemon.run(&["ls", "robot"]);
+        assert_eq!(ran.stdout, "lantern:robot/modelDefault@v002\t5\t1975684956\tpartial\tabc,ma\t\n");
+        let ran = daemon.run_at_terminal(&["ls", "-l", "robot"]);
+        assert_eq!(
+            ran.stdout,
+            "VERSION                          FILES  SIZE     HERE     GENERATION  AUTHOR  PUBLISHED             \
+             REPRESENTATIONS  NOTE\n\
+             lantern:robot/modelDefault@v002      5  1.8 GiB  partial           2  anna    2026-11-22T10:00:00Z  abc,ma\n"
+        );
+    }
+
+    #[test]
+    fn json_is_what_the_daemon_says() {
+        let reply = listing_daemon("lantern:robot/modelDefault@v002").run(&["ls", "--json"]).json();
+        assert_eq!(reply["schema"], "avalonctl.ls/1");
+        let version = &reply["versions"][0];
+        assert_eq!(version["ref"], "lantern:robot/modelDefault@v002");
+        assert_eq!(
+            (&version["here"], &version["representations"]),
+            (&json!("partial"), &json!(["abc", "ma"]))
+        );
+    }
+
+    #[test]
+    fn hostile_names_are_shown_and_not_obeyed_unless_json_is_wanted() {
+        let daemon = listing_daemon("lantern:x\u{1b}[31m\u{202e}cba\nforged");
+        for ran in [daemon.run(&["ls"]), daemon.run_at_terminal(&["ls"])] {
+            assert!(ran.stdout.contains("lantern:x\\u{1b}[31m\\u{202e}cba\\nforged"), "{ran:?}");
+            assert!(!ran.stdout.contains(['\u{1b}', '\u{202e}']));
+        }
+        assert_eq!(
+            daemon.run(&["ls", "--json"]).json()["versions"][0]["ref"],
+            "lantern:x\u{1b}[31m\u{202e}cba\nforged"
+        );
+    }
+
+    #[test]
+    fn all_asks_for_every_version_unless_one_is_named() {
+        let daemon = listing_daemon("lantern:robot/modelDefault@v002");
+        let asked = |args: &[&str]| {
+            daemon.run(args);
+            daemon.requests().pop().unwrap()
+        };
+        assert_eq!(asked(&["ls", "robot"]), "GET /v1/versions?ref=robot");
+        assert_eq!(asked(&["ls", "--all", "robot"]), "GET /v1/versions?ref=robot%2F%2A%40%2A");
+        assert_eq!(asked(&["ls", "--all", "robot/a@v002"]), "GET /v1/versions?ref=robot%2Fa%40v002");
+    }
+
+    #[test]
+    fn nothing_is_said_on_stdout_when_there_is_nothing() {
+        let daemon = FakeDaemon::start();
+        daemon.on("GET /v1/versions", &ListReply { schema: "avalonctl.ls/1".into(), versions: vec![] });
+        let ran = daemon.run(&["ls"]);
+        assert_eq!((ran.exit, ran.stdout.as_str(), ran.stderr.as_str()), (0, "", "no versions\n"));
+    }
+}

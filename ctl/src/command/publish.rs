@@ -119,3 +119,81 @@ fn refusal(version: &PublishItem) -> ApiError {
     let code = version.error.unwrap_or(ErrorCode::Internal);
     ApiError::new(code, format!("{} was not published: {why}", version.reference))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fake::FakeDaemon;
+
+    fn item(state: PublishState, error: Option<ErrorCode>, messages: &[&str]) -> PublishItem {
+        PublishItem {
+            reference: "lantern:robot/modelDefault@v003".into(),
+            state,
+            messages: messages.iter().map(|&message| message.to_owned()).collect(),
+            error,
+            generation: 1,
+            manifest: "m3".into(),
+            files: 4,
+            bytes: 2048,
+        }
+    }
+
+    fn publishing(versions: Vec<PublishItem>) -> FakeDaemon {
+        let daemon = FakeDaemon::start();
+        daemon.on("POST /v1/publish", &PublishReply { schema: "avalonctl.publish/1".into(), versions });
+        daemon
+    }
+
+    #[test]
+    fn paths_are_made_absolute_and_all_that_was_said_is_sent() {
+        let daemon = publishing(vec![item(PublishState::Published, None, &[])]);
+        let args = [
+            "publish",
+            "v003",
+            "-m",
+            "fixed knee",
+            "--author",
+            "anna",
+            "--input",
+            "robot/rig@v001",
+            "--meta",
+        ];
+        let ran = daemon.run(&[&args[..], &["fps=24=x"]].concat());
+        assert_eq!(
+            (ran.exit, ran.stdout.as_str()),
+            (0, "lantern:robot/modelDefault@v003\tpublished\t1\tm3\n")
+        );
+        let request = daemon.requests().pop().unwrap();
+        let body: Value = serde_json::from_str(request.strip_prefix("POST /v1/publish ").unwrap()).unwrap();
+        let path = std::env::current_dir().unwrap().join("v003");
+        assert_eq!(
+            body,
+            json!({
+                "paths": [path], "comment": "fixed knee", "author": "anna", "inputs": ["robot/rig@v001"],
+                "metadata": {"fps": "24=x"},
+            })
+        );
+        let ran = daemon.run_at_terminal(&["publish", "v003"]);
+        assert_eq!(
+            ran.stdout,
+            "✔ lantern:robot/modelDefault@v003  published, generation 1  4 files, 2.0 KiB\n"
+        );
+    }
+
+    #[test]
+    fn what_was_refused_says_why_and_decides_the_exit_code() {
+        let refused =
+            || item(PublishState::Refused, Some(ErrorCode::NotWhole), &["frame 1007 is missing", "a lock"]);
+        let ran = publishing(vec![refused()]).run(&["publish", "v003"]);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (1, ""));
+        let said = "error[AVL-0804]: lantern:robot/modelDefault@v003 was not published: frame 1007 is missing; a lock\n";
+        assert_eq!(ran.stderr, said);
+        let rewritten = item(PublishState::Refused, Some(ErrorCode::Rewritten), &[]);
+        assert_eq!(publishing(vec![rewritten]).run(&["publish", "v003"]).exit, 8);
+        let some = vec![item(PublishState::Unchanged, None, &[]), refused()];
+        assert_eq!(publishing(some).run(&["publish", "v003"]).exit, 3);
+        assert_eq!(publishing(vec![]).run(&["publish", "v003"]).exit, 2);
+    }
+}

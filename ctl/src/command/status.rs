@@ -163,3 +163,116 @@ fn job(job: &JobStatus) -> Vec<Cell> {
         Cell::text(job.reason.clone().unwrap_or_default()),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::{
+        control::{Health, JobState, PeerState, PendingVersion, PlanState, Severity},
+        mode::ProjectMode,
+    };
+
+    use super::*;
+    use crate::fake::{FakeDaemon, item, job, run};
+
+    fn status(health: Vec<Health>) -> StatusReply {
+        let peer = |node: &str, state, rtt_ms, detail: Option<&str>| PeerStatus {
+            node: node.into(),
+            site: node.into(),
+            state,
+            address: "10.0.0.2:4700".into(),
+            rtt_ms,
+            detail: detail.map(str::to_owned),
+        };
+        StatusReply {
+            schema: "avalonctl.status/1".into(),
+            node: "ws1".into(),
+            site: "london".into(),
+            studio: "northlight".into(),
+            version: "0.1.0".into(),
+            pid: 4711,
+            uptime_seconds: 273_700.0,
+            listen: "0.0.0.0:4700".into(),
+            certificate_expires: "2027-02-20T10:00:00Z".into(),
+            peers: vec![
+                peer("montreal", PeerState::Online, Some(79.96), None),
+                peer("", PeerState::Offline, None, Some("timed out")),
+            ],
+            jobs: vec![job(&item(PlanState::Fetch, Some("7f3a")), JobState::Running)],
+            health,
+            projects: vec![ProjectStatus {
+                name: "lantern".into(),
+                path: "/srv/projects/lantern".into(),
+                mode: ProjectMode::Mirror,
+                state: ProjectState::Watching,
+                detail: None,
+                versions: 12,
+                pending: vec![PendingVersion {
+                    dir: "assets/a/publish/m/v001".into(),
+                    why: vec!["m.abc is open".into()],
+                }],
+            }],
+        }
+    }
+
+    fn sick() -> Vec<Health> {
+        vec![Health {
+            code: "root-missing".into(),
+            severity: Severity::Error,
+            message: "/srv/projects is not there".into(),
+            hint: Some("mount it".into()),
+        }]
+    }
+
+    fn daemon(health: Vec<Health>) -> FakeDaemon {
+        let daemon = FakeDaemon::start();
+        daemon.on("GET /v1/status", &status(health));
+        daemon
+    }
+
+    #[test]
+    fn it_is_told_in_words_one_line_each() {
+        let ran = daemon(vec![]).run(&["status"]);
+        assert_eq!(
+            ran.stdout,
+            "avalond 0.1.0  up 3d 4h  node ws1@london  studio northlight  healthy\n\
+             listens on 0.0.0.0:4700  certificate ends 2027-02-20T10:00:00Z  pid 4711\n\
+             \n\
+             PROJECT  MODE    STATE     VERSIONS  PATH\n\
+             lantern  mirror  watching        12  /srv/projects/lantern\n\
+             not whole yet: lantern/assets/a/publish/m/v001: m.abc is open\n\
+             \n\
+             NODE      SITE      STATE    RTT      ADDRESS        NOTE\n\
+             montreal  montreal  online   80.0 ms  10.0.0.2:4700\n\
+             -         -         offline        -  10.0.0.2:4700  timed out\n\
+             \n\
+             JOB   VERSION                          STATE    DONE  SIZE     RATE         ETA  NOTE\n\
+             7f3a  lantern:robot/modelDefault@v002  running   50%  2.0 GiB  100.0 MiB/s  10s\n"
+        );
+        assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
+    }
+
+    #[test]
+    fn what_has_to_be_looked_at_comes_first() {
+        let ran = daemon(sick()).run(&["status"]);
+        let expected = "# Health check:\n#     - error root-missing: /srv/projects is not there\n\
+                        #         hint: mount it\n\navalond 0.1.0  ";
+        assert!(ran.stdout.starts_with(expected), "{ran:?}");
+        assert!(!ran.stdout.contains("healthy"));
+    }
+
+    #[test]
+    fn check_is_silent_and_has_three_answers() {
+        for (health, exit) in [(vec![], 0), (sick(), 1)] {
+            let ran = daemon(health).run(&["status", "--check"]);
+            assert_eq!((ran.exit, ran.stdout.as_str(), ran.stderr.as_str()), (exit, "", ""));
+        }
+        let ran = run(&["status", "--check", "--socket", "/nowhere/api.sock"]);
+        assert_eq!((ran.exit, ran.stdout.as_str(), ran.stderr.as_str()), (5, "", ""));
+    }
+
+    #[test]
+    fn json_is_the_daemons_answer() {
+        let json = daemon(sick()).run(&["status", "--json"]).json();
+        assert_eq!(serde_json::from_value::<StatusReply>(json).unwrap(), status(sick()));
+    }
+}

@@ -233,3 +233,82 @@ fn timed_out(args: &WaitArgs, reply: &WhereReply) -> Failure {
     let hint = format!("see who has it: avalonctl where {}", args.reference);
     said(ErrorCode::TimedOut, message, &hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::{FakeDaemon, Line, event};
+
+    fn holdings(site: &str, state: HoldingState, files_present: u64) -> WhereReply {
+        WhereReply {
+            schema: "avalonctl.where/1".into(),
+            versions: vec![WhereItem {
+                reference: "lantern:robot/modelDefault@v002".into(),
+                generation: 1,
+                manifest: "m2".into(),
+                conflict: false,
+                nodes: vec![NodeHolding {
+                    node: "srv".into(),
+                    site: site.into(),
+                    state,
+                    files_present,
+                    files_total: 5,
+                }],
+            }],
+        }
+    }
+
+    const WAIT: [&str; 4] = ["wait", "robot/modelDefault", "--site", "montreal"];
+
+    #[test]
+    fn it_returns_when_an_event_says_that_the_site_has_it() {
+        let daemon = FakeDaemon::start();
+        daemon.on("GET /v1/where", &holdings("montreal", HoldingState::Partial, 2));
+        daemon.on("GET /v1/where", &holdings("montreal", HoldingState::Complete, 5));
+        daemon.events(&[event(
+            4,
+            EventKind::HeldElsewhere {
+                reference: "lantern:robot/modelDefault@v002".into(),
+                manifest: "m2".into(),
+                node: "srv".into(),
+            },
+        )]);
+        let ran = daemon.run(&[&WAIT[..], &["--json"]].concat());
+        let lines = ran.json_lines();
+        assert_eq!((ran.exit, lines.len()), (0, 3), "{ran:?}");
+        assert_eq!((&lines[0]["type"], &lines[0]["files_present"]), (&json!("progress"), &json!(2)));
+        let summary = lines.last().unwrap();
+        assert_eq!((&summary["type"], &summary["schema"]), (&json!("summary"), &json!("avalonctl.wait/1")));
+        assert_eq!(summary["versions"][0]["node"], "srv");
+        assert_eq!(daemon.requests()[0], "GET /v1/events");
+    }
+
+    #[test]
+    fn what_is_there_already_returns_at_once() {
+        let daemon = FakeDaemon::start();
+        daemon.on("GET /v1/where", &holdings("montreal", HoldingState::Complete, 5));
+        let ran = daemon.run(&WAIT);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (0, "lantern:robot/modelDefault@v002\tsrv@montreal\n"));
+    }
+
+    #[test]
+    fn the_time_ends_and_other_sites_do_not_count() {
+        let daemon = FakeDaemon::start();
+        daemon.on("GET /v1/where", &holdings("london", HoldingState::Complete, 5));
+        let ran = daemon.run(&[&WAIT[..], &["--timeout", "20ms"]].concat());
+        assert_eq!((ran.exit, ran.stdout.as_str()), (10, ""));
+        assert!(ran.stderr.contains("no node of site montreal is known yet\n"), "{ran:?}");
+        let said = "error[AVL-1001]: not complete at montreal after 0.0s: lantern:robot/modelDefault@v002\n  \
+                    hint: see who has it: avalonctl where robot/modelDefault\n";
+        assert!(ran.stderr.ends_with(said), "{ran:?}");
+    }
+
+    #[test]
+    fn it_can_be_interrupted() {
+        let daemon = FakeDaemon::start();
+        daemon.on("GET /v1/where", &holdings("montreal", HoldingState::Queued, 0));
+        assert_eq!(Line { is_interrupted: true, ..daemon.line(&WAIT) }.run().exit, 130);
+    }
+}

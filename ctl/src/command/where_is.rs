@@ -58,3 +58,54 @@ fn row(version: &WhereItem, node: &NodeHolding) -> Vec<Cell> {
         Cell::text(if version.conflict { "conflict" } else { "" }),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::FakeDaemon;
+
+    #[test]
+    fn each_node_is_a_row_and_json_has_the_promised_fields() {
+        let node = |node: &str, site: &str, state, files_present| NodeHolding {
+            node: node.into(),
+            site: site.into(),
+            state,
+            files_present,
+            files_total: 5,
+        };
+        let daemon = FakeDaemon::start();
+        daemon.on(
+            "GET /v1/where",
+            &WhereReply {
+                schema: "avalonctl.where/1".into(),
+                versions: vec![WhereItem {
+                    reference: "lantern:robot/modelDefault@v002".into(),
+                    generation: 1,
+                    manifest: "m2".into(),
+                    conflict: false,
+                    nodes: vec![
+                        node("ws1", "london", HoldingState::Complete, 5),
+                        node("srv", "montreal", HoldingState::Partial, 2),
+                        node("anna", "home", HoldingState::Queued, 0),
+                    ],
+                }],
+            },
+        );
+        let ran = daemon.run(&["where", "robot/modelDefault"]);
+        assert_eq!(
+            ran.stdout,
+            "lantern:robot/modelDefault@v002\tws1\tlondon\tcomplete\t5/5\t\n\
+             lantern:robot/modelDefault@v002\tsrv\tmontreal\tpartial\t2/5\t\n\
+             lantern:robot/modelDefault@v002\tanna\thome\tqueued\t0/5\t\n"
+        );
+        assert!(daemon.run_at_terminal(&["where", "robot/modelDefault"]).stdout.starts_with("VERSION  "));
+        let version = &daemon.run(&["where", "robot/modelDefault", "--json"]).json()["versions"][0];
+        assert_eq!((&version["generation"], &version["manifest"]), (&json!(1), &json!("m2")));
+        assert_eq!(
+            version["nodes"][1],
+            json!({"node": "srv", "site": "montreal", "state": "partial", "files_present": 2, "files_total": 5})
+        );
+    }
+}

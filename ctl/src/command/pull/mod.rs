@@ -7,6 +7,8 @@ mod follow;
 mod plan;
 mod progress;
 mod summary;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

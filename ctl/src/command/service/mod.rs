@@ -166,11 +166,15 @@ fn install(context: &Context<'_>, args: &InstallArgs) -> Result<(), ServiceError
     let unit = Unit { template, avalond: &avalond, config: &config, user: &args.run_as, group: &args.group };
     let unit = unit.text().map_err(|(path, source)| ServiceError::Path { path, source })?;
 
-    let mut files = vec![file::write(&unit_file(&dir), &unit)?];
     // A user's own service is not confined to roots.
-    if !args.roots.is_empty() && !args.place.user {
-        let text = unit::roots(&args.roots).map_err(|(path, source)| ServiceError::Path { path, source })?;
-        files.push(file::write(&roots_file(&dir), &text)?);
+    let has_roots = !args.roots.is_empty() && !args.place.user;
+    let roots = has_roots.then(|| unit::roots(&args.roots)).transpose();
+    let roots = roots.map_err(|(path, source)| ServiceError::Path { path, source })?;
+
+    // All texts are made before the first is written.
+    let mut files = vec![file::write(&unit_file(&dir), &unit)?];
+    if let Some(roots) = roots {
+        files.push(file::write(&roots_file(&dir), &roots)?);
     }
     let systemctl = systemctl(&args.place);
     let next = [
@@ -247,4 +251,109 @@ fn beside_this_program() -> Result<PathBuf, ServiceError> {
     let program = std::env::current_exe().map_err(ServiceError::NoSelf)?;
     let path = program.with_file_name("avalond");
     if path.is_file() { Ok(path) } else { Err(ServiceError::NoDaemon { path }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::fake::{Line, run};
+
+    #[test]
+    fn the_systems_unit_has_the_daemon_the_restrictions_and_the_roots() {
+        let dir = tempfile::tempdir().unwrap();
+        let prefix = dir.path().to_str().unwrap();
+        let args = [
+            "service",
+            "install",
+            "--prefix",
+            prefix,
+            "--avalond",
+            "/usr/bin/avalond",
+            "--root",
+            "/mnt/proj",
+        ];
+        let ran = run(&[&args[..], &["--root", "/mnt/my show", "--group", "film"]].concat());
+        assert_eq!(ran.exit, 0, "{ran:?}");
+        let units = dir.path().join("etc/systemd/system");
+        let unit = fs::read_to_string(units.join("avalond.service")).unwrap();
+        for line in [
+            "Type=notify",
+            "NotifyAccess=main",
+            "ExecStart=/usr/bin/avalond --config /etc/avalond/avalond.toml",
+            "ExecReload=/bin/kill -HUP $MAINPID",
+            "WatchdogSec=60s",
+            "Restart=on-failure",
+            "User=avalon",
+            "Group=film",
+            "UMask=0002",
+            "StateDirectory=avalond",
+            "RuntimeDirectory=avalond",
+            "NoNewPrivileges=yes",
+            "CapabilityBoundingSet=",
+            "ProtectSystem=strict",
+            "MemoryDenyWriteExecute=yes",
+            "SystemCallFilter=~@privileged @resources",
+            "WantedBy=multi-user.target",
+        ] {
+            assert!(unit.lines().any(|found| found == line), "{line}");
+        }
+        let roots = fs::read_to_string(units.join("avalond.service.d/roots.conf")).unwrap();
+        assert!(
+            roots.ends_with("[Service]\nReadWritePaths=/mnt/proj\nReadWritePaths=\"/mnt/my show\"\n"),
+            "{roots}"
+        );
+        assert!(
+            ran.stdout.contains("  systemctl daemon-reload\n  systemctl enable --now avalond\n"),
+            "{ran:?}"
+        );
+
+        let ran = run(&["service", "uninstall", "--prefix", prefix, "--json"]);
+        assert_eq!(ran.json()["files"].as_array().unwrap().len(), 2);
+        assert_eq!(fs::read_dir(&units).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_users_unit_goes_into_their_configuration_and_needs_no_privileges() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().to_str().unwrap().to_owned();
+        let mut line = Line::new(&["service", "install", "--user", "--avalond", "/usr/bin/avalond"]);
+        line.environment = vec![("XDG_CONFIG_HOME", home.clone())];
+        let ran = line.run();
+        let unit = fs::read_to_string(dir.path().join("systemd/user/avalond.service")).unwrap();
+        assert!(unit.contains(&format!("ExecStart=/usr/bin/avalond --config {home}/avalond/avalond.toml\n")));
+        for needs_privileges in ["User=", "Group=", "ProtectSystem=", "CapabilityBoundingSet=", "multi-user"]
+        {
+            assert!(!unit.contains(needs_privileges), "{needs_privileges}");
+        }
+        assert!(ran.stdout.contains("systemctl --user daemon-reload"), "{ran:?}");
+    }
+
+    #[test]
+    fn installing_again_replaces_what_is_there_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().to_str().unwrap();
+        for avalond in ["/usr/bin/avalond", "/opt/avalond"] {
+            assert_eq!(run(&["service", "install", "--dest", dest, "--avalond", avalond]).exit, 0);
+        }
+        let unit = fs::read_to_string(dir.path().join("avalond.service")).unwrap();
+        assert!(unit.contains("ExecStart=/opt/avalond "));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let dest = dir.path().to_str().unwrap();
+        let args = ["service", "install", "--dest", dest, "--avalond"];
+        let ran = run(&[&args[..], &["bin/avalond"]].concat());
+        assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""));
+        assert!(
+            ran.stderr.contains("bin/avalond cannot stand in a unit: it is not absolute\n  hint: "),
+            "{ran:?}"
+        );
+        let ran = run(&[&args[..], &["/a", "--root", "/mnt/../etc"]].concat());
+        assert_eq!(ran.exit, 2);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }
