@@ -159,6 +159,28 @@ impl SealedGroup {
         let mut hasher = blake3::Hasher::new_derive_key("avalon 2026 feed chain v1");
         ChainHash::from_bytes(*hasher.update(&self.body).finalize().as_bytes())
     }
+
+    /// Returns the number of the record after this group, as the group says it; `None` when it does not parse. Nothing is
+    /// verified.
+    pub fn claimed_end(&self) -> Option<u64> {
+        let body: Group = postcard::from_bytes(&self.body).ok()?;
+        body.first_seq.checked_add(body.records.len() as u64)
+    }
+
+    /// Makes a group that nobody signed.
+    #[cfg(test)]
+    pub(crate) fn unsigned(feed: &FeedId, first_seq: u64, count: usize) -> Self {
+        let record = RawRecord { kind: 900, version: 1, payload: Vec::new() };
+        let group = Group {
+            format: FORMAT,
+            feed: feed.clone(),
+            first_seq,
+            previous: ChainHash::EMPTY,
+            written_at_ms: 0,
+            records: vec![record; count],
+        };
+        Self { body: postcard::to_stdvec(&group).unwrap(), signature: Vec::new() }
+    }
 }
 
 fn signed_message(chain: ChainHash) -> Vec<u8> {

@@ -161,9 +161,15 @@ impl Session {
         if !self.shared.contains(&records.feed.project) || records.groups.is_empty() {
             return close(CloseCode::Protocol, "records of a project that is not shared, or none");
         }
-        if self.feeds.get(&records.feed).is_some_and(|progress| progress.forked) {
+        let Some(end) = records.groups.last().and_then(SealedGroup::claimed_end) else {
+            return close(CloseCode::Protocol, "records that do not parse");
+        };
+        let progress = self.feeds.entry(records.feed.clone()).or_default();
+        if progress.forked {
             return Vec::new();
         }
+        // What the peer sends, it has; noted before it is stored here, so that it is not sent back meanwhile.
+        progress.theirs = Some(progress.theirs.unwrap_or(0).max(end));
         vec![Effect::StoreGroups(records)]
     }
 
@@ -215,13 +221,17 @@ impl Session {
         effects
     }
 
-    /// Hears that what [`Effect::StoreGroups`] named is durable; the peer learns that we have it.
+    /// Hears that what [`Effect::StoreGroups`] named is durable, and where our feed ends now, which may be further on than
+    /// what the peer sent; the peer learns that we have it.
     pub fn groups_stored(&mut self, feed: &FeedId, head: FeedHead) -> Vec<Effect> {
         let progress = self.feeds.entry(feed.clone()).or_default();
-        progress.theirs = Some(progress.theirs.unwrap_or(0).max(head.next_seq));
-        progress.ours = Some(head);
+        if progress.ours.is_none_or(|ours| ours.next_seq < head.next_seq) {
+            progress.ours = Some(head);
+        }
         let heads = ProjectHeads { project: feed.project.clone(), heads: vec![(feed.node.clone(), head)] };
-        vec![Effect::Send(Control::Heads(heads))]
+        let mut effects = vec![Effect::Send(Control::Heads(heads))];
+        effects.extend(self.pump(feed));
+        effects
     }
 
     /// Hears that the peer's groups are another history than ours; the feed stays as it is.
@@ -270,7 +280,7 @@ mod tests {
     }
 
     fn group() -> SealedGroup {
-        SealedGroup { body: vec![1], signature: vec![2] }
+        SealedGroup::unsigned(&feed("a", "srv@montreal"), 0, 2)
     }
 
     /// A session of ws1@london with srv@montreal, greeted.
@@ -319,6 +329,23 @@ mod tests {
         let effects = session.groups_stored(&feed, head(2));
         assert!(matches!(&effects[..], [Effect::Send(Control::Heads(_))]));
         assert_eq!(session.advanced(&feed, head(2)), []);
+    }
+
+    #[test]
+    fn records_that_come_back_do_not_hide_what_the_peer_still_lacks() {
+        let feed = feed("a", "srv@montreal");
+        let mut session = ready(&[(feed.clone(), head(7))]);
+        session.received(heads("a", &[]));
+        session.groups_read(&feed, 2, vec![group()], vec![]);
+        // The peer sends the same two records back: we have seven, it has two.
+        let records = Records { feed: feed.clone(), groups: vec![group()], manifests: vec![] };
+        session.received(Control::Records(records));
+        session.groups_stored(&feed, head(7));
+        let project = feed.project.clone();
+        assert!(!session.is_level(&project));
+        let effects = session.groups_read(&feed, 7, vec![group()], vec![]);
+        assert!(matches!(&effects[..], [Effect::Send(Control::Records(_))]), "{effects:?}");
+        assert!(session.is_level(&project));
     }
 
     #[test]

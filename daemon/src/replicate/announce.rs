@@ -118,6 +118,8 @@ fn refuse(feed: &FeedId, from: &NodeId, error: &IngestError) -> StoreRefused {
     tracing::warn!(%feed, peer = %from, error = reason, "a peer's records are not stored");
     match error {
         IngestError::Feed(FeedError::Fork { .. }) => StoreRefused::Fork,
+        // Not a fault of the records: a new connection starts from where both sides are.
+        IngestError::Feed(FeedError::Gap { .. }) => StoreRefused::Busy { reason },
         IngestError::Feed(_) | IngestError::Manifest { .. } => StoreRefused::Refused { reason },
         IngestError::ManifestFile { .. } | IngestError::TooManyFeeds { .. } | IngestError::Ledger(_) => {
             StoreRefused::Busy { reason }
