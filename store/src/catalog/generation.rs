@@ -87,6 +87,13 @@ impl Generations {
         self.dir.sync()
     }
 
+    /// Removes a generation that was not finished.
+    pub(crate) fn discard(&self, number: u64) {
+        if let Err(error) = self.dir.remove_tree(&generation_path(number)) {
+            tracing::warn!(number, error = %ErrorChain(&error), "unfinished generation of the catalog stays");
+        }
+    }
+
     /// Removes generations that do not count: builds that a crash ended.
     pub(crate) fn tidy(&self) -> Result<(), IoError> {
         let current = self.current()?;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use avalon_protocol::{
-    feed::{FeedError, FeedHead, FeedId, FeedReader, Group, SealedGroup},
+    feed::{FeedHead, FeedId, FeedReader, Group, SealedGroup},
     hash::ManifestId,
     id::VersionId,
     limits::MAX_FEEDS,
@@ -13,7 +13,7 @@ use avalon_protocol::{
 
 use super::{
     IngestError, Ingested, LedgerError,
-    replay::versions_of,
+    replay::{relearn_versions, versions_of},
     writer::{Ingest, Writer},
 };
 use crate::feed::{FeedFile, FeedFileError, Staged, peek};
@@ -46,17 +46,28 @@ impl Writer {
         let appended = self.append(feed, staged.clone());
         let groups: Vec<SealedGroup> = staged.into_iter().map(|staged| staged.group).collect();
         let applied = self.durable(feed, &groups);
-        // A catalog that fails is noted and rebuilt; the records are durable all the same.
-        if !applied.is_empty() && self.index(&applied, &[]).is_ok() {
-            tracing::debug!(%feed, groups = applied.len(), "records of a peer applied");
-        }
         let mut touched: Vec<VersionId> = applied.iter().flat_map(|(body, _)| versions_of(body)).collect();
         touched.sort();
         touched.dedup();
+        // A catalog that fails is noted and rebuilt; the records are durable all the same.
+        if !applied.is_empty() && self.index(&applied, &[]).is_ok() {
+            tracing::debug!(%feed, groups = applied.len(), "records of a peer applied");
+            self.relearn_own(feed, &touched);
+        }
         self.announce(&applied);
         appended.map_err(IngestError::Ledger)?;
         let head = self.feeds.get(feed).map_or(FeedHead::EMPTY, FeedFile::head);
         Ok(Ingested { head, touched, manifests_stored })
+    }
+
+    /// A node that gets its own feed back still has the files that it is about.
+    fn relearn_own(&self, feed: &FeedId, touched: &[VersionId]) {
+        let store = self.shared.store();
+        if feed.node == self.shared.me
+            && let Err(error) = relearn_versions(&self.shared, &*store, touched, &mut |_| {})
+        {
+            self.shared.note_damage(&error);
+        }
     }
 
     /// Checks groups in a row against what is here; those that are here already are passed over.
@@ -73,15 +84,14 @@ impl Writer {
         let durable = reader.head().next_seq;
         let (mut staged, mut bodies) = (Vec::new(), Vec::new());
         for group in groups {
-            match (peek(group), file) {
-                (Some((found, seq)), Some(file)) if found == *feed && seq < durable => {
-                    check_same(file, group, seq)?;
-                }
-                _ => {
-                    bodies.push(reader.accept(group, &*self.trust).map_err(IngestError::Feed)?);
-                    staged.push(Staged { group: group.clone(), after: reader.clone() });
-                }
+            // Whether another group in the place of a known one is a second history, the reader says: it has to be signed.
+            if let Some(file) = file
+                && is_known(file, group, durable)?
+            {
+                continue;
             }
+            bodies.push(reader.accept(group, &*self.trust).map_err(IngestError::Feed)?);
+            staged.push(Staged { group: group.clone(), after: reader.clone() });
         }
         Ok((staged, bodies))
     }
@@ -133,14 +143,15 @@ impl Writer {
     }
 }
 
-/// Checks that a group below the head is the one that is here.
-fn check_same(file: &FeedFile, group: &SealedGroup, seq: u64) -> Result<(), IngestError> {
+/// Says whether a group stands in the feed already.
+fn is_known(file: &FeedFile, group: &SealedGroup, durable: u64) -> Result<bool, IngestError> {
     let feed = file.reader().feed();
+    let Some((_, seq)) = peek(group).filter(|(named, seq)| named == feed && *seq < durable) else {
+        return Ok(false);
+    };
     match file.index().read(seq, 1) {
-        Ok(known) if known.first().is_some_and(|known| known.chain() == group.chain()) => Ok(()),
-        Ok(_) | Err(FeedFileError::NotABoundary { .. }) => {
-            Err(IngestError::Feed(FeedError::Fork { feed: feed.clone(), seq }))
-        }
+        Ok(known) => Ok(known.first().is_some_and(|known| known.chain() == group.chain())),
+        Err(FeedFileError::NotABoundary { .. }) => Ok(false),
         Err(source) => {
             let source = Arc::new(source);
             Err(IngestError::Ledger(LedgerError::Feed { feed: feed.clone(), source }))

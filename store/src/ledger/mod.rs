@@ -7,6 +7,7 @@
 mod error;
 mod ingest;
 mod open;
+mod pack;
 mod query;
 mod replay;
 mod shared;

@@ -214,7 +214,14 @@ pub(super) fn build_next(
 ) -> Result<Arc<dyn CatalogStore>, RebuildError> {
     let created = generations.create_next().map_err(CatalogError::switch)?;
     let store = created.map_err(|cause| CatalogError::damaged(0, cause))?;
-    replay::build(shared, &*store, progress)?;
-    generations.switch(store.generation()).map_err(CatalogError::switch)?;
+    let built = replay::build(shared, &*store, progress).and_then(|_| {
+        let switched = generations.switch(store.generation()).map_err(CatalogError::switch);
+        switched.map_err(RebuildError::from)
+    });
+    if let Err(error) = built {
+        // On a full disk the half of it would be in the way.
+        generations.discard(store.generation());
+        return Err(error);
+    }
     Ok(store)
 }

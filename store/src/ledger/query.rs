@@ -1,6 +1,6 @@
 //! Reading: from any thread, without waiting for the one that writes.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use avalon_protocol::{
     feed::{FeedHead, FeedId, SealedGroup},
@@ -14,9 +14,10 @@ use avalon_protocol::{
 use super::{Inner, Ledger, LedgerError};
 use crate::{
     catalog::{
-        CatalogError, CatalogStore, Cause, LocalFile, MAX_PAGE_ROWS, Table, Value, file_key, file_path, files_prefix,
-        object_key_file, object_prefix, version_key, version_of_key, versions_prefix,
+        CatalogError, CatalogStore, Cause, LocalFile, MAX_PAGE_ROWS, Table, Value, file_key, file_path,
+        files_prefix, object_key_file, object_prefix, version_key, version_of_key, versions_prefix,
     },
+    error_chain::ErrorChain,
     manifest_file::{ManifestFileError, StoredManifest},
 };
 
@@ -303,7 +304,11 @@ impl Ledger {
                 }
             }
         }
-        for id in self.inner.shared.manifests.ids().unwrap_or_default() {
+        let ids = self.inner.shared.manifests.ids().unwrap_or_else(|error| {
+            tracing::error!(error = %ErrorChain(&error), "manifests cannot be listed");
+            HashSet::new()
+        });
+        for id in ids {
             report.manifests += 1;
             if self.manifest_bytes(id).is_err() {
                 report.damaged_manifests.push(id);

@@ -104,15 +104,10 @@ pub(super) fn replay(
             progress(state);
         })?;
     }
-    let mut batch = Batch::new(store);
-    for version in own {
-        if let Some(fold) = VersionFold::load(store, &version_key(&version))? {
-            state.files += relearn(shared, &mut batch, &version, &fold)?;
-            batch = flush(store, batch)?;
-            progress(state);
-        }
-    }
-    store.commit(&batch.finish())?;
+    relearn_versions(shared, store, &own, &mut |files| {
+        state.files += files;
+        progress(state);
+    })?;
     Ok(state.records)
 }
 
@@ -167,6 +162,23 @@ pub(super) fn build(
     store.verify()?;
     store.sync()?;
     Ok(records)
+}
+
+/// Looks at the files of versions again, as far as this node holds them.
+pub(super) fn relearn_versions<'a>(
+    shared: &Shared,
+    store: &dyn CatalogStore,
+    versions: impl IntoIterator<Item = &'a VersionId>,
+    looked_at: &mut dyn FnMut(u64),
+) -> Result<(), CatalogError> {
+    let mut batch = Batch::new(store);
+    for version in versions {
+        if let Some(fold) = VersionFold::load(store, &version_key(version))? {
+            looked_at(relearn(shared, &mut batch, version, &fold)?);
+            batch = flush(store, batch)?;
+        }
+    }
+    store.commit(&batch.finish())
 }
 
 /// Looks at the files of every generation of a version that this node holds, the newest last.

@@ -15,7 +15,6 @@ use std::{
 use avalon_protocol::{
     feed::{FeedHead, FeedId, Group, SealedGroup},
     id::{ProjectName, VersionId},
-    limits::{MAX_GROUP_BYTES, MAX_GROUP_RECORDS, MAX_RECORD_BYTES},
     record::RawRecord,
     signing::{RecordSigner, RecordTrust},
 };
@@ -23,6 +22,7 @@ use avalon_protocol::{
 use super::{
     Committed, IngestError, Ingested, LedgerError, LedgerEvent, RebuildError, Reply,
     open::build_next,
+    pack::{Packed, PackedGroup},
     replay::{RebuildProgress, versions_of},
     shared::Shared,
 };
@@ -35,12 +35,6 @@ use crate::{
 
 /// Most changes that one round takes together.
 const ROUND_CHANGES: usize = 1024;
-/// Room in a group for the certificate that `seal` may add.
-const GROUP_RECORDS: usize = MAX_GROUP_RECORDS - 1;
-/// Likewise, and for the group's own fields.
-const GROUP_PAYLOAD_BYTES: usize = MAX_GROUP_BYTES - MAX_RECORD_BYTES - (8 << 10);
-/// Most bytes that a record takes in a group besides its payload: kind, version and length as varints.
-const RECORD_OVERHEAD_BYTES: usize = 16;
 /// A rebuild that failed, on a full disk for instance, is tried again when nothing happened for so long,
 const REBUILD_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// or after so many rounds.
@@ -363,53 +357,4 @@ fn index_into(
     }
     batch.published.iter().for_each(|published| shared.note_published(published));
     store.commit(&batch.finish())
-}
-
-/// The records of several commits, put together into groups.
-#[derive(Default)]
-struct Packed {
-    groups: Vec<PackedGroup>,
-}
-
-#[derive(Default)]
-struct PackedGroup {
-    records: Vec<RawRecord>,
-    payload_bytes: usize,
-    written_at_ms: u64,
-}
-
-/// Where the records of one commit are.
-struct Part {
-    first_group: usize,
-    first_record: usize,
-    last_group: usize,
-}
-
-impl Packed {
-    /// Adds the records of one commit; `None` when there are none, an error with the length when one is too long.
-    fn add(&mut self, records: Vec<RawRecord>, written_at_ms: u64) -> Result<Option<Part>, usize> {
-        if let Some(long) =
-            records.iter().map(|raw| raw.payload.len()).find(|bytes| *bytes > MAX_RECORD_BYTES)
-        {
-            return Err(long);
-        }
-        let mut part: Option<Part> = None;
-        for record in records {
-            let bytes = record.payload.len() + RECORD_OVERHEAD_BYTES;
-            let fits = self.groups.last().is_some_and(|group| {
-                group.records.len() < GROUP_RECORDS && group.payload_bytes + bytes <= GROUP_PAYLOAD_BYTES
-            });
-            if !fits {
-                self.groups.push(PackedGroup::default());
-            }
-            let last_group = self.groups.len() - 1;
-            let Some(group) = self.groups.last_mut() else { continue };
-            let first = Part { first_group: last_group, first_record: group.records.len(), last_group };
-            part.get_or_insert(first).last_group = last_group;
-            group.records.push(record);
-            group.payload_bytes += bytes;
-            group.written_at_ms = group.written_at_ms.max(written_at_ms);
-        }
-        Ok(part)
-    }
 }

@@ -280,6 +280,31 @@ fn a_rebuild_that_is_asked_for_tells_how_far_it_is() {
 }
 
 #[test]
+fn a_rebuild_that_fails_leaves_the_old_catalog_and_no_rest_and_is_tried_again() {
+    let (world, _) = filled();
+    let node = world.open();
+    let generations = || {
+        let entries = fs::read_dir(world.state_path().join("catalog")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let current = world.state_path().join("catalog/CURRENT");
+    fs::remove_file(&current).unwrap();
+    fs::create_dir(&current).unwrap();
+    let error = node.ledger.rebuild(Box::new(|_| {})).unwrap_err();
+    assert!(matches!(error, LedgerError::Rebuild { .. }), "{error:?}");
+    assert_eq!(generations(), ["CURRENT", "gen-1"]);
+    world.publish(&node.ledger, 6);
+    fs::remove_dir(&current).unwrap();
+    node.ledger.rebuild(Box::new(|_| {})).unwrap();
+    assert_eq!(node.ledger.stats().local_files, 12);
+    let names = generations();
+    assert_eq!((names.len(), &*names[0], &*names[2]), (3, "CURRENT", "gen-2"), "{names:?}");
+}
+
+#[test]
 fn a_damaged_manifest_counts_as_missing_until_it_comes_again() {
     let (world, _) = filled();
     let node = world.open();

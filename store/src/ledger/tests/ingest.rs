@@ -90,6 +90,9 @@ fn a_forged_signature_a_gap_and_a_fork_are_refused_and_store_nothing() {
     forged[2].signature[0] ^= 1;
     check_refused(&forged, |error| matches!(error, FeedError::Signature { .. }));
     check_refused(&peer.groups[2..], |error| matches!(error, FeedError::Gap { .. }));
+    let mut accusing = peer.groups.clone();
+    *accusing[0].body.last_mut().unwrap() ^= 1;
+    check_refused(&accusing, |error| matches!(error, FeedError::Signature { seq: 0, .. }));
     let other = Peer::with(vec![placed(7, 7), placed(8, 8)]);
     check_refused(&other.groups, |error| matches!(error, FeedError::Fork { seq: 0, .. }));
     check_refused(&other.groups[1..], |error| matches!(error, FeedError::Fork { seq: 2, .. }));
@@ -130,8 +133,5 @@ fn a_node_that_lost_its_own_feed_takes_it_back_from_a_peer() {
     assert_eq!(node.groups(ME), groups);
     world.publish(&node.ledger, 2);
     assert_eq!(node.ledger.heads(&project())[0].1.next_seq, 3, "and goes on behind it");
-    drop(node);
-    let node = world.open();
-    node.ledger.rebuild(Box::new(|_| {})).unwrap();
-    assert!(rows.keys().all(|key| node.rows().contains_key(key)));
+    assert!(rows.keys().all(|key| node.rows().contains_key(key)), "its files are known again");
 }
