@@ -106,6 +106,14 @@ pub fn init(level: &str) -> Result<LogHandle, LogError> {
     Ok(handle)
 }
 
+/// Checks a level without using it, for `--check-config`.
+///
+/// # Errors
+/// [`LogError::BadLevel`].
+pub fn check_level(level: &str) -> Result<(), LogError> {
+    parse_level("log.level", level).map(drop)
+}
+
 /// Says whether `stderr` is the stream that systemd connected to the journal, going by `JOURNAL_STREAM`, which is
 /// `device:inode`. It is not when somebody redirected it since.
 pub fn started_by_journald(journal_stream: Option<&str>, stderr: FileId) -> bool {

@@ -137,6 +137,7 @@ fn a_wrong_level_names_where_it_stands() {
     );
     let settings = Settings { level: None, output: PLAIN };
     for level in ["", "inof", "avalond", "avalond=", "info,", "info,quinn=maybe", "a=b=c", "avalond[=info"] {
+        assert!(check_level(level).is_err(), "{level}");
         let error = settings.filter(level).expect_err(level);
         assert_eq!(
             error.to_string(),
