@@ -7,6 +7,7 @@
 //!
 //! Deliberately absent: threads, real time, and any map whose order is not that of its keys.
 
+pub mod daemons;
 pub mod content;
 pub mod event;
 pub mod event_log;

@@ -1,0 +1,7 @@
+//! The command line, built with the tests so that they find it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(avalonctl::app::main().code())
+}

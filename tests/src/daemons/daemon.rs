@@ -1,0 +1,254 @@
+//! One node: its configuration, its process and its API.
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
+    sync::mpsc::channel,
+    thread,
+    time::{Duration, Instant},
+};
+
+use avalon_protocol::{control::HoldingState, exit_code::ExitCode};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::{
+    PATIENCE, Programs,
+    api::Api,
+    config::NodeConfig,
+    events::Events,
+    process::{Log, Process},
+};
+
+/// How long a condition may go unlooked at when no event comes.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// A node. Dropping it kills its process; when the test fails, the end of its log is shown.
+#[derive(Debug)]
+pub struct Daemon {
+    /// What is written to the configuration file at the next start.
+    pub config: NodeConfig,
+    programs: Programs,
+    environment: Vec<(String, String)>,
+    process: Option<Process>,
+    /// The logs of earlier processes.
+    logs: Vec<Log>,
+}
+
+impl Daemon {
+    pub(super) fn new(programs: Programs, config: NodeConfig) -> Self {
+        Self { config, programs, environment: Vec::new(), process: None, logs: Vec::new() }
+    }
+
+    /// Sets a variable of the process that starts next.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.programs.avalond);
+        command.arg("--config").arg(self.config.file());
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "AVALOND_LOG", "AVALOND_LOG_FORMAT"] {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Writes the configuration and starts the daemon without waiting for anything.
+    pub fn launch(&mut self) -> &mut Process {
+        assert!(self.process.is_none(), "{} runs", self.config.node);
+        self.config.write();
+        let process = Process::start(&mut self.command());
+        self.logs.push(process.log.clone());
+        self.process.insert(process)
+    }
+
+    /// Starts the daemon and waits until it is ready. It keeps its port at the next start.
+    pub fn start(&mut self) {
+        let process = self.launch();
+        if !process.log.wait_for("avalond::app: ready") {
+            panic!("{} is not ready:\n{}", self.config.node, self.log());
+        }
+        self.config.listen = self.api().status().listen;
+    }
+
+    /// Starts the daemon, which must end by itself, and returns its exit code and all that it said.
+    pub fn start_in_vain(&mut self) -> (i32, String) {
+        let process = self.launch();
+        let status = process.ended();
+        let said = process.log.text();
+        self.process = None;
+        (status.code().unwrap_or(-1), said)
+    }
+
+    /// Checks the configuration, and returns the exit code and what was said.
+    pub fn check_config(&self) -> (i32, String) {
+        self.config.write();
+        let mut process = Process::start(self.command().arg("--check-config"));
+        let status = process.ended();
+        (status.code().unwrap_or(-1), process.log.text())
+    }
+
+    /// Returns the running process.
+    pub fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("the daemon runs")
+    }
+
+    /// Kills the daemon with SIGKILL.
+    pub fn kill9(&mut self) {
+        self.process().kill();
+        self.process = None;
+    }
+
+    /// Asks the daemon to stop and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.process().signal(Signal::TERM);
+        let status = self.process().ended();
+        self.process = None;
+        status
+    }
+
+    /// Stops the daemon and starts it again.
+    pub fn restart(&mut self) {
+        let status = self.terminate();
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+        self.start();
+    }
+
+    /// Returns its API.
+    pub fn api(&self) -> Api {
+        Api::new(&self.config.socket)
+    }
+
+    /// Follows all events of the running process.
+    pub fn events(&self) -> Events {
+        self.api().events(0)
+    }
+
+    /// Returns where it listens for peers.
+    pub fn listen(&self) -> String {
+        assert!(!self.config.listen.ends_with(":0"), "{} was never started", self.config.node);
+        self.config.listen.clone()
+    }
+
+    /// Returns a path in the project.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.config.project_dir().join(inside)
+    }
+
+    /// Returns the log of the current or last process.
+    pub fn log(&self) -> String {
+        self.logs.last().map(Log::text).unwrap_or_default()
+    }
+
+    /// Waits until `condition` finds something; it is looked at whenever an event comes.
+    pub fn until<T>(&self, what: &str, condition: impl Fn(&Api) -> Option<T>) -> T {
+        let (api, mut events) = (self.api(), self.api().events(u64::MAX));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = condition(&api) {
+                return found;
+            }
+            assert!(
+                Instant::now() < deadline && !events.has_ended(),
+                "{} waited in vain until {what}; its status: {:#?}",
+                self.config.node,
+                api.status()
+            );
+            events.next_within(LOOK_AGAIN);
+            events.drain();
+        }
+    }
+
+    /// Waits until a site has all of a version, as this node knows.
+    pub fn until_complete_at(&self, reference: &str, node: &str) {
+        self.until(&format!("{reference} is complete at {node}"), |api| {
+            let item = api.locate_one(reference)?;
+            let holding =
+                item.nodes.iter().find(|holding| format!("{}@{}", holding.node, holding.site) == node)?;
+            (holding.state == HoldingState::Complete).then_some(())
+        });
+    }
+
+    /// Waits until a peer is connected.
+    pub fn until_connected(&self, node: &str) {
+        self.until(&format!("{node} is connected"), |api| {
+            let peers = api.status().peers;
+            let online = |peer: &avalon_protocol::control::PeerStatus| {
+                format!("{}@{}", peer.node, peer.site) == node
+                    && peer.state == avalon_protocol::control::PeerState::Online
+            };
+            peers.iter().any(online).then_some(())
+        });
+    }
+
+    /// Runs `avalonctl` against this daemon.
+    pub fn ctl(&self, args: &[&str]) -> Said {
+        let mut command = Command::new(&self.programs.avalonctl);
+        command.arg("--socket").arg(&self.config.socket).args(args);
+        run(&mut command)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+            eprintln!("--- the end of the log of {}\n{tail}\n---", self.config.node);
+        }
+    }
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    /// Its exit code.
+    pub code: i32,
+    /// Data.
+    pub stdout: String,
+    /// Talk.
+    pub stderr: String,
+}
+
+impl Said {
+    /// Returns the last line of stdout as JSON.
+    pub fn json(&self) -> Value {
+        let last = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error} in {self:?}"))
+    }
+
+    /// Checks the exit code.
+    pub fn expect(self, code: ExitCode) -> Self {
+        assert_eq!(self.code, i32::from(code.code()), "{self:#?}");
+        self
+    }
+
+    /// Checks that it went well, and returns the last line of stdout as JSON.
+    pub fn good(self) -> Value {
+        self.expect(ExitCode::Ok).json()
+    }
+}
+
+/// Runs a command to its end. Fails after twice [`PATIENCE`].
+pub fn run(command: &mut Command) -> Said {
+    for name in ["AVALONCTL_SOCKET", "AVALONCTL_PROJECT", "AVALON_PROJECT", "AVALON_ASSET", "NOTIFY_SOCKET"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let pid = rustix::process::Pid::from_child(&child);
+    let (sender, receiver) = channel();
+    thread::spawn(move || sender.send(child.wait_with_output().unwrap()));
+    let output = receiver.recv_timeout(PATIENCE * 2).unwrap_or_else(|_| {
+        rustix::process::kill_process(pid, Signal::KILL).ok();
+        panic!("{command:?} does not end: {:?}", receiver.recv())
+    });
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}

@@ -1,0 +1,95 @@
+//! `kill -9` of either end in mid-transfer, again and again.
+
+use std::time::Duration;
+
+use avalon_protocol::control::{JobState, JobStatus};
+use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
+
+use crate::support::{LONDON, MODEL, MONTREAL, model, studio};
+
+const MIB: u64 = 1 << 20;
+
+/// Enough for every cut to hit another place.
+const FILE_BYTES: u64 = 200 * MIB;
+
+/// What a cut may cost.
+const RESENT_BYTES: u64 = 4 * MIB;
+
+fn cuts() -> u64 {
+    std::env::var("AVALON_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(10)
+}
+
+/// London with a large version, and montreal that mirrors it.
+fn transfer(studio: &Studio) -> (Daemon, Daemon) {
+    let london = studio.on_demand(LONDON, &[]);
+    let dir = london.path(&format!("{MODEL}/v001"));
+    tree::write_noise(&dir.join("modelDefault.usdc"), 7, FILE_BYTES);
+    assert_eq!(london.api().publish(&dir).error, None);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    (london, montreal)
+}
+
+/// Waits until a running job has this much, and returns it as it stands then, which is just before the cut.
+fn running_job(montreal: &Daemon, bytes_present: u64) -> JobStatus {
+    let mut looks = montreal.api().events(0);
+    let deadline = 60 * 1000 / 2;
+    for _ in 0..deadline {
+        let jobs = montreal.api().jobs();
+        if let Some(job) = jobs.into_iter().find(|job| job.state == JobState::Running)
+            && job.bytes_present >= bytes_present
+            && job.bytes_received > 0
+        {
+            return job;
+        }
+        looks.next_within(Duration::from_millis(2));
+    }
+    panic!("the transfer does not come to {bytes_present} bytes: {:#?}", montreal.api().status());
+}
+
+/// How much is here when cut number `cut` comes.
+fn mark(cut: u64) -> u64 {
+    FILE_BYTES * (cut + 1) / (cuts() + 2)
+}
+
+#[test]
+fn a_receiver_that_is_killed_again_and_again_goes_on_where_it_was() {
+    let studio = studio();
+    let (london, mut montreal) = transfer(&studio);
+    let mut received = 0;
+    for cut in 0..cuts() {
+        let job = running_job(&montreal, mark(cut));
+        montreal.kill9();
+        received += job.bytes_received;
+        assert!(!montreal.path(MODEL).exists(), "nothing is visible before all of it");
+        montreal.start();
+    }
+    let mut events = montreal.events();
+    events.placed(&model(1));
+    received += last_job(&montreal).bytes_received;
+    check(received, &london, &montreal);
+}
+
+#[test]
+fn a_sender_that_is_killed_again_and_again_is_asked_for_the_rest() {
+    let studio = studio();
+    let (mut london, montreal) = transfer(&studio);
+    let mut events = montreal.events();
+    for cut in 0..cuts() {
+        running_job(&montreal, mark(cut));
+        london.kill9();
+        london.start();
+    }
+    events.placed(&model(1));
+    check(last_job(&montreal).bytes_received, &london, &montreal);
+}
+
+fn last_job(montreal: &Daemon) -> JobStatus {
+    montreal.api().jobs().into_iter().find(|job| job.state == JobState::Done).unwrap()
+}
+
+fn check(received: u64, london: &Daemon, montreal: &Daemon) {
+    tree::assert_equal(&london.path(""), &montreal.path(""));
+    let allowed = FILE_BYTES + RESENT_BYTES * cuts();
+    println!("{received} bytes came for {FILE_BYTES} with {} cuts", cuts());
+    assert!(received <= allowed, "{received} bytes came, {allowed} were allowed");
+}
