@@ -244,3 +244,32 @@ async fn stay(context: &Context<'_>, studio: &mut Studio, teller: &Teller<'_>) -
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::fake::{Line, run};
+
+    #[test]
+    fn without_a_daemon_to_start_it_says_where_it_looked() {
+        let ran = run(&["demo", "--once"]);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (1, ""));
+        assert!(
+            ran.stderr.contains(", in AVALOND or in PATH\n  hint: build it with `cargo build`"),
+            "{ran:?}"
+        );
+    }
+
+    #[test]
+    fn a_source_without_versions_is_refused_before_anything_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let project = dir.path().join("comet");
+        std::fs::create_dir(&project).unwrap();
+        let any_file = std::env::current_exe().unwrap();
+        let environment = vec![("AVALOND", any_file.to_str().unwrap().to_owned())];
+        let line =
+            Line { environment, ..Line::new(&["demo", "--once", "--source", project.to_str().unwrap()]) };
+        let ran = line.run();
+        assert_eq!(ran.exit, 1);
+        assert!(ran.stderr.contains("comet has no versions such as assets/robot/publish/"), "{ran:?}");
+    }
+}

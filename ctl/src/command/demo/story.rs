@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use avalon_protocol::{
-    control::{ListReply, PeerState, Presence, StatusReply},
+    control::{JobStatus, ListReply, PeerState, Presence, StatusReply, route},
     exit_code::ExitCode,
 };
 use tokio::{
@@ -144,7 +144,8 @@ impl<'a> Story<'a> {
             .step(&format!("london noticed {} by itself and knows that each is whole", self.show_size()));
         self.studio.start_montreal(london)?;
         self.until_list("for montreal to fill itself", |studio| &studio.montreal, here, total).await?;
-        self.teller.step(&format!("montreal is back, went on where it was and has {}", self.show_size()));
+        let received = self.received_since_the_kill().await?;
+        self.teller.step(&format!("montreal is back and has {}{received}", self.show_size()));
         Ok(killed_at)
     }
 
@@ -188,6 +189,18 @@ impl<'a> Story<'a> {
                 ));
             }
         }
+    }
+
+    /// Says how much of the largest version came over the network after the restart, where the daemon still knows.
+    async fn received_since_the_kill(&self) -> Result<String, DemoError> {
+        let largest = self.largest();
+        let reference = largest.id.to_string();
+        let jobs: Vec<JobStatus> = self.studio.montreal.get(route::JOBS, &[]).await?;
+        let job = jobs.iter().find(|job| job.reference == reference);
+        Ok(job.map_or_else(String::new, |job| {
+            let (received, total) = (size(job.bytes_received), size(largest.bytes()));
+            format!("; {received} of the {total} of {reference} came after the restart")
+        }))
     }
 
     async fn pull_at_home(&mut self) -> Result<(), DemoError> {
