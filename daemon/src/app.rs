@@ -42,7 +42,7 @@ use crate::{
         transfer,
     },
     service::ServiceNotifier,
-    signals::Signals,
+    signals::{Signal, Signals},
     tasks::Tasks,
 };
 
@@ -77,11 +77,8 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
     let (running, mut reloader) = start(config, log, clock, notifier).await?;
     running.notifier.ready();
     tracing::info!(node = %running.core.me, listen = %running.net.local_addr(), "ready");
-    loop {
-        match signals.next().await {
-            crate::signals::Signal::Reload => reloader.reload(&running.notifier).await,
-            crate::signals::Signal::Stop => break,
-        }
+    while signals.next().await == Signal::Reload {
+        reloader.reload(&running.notifier).await;
     }
     let timeout = reloader.config().shutdown_timeout;
     tokio::select! {

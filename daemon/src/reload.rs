@@ -81,8 +81,9 @@ impl Reloader {
         self.net.set_peers(self.config.peers.clone());
         self.hello.projects = served(&self.config);
         self.net.set_hello(self.hello.clone());
-        let log = self.log.set_level(&self.config.log_level);
-        if let Err(error) = log {
+        if reload.applied.iter().any(|key| key == "log.level")
+            && let Err(error) = self.log.set_level(&self.config.log_level)
+        {
             tracing::warn!(error = %ErrorChain(&error), "the log level stays");
         }
         for (project, settler) in &self.settlers {

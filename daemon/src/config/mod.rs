@@ -176,8 +176,16 @@ impl Checker<'_> {
             peers,
             settle_quiet: self.duration("settle.quiet", raw.settle.quiet, "5s")?,
             scan_interval: self.duration("scan.interval", raw.scan.interval, "10m")?,
-            log_level: raw.log.level.unwrap_or_else(|| "info".into()),
+            log_level: self.log_level(raw.log.level)?,
         })
+    }
+
+    fn log_level(&self, level: Option<String>) -> Result<String, ConfigError> {
+        let level = level.unwrap_or_else(|| "info".into());
+        match crate::log::check_level(&level) {
+            Ok(()) => Ok(level),
+            Err(error) => Err(self.value("log.level", crate::log::ErrorChain(&error).to_string())),
+        }
     }
 
     fn absolute(&self, key: &str, path: PathBuf) -> Result<PathBuf, ConfigError> {
@@ -320,6 +328,7 @@ mod tests {
         check_refused(&format!("{MINIMAL}listen = \"here\"\n"), "not an address and port");
         check_refused(&format!("{MINIMAL}[[peer]]\naddress = \"host\"\n"), "not host:port");
         check_refused(&format!("{MINIMAL}[settle]\nquiet = \"soon\"\n"), "not a duration");
+        check_refused(&format!("{MINIMAL}[log]\nlevel = \"inof\"\n"), "log.level");
         check_refused(&format!("{MINIMAL}socket = \"/{}\"\n", "x".repeat(120)), "has 121 bytes");
         check_refused(
             &format!("{MINIMAL}[[project]]\nname = \"a b\"\nroot = \"/p\"\n"),

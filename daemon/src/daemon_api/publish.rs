@@ -42,9 +42,11 @@ impl DaemonApi {
             let path = normal(Path::new(text))
                 .ok_or_else(|| ApiError::new(ErrorCode::BadPath, format!("{text:?} is not an absolute path")))?;
             let (project, settler, inside) = self.project_at(&path)?;
-            for dir in version_dirs(&project, &inside, text).await? {
-                let outcome = settler.publish(dir.clone(), details.clone()).await.map_err(|_| stopping())?;
-                versions.push(item(&project, &dir, outcome));
+            let dirs = version_dirs(&project, &inside, text).await?;
+            let asked = dirs.iter().map(|dir| settler.publish(dir.clone(), details.clone()));
+            let outcomes = futures_util::future::join_all(asked).await;
+            for (dir, outcome) in dirs.iter().zip(outcomes) {
+                versions.push(item(&project, dir, outcome.map_err(|_| stopping())?));
             }
         }
         Ok(PublishReply { schema: "avalonctl.publish/1".into(), versions })

@@ -63,11 +63,12 @@ impl Closed {
             ConnectionError::ApplicationClosed(frame) => {
                 Self::by_peer(frame.error_code.into_inner(), &frame.reason)
             }
-            ConnectionError::TransportError(error) if alert(error.code).is_some() => {
-                Self::Untrusted { reason: format!("its TLS is refused here: {}", printable(&error.reason)) }
-            }
+            ConnectionError::TransportError(error) => match alert(error.code) {
+                Some(alert) => Self::Untrusted { reason: refusal_here(alert, &error.reason) },
+                None => Self::lost(format!("QUIC gave up: {}", printable(&error.to_string()))),
+            },
             ConnectionError::ConnectionClosed(frame) => match alert(frame.error_code) {
-                Some(alert) => Self::Untrusted { reason: alert_text(alert) },
+                Some(alert) => Self::Untrusted { reason: refusal_there(alert) },
                 None if frame.error_code == TransportErrorCode::CONNECTION_REFUSED => {
                     Self::lost("the peer takes no more connections now")
                 }
@@ -123,12 +124,24 @@ fn alert(code: TransportErrorCode) -> Option<u64> {
     u64::from(code).checked_sub(0x100).filter(|alert| *alert < 0x100)
 }
 
-fn alert_text(alert: u64) -> String {
+/// Says why this side's TLS refused the peer. rustls writes our own reasons as debug text, so the alert that they map to
+/// is spelled out; the text of others stands for itself.
+fn refusal_here(alert: u64, text: &str) -> String {
     let why = match alert {
-        42 | 46 => "it does not accept this node's certificate".to_owned(),
+        45 => "its certificate is not valid now; renew it, or check the clocks".to_owned(),
+        46 => "its certificate was not issued by this studio's CA for an avalond".to_owned(),
+        120 => "it does not speak avalon/1".to_owned(),
+        _ => printable(text),
+    };
+    format!("this node refuses the peer: {why}")
+}
+
+/// Says why the peer's TLS refused this side, as far as its alert tells.
+fn refusal_there(alert: u64) -> String {
+    let why = match alert {
+        42 | 46 | 48 => "it does not take this node's certificate for one of its studio's CA".to_owned(),
         44 => "this node's certificate was revoked".to_owned(),
-        45 => "this node's certificate has expired there".to_owned(),
-        48 => "it belongs to another studio CA than this node's certificate".to_owned(),
+        45 => "this node's certificate is not valid now; renew it, or check the clocks".to_owned(),
         116 => "it wants a certificate and got none".to_owned(),
         120 => "it does not speak avalon/1".to_owned(),
         other => format!("TLS alert {other}"),

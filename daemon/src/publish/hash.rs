@@ -12,7 +12,10 @@ use avalon_store::{
 };
 use thiserror::Error;
 
-use crate::core::{Core, blocking};
+use crate::{
+    core::{Core, blocking},
+    log::ErrorChain,
+};
 
 /// One file of a version with its name.
 #[derive(Debug, Clone)]
@@ -92,7 +95,13 @@ fn name_all(
         match known {
             Some(known) => all.push(known),
             None => match hashed.next() {
-                Some(Ok(file)) => all.push((path.clone(), file.object(), file.stat)),
+                Some(Ok(file)) => {
+                    // Peers ask for the block list; without this the file would be read once more then.
+                    if let Err(error) = core.blocks.put(&file.blocks) {
+                        tracing::debug!(%path, error = %ErrorChain(&error), "a block list is not kept");
+                    }
+                    all.push((path.clone(), file.object(), file.stat));
+                }
                 Some(Err(HashError::Changed { path })) => return Err(HashVersionError::Changed { path }),
                 Some(Err(error)) if error.is_not_found() => {
                     return Err(HashVersionError::Changed { path: path.clone() });

@@ -293,8 +293,11 @@ impl Recording<'_> {
         if news == News::Held {
             records.push(Record::Placed(held(manifest)));
         }
-        let local = self.local_changes(manifest);
-        self.commit(records, local).await?;
+        if news == News::Held || !records.is_empty() {
+            self.commit(records, self.local_changes(manifest)).await?;
+        } else {
+            self.note_local(manifest).await?;
+        }
         self.rewritten_board().clear(REWRITTEN);
         Ok(Recorded { version: self.version, manifest, generation: number, files, bytes, news })
     }
@@ -349,6 +352,23 @@ impl Recording<'_> {
             .events
             .emit(EventKind::Dropped { reference: self.version.to_string(), manifest: base.to_string() });
         Ok(())
+    }
+
+    /// Nothing is new but perhaps what the file system says of the files: the catalog learns it, no record is made.
+    async fn note_local(&self, manifest: ManifestId) -> Result<(), RecordError> {
+        let (ledger, project) = (self.core.ledger.clone(), self.project.name().clone());
+        let changes = self.local_changes(manifest);
+        let noted = blocking(move || {
+            let is_known = |change: &LocalChange| match change {
+                LocalChange::Put { path, file, .. } => {
+                    ledger.local_file(&project, path).is_ok_and(|known| known.as_ref() == Some(file))
+                }
+                LocalChange::Remove { .. } => false,
+            };
+            let news: Vec<LocalChange> = changes.into_iter().filter(|change| !is_known(change)).collect();
+            if news.is_empty() { Ok(()) } else { ledger.update_local_wait(news) }
+        });
+        noted.await.map_err(|source| RecordError::Ledger { version: self.version.clone(), source })
     }
 
     async fn commit(&self, records: Vec<Record>, local: Vec<LocalChange>) -> Result<(), RecordError> {

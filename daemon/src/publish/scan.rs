@@ -19,7 +19,10 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use walkdir::{DirEntry, WalkDir};
 
-use super::{area, watch::usable_part};
+use super::{
+    area,
+    watch::{relative, usable_part},
+};
 
 /// Says whether the catalog knows a file, relative to the project, just as it is.
 pub type Known = dyn Fn(&RelPath, &FileIdentity) -> bool + Send + Sync;
@@ -183,11 +186,6 @@ fn wants(root: &Path, templates: &TemplateSet, entry: &DirEntry) -> bool {
     }
 }
 
-fn relative(root: &Path, path: &Path) -> Option<RelPath> {
-    let usable = usable_part(root, path)?;
-    (root.join(usable.as_str()) == path).then_some(usable)
-}
-
 struct Scan<'a> {
     root: &'a Path,
     templates: &'a TemplateSet,
@@ -199,14 +197,19 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     fn entry(&mut self, entry: &DirEntry) {
-        let Some(usable) = usable_part(self.root, entry.path()) else { return };
+        let (usable, is_usable) = match relative(self.root, entry.path()) {
+            Some(path) => (path, true),
+            None => match usable_part(self.root, entry.path()) {
+                Some(above) => (above, false),
+                None => return,
+            },
+        };
         if self.version.as_ref().is_none_or(|version| !usable.is_within(&version.dir)) {
             self.leave_version();
             if let Some(version) = area::version_dir_of(self.templates, &usable) {
                 self.version = Some(VersionDirFound { dir: version.dir, files_total: 0, files_changed: 0 });
             }
         }
-        let is_usable = self.root.join(usable.as_str()) == entry.path();
         match &mut self.version {
             Some(version) if usable != version.dir || !is_usable => {
                 if let Some(is_known) = is_known_file(&usable, is_usable, entry, self.known) {

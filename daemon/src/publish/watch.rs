@@ -281,7 +281,7 @@ impl Worker {
         let mut overflow = self.lost.swap(false, Ordering::AcqRel);
         for notice in batch {
             match notice {
-                Notice::Touched(path) => touched.extend(self.tree.relative(&path)),
+                Notice::Touched(path) => touched.extend(self.tree.concerned(&path)),
                 Notice::Moved(path) if path == self.tree.root() => {
                     self.outbox.send_surely(RawChange::RootGone, &self.stop);
                     return false;
@@ -384,20 +384,15 @@ impl Outbox {
     }
 }
 
-/// Makes the path relative to `root`; where a name in it is not usable, the directory that the first such lies in. `None`
-/// for the root itself and for what is not beneath it.
+/// Makes the path relative to `root`; `None` for the root itself, for what is not beneath it and for names that cannot be
+/// published.
+pub(super) fn relative(root: &Path, path: &Path) -> Option<RelPath> {
+    path.strip_prefix(root).ok()?.to_str()?.parse().ok()
+}
+
+/// As [`relative`]; where a name cannot be published, the directory that the first such lies in.
 pub(super) fn usable_part(root: &Path, path: &Path) -> Option<RelPath> {
-    let mut usable: Option<RelPath> = None;
-    for part in path.strip_prefix(root).ok()?.iter() {
-        let Some(name) = part.to_str() else { break };
-        let longer = match &usable {
-            Some(parent) => parent.join_str(name),
-            None => name.parse(),
-        };
-        let Ok(longer) = longer else { break };
-        usable = Some(longer);
-    }
-    usable
+    path.ancestors().take_while(|part| part.starts_with(root)).find_map(|part| relative(root, part))
 }
 
 #[cfg(test)]

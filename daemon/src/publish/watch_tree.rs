@@ -9,7 +9,7 @@ use std::{
 use avalon_protocol::rel_path::RelPath;
 use notify::{Config, ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::watch::{Handler, Interest, usable_part};
+use super::watch::{Handler, Interest, relative, usable_part};
 
 /// The watched directories of one project. Everything here may block and runs on the watcher's own thread.
 pub(super) struct WatchTree {
@@ -69,18 +69,17 @@ impl WatchTree {
     }
 
     /// Returns what was touched when `path` was; nothing when it is none of our concern.
-    pub(super) fn relative(&self, path: &Path) -> Option<RelPath> {
+    pub(super) fn concerned(&self, path: &Path) -> Option<RelPath> {
         usable_part(&self.root, path)
     }
 
     /// Sets the watches right at and beneath a path where a directory may have come, gone or been replaced. Returns what
     /// was touched: the path, and the directories that came with it.
     pub(super) fn refresh(&mut self, path: &Path, report: Report) -> Vec<RelPath> {
-        let Some(dir) = self.relative(path) else { return Vec::new() };
-        if self.root.join(dir.as_str()) != path {
+        let Some(dir) = relative(&self.root, path) else {
             // A name that cannot be published; the directory that it lies in was touched.
-            return vec![dir];
-        }
+            return self.concerned(path).into_iter().collect();
+        };
         self.remove(&dir);
         let is_dir = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
         let mut touched = vec![dir.clone()];

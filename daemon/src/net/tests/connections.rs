@@ -25,6 +25,20 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
+/// Waits until what two nodes know is as `condition` says.
+async fn until_both(nodes: [&Node; 2], condition: impl Fn() -> bool) {
+    let [mut one, mut two] = nodes.map(|node| node.net.context.registry.subscribe());
+    let waiting = async {
+        while !condition() {
+            tokio::select! {
+                changed = one.changed() => changed.unwrap(),
+                changed = two.changed() => changed.unwrap(),
+            }
+        }
+    };
+    within("both nodes", waiting).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_both_dial_each_other_one_connection_remains_at_both_ends() {
     let studio = Studio::new();
@@ -32,21 +46,18 @@ async fn when_both_dial_each_other_one_connection_remains_at_both_ends() {
         let small = studio.node("a@london").start();
         let large = studio.node("b@london").dialling(&[&small]).start();
         small.net.set_peers(vec![large.address()]);
-        let gave_up = |node: &Node, peer: &Node| node.status(&peer.address()).state == PeerState::Offline;
-        let settled = || {
-            let one_gave_up = gave_up(&small, &large) || gave_up(&large, &small);
-            let alone = |node: &Node| node.net.context.registry.connections() == 1;
-            // The loop that gave up shows its peer as online by the other connection, so its own note is looked at.
-            let noted = |node: &Node, peer: &Node| {
-                node.net.context.registry.dial(&peer.address()).is_some_and(|dial| dial.detail.is_some())
-            };
-            (one_gave_up || noted(&small, &large) || noted(&large, &small)) && alone(&small) && alone(&large)
+        let alone = |node: &Node| node.net.context.registry.connections() == 1;
+        // The loop that gave up shows its peer as online by the other connection, so its own note is looked at.
+        let gave_up = |node: &Node, peer: &Node| {
+            node.net.context.registry.dial(&peer.address()).is_some_and(|dial| dial.detail.is_some())
         };
-        tokio::join!(small.until("one connection", settled), large.until("one connection", settled));
+        let settled =
+            || (gave_up(&small, &large) || gave_up(&large, &small)) && alone(&small) && alone(&large);
+        until_both([&small, &large], settled).await;
         let side = |node: &Node, peer: &str| node.net.link(&node_id(peer)).unwrap().channel().quinn().side();
         assert_eq!(side(&small, "b@london"), Side::Client, "the smaller name dialled what is kept");
         assert_eq!(side(&large, "a@london"), Side::Server);
-        assert_eq!((small.online(), large.online()), (vec!["b@london".into()], vec!["a@london".into()]));
+        assert_eq!((small.online(), large.online()), (vec!["b".into()], vec!["a".into()]));
 
         large.catalog().append(&feed("lantern", "b@london"), "over what is kept");
         small.catalog().until(&feed("lantern", "b@london"), 1).await;
@@ -86,7 +97,7 @@ async fn a_peer_without_a_protocol_version_in_common_is_refused() {
     assert_eq!(code, Some(CloseCode::Version), "{reason}");
     assert!(reason.contains("speaks protocol"), "{reason}");
     let status = one.status(&hub.address());
-    assert_eq!((status.state, status.node.as_str()), (PeerState::Refused, "srv@montreal"));
+    assert_eq!((status.state, status.node.as_str()), (PeerState::Refused, "srv"));
     assert_eq!(status.detail, Some(reason));
     // Whether the hub refuses first or hears of it first is a matter of microseconds.
     hub.until("nobody", || hub.net.context.registry.connections() == 0).await;
@@ -102,7 +113,7 @@ async fn a_peer_of_another_studio_ca_is_refused_and_the_status_says_so() {
     let mut one = foreign.node("ws1@london").dialling(&[&hub]).start();
     let (reason, code) = one.event("the refusal", refusal).await;
     assert_eq!(code, None);
-    assert!(reason.contains("was not issued by the CA of studio northlight"), "{reason}");
+    assert!(reason.ends_with("was not issued by this studio's CA for an avalond"), "{reason}");
     let status = one.status(&hub.address());
     assert_eq!((status.state, status.node.as_str()), (PeerState::Refused, ""));
     assert!(hub.net.peers().is_empty());
@@ -132,8 +143,9 @@ async fn a_peer_that_restarts_is_dialled_again_and_gets_the_rest() {
     hub.shutdown().await;
     assert!(hub.peer_down("ws1@london").await.contains("stops"));
     assert!(one.peer_down("srv@montreal").await.contains("stops"));
+    drop(hub);
     one.catalog().append(&of_one, "meanwhile");
-    let hub = again.start();
+    let hub = start_when_free(&again).await;
     one.peer_up("srv@montreal").await;
     hub.catalog().until(&of_one, 2).await;
 }
@@ -157,7 +169,7 @@ async fn a_peer_that_crashed_is_known_to_have_forgotten_as_soon_as_it_is_back() 
     hub.catalog().until(&of_one, 1).await;
 }
 
-/// The socket of a runtime that was shut down closes a moment later.
+/// A socket closes a moment after the last of those that use it have let go.
 async fn start_when_free(setup: &super::studio::Setup) -> Node {
     let free = async {
         while std::net::UdpSocket::bind(setup.listen).is_err() {
@@ -180,7 +192,7 @@ async fn a_crashed_peer_that_dials_again_replaces_its_dead_connection() {
     crashing.shutdown_background();
     let _again = setup.instance(2).start();
     assert_eq!(hub.peer_up("ws1@london").await.hello().instance, 2);
-    assert_eq!(hub.online(), ["ws1@london"]);
+    assert_eq!(hub.online(), ["ws1"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

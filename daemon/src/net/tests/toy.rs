@@ -63,6 +63,10 @@ impl ToyCatalog {
         self.changed.send_replace(());
     }
 
+    fn count(&self, feed: &FeedId) -> usize {
+        self.feeds.lock().unwrap().get(feed).map_or(0, Vec::len)
+    }
+
     pub(super) fn texts(&self, feed: &FeedId) -> Vec<String> {
         let feeds = self.feeds.lock().unwrap();
         let groups = feeds.get(feed).cloned().unwrap_or_default();
@@ -73,7 +77,7 @@ impl ToyCatalog {
     pub(super) async fn until(&self, feed: &FeedId, count: usize) {
         let mut changed = self.changed.subscribe();
         let waiting = async {
-            while self.texts(feed).len() < count {
+            while self.count(feed) < count {
                 changed.changed().await.unwrap();
             }
         };

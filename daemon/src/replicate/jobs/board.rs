@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use avalon_protocol::{control::JobStatus, hash::ManifestId, id::VersionId};
+use avalon_protocol::{control::JobStatus, id::VersionId};
 
 use super::Job;
 
@@ -47,13 +47,6 @@ impl JobBoard {
     /// Returns the job that brings a version, if one is under way.
     pub fn of_version(&self, version: &VersionId) -> Option<Arc<Job>> {
         self.lock().values().rev().find(|job| job.version == *version && !job.state().is_final()).cloned()
-    }
-
-    /// Returns how many files of a generation a job has brought so far.
-    pub fn files_present(&self, manifest: &ManifestId) -> Option<u64> {
-        let jobs = self.lock();
-        let job = jobs.values().rev().find(|job| job.manifest == *manifest && !job.state().is_final());
-        job.map(|job| job.status().files_present)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Job>>> {

@@ -389,7 +389,7 @@ impl Replicator {
         self.tasks.spawn("job-retry", async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = clock.sleep(wait) => { let _ = outbox.send(Event::Retry(number)).await; }
+                () = clock.sleep(wait) => drop(outbox.send(Event::Retry(number)).await),
             }
         });
     }

@@ -28,6 +28,7 @@ use crate::{
     core::{Core, blocking},
     log::ErrorChain,
     net::Net,
+    project::Project,
 };
 
 /// How long a job waits before it looks for room on the disk, or for the project's directory, again.
@@ -54,6 +55,7 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
         return Err(waiting(ErrorCode::ProjectPaused, reason, RetryWhen::After(RETRY_DISK)));
     };
     let manifest = Arc::new(remote::manifest(core, net, job).await?);
+    check_place(&project, &manifest, job)?;
     job.set_path(project.path().join(manifest.dir().as_str()));
     let incoming = open(core, &dir, &manifest).await.map_err(|error| incoming_failed(core, job, &error))?;
     tell_progress(job, &incoming);
@@ -72,6 +74,24 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
     };
     drop(incoming);
     place::place(core, &project, job, verified).await
+}
+
+/// A peer is not trusted to say where files go: the version directory must be the one that the project's own template gives
+/// to this version.
+fn check_place(project: &Project, manifest: &Manifest, job: &Job) -> Result<(), Outcome> {
+    let read = project.templates().invert_dir(manifest.dir());
+    let fits = read.is_some_and(|version| version.fields.version_id(project.name()) == job.version);
+    if fits && *manifest.version() == job.version {
+        return Ok(());
+    }
+    let reason = format!(
+        "its manifest places it at {}, which the template of project {} here does not give to {}; sites must have the \
+         same template",
+        manifest.dir(),
+        project.name(),
+        job.version
+    );
+    Err(failed(ErrorCode::Damaged, reason))
 }
 
 /// Opens the incoming area; files in place that the catalog knows need not be hashed again.
