@@ -369,18 +369,55 @@ fn no_error_code_is_used_that_is_not_documented() {
 }
 
 #[test]
-fn the_operators_guide_has_every_exit_code_and_configuration_key() {
-    // Written last; from then on it is held to the code.
-    let Ok(text) = fs::read_to_string(root().join("docs/operations.md")) else { return };
-    let documented: BTreeSet<u8> =
-        rows(section(&text, "Exit codes")).iter().filter_map(|row| row[0].parse().ok()).collect();
-    assert_eq!(documented, ExitCode::ALL.iter().map(|code| code.code()).collect());
+fn exit_codes_are_those_of_the_code() {
+    let text = read("docs/operations.md");
+    let documented: Vec<(u8, String)> = rows(section(&text, "Exit codes"))
+        .iter()
+        .map(|row| (row[0].parse().unwrap(), row[1].clone()))
+        .collect();
+    let coded: Vec<(u8, String)> =
+        ExitCode::ALL.iter().map(|code| (code.code(), format!("{code:?}"))).collect();
+    assert_eq!(documented, coded);
+}
 
+#[test]
+fn configuration_keys_are_those_of_the_code() {
     let keys = configuration_keys();
     assert!(keys.contains("node.state_dir") && keys.contains("project.root"), "{keys:?}");
+    let text = read("docs/operations.md");
     let documented: BTreeSet<String> =
-        rows(section(&text, "Configuration keys")).into_iter().map(|row| row[0].clone()).collect();
+        rows(section(&text, "Configuration")).into_iter().map(|row| row[0].clone()).collect();
     assert_eq!(documented, keys);
+}
+
+#[test]
+fn health_codes_are_those_of_the_code() {
+    let coded: BTreeSet<String> = sources()
+        .iter()
+        .filter(|(path, _)| path.starts_with("daemon/src/") && !path.contains("tests"))
+        .flat_map(|(_, text)| health_codes(text.split("#[cfg(test)]\nmod tests").next().unwrap()))
+        .collect();
+    assert!(coded.len() > 10, "{coded:?}");
+    let text = read("docs/operations.md");
+    let documented: BTreeSet<String> =
+        rows(section(&text, "When something is wrong")).into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(documented, coded);
+}
+
+/// The codes that a source file raises: `code: "word".into()` or `code: CONSTANT.into()` of a `Health`.
+fn health_codes(text: &str) -> Vec<String> {
+    let raised = text.split("Health {").skip(1).filter_map(|rest| rest.trim_start().strip_prefix("code: "));
+    let words = raised.filter_map(|rest| rest.split(".into()").next());
+    words
+        .map(|word| match word.strip_prefix('"') {
+            Some(literal) => literal.trim_end_matches('"').to_owned(),
+            None => {
+                let declared = format!("const {word}: &str = \"");
+                let (_, value) = text.split_once(&declared).unwrap_or_else(|| panic!("no constant {word}"));
+                value.split('"').next().unwrap().to_owned()
+            }
+        })
+        .collect()
 }
 
 /// The keys of the configuration file, as `node.listen`, read from the structures that serde fills.
