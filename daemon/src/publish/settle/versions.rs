@@ -263,9 +263,10 @@ impl Versions {
         if let Some(touched_ms) = touched_ms {
             settle.touched(touched_ms);
         }
-        if asked == Asked::No && entry.asked.is_some() {
-            // Asked while we looked: this look does not answer it.
-            self.keep(&dir, settle, Helps::Time, now_ms);
+        let is_whole = matches!(seen, Seen::Decided(Verdict::Whole { .. }));
+        if asked == Asked::No && (entry.asked.is_some() || is_whole && touched_ms.is_some()) {
+            // Asked while somebody looked: this look does not answer it. Touched meanwhile: it is not quiet.
+            self.keep(&dir, settle, Helps::Time, now_ms + DEBOUNCE_MS);
             return None;
         }
         match seen {
@@ -542,6 +543,19 @@ mod tests {
         let gone = Looked { dir: look.dir, settle: look.settle, asked: look.asked, seen: Seen::Gone };
         assert!(versions.looked(gone, &templates, 400).is_none());
         assert!(versions.take_look(300 + DEBOUNCE_MS).is_some());
+    }
+
+    #[test]
+    fn what_is_touched_while_the_last_look_runs_is_not_whole_yet() {
+        let (mut versions, templates) = (Versions::new(SettleConfig::default()), templates());
+        versions.touched(version(1), 0, NOW);
+        let look = versions.take_look(DEBOUNCE_MS).unwrap();
+        assert!(versions.looked(see(look, 250, 1), &templates, 250).is_none());
+        let look = versions.take_look(5_250).unwrap();
+        versions.touched(version(1), 5_260, NOW);
+        assert!(versions.looked(see(look, 5_250, 1), &templates, 5_270).is_none());
+        let look = versions.take_look(10_260).unwrap();
+        assert!(versions.looked(see(look, 10_260, 1), &templates, 10_260).is_some());
     }
 
     #[test]
