@@ -133,7 +133,8 @@ async fn start(
     tasks.spawn("ledger", listen::to_ledger(core_, ledger_events.subscribe(), handle_, wake_, stop.clone()));
     let (core_, handle_, wake_) = (Arc::clone(&core), replicator.clone(), Arc::clone(&wake));
     tasks.spawn("peers", listen::to_network(core_, net_receiver, handle_, wake_, stop.clone()));
-    tasks.spawn("manifests", listen::to_missing_manifests(Arc::clone(&core), net.clone(), wake, stop.clone()));
+    tasks
+        .spawn("manifests", listen::to_missing_manifests(Arc::clone(&core), net.clone(), wake, stop.clone()));
     crate::certificate::watch(&core, identity.expires_at(), &tasks);
 
     let settlers: Vec<(Arc<Project>, SettlerHandle)> = core
@@ -147,7 +148,11 @@ async fn start(
     let api = DaemonApi::new(&core, &net, &replicator, settlers.clone(), identity.expires_at());
     let api_tasks = tasks.child();
     let (token, clock_) = (api_tasks.token(), Arc::clone(&clock));
-    let served = api::serve(listener, Arc::new(api), api::Stop { token, grace: Duration::from_secs(2), clock: clock_ });
+    let served = api::serve(
+        listener,
+        Arc::new(api),
+        api::Stop { token, grace: Duration::from_secs(2), clock: clock_ },
+    );
     tasks.spawn("api", async move {
         if let Err(error) = served.await {
             tracing::error!(error = %ErrorChain(&error), "the local API ended");
@@ -155,8 +160,7 @@ async fn start(
     });
     notifier.clone().watchdog(probe(&core), Arc::clone(&clock), &tasks);
     let reloader = Reloader::new(config, Arc::clone(&core), net.clone(), replicator, settlers, log, hello);
-    let running =
-        Running { core, net, tasks, publishing, notifier, _state: state, _socket: socket_guard };
+    let running = Running { core, net, tasks, publishing, notifier, _state: state, _socket: socket_guard };
     Ok((running, reloader))
 }
 
@@ -197,7 +201,10 @@ async fn open_core(
 /// Says what the ledger found broken and mended when it was opened.
 fn report_open(health: &HealthBoard, report: &OpenReport) {
     for torn in &report.torn_tails {
-        tracing::warn!(?torn, "a crash had torn the end of a feed; it was cut off, nothing acknowledged is lost");
+        tracing::warn!(
+            ?torn,
+            "a crash had torn the end of a feed; it was cut off, nothing acknowledged is lost"
+        );
     }
     for feed in &report.quarantined {
         tracing::error!(feed = %feed.feed, moved_to = %feed.moved_to.display(), error = %ErrorChain(&feed.reason), "a peer's feed is damaged and was put aside");
@@ -240,7 +247,8 @@ pub fn served(config: &Config) -> Vec<ServedProject> {
 
 fn start_replicator(core: &Arc<Core>, net: &Net, tasks: &Tasks, instance: u64) -> ReplicatorHandle {
     let (core_, net_) = (Arc::clone(core), net.clone());
-    let run: Run = Arc::new(move |job: Arc<Job>| Box::pin(transfer::run(Arc::clone(&core_), net_.clone(), job)));
+    let run: Run =
+        Arc::new(move |job: Arc<Job>| Box::pin(transfer::run(Arc::clone(&core_), net_.clone(), job)));
     let prefix = format!("{:04x}", instance & 0xffff);
     let (replicator, handle) = Replicator::new(Arc::clone(core), tasks.clone(), prefix, run);
     tasks.spawn("replicator", replicator.run());

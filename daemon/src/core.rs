@@ -14,6 +14,7 @@ use avalon_store::{
     object::{hash::Hasher, serve::BlockCache},
 };
 
+pub use crate::tasks::blocking;
 use crate::{clock::Clock, events::EventBus, health::HealthBoard, project::Project};
 
 /// Shared by all tasks; holds no task itself.
@@ -78,19 +79,5 @@ impl Core {
         })
         .await;
         answer.await.unwrap_or(Err(LedgerError::Closed))
-    }
-}
-
-/// Runs work that waits for a disk on a thread that may wait.
-///
-/// A panic in it is a bug and goes on here.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that is being dropped cancels blocking work: nobody is left to hear of it.
-            Err(_) => std::future::pending().await,
-        },
     }
 }

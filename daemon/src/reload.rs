@@ -100,11 +100,18 @@ impl Reloader {
             self.core.health.raise(Health {
                 code: NEEDS_RESTART.into(),
                 severity: Severity::Warning,
-                message: format!("changed in the configuration and not applied: {}", reload.needs_restart.join(", ")),
+                message: format!(
+                    "changed in the configuration and not applied: {}",
+                    reload.needs_restart.join(", ")
+                ),
                 hint: Some("restart avalond to apply it".into()),
             });
         }
-        tracing::info!(applied = reload.applied.join(", "), needs_restart = reload.needs_restart.join(", "), "configuration read again");
+        tracing::info!(
+            applied = reload.applied.join(", "),
+            needs_restart = reload.needs_restart.join(", "),
+            "configuration read again"
+        );
         let mut changes = reload.applied;
         changes.extend(reload.needs_restart.iter().map(|key| format!("{key} (at the next restart)")));
         self.core.events.emit(EventKind::Reloaded { changes });

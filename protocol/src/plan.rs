@@ -50,13 +50,7 @@ pub enum Decision {
 /// Decides about one version.
 ///
 /// A conflict blocks fetching only: a node that holds one of the candidates keeps it.
-pub fn decide(
-    slot: VersionSlot,
-    fold: &VersionFold,
-    me: &NodeId,
-    mode: ProjectMode,
-    wish: Wish,
-) -> Decision {
+pub fn decide(slot: VersionSlot, fold: &VersionFold, me: &NodeId, mode: ProjectMode, wish: Wish) -> Decision {
     match fold.standing(slot) {
         Standing::Unknown => Decision::Unknown,
         Standing::Conflict(heads) => Decision::Conflict(heads),

@@ -306,7 +306,10 @@ mod tests {
         let effects = session.groups_read(&feed, 3, vec![group()], vec![]);
         assert!(matches!(&effects[..], [Effect::Send(Control::Records(r))] if r.feed == feed));
         assert!(session.is_level(&feed.project));
-        assert!(matches!(&session.received(heads("b", &[]))[..], [Effect::Close { code: CloseCode::Protocol, .. }]));
+        assert!(matches!(
+            &session.received(heads("b", &[]))[..],
+            [Effect::Close { code: CloseCode::Protocol, .. }]
+        ));
     }
 
     #[test]

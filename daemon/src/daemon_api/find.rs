@@ -25,11 +25,7 @@ impl DaemonApi {
     }
 
     /// Returns the versions that a reference names, in order; none is an error with suggestions.
-    pub(super) async fn find(
-        &self,
-        reference: &Reference,
-        project: Option<&str>,
-    ) -> Result<Found, ApiError> {
+    pub(super) async fn find(&self, reference: &Reference, project: Option<&str>) -> Result<Found, ApiError> {
         let project = self.project_of(reference, project)?;
         let asset = (!reference.asset.is_glob()).then(|| reference.asset.as_str().parse::<AssetName>().ok());
         let known = self.versions(&project, asset.flatten()).await?;
@@ -64,7 +60,8 @@ impl DaemonApi {
         let known = name.parse().ok().filter(|name| self.core.projects.contains_key(name));
         known.ok_or_else(|| {
             let names: Vec<&str> = self.core.projects.keys().map(ProjectName::as_str).collect();
-            let error = ApiError::new(ErrorCode::NotFound, format!("this node does not serve a project {name:?}"));
+            let error =
+                ApiError::new(ErrorCode::NotFound, format!("this node does not serve a project {name:?}"));
             error.with_hint(if names.is_empty() {
                 "add a [[project]] to the configuration and restart avalond".to_owned()
             } else {
@@ -130,10 +127,12 @@ fn not_found(reference: &Reference, project: &ProjectName, all: &Found) -> ApiEr
     let wanted = format!("{}/{}", reference.asset.as_str(), reference.subset.as_str());
     let message = format!("nothing named {:?} in project {project}", reference.to_string());
     let error = ApiError::new(ErrorCode::NotFound, message);
-    let mut names: Vec<String> = all.iter().map(|(version, _)| format!("{}/{}", version.asset, version.subset)).collect();
+    let mut names: Vec<String> =
+        all.iter().map(|(version, _)| format!("{}/{}", version.asset, version.subset)).collect();
     names.dedup();
     if names.contains(&wanted) {
-        let same = all.iter().filter(|(version, _)| format!("{}/{}", version.asset, version.subset) == wanted);
+        let same =
+            all.iter().filter(|(version, _)| format!("{}/{}", version.asset, version.subset) == wanted);
         let slots: Vec<String> = same.map(|(version, _)| version.slot.to_string()).collect();
         let shown = slots.iter().rev().take(8).rev().cloned().collect::<Vec<_>>().join(", ");
         return error.with_hint(format!("{wanted} has {shown}"));
@@ -142,7 +141,11 @@ fn not_found(reference: &Reference, project: &ProjectName, all: &Found) -> ApiEr
     error.with_hint(if nearest.is_empty() {
         "list what exists: avalonctl ls".to_owned()
     } else {
-        format!("did you mean {}? list what exists: avalonctl ls {}", nearest.join(" or "), reference.asset.as_str())
+        format!(
+            "did you mean {}? list what exists: avalonctl ls {}",
+            nearest.join(" or "),
+            reference.asset.as_str()
+        )
     })
 }
 

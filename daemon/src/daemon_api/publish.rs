@@ -39,8 +39,9 @@ impl DaemonApi {
         let details = details(&request, &caller);
         let mut versions = Vec::new();
         for text in &request.paths {
-            let path = normal(Path::new(text))
-                .ok_or_else(|| ApiError::new(ErrorCode::BadPath, format!("{text:?} is not an absolute path")))?;
+            let path = normal(Path::new(text)).ok_or_else(|| {
+                ApiError::new(ErrorCode::BadPath, format!("{text:?} is not an absolute path"))
+            })?;
             let (project, settler, inside) = self.project_at(&path)?;
             let dirs = version_dirs(&project, &inside, text).await?;
             let asked = dirs.iter().map(|dir| settler.publish(dir.clone(), details.clone()));
@@ -66,18 +67,26 @@ impl DaemonApi {
             }
             let inside = tail.to_str().and_then(|text| text.parse::<RelPath>().ok());
             let inside = inside.ok_or_else(|| {
-                ApiError::new(ErrorCode::BadPath, format!("{} has a name that not every system takes", tail.display()))
-                    .with_hint("rename it: no reserved Windows names, no control characters, Unicode in composed form")
+                ApiError::new(
+                    ErrorCode::BadPath,
+                    format!("{} has a name that not every system takes", tail.display()),
+                )
+                .with_hint(
+                    "rename it: no reserved Windows names, no control characters, Unicode in composed form",
+                )
             })?;
             return Ok((Arc::clone(project), settler.clone(), Some(inside)));
         }
         let roots: Vec<String> = self.settlers.iter().map(|(p, _)| p.path().display().to_string()).collect();
-        Err(ApiError::new(ErrorCode::BadPath, format!("{} does not lie in a project of this node", path.display()))
-            .with_hint(if roots.is_empty() {
-                "add a [[project]] to the configuration and restart avalond".to_owned()
-            } else {
-                format!("its projects are {}", roots.join(", "))
-            }))
+        Err(ApiError::new(
+            ErrorCode::BadPath,
+            format!("{} does not lie in a project of this node", path.display()),
+        )
+        .with_hint(if roots.is_empty() {
+            "add a [[project]] to the configuration and restart avalond".to_owned()
+        } else {
+            format!("its projects are {}", roots.join(", "))
+        }))
     }
 }
 
@@ -98,8 +107,7 @@ fn normal(path: &Path) -> Option<PathBuf> {
 }
 
 fn details(request: &PublishRequest, caller: &Caller) -> PublishDetails {
-    let author =
-        if request.author.is_empty() { author::name_of(caller.uid) } else { request.author.clone() };
+    let author = if request.author.is_empty() { author::name_of(caller.uid) } else { request.author.clone() };
     PublishDetails {
         author,
         comment: request.comment.clone(),
@@ -120,8 +128,11 @@ async fn version_dirs(
         return Ok([version.dir].into());
     }
     let dir = project.dir().ok_or_else(|| {
-        ApiError::new(ErrorCode::ProjectPaused, format!("project {} is paused, its directory is missing", project.name()))
-            .with_hint(format!("mount or create {}", project.path().display()))
+        ApiError::new(
+            ErrorCode::ProjectPaused,
+            format!("project {} is paused, its directory is missing", project.name()),
+        )
+        .with_hint(format!("mount or create {}", project.path().display()))
     })?;
     let (project, start) = (Arc::clone(project), inside.clone());
     let scanned = blocking(move || {
@@ -129,12 +140,20 @@ async fn version_dirs(
         scan_beneath(&dir, start.as_ref(), project.templates(), &unknown, &CancellationToken::new())
     });
     let scanned = scanned.await.map_err(|error| {
-        ApiError::new(ErrorCode::BadPath, format!("{text} cannot be looked into: {}", crate::log::ErrorChain(&error)))
+        ApiError::new(
+            ErrorCode::BadPath,
+            format!("{text} cannot be looked into: {}", crate::log::ErrorChain(&error)),
+        )
     })?;
     let found: BTreeSet<RelPath> = scanned.versions.into_iter().map(|version| version.dir).collect();
     if found.is_empty() {
-        return Err(ApiError::new(ErrorCode::BadPath, format!("{text} is not a version directory, nor is one in it"))
-            .with_hint("versions lie where the project's template says; see [[project]] template in the configuration"));
+        return Err(ApiError::new(
+            ErrorCode::BadPath,
+            format!("{text} is not a version directory, nor is one in it"),
+        )
+        .with_hint(
+            "versions lie where the project's template says; see [[project]] template in the configuration",
+        ));
     }
     Ok(found)
 }
@@ -164,9 +183,13 @@ fn item(project: &Project, dir: &RelPath, outcome: PublishOutcome) -> PublishIte
         PublishOutcome::Published(as_) => published(PublishState::Published, as_),
         PublishOutcome::Unchanged(as_) => published(PublishState::Unchanged, as_),
         PublishOutcome::NotWhole { why, .. } => refused(why, ErrorCode::NotWhole),
-        PublishOutcome::Refused { messages, .. } => refused(messages, ErrorCode::BadPath),
-        PublishOutcome::Empty { dir } => refused(vec![format!("there is no file in {dir}")], ErrorCode::BadPath),
-        PublishOutcome::NotAVersion => refused(vec![format!("{dir} is not a version directory")], ErrorCode::BadPath),
+        PublishOutcome::Refused { messages, code, .. } => refused(messages, code),
+        PublishOutcome::Empty { dir } => {
+            refused(vec![format!("there is no file in {dir}")], ErrorCode::BadPath)
+        }
+        PublishOutcome::NotAVersion => {
+            refused(vec![format!("{dir} is not a version directory")], ErrorCode::BadPath)
+        }
         PublishOutcome::Paused { why } => refused(vec![why], ErrorCode::ProjectPaused),
     }
 }

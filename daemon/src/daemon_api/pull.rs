@@ -37,7 +37,11 @@ impl DaemonApi {
         Ok(PullReply { versions })
     }
 
-    async fn pull_item(&self, version: VersionId, pulled: Option<Pulled>) -> Result<Option<PullItem>, ApiError> {
+    async fn pull_item(
+        &self,
+        version: VersionId,
+        pulled: Option<Pulled>,
+    ) -> Result<Option<PullItem>, ApiError> {
         let fold = self.fold_of(&version).await?;
         let Some((head, conflict)) = head_of(&version, &fold) else { return Ok(None) };
         let Some(generation) = fold.generation(&head) else { return Ok(None) };
@@ -69,7 +73,12 @@ impl DaemonApi {
 
     /// Returns where a version is or will be, and how many bytes of it are on this machine already: files of the same
     /// content count, wherever they lie.
-    async fn here_already(&self, version: &VersionId, head: ManifestId, fold: &VersionFold) -> (Option<String>, u64) {
+    async fn here_already(
+        &self,
+        version: &VersionId,
+        head: ManifestId,
+        fold: &VersionFold,
+    ) -> (Option<String>, u64) {
         let Some(project) = self.core.project(&version.project) else { return (None, 0) };
         let root = project.path().clone();
         let held = fold.holds(&self.core.me, &head);

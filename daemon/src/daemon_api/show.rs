@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use avalon_protocol::{
     control::{
-        ApiError, ErrorCode, FileItem, HoldingState, InfoReply, ListReply, NodeHolding, Presence, VersionItem,
-        WhereItem, WhereReply,
+        ApiError, ErrorCode, FileItem, HoldingState, InfoReply, ListReply, NodeHolding, Presence,
+        VersionItem, WhereItem, WhereReply,
     },
     hash::{ManifestId, ObjectHash},
     id::{NodeId, VersionId},
@@ -16,10 +16,7 @@ use avalon_protocol::{
 };
 
 use super::{DaemonApi, catalog_failed, time_of_ms};
-use crate::{
-    api::RefQuery,
-    core::blocking,
-};
+use crate::{api::RefQuery, core::blocking};
 
 impl DaemonApi {
     pub(super) async fn list_reply(&self, query: RefQuery) -> Result<ListReply, ApiError> {
@@ -49,7 +46,8 @@ impl DaemonApi {
             return Presence::Complete;
         }
         let older = fold.held_by(&self.core.me).next().is_some();
-        let coming = self.replicator.board.of_version(version).is_some_and(|job| job.status().files_present > 0);
+        let coming =
+            self.replicator.board.of_version(version).is_some_and(|job| job.status().files_present > 0);
         if older || coming { Presence::Partial } else { Presence::None }
     }
 
@@ -168,12 +166,14 @@ impl DaemonApi {
             return Err(ApiError::new(ErrorCode::BadReference, message)
                 .with_hint("list them: avalonctl ls, then name one"));
         };
-        let (head, _) = head_of(&version, &fold)
-            .ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("nothing of {version} is published")))?;
+        let (head, _) = head_of(&version, &fold).ok_or_else(|| {
+            ApiError::new(ErrorCode::NotFound, format!("nothing of {version} is published"))
+        })?;
         let ledger = self.core.ledger.clone();
         let manifest = blocking(move || ledger.manifest(head)).await;
-        let manifest = manifest
-            .map_err(|error| ApiError::new(ErrorCode::Internal, crate::log::ErrorChain(&error).to_string()))?;
+        let manifest = manifest.map_err(|error| {
+            ApiError::new(ErrorCode::Internal, crate::log::ErrorChain(&error).to_string())
+        })?;
         let manifest = manifest.ok_or_else(|| {
             ApiError::new(ErrorCode::NoSource, format!("the manifest of {version} has not come here yet"))
                 .with_hint("it comes when a node that has it is connected: avalonctl status")
@@ -188,7 +188,8 @@ impl DaemonApi {
     /// Returns what is known of one version.
     pub(super) async fn fold_of(&self, version: &VersionId) -> Result<VersionFold, ApiError> {
         let (ledger, version) = (self.core.ledger.clone(), version.clone());
-        let fold = blocking(move || ledger.version(&version)).await.map_err(|error| catalog_failed(&error))?;
+        let fold =
+            blocking(move || ledger.version(&version)).await.map_err(|error| catalog_failed(&error))?;
         Ok(fold.unwrap_or_default())
     }
 }
@@ -203,7 +204,8 @@ pub(super) fn head_of(version: &VersionId, fold: &VersionFold) -> Option<(Manife
 }
 
 fn shared_files(head: &Manifest, old: &Manifest) -> u64 {
-    let known: BTreeSet<(&RelPath, &ObjectHash)> = old.files().iter().map(|file| (&file.path, &file.hash)).collect();
+    let known: BTreeSet<(&RelPath, &ObjectHash)> =
+        old.files().iter().map(|file| (&file.path, &file.hash)).collect();
     head.files().iter().filter(|file| known.contains(&(&file.path, &file.hash))).count() as u64
 }
 

@@ -150,6 +150,13 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// Says whether the peer broke the protocol; its connection should be closed then.
+    pub fn is_peers_fault(&self) -> bool {
+        matches!(self, Self::Frame { .. } | Self::Protocol { .. } | Self::Encoding { .. })
+    }
+}
+
 impl PeerLink {
     /// Asks for manifests and returns their bytes in the order of `ids`, none where the peer has not got one. They are
     /// within the limit of a manifest and not verified. Dropping the future cancels the request.

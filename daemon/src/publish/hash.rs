@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use avalon_protocol::{hash::ObjectHash, id::ProjectName, rel_path::RelPath, settle::SeenFile};
 use avalon_store::{
-    fs::{Dir, FileStat},
+    fs::{Dir, FileStat, IoError},
     object::hash::HashError,
 };
 use thiserror::Error;
@@ -28,6 +28,8 @@ pub struct NamedFile {
     pub object: ObjectHash,
     /// What the file system said of it before and after it was read.
     pub stat: FileStat,
+    /// Whether it was read now; else the catalog knew it.
+    pub is_fresh: bool,
 }
 
 /// Why a version was not hashed.
@@ -42,6 +44,9 @@ pub enum HashVersionError {
     /// A file cannot be read.
     #[error("a file cannot be hashed")]
     Read(#[source] HashError),
+    /// The files cannot be made durable; nothing is recorded.
+    #[error("the files cannot be made durable; check the disk")]
+    Sync(#[source] IoError),
     /// A path is too long in its place.
     #[error("a file of the version has a path that cannot be used")]
     Path(#[source] avalon_protocol::rel_path::InvalidPath),
@@ -60,13 +65,15 @@ pub async fn hash(
 ) -> Result<Vec<NamedFile>, HashVersionError> {
     let paths = files.iter().map(|file| dir.join(&file.path)).collect::<Result<Vec<_>, _>>();
     let paths = paths.map_err(HashVersionError::Path)?;
+    let (core_there, root_there) = (Arc::clone(core), root.clone());
     let (core, project, root) = (Arc::clone(core), project.clone(), root.clone());
     let named = blocking(move || name_all(&core, &project, &root, &paths)).await?;
     let inside = files.iter().map(|file| file.path.clone());
     let named: Vec<NamedFile> = inside
         .zip(named)
-        .map(|(inside, (path, object, stat))| NamedFile { inside, path, object, stat })
+        .map(|(inside, (path, object, stat, is_fresh))| NamedFile { inside, path, object, stat, is_fresh })
         .collect();
+    make_durable(&core_there, &root_there, &named).await?;
     // What was seen whole must be what was hashed.
     for (seen, named) in files.iter().zip(&named) {
         if (seen.size, seen.mtime_ns, seen.inode) != (named.stat.size, named.stat.mtime_ns, named.stat.inode)
@@ -77,7 +84,20 @@ pub async fn hash(
     Ok(named)
 }
 
-type Named = (RelPath, ObjectHash, FileStat);
+/// Whoever published may not have synced: what a record says must survive a power cut. Files that the catalog knows were
+/// synced when it learned of them.
+async fn make_durable(core: &Arc<Core>, root: &Dir, named: &[NamedFile]) -> Result<(), HashVersionError> {
+    let (core, root) = (Arc::clone(core), root.clone());
+    let fresh: Vec<RelPath> =
+        named.iter().filter(|file| file.is_fresh).map(|file| file.path.clone()).collect();
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let synced = blocking(move || core.hasher.run(|| root.sync_files(&fresh))).await;
+    synced.map_err(HashVersionError::Sync)
+}
+
+type Named = (RelPath, ObjectHash, FileStat, bool);
 
 fn name_all(
     core: &Core,
@@ -100,7 +120,7 @@ fn name_all(
                     if let Err(error) = core.blocks.put(&file.blocks) {
                         tracing::debug!(%path, error = %ErrorChain(&error), "a block list is not kept");
                     }
-                    all.push((path.clone(), file.object(), file.stat));
+                    all.push((path.clone(), file.object(), file.stat, true));
                 }
                 Some(Err(HashError::Changed { path })) => return Err(HashVersionError::Changed { path }),
                 Some(Err(error)) if error.is_not_found() => {
@@ -117,5 +137,5 @@ fn name_all(
 fn known_file(core: &Core, project: &ProjectName, root: &Dir, path: &RelPath) -> Option<Named> {
     let file = core.ledger.local_file(project, path).ok().flatten()?;
     let stat = root.stat(path).ok().flatten()?;
-    (file.identity() == stat.identity()).then(|| (path.clone(), file.hash, stat))
+    (file.identity() == stat.identity()).then(|| (path.clone(), file.hash, stat, false))
 }

@@ -87,10 +87,10 @@ fn missing_files(dir: &Dir, manifest: &Manifest) -> Vec<RelPath> {
 }
 
 async fn drop_one(core: &Arc<Core>, project: &Arc<Project>, lost: Lost) {
-    let changes = lost.missing.iter().map(|path| LocalChange::Remove {
-        project: project.name().clone(),
-        path: path.clone(),
-    });
+    let changes = lost
+        .missing
+        .iter()
+        .map(|path| LocalChange::Remove { project: project.name().clone(), path: path.clone() });
     let held = Held { version: lost.version.clone(), manifest: lost.manifest };
     let changes = changes.collect();
     match core.commit(project.name().clone(), vec![Record::Dropped(held)], changes).await {

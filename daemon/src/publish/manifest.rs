@@ -10,20 +10,7 @@ use avalon_protocol::{
     template::{FileRole, TemplateSet, VersionDir},
 };
 
-use super::hash::NamedFile;
-
-/// What people say about a version when they publish it; all may be empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct About {
-    /// Who publishes.
-    pub author: String,
-    /// What they say.
-    pub comment: String,
-    /// What it was made from.
-    pub inputs: Vec<String>,
-    /// What else to keep.
-    pub metadata: BTreeMap<String, String>,
-}
+use super::{hash::NamedFile, settle::PublishDetails};
 
 /// The files of a version sorted into representations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +80,7 @@ pub fn manifest(
     entries: Entries,
     place: Place,
     completeness: Completeness,
-    about: About,
+    about: PublishDetails,
     published_at_ms: u64,
 ) -> Result<Manifest, InvalidManifest> {
     ManifestDraft {

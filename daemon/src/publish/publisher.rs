@@ -13,11 +13,10 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::{
     author, lost,
-    manifest::About,
-    record::{self, News, RecordError, Recorded, WholeVersion},
+    record::{self, News, RecordError, Recorded, Remedy, WholeVersion},
     settle::{
-        ProjectHealth, ProjectSource, PublishOutcome, PublishedAs, Settled, Settler, SettlerConfig,
-        SettlerHandle, WatcherState,
+        ProjectHealth, ProjectSource, PublishDetails, PublishOutcome, PublishedAs, Settled, Settler,
+        SettlerConfig, SettlerHandle, WatcherState,
     },
     watch::SystemWatcher,
 };
@@ -25,6 +24,8 @@ use crate::{config::Config, core::Core, log::ErrorChain, project::Project, tasks
 
 /// How many whole versions wait to be hashed.
 const SETTLED_QUEUE: usize = 16;
+/// How long before a version that this machine could not record is tried again.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// How many versions of a project are hashed and recorded at a time: a small one does not wait for a large one, and the
 /// hashing threads are shared anyway.
 const AT_ONCE: usize = 4;
@@ -118,9 +119,11 @@ impl Publisher {
     /// Hashes and records a version in a task of its own.
     async fn take(&self, settled: Settled) {
         let Ok(permit) = Arc::clone(&self.at_once).acquire_owned().await else { return };
-        let (core, project, handle) = (Arc::clone(&self.core), Arc::clone(&self.project), self.handle.clone());
+        let (core, project, handle) =
+            (Arc::clone(&self.core), Arc::clone(&self.project), self.handle.clone());
+        let tasks = self.tasks.clone();
         self.tasks.spawn("record", async move {
-            publish(&core, &project, &handle, settled).await;
+            publish(&core, &project, &handle, &tasks, settled).await;
             drop(permit);
         });
     }
@@ -209,7 +212,13 @@ fn watcher_health(project: &Project, watcher: &WatcherState) -> Option<Health> {
     }
 }
 
-async fn publish(core: &Arc<Core>, project: &Arc<Project>, handle: &SettlerHandle, settled: Settled) {
+async fn publish(
+    core: &Arc<Core>,
+    project: &Arc<Project>,
+    handle: &SettlerHandle,
+    tasks: &Tasks,
+    settled: Settled,
+) {
     let about = about(project.path(), &settled);
     let dir = settled.dir.clone();
     let whole = WholeVersion {
@@ -224,14 +233,18 @@ async fn publish(core: &Arc<Core>, project: &Arc<Project>, handle: &SettlerHandl
     let outcome = match recorded {
         Ok(recorded) => outcome(recorded, warnings.collect()),
         Err(error) => {
-            let retried = error.is_retried();
-            if retried {
-                tracing::info!(version = reference, error = %ErrorChain(&error), "looking again later");
-                handle.reconsider(dir.clone()).await.ok();
-            } else {
-                record::tell_refused(core, &reference, &error);
+            match error.remedy() {
+                Remedy::Settle => {
+                    tracing::info!(version = reference, error = %ErrorChain(&error), "looking again when it is quiet");
+                    handle.reconsider(dir.clone()).await.ok();
+                }
+                Remedy::TryLater => {
+                    record::tell_refused(core, &reference, &error);
+                    reconsider_later(core, handle, &dir, tasks);
+                }
+                Remedy::Person => record::tell_refused(core, &reference, &error),
             }
-            refused(dir, &error, retried)
+            refused(dir, &error)
         }
     };
     for reply in settled.replies {
@@ -239,14 +252,12 @@ async fn publish(core: &Arc<Core>, project: &Arc<Project>, handle: &SettlerHandl
     }
 }
 
-fn about(project: &Path, settled: &Settled) -> About {
-    let details = settled.details.clone().unwrap_or_default();
-    let author = if details.author.is_empty() {
-        author::owner_of(&project.join(settled.dir.as_str()))
-    } else {
-        details.author
-    };
-    About { author, comment: details.comment, inputs: details.inputs, metadata: details.metadata }
+fn about(project: &Path, settled: &Settled) -> PublishDetails {
+    let mut details = settled.details.clone().unwrap_or_default();
+    if details.author.is_empty() {
+        details.author = author::owner_of(&project.join(settled.dir.as_str()));
+    }
+    details
 }
 
 fn outcome(recorded: Recorded, messages: Vec<String>) -> PublishOutcome {
@@ -265,11 +276,22 @@ fn outcome(recorded: Recorded, messages: Vec<String>) -> PublishOutcome {
     }
 }
 
-fn refused(dir: RelPath, error: &RecordError, retried: bool) -> PublishOutcome {
+/// A full disk or a failing one may be well again by then.
+fn reconsider_later(core: &Arc<Core>, handle: &SettlerHandle, dir: &RelPath, tasks: &Tasks) {
+    let (clock, handle, dir, stop) = (Arc::clone(&core.clock), handle.clone(), dir.clone(), tasks.token());
+    tasks.spawn("publish again", async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = clock.sleep(TRY_AGAIN_AFTER) => drop(handle.reconsider(dir).await),
+        }
+    });
+}
+
+fn refused(dir: RelPath, error: &RecordError) -> PublishOutcome {
     let why = vec![ErrorChain(error).to_string()];
     match error {
         RecordError::Paused { .. } => PublishOutcome::Paused { why: why.concat() },
-        _ if retried => PublishOutcome::NotWhole { dir, why },
-        _ => PublishOutcome::Refused { dir, messages: why },
+        _ if error.remedy() == Remedy::Settle => PublishOutcome::NotWhole { dir, why },
+        _ => PublishOutcome::Refused { dir, messages: why, code: error.code() },
     }
 }

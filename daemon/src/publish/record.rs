@@ -27,7 +27,8 @@ use thiserror::Error;
 
 use super::{
     hash::{self, HashVersionError, NamedFile},
-    manifest::{self, About, Entries, Place},
+    manifest::{self, Entries, Place},
+    settle::PublishDetails,
     snapshot::{SnapshotError, snapshot_version},
 };
 use crate::{
@@ -47,7 +48,7 @@ pub struct WholeVersion {
     /// By which signal it is whole.
     pub completeness: Completeness,
     /// What people say about it.
-    pub about: About,
+    pub about: PublishDetails,
 }
 
 /// What became of a version directory.
@@ -76,6 +77,17 @@ pub enum News {
     Held,
     /// Nothing was new.
     Nothing,
+}
+
+/// What helps when a version was not recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// It changed meanwhile: it is looked at again when it is quiet.
+    Settle,
+    /// This machine could not do it now: it is tried again after a while.
+    TryLater,
+    /// Somebody has to act.
+    Person,
 }
 
 /// Why a version was not recorded.
@@ -168,12 +180,21 @@ fn first(changed: &[RelPath]) -> &str {
 }
 
 impl RecordError {
-    /// Says whether looking again later may help.
-    pub fn is_retried(&self) -> bool {
+    /// Says what helps.
+    pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Changed { .. } => true,
-            Self::Hash { source, .. } => matches!(source, HashVersionError::Changed { .. }),
-            _ => false,
+            Self::Changed { .. } => Remedy::Settle,
+            Self::Hash { source: HashVersionError::Changed { .. }, .. } => Remedy::Settle,
+            Self::Hash { source: HashVersionError::Read(_) | HashVersionError::Sync(_), .. }
+            | Self::Snapshot { .. }
+            | Self::Manifest { .. }
+            | Self::Ledger { .. }
+            | Self::Catalog { .. }
+            | Self::Paused { .. } => Remedy::TryLater,
+            Self::Hash { source: HashVersionError::Path(_), .. }
+            | Self::Invalid { .. }
+            | Self::Rewritten { .. }
+            | Self::Reduced { .. } => Remedy::Person,
         }
     }
 
@@ -184,6 +205,8 @@ impl RecordError {
             Self::Changed { .. } => ErrorCode::NotWhole,
             Self::Hash { source, .. } => match source {
                 HashVersionError::Changed { .. } => ErrorCode::NotWhole,
+                HashVersionError::Sync(source) if source.is_no_space() => ErrorCode::DiskFull,
+                HashVersionError::Sync(_) => ErrorCode::Internal,
                 HashVersionError::Read(_) | HashVersionError::Path(_) => ErrorCode::BadPath,
             },
             Self::Snapshot { .. } | Self::Invalid { .. } => ErrorCode::BadPath,

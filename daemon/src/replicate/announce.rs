@@ -56,8 +56,10 @@ impl Catalog for LedgerCatalog {
             let Records { feed, groups, manifests } = records;
             let named = feed.clone();
             // The ledger's queue is bounded: handing over may wait.
-            blocking(move || ledger.ingest(feed, groups, manifests, Box::new(|stored| drop(reply.send(stored)))))
-                .await;
+            blocking(move || {
+                ledger.ingest(feed, groups, manifests, Box::new(|stored| drop(reply.send(stored))))
+            })
+            .await;
             match answer.await {
                 Ok(Ok(ingested)) => Ok(ingested.head),
                 Ok(Err(error)) => Err(refuse(&named, from, &error)),
@@ -84,7 +86,12 @@ impl Catalog for LedgerCatalog {
 
 fn read_groups(ledger: &Ledger, feed: &FeedId, from_seq: u64) -> Result<GroupsRead, ReadFailed> {
     let failed = |source: LedgerError| ReadFailed { what: format!("feed {feed}"), source: Box::new(source) };
-    let groups = ledger.read_groups(feed, from_seq, RECORDS_FRAME_TARGET_BYTES).map_err(failed)?;
+    let groups = match ledger.read_groups(feed, from_seq, RECORDS_FRAME_TARGET_BYTES) {
+        Ok(groups) => groups,
+        // The peer ends where none of our groups does: its history is another, and no groups say so.
+        Err(error) if error.is_not_a_boundary() => Vec::new(),
+        Err(error) => return Err(failed(error)),
+    };
     let mut read = GroupsRead { next_seq: from_seq, ..GroupsRead::default() };
     let mut room_bytes = RECORDS_FRAME_TARGET_BYTES;
     for group in &groups {

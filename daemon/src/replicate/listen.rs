@@ -127,7 +127,9 @@ pub async fn to_network(
                     code: DUPLICATE_NODE.into(),
                     severity: Severity::Error,
                     message: format!("two daemons run as {node}; the second is at {address} and is refused"),
-                    hint: Some("issue each machine a certificate with a name of its own: avalonctl ca issue".into()),
+                    hint: Some(
+                        "issue each machine a certificate with a name of its own: avalonctl ca issue".into(),
+                    ),
                 });
             }
         }
@@ -145,8 +147,14 @@ fn tell_fork(core: &Core, feed: &FeedId, peer: &NodeId) {
     core.health.about(&feed.to_string()).raise(Health {
         code: "feed-fork".into(),
         severity: Severity::Error,
-        message: format!("{} has two histories of project {}; {peer} has the other one", feed.node, feed.project),
-        hint: Some(format!("was {} restored from a backup? its records are not exchanged until that is settled", feed.node)),
+        message: format!(
+            "{} has two histories of project {}; {peer} has the other one",
+            feed.node, feed.project
+        ),
+        hint: Some(format!(
+            "was {} restored from a backup? its records are not exchanged until that is settled",
+            feed.node
+        )),
     });
 }
 

@@ -5,13 +5,13 @@
 
 use std::sync::Arc;
 
+use avalon_protocol::rel_path::RelPath;
 use avalon_protocol::{
     block::{BLOCK_BYTES, BlockList},
     hash::ObjectHash,
     id::ProjectName,
 };
 use avalon_store::{catalog::LocalFile, fs::Dir, object::serve::ObjectReader};
-use avalon_protocol::rel_path::RelPath;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
@@ -37,10 +37,15 @@ impl Objects for TreeObjects {
     }
 }
 
-fn open(core: &Arc<Core>, project: &ProjectName, object: &ObjectHash, size: u64) -> Option<Arc<dyn ObjectSource>> {
+fn open(
+    core: &Arc<Core>,
+    project: &ProjectName,
+    object: &ObjectHash,
+    size: u64,
+) -> Option<Arc<dyn ObjectSource>> {
     let dir = core.project(project)?.dir()?;
-    let places = core.ledger.locate(object).ok()?;
-    let here = places.into_iter().filter(|(of, _, file)| of == project && file.size == size);
+    let places = core.ledger.locate_in(project, object).ok()?;
+    let here = places.into_iter().filter(|(_, _, file)| file.size == size);
     for (_, path, file) in here {
         if let Some(reader) = open_one(&dir, &path, &file) {
             return Some(Arc::new(TreeObject { core: Arc::clone(core), reader: Arc::new(reader) }));

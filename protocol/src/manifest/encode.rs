@@ -61,7 +61,7 @@ struct BodyV1 {
     published_at_ms: u64,
     inputs: Vec<String>,
     metadata: BTreeMap<String, String>,
-    /// Room for optional additions that an old reader may ignore: (tag, bytes), tags ascending.
+    /// Reserved; empty in this format, and refused otherwise, because one manifest has one spelling.
     extensions: Vec<(u16, Vec<u8>)>,
 }
 

@@ -57,15 +57,40 @@ pub struct Hello {
 pub struct ServedProject {
     /// Its name.
     pub name: ProjectName,
-    /// Whether the node fetches every version by itself.
+    /// Whether the node fetches every version by itself; on the wire 0 is `mirror`, 1 is `on-demand`.
+    #[serde(with = "mode_tag")]
     pub mode: ProjectMode,
+}
+
+/// The tag is written by hand: the order of an enum is no format.
+mod mode_tag {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::mode::ProjectMode;
+
+    pub(super) fn serialize<S: Serializer>(mode: &ProjectMode, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(match mode {
+            ProjectMode::Mirror => 0,
+            ProjectMode::OnDemand => 1,
+        })
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ProjectMode, D::Error> {
+        match u8::deserialize(deserializer)? {
+            0 => Ok(ProjectMode::Mirror),
+            1 => Ok(ProjectMode::OnDemand),
+            _ => Err(D::Error::custom("not a project mode")),
+        }
+    }
 }
 
 /// Why a greeting was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HelloRefused {
     /// No version in common.
-    #[error("{node} speaks protocol {min} to {max}, this version {PROTOCOL_MIN} to {PROTOCOL_MAX}; upgrade the older side")]
+    #[error(
+        "{node} speaks protocol {min} to {max}, this version {PROTOCOL_MIN} to {PROTOCOL_MAX}; upgrade the older side"
+    )]
     Version {
         /// The peer.
         node: NodeId,

@@ -10,7 +10,9 @@ mod request;
 
 pub use self::{
     frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader},
-    message::{Control, Hello, HelloRefused, PROTOCOL_MAX, PROTOCOL_MIN, ProjectHeads, Records, ServedProject},
+    message::{
+        Control, Hello, HelloRefused, PROTOCOL_MAX, PROTOCOL_MIN, ProjectHeads, Records, ServedProject,
+    },
     request::{FetchManifests, FetchObjects, ManifestReply, ObjectReply, ObjectStatus, Request, Want},
 };
 

@@ -32,7 +32,7 @@ pub(crate) use self::{
     batch::Batch,
     generation::{Generations, Opened},
     rows::{
-        Value, cursor_key, feed_of_key, file_key, file_path, files_prefix, manifest_of_key, object_key_file,
-        object_prefix, version_key, version_of_key, versions_prefix,
+        Value, cursor_key, feed_of_key, file_key, file_path, files_prefix, manifest_of_key, object_key,
+        object_key_file, object_prefix, version_key, version_of_key, versions_prefix,
     },
 };

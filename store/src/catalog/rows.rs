@@ -136,7 +136,7 @@ pub(crate) fn object_prefix(hash: &ObjectHash) -> Vec<u8> {
     hash.as_bytes().to_vec()
 }
 
-pub(super) fn object_key(hash: &ObjectHash, file_key: &[u8]) -> Vec<u8> {
+pub(crate) fn object_key(hash: &ObjectHash, file_key: &[u8]) -> Vec<u8> {
     [hash.as_bytes(), file_key].concat()
 }
 

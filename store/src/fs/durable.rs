@@ -4,6 +4,7 @@
 //! file; see `docs/storage.md`.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::Write as _,
     process,
@@ -14,6 +15,9 @@ use avalon_protocol::rel_path::RelPath;
 use rustix::{fs::fsync, io::Errno};
 
 use super::{Dir, IoError, Overwrite, path_of};
+
+/// Below this number files are synced one by one; from it on, one sync of the volume is cheaper.
+pub(crate) const FILES_SYNCED_ONE_BY_ONE: usize = 16;
 
 /// What [`Dir::write_atomic`] does when there is such a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +103,26 @@ impl Dir {
                 created => return created.map(|file| (name, file)),
             }
         }
+    }
+
+    /// Makes files that somebody else wrote durable, with the directories that they lie in up to this one: one by one, or
+    /// from [`FILES_SYNCED_ONE_BY_ONE`] on by one sync of the volume, where that can be believed.
+    ///
+    /// # Errors
+    /// [`IoError`]; what was not durable before must be taken as lost, and a second sync would prove nothing.
+    pub fn sync_files(&self, paths: &[RelPath]) -> Result<(), IoError> {
+        if paths.len() >= FILES_SYNCED_ONE_BY_ONE && self.reports_sync_errors() {
+            return self.sync_filesystem();
+        }
+        let mut dirs = BTreeSet::new();
+        for path in paths {
+            let file = self.open_file(path)?;
+            file.sync_all().map_err(|e| IoError::new("fsync", self.path().join(path.as_str()), e))?;
+            let parents = std::iter::successors(path.parent(), RelPath::parent);
+            dirs.extend(parents);
+        }
+        dirs.iter().try_for_each(|dir| self.open_dir(dir)?.sync())?;
+        self.sync()
     }
 
     /// Makes the names in this directory durable: what was created, renamed and removed in it.

@@ -12,6 +12,7 @@ mod resolve;
 mod stat;
 mod volume;
 
+pub(crate) use self::durable::FILES_SYNCED_ONE_BY_ONE;
 pub use self::{
     change::Overwrite,
     dir::{Dir, DirEntry},

@@ -172,6 +172,11 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Says whether groups were asked for from a record that starts none.
+    pub fn is_not_a_boundary(&self) -> bool {
+        matches!(self, Self::Feed { source, .. } if matches!(**source, FeedFileError::NotABoundary { .. }))
+    }
+
     /// Says whether room on the volume would help.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })

@@ -15,7 +15,8 @@ use super::{Inner, Ledger, LedgerError};
 use crate::{
     catalog::{
         CatalogError, CatalogStore, Cause, LocalFile, MAX_PAGE_ROWS, Table, Value, file_key, file_path,
-        files_prefix, object_key_file, object_prefix, version_key, version_of_key, versions_prefix,
+        files_prefix, object_key, object_key_file, object_prefix, version_key, version_of_key,
+        versions_prefix,
     },
     error_chain::ErrorChain,
     manifest_file::{ManifestFileError, StoredManifest},
@@ -203,9 +204,25 @@ impl Ledger {
     /// # Errors
     /// [`CatalogError`]; the catalog is being rebuilt then.
     pub fn locate(&self, hash: &ObjectHash) -> Result<Vec<(ProjectName, RelPath, LocalFile)>, CatalogError> {
+        self.places(&object_prefix(hash))
+    }
+
+    /// Returns where files of one project with this content lie, as [`Ledger::locate`] does.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn locate_in(
+        &self,
+        project: &ProjectName,
+        hash: &ObjectHash,
+    ) -> Result<Vec<(ProjectName, RelPath, LocalFile)>, CatalogError> {
+        self.places(&object_key(hash, &files_prefix(project, None)))
+    }
+
+    fn places(&self, prefix: &[u8]) -> Result<Vec<(ProjectName, RelPath, LocalFile)>, CatalogError> {
         self.inner.ask(|store| {
             let mut places = Vec::new();
-            for (key, _) in store.scan(Table::Objects, &object_prefix(hash), None, MAX_PLACES)? {
+            for (key, _) in store.scan(Table::Objects, prefix, None, MAX_PLACES)? {
                 let bad = || bad_key(store, Table::Objects);
                 let key = object_key_file(&key).ok_or_else(bad)?;
                 let (project, path) = file_path(key).ok_or_else(bad)?;

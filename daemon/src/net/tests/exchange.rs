@@ -42,23 +42,6 @@ async fn nothing_of_a_project_that_only_one_side_serves_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_long_histories_cross_without_waiting_for_each_other() {
-    let studio = Studio::new();
-    let hub = studio.node("srv@montreal").start();
-    let setup = studio.node("ws1@london").dialling(&[&hub]);
-    let (of_hub, of_one) = (feed("lantern", "srv@montreal"), feed("lantern", "ws1@london"));
-    // Together 40 MB each way, more than the window of a stream.
-    let text = "x".repeat(200_000);
-    for _ in 0..200 {
-        hub.catalog().append(&of_hub, &text);
-        setup.catalog.append(&of_one, &text);
-    }
-    let one = setup.start();
-    one.catalog().until(&of_hub, 200).await;
-    hub.catalog().until(&of_one, 200).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_missed_notices_reads_all_heads_again() {
     let studio = Studio::new();
     let mut setup = studio.node("srv@montreal");

@@ -9,14 +9,18 @@ use avalon_protocol::{
     hash::{ManifestId, ObjectHash},
     limits::{MAX_FRAME_BYTES, MAX_OBJECT_BYTES},
     wire::{
-        Control, FetchObjects, Framed as _, ManifestReply, ObjectReply, ObjectStatus, Records, Request, Want,
+        Control, FetchObjects, Framed as _, ManifestReply, ObjectReply, ObjectStatus, ProjectHeads, Records,
+        Request, Want,
     },
 };
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 
-use super::studio::{Node, Studio, feed, hello, project, within};
+use super::{
+    studio::{Node, Studio, feed, hello, project, within},
+    toy::group,
+};
 use crate::{
     clock::ManualClock,
     net::{BlockSink, FetchError, PeerLink, SinkStopped, endpoint},
@@ -44,23 +48,30 @@ impl BlockSink for Deaf {
 struct Puppet {
     endpoint: Endpoint,
     connection: Connection,
-    control: (SendStream, RecvStream),
+    /// Fails when the node closes at once.
+    control: Result<(SendStream, RecvStream), ConnectionError>,
 }
 
 impl Puppet {
     /// Dials a node and says nothing yet.
     async fn dial(studio: &Studio, node: &Node) -> Self {
-        let bound =
+        Self::dial_with(studio, node, |_| {}).await
+    }
+
+    async fn dial_with(studio: &Studio, node: &Node, change: impl FnOnce(&mut quinn::ClientConfig)) -> Self {
+        let mut bound =
             endpoint::bind("127.0.0.1:0".parse().unwrap(), &studio.identity("puppet@london")).unwrap();
+        change(&mut bound.client);
         let connecting =
             bound.endpoint.connect_with(bound.client, node.net.local_addr(), avalon_certs::ANY_NODE).unwrap();
         let connection = within("the handshake", connecting).await.unwrap();
-        let control = connection.open_bi().await.unwrap();
+        let control = connection.open_bi().await;
         Self { endpoint: bound.endpoint, connection, control }
     }
 
     async fn say(&mut self, bytes: &[u8]) {
-        self.control.0.write_all(bytes).await.unwrap();
+        let (send, _) = self.control.as_mut().unwrap();
+        send.write_all(bytes).await.unwrap();
     }
 
     async fn greet(&mut self) {
@@ -99,6 +110,7 @@ async fn control_frames_that_are_not_allowed_close_with_protocol() {
         let (code, reason) = puppet.closed().await;
         assert_eq!(code, Some(CloseCode::Protocol), "{reason}");
         assert!(reason.contains(expected), "{reason}");
+        node.until("nobody", || node.net.context.registry.connections() == 0).await;
     }
     node.until("nobody", || node.net.context.registry.connections() == 0).await;
 }
@@ -169,12 +181,38 @@ async fn records_that_do_not_verify_close_with_feed() {
     let mut puppet = Puppet::dial(&studio, &node).await;
     puppet.greet().await;
     node.peer_up("puppet@london").await;
-    let group = SealedGroup { body: vec![9; 3], signature: vec![] };
     let own = feed("lantern", "puppet@london");
-    let records = Records { feed: own, groups: vec![group], manifests: vec![] };
+    let forged = SealedGroup { signature: b"forged".to_vec(), ..group(&own, 0, "x") };
+    let records = Records { feed: own, groups: vec![forged], manifests: vec![] };
     puppet.say(&Control::Records(records).to_frame()).await;
     let (code, reason) = puppet.closed().await;
     assert_eq!(code, Some(CloseCode::Feed), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_not_listen_is_still_listened_to() {
+    let studio = Studio::new();
+    let mut node = studio.node("srv@montreal").start();
+    for _ in 0..100 {
+        node.catalog().append(&feed("lantern", "srv@montreal"), &"x".repeat(10_000));
+    }
+    let mut puppet = Puppet::dial_with(&studio, &node, |client| {
+        let mut transport = quinn::TransportConfig::default();
+        transport.stream_receive_window(20_000u32.into());
+        client.transport_config(Arc::new(transport));
+    })
+    .await;
+    puppet.greet().await;
+    let heads = ProjectHeads { project: project("lantern"), heads: vec![] };
+    puppet.say(&Control::Heads(heads).to_frame()).await;
+    node.peer_up("puppet@london").await;
+    let own = feed("lantern", "puppet@london");
+    for seq in 0..200 {
+        let groups = vec![group(&own, seq, "told")];
+        let records = Records { feed: own.clone(), groups, manifests: vec![] };
+        puppet.say(&Control::Records(records).to_frame()).await;
+    }
+    node.catalog().until(&own, 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,13 +7,15 @@ use std::{
 
 use avalon_protocol::{
     block::{BLOCK_BYTES, BlockList, block_value},
-    feed::{FeedHead, FeedId, SealedGroup},
+    feed::{FeedHead, FeedId, Group, SealedGroup},
     hash::{ChainHash, ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
+    record::RawRecord,
     wire::Records,
 };
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
+use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 
 use super::studio::within;
@@ -26,6 +28,32 @@ pub(super) struct ToyCatalog {
     manifests: Mutex<BTreeMap<(ProjectName, ManifestId), Vec<u8>>>,
     advanced: broadcast::Sender<(FeedId, FeedHead)>,
     changed: watch::Sender<()>,
+}
+
+/// What the toy takes for a signature.
+const SIGNATURE: [u8; 4] = *b"good";
+
+/// The fields of a [`Group`] in their order, the layout included, to make groups without a key.
+#[derive(Serialize)]
+struct ToyGroup<'a> {
+    format: u16,
+    feed: &'a FeedId,
+    first_seq: u64,
+    previous: ChainHash,
+    written_at_ms: u64,
+    records: Vec<RawRecord>,
+}
+
+pub(super) fn group(feed: &FeedId, first_seq: u64, text: &str) -> SealedGroup {
+    let record = RawRecord { kind: 900, version: 1, payload: text.as_bytes().to_vec() };
+    let previous = ChainHash::EMPTY;
+    let group = ToyGroup { format: 1, feed, first_seq, previous, written_at_ms: 0, records: vec![record] };
+    SealedGroup { body: postcard::to_stdvec(&group).unwrap(), signature: SIGNATURE.to_vec() }
+}
+
+fn text(group: &SealedGroup) -> String {
+    let body: Group = postcard::from_bytes(&group.body).unwrap();
+    String::from_utf8(body.records[0].payload.clone()).unwrap()
 }
 
 fn head(groups: &[SealedGroup]) -> FeedHead {
@@ -51,8 +79,7 @@ impl ToyCatalog {
     pub(super) fn append(&self, feed: &FeedId, text: &str) {
         let mut feeds = self.feeds.lock().unwrap();
         let groups = feeds.entry(feed.clone()).or_default();
-        let body = postcard::to_stdvec(&(groups.len() as u64, text)).unwrap();
-        groups.push(SealedGroup { body, signature: vec![0; 64] });
+        groups.push(group(feed, groups.len() as u64, text));
         let head = head(groups);
         drop(feeds);
         self.tell(feed, head);
@@ -70,7 +97,7 @@ impl ToyCatalog {
     pub(super) fn texts(&self, feed: &FeedId) -> Vec<String> {
         let feeds = self.feeds.lock().unwrap();
         let groups = feeds.get(feed).cloned().unwrap_or_default();
-        groups.iter().map(|group| postcard::from_bytes::<(u64, String)>(&group.body).unwrap().1).collect()
+        groups.iter().map(text).collect()
     }
 
     /// Waits until a feed has `count` records here.
@@ -94,9 +121,11 @@ impl ToyCatalog {
         let mut feeds = self.feeds.lock().unwrap();
         let held = feeds.entry(feed.clone()).or_default();
         for group in groups {
-            let Ok((seq, _)) = postcard::from_bytes::<(usize, String)>(&group.body) else {
-                return Err(StoreRefused::Refused { reason: format!("a group of feed {feed} is damaged") });
-            };
+            if group.signature != SIGNATURE {
+                let reason = format!("the signature of feed {feed} at record {} is wrong", held.len());
+                return Err(StoreRefused::Refused { reason });
+            }
+            let seq = usize::try_from(group.claimed_end().unwrap() - 1).unwrap();
             match held.get(seq) {
                 Some(known) if *known == group => {}
                 Some(_) => return Err(StoreRefused::Fork),

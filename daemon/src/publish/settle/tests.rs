@@ -391,7 +391,11 @@ async fn a_version_that_cannot_be_published_is_pending_until_it_can() {
     let why = "\"latest.obj\" is a symbolic link; publish the file itself";
     studio.until_pending(&dir, &[why]).await;
     studio.nothing_for(10).await;
-    let refused = PublishOutcome::Refused { dir: dir.parse().unwrap(), messages: vec![why.to_owned()] };
+    let refused = PublishOutcome::Refused {
+        dir: dir.parse().unwrap(),
+        messages: vec![why.to_owned()],
+        code: avalon_protocol::control::ErrorCode::BadPath,
+    };
     assert_eq!(studio.publish(&dir).await, refused);
     studio.remove(&link);
     assert_eq!(studio.next().await.completeness, Completeness::Quiet, "the refused request is over");

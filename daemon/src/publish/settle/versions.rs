@@ -10,6 +10,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    control::ErrorCode,
     manifest::Completeness,
     rel_path::RelPath,
     settle::{SeenFile, Settle, SettleConfig, Verdict, WaitReason, Warning},
@@ -330,7 +331,14 @@ impl Versions {
     fn refused(&mut self, dir: &RelPath, messages: Vec<String>) {
         let Some(entry) = self.entries.get_mut(dir) else { return };
         entry.asked = None;
-        answer(&mut entry.replies, &PublishOutcome::Refused { dir: dir.clone(), messages: messages.clone() });
+        answer(
+            &mut entry.replies,
+            &PublishOutcome::Refused {
+                dir: dir.clone(),
+                messages: messages.clone(),
+                code: ErrorCode::BadPath,
+            },
+        );
         if entry.why != messages {
             tracing::warn!(dir = %dir, why = ?messages, "a version cannot be published");
             entry.why = messages;

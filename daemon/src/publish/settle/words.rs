@@ -9,7 +9,7 @@ use std::{
 };
 
 use avalon_protocol::{
-    control::ProjectState,
+    control::{ErrorCode, ProjectState},
     hash::ManifestId,
     id::{ProjectName, RepresentationName, VersionId},
     manifest::Completeness,
@@ -134,6 +134,8 @@ pub enum PublishOutcome {
         dir: RelPath,
         /// Why.
         messages: Vec<String>,
+        /// What kind of error.
+        code: ErrorCode,
     },
     /// There is no file in it, or it is not there.
     Empty {

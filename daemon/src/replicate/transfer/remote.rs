@@ -7,6 +7,7 @@ use std::{
 
 use avalon_protocol::{
     block::{BLOCK_BYTES, block_count},
+    close_code::CloseCode,
     control::{ErrorCode, Health, Severity},
     id::NodeId,
     manifest::Manifest,
@@ -234,6 +235,9 @@ async fn run_stream(
             return StreamEnd::Failed;
         }
         if let Err(error) = fetched {
+            if error.is_peers_fault() {
+                link.close(CloseCode::Protocol, "an answer broke the protocol");
+            }
             tracing::info!(peer = %link.node(), version = %job.version, error = %ErrorChain(&error), "a stream broke, its blocks are asked for again");
             return StreamEnd::Failed;
         }
@@ -262,6 +266,7 @@ fn blame(core: &Core, job: &Job, link: &PeerLink, round: &Round, error: &SinkErr
             hint: Some(format!("check the disk of {}", link.node())),
         });
         round.unfit.lock().unwrap_or_else(PoisonError::into_inner).insert(link.node().clone());
+        link.close(CloseCode::Content, "content does not match its hash");
         return;
     }
     let outcome = match error {

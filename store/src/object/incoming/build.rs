@@ -14,10 +14,7 @@ use super::{
     area::part_name,
     slot::{Slot, is_empty_object},
 };
-use crate::fs::{Dir, FileStat, IoError, Overwrite, path_of};
-
-/// Up to this number of files are synced one by one; from here on, one sync of the volume is cheaper.
-const FILES_SYNCED_ONE_BY_ONE: usize = 16;
+use crate::fs::{Dir, FILES_SYNCED_ONE_BY_ONE, FileStat, IoError, Overwrite, path_of};
 
 /// A version whose every byte was verified and is durable, and that nobody sees yet.
 ///
