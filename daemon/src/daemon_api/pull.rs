@@ -12,7 +12,7 @@ use avalon_protocol::{
 };
 
 use super::{DaemonApi, show::head_of, stopping};
-use crate::{core::blocking, replicate::jobs::Pulled};
+use crate::{core::blocking, publish::lost, replicate::jobs::Pulled};
 
 impl DaemonApi {
     pub(super) async fn pull_reply(&self, request: PullRequest) -> Result<PullReply, ApiError> {
@@ -27,6 +27,9 @@ impl DaemonApi {
         let pulled: Vec<Option<Pulled>> = if request.dry_run {
             wanted.iter().map(|_| None).collect()
         } else {
+            for version in &wanted {
+                lost::look_at(&self.core, version).await;
+            }
             let pulled = self.replicator.pull(wanted.clone()).await.map_err(|_| stopping())?;
             pulled.into_iter().map(Some).collect()
         };

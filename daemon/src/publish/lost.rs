@@ -14,6 +14,7 @@ use avalon_protocol::{
     manifest::Manifest,
     record::{Held, Record},
     rel_path::RelPath,
+    version_fold::VersionFold,
 };
 use avalon_store::{catalog::LocalChange, fs::Dir};
 
@@ -61,6 +62,24 @@ pub async fn look(core: &Arc<Core>, project: &Arc<Project>) {
 
 const MANY_GONE: &str = "many-versions-gone";
 
+/// Looks for the files of one version that somebody wants here: who deleted it and pulls it again does not wait for the
+/// next scan. Does nothing while many versions are gone at once.
+pub async fn look_at(core: &Arc<Core>, version: &VersionId) {
+    let Some(project) = core.project(&version.project).cloned() else { return };
+    let Some(dir) = project.dir() else { return };
+    if core.health.items().iter().any(|health| health.code == MANY_GONE) {
+        return;
+    }
+    let (core_there, id) = (Arc::clone(core), version.clone());
+    let lost = blocking(move || {
+        let fold = core_there.ledger.version(&id).ok().flatten().unwrap_or_default();
+        lost_of(&core_there, &dir, &id, &fold)
+    });
+    for lost in lost.await {
+        drop_one(core, &project, lost).await;
+    }
+}
+
 fn find(core: &Core, project: &Project, dir: &Dir) -> (usize, Vec<Lost>) {
     let (mut held_count, mut lost) = (0, Vec::new());
     let mut after: Option<VersionId> = None;
@@ -69,16 +88,20 @@ fn find(core: &Core, project: &Project, dir: &Dir) -> (usize, Vec<Lost>) {
         let Some((last, _)) = page.last() else { return (held_count, lost) };
         after = Some(last.clone());
         for (version, fold) in page {
-            for manifest in fold.held_by(&core.me) {
-                held_count += 1;
-                let Ok(Some(known)) = core.ledger.manifest(manifest) else { continue };
-                let missing = missing_files(dir, &known);
-                if !missing.is_empty() {
-                    lost.push(Lost { version: version.clone(), manifest, missing });
-                }
-            }
+            held_count += fold.held_by(&core.me).count();
+            lost.extend(lost_of(core, dir, &version, &fold));
         }
     }
+}
+
+/// Returns what this node says that it holds of one version and does not have.
+fn lost_of(core: &Core, dir: &Dir, version: &VersionId, fold: &VersionFold) -> Vec<Lost> {
+    let held = fold.held_by(&core.me).filter_map(|manifest| {
+        let known = core.ledger.manifest(manifest).ok().flatten()?;
+        let missing = missing_files(dir, &known);
+        (!missing.is_empty()).then(|| Lost { version: version.clone(), manifest, missing })
+    });
+    held.collect()
 }
 
 fn missing_files(dir: &Dir, manifest: &Manifest) -> Vec<RelPath> {
