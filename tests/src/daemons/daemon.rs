@@ -1,7 +1,7 @@
 //! One node: its configuration, its process and its API.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc::channel,
     thread,
@@ -30,6 +30,8 @@ pub struct Daemon {
     pub config: NodeConfig,
     programs: Programs,
     environment: Vec<(String, String)>,
+    /// What is mounted for the process alone, as a line of shell.
+    mounts: Option<String>,
     process: Option<Process>,
     /// The logs of earlier processes.
     logs: Vec<Log>,
@@ -37,7 +39,7 @@ pub struct Daemon {
 
 impl Daemon {
     pub(super) fn new(programs: Programs, config: NodeConfig) -> Self {
-        Self { config, programs, environment: Vec::new(), process: None, logs: Vec::new() }
+        Self { config, programs, environment: Vec::new(), mounts: None, process: None, logs: Vec::new() }
     }
 
     /// Sets a variable of the process that starts next.
@@ -45,8 +47,34 @@ impl Daemon {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Gives the process that starts next a mount namespace of its own, in which this line of shell runs first.
+    /// [`may_mount`] says whether that is possible.
+    pub fn set_mounts(&mut self, script: &str) {
+        self.mounts = Some(script.to_owned());
+    }
+
+    /// Runs a line of shell in the mount namespace of the running process.
+    pub fn in_its_mounts(&mut self, script: &str) -> Said {
+        let pid = self.process().pid().to_string();
+        run(Command::new("nsenter").args(["--target", &pid, "--mount", "sh", "-c", script]))
+    }
+
+    /// Returns a path as the running process sees it.
+    pub fn seen_by_it(&mut self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.process().pid()));
+        root.join(path.strip_prefix("/").unwrap())
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.programs.avalond);
+        let mut command = match &self.mounts {
+            None => Command::new(&self.programs.avalond),
+            Some(script) => {
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", &format!("{script} && exec \"$0\" \"$@\"")]);
+                command.arg(&self.programs.avalond);
+                command
+            }
+        };
         command.arg("--config").arg(self.config.file());
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "AVALOND_LOG", "AVALOND_LOG_FORMAT"] {
             command.env_remove(name);
@@ -200,6 +228,16 @@ impl Drop for Daemon {
             eprintln!("--- the end of the log of {}\n{tail}\n---", self.config.node);
         }
     }
+}
+
+/// Says whether this user may mount things for a process alone; says so aloud when not.
+pub fn may_mount() -> bool {
+    let tried = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
+    let may = tried.is_ok_and(|status| status.success());
+    if !may {
+        println!("SKIPPED: this user may not mount, so there is no volume to try it on");
+    }
+    may
 }
 
 /// What a command said.

@@ -48,11 +48,17 @@ pub fn copy(from: &Path, to: &Path) {
         if entry.file_type().is_dir() {
             fs::create_dir_all(&target).unwrap();
         } else {
-            fs::copy(entry.path(), &target).unwrap();
-            let mtime = entry.metadata().unwrap().modified().unwrap();
-            fs::File::options().write(true).open(&target).unwrap().set_modified(mtime).unwrap();
+            copy_file(entry.path(), &target);
         }
     }
+}
+
+/// Copies one file, its mtime kept.
+pub fn copy_file(from: &Path, to: &Path) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    fs::copy(from, to).unwrap();
+    let mtime = fs::metadata(from).unwrap().modified().unwrap();
+    fs::File::options().write(true).open(to).unwrap().set_modified(mtime).unwrap();
 }
 
 /// What is to be compared of a file.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use avalon_protocol::control::{JobState, JobStatus};
+use avalon_protocol::control::{EventKind, JobState, JobStatus};
 use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
 
 use crate::support::{LONDON, MODEL, MONTREAL, model, studio};
@@ -70,10 +70,41 @@ fn a_receiver_that_is_killed_again_and_again_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_publisher_that_is_killed_again_and_again_publishes_every_version_once() {
+    let studio = studio();
+    let mut london = studio.on_demand(LONDON, &[]);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    london.config.peers = vec![montreal.listen()];
+    for version in 1..=8u32 {
+        let mut events = london.events();
+        let file = london.path(&format!("{MODEL}/v{version:03}/modelDefault.usdc"));
+        tree::write(&file, &tree::noise(version.into(), 3_000_000));
+        events.wait("a sign of the version", |kind| match kind {
+            EventKind::Pending { .. } if version % 2 == 0 => Some(()),
+            EventKind::Published { .. } => Some(()),
+            _ => None,
+        });
+        london.kill9();
+        london.start();
+    }
+    for version in 1..=8 {
+        montreal.until_complete_at(&model(version), MONTREAL);
+        assert_eq!(montreal.api().locate_one(&model(version)).unwrap().generation, 1);
+    }
+    tree::assert_equal(&london.path(""), &montreal.path(""));
+    for daemon in [&london, &montreal] {
+        let health = daemon.api().status().health;
+        assert!(health.is_empty(), "{health:#?}");
+    }
+}
+
+#[test]
 fn a_sender_that_is_killed_again_and_again_is_asked_for_the_rest() {
     let studio = studio();
     let (mut london, montreal) = transfer(&studio);
     let mut events = montreal.events();
+    // Back again, it dials by itself: montreal is less eager with a peer that it keeps losing.
+    london.config.peers = vec![montreal.listen()];
     for cut in 0..cuts() {
         running_job(&montreal, mark(cut));
         london.kill9();
@@ -83,8 +114,9 @@ fn a_sender_that_is_killed_again_and_again_is_asked_for_the_rest() {
     check(last_job(&montreal).bytes_received, &london, &montreal);
 }
 
+/// Waits for the end of the job, which comes just after the version is visible.
 fn last_job(montreal: &Daemon) -> JobStatus {
-    montreal.api().jobs().into_iter().find(|job| job.state == JobState::Done).unwrap()
+    montreal.until("the job is done", |api| api.jobs().into_iter().find(|job| job.state == JobState::Done))
 }
 
 fn check(received: u64, london: &Daemon, montreal: &Daemon) {

@@ -75,7 +75,7 @@ fn home_can_fetch_from_montreal_while_london_is_away() {
     montreal.until_complete_at(&model(1), MONTREAL);
     london.kill9();
     let home = studio.on_demand(HOME, &[&montreal]);
-    home.until("the version is known", |api| api.locate_one(&model(1)));
+    home.until_complete_at(&model(1), MONTREAL);
     let summary = home.ctl(&["pull", &model(1), "--json"]).good();
     assert_eq!(summary["versions"][0]["sources"][0], MONTREAL, "{summary}");
     tree::assert_equal(&home.path(""), &montreal.path(""));

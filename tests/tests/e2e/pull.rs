@@ -1,11 +1,11 @@
 //! A workstation at home that gets what it asks for.
 
-use avalon_protocol::exit_code::ExitCode;
+use avalon_protocol::{control::JobState, exit_code::ExitCode};
 use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
 use serde_json::Value;
 
 use crate::support::{
-    BEAUTY, BEAUTY_V1, BEAUTY_V2, HOME, LONDON, model, publish_beauty, publish_model, studio,
+    BEAUTY, BEAUTY_V1, BEAUTY_V2, HOME, LONDON, MODEL, model, publish_beauty, publish_model, studio,
 };
 
 /// London with two versions of a sequence and a model, and home that knows of them.
@@ -157,4 +157,28 @@ fn what_is_not_there_ends_with_the_code_for_it_and_says_what_to_try() {
     home.terminate();
     let away = home.ctl(&["ls"]).expect(ExitCode::DaemonUnreachable);
     assert!(away.stderr.contains(home.config.socket.to_str().unwrap()), "{away:#?}");
+}
+
+#[test]
+fn a_pull_that_is_cancelled_shows_nothing_and_goes_on_where_it_was_when_asked_again() {
+    const BYTES: u64 = 120 << 20;
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let home = studio.on_demand(HOME, &[&london]);
+    let dir = london.path(&format!("{MODEL}/v001"));
+    tree::write_noise(&dir.join("modelDefault.usdc"), 4, BYTES);
+    assert_eq!(london.api().publish(&dir).error, None);
+    home.until("home knows it", |api| api.locate_one(&model(1)));
+    home.until_connected(LONDON);
+    let id = home.api().pull(&model(1)).unwrap().versions[0].job.clone().unwrap();
+    home.until("bytes are here", |api| api.job(&id).filter(|job| job.bytes_present > 0));
+    let cancelled = home.ctl(&["cancel", &id, "--json"]).good();
+    assert_eq!(cancelled["schema"], "avalonctl.cancel/1", "{cancelled}");
+    let job = home.until("it is cancelled", |api| api.job(&id).filter(|job| job.state.is_final()));
+    assert_eq!(job.state, JobState::Cancelled, "{job:?}");
+    assert!(!home.path(MODEL).exists());
+    let summary = home.ctl(&["pull", &model(1), "--json"]).good();
+    let received = summary["versions"][0]["bytes_received"].as_u64().unwrap();
+    assert!(received + job.bytes_present <= BYTES + (4 << 20), "{received} after {job:?}");
+    tree::assert_equal(&london.path(""), &home.path(""));
 }

@@ -1,0 +1,114 @@
+//! The catalog is derived: losing it, or part of it, costs a rebuild and nothing else.
+
+use std::{
+    fs,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::Path,
+};
+
+use avalon_protocol::control::ListReply;
+use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use walkdir::WalkDir;
+
+use crate::support::{LONDON, MONTREAL, model, publish_beauty, publish_model, studio};
+
+/// Montreal, stopped, with all that london has, and what it lists.
+fn filled_and_stopped(studio: &Studio) -> (Daemon, Daemon, ListReply) {
+    let london = studio.on_demand(LONDON, &[]);
+    let mut montreal = studio.mirror(MONTREAL, &[&london]);
+    publish_beauty(&london, "v001");
+    publish_beauty(&london, "v002");
+    for version in 1..=20 {
+        publish_model(&london, version, &tree::noise(version.into(), 5_000));
+    }
+    montreal.until("all is here", |api| {
+        let versions = api.list().versions;
+        let here = versions.iter().filter(|v| v.here == avalon_protocol::control::Presence::Complete).count();
+        (here == 22).then_some(())
+    });
+    let before = montreal.api().list();
+    assert_eq!(montreal.terminate().code(), Some(0));
+    (london, montreal, before)
+}
+
+fn is_as_before(montreal: &Daemon, before: &ListReply) {
+    assert_eq!(&montreal.api().list(), before);
+    let verified = montreal.ctl(&["catalog", "verify", "--json"]).good();
+    assert_eq!(
+        (&verified["ok"], &verified["problems"]),
+        (&true.into(), &serde_json::json!([])),
+        "{verified}"
+    );
+}
+
+#[test]
+fn a_catalog_that_was_deleted_is_built_anew_from_the_feeds() {
+    let studio = studio();
+    let (london, mut montreal, before) = filled_and_stopped(&studio);
+    fs::remove_dir_all(montreal.config.state_dir.join("catalog")).unwrap();
+    montreal.start();
+    is_as_before(&montreal, &before);
+    assert!(montreal.log().contains("the catalog was built anew"), "{}", montreal.log());
+    // Nothing is fetched again, and it goes on as usual.
+    assert!(montreal.api().jobs().iter().all(|job| job.bytes_received == 0));
+    publish_model(&london, 21, b"later");
+    montreal.until_complete_at(&model(21), MONTREAL);
+    tree::assert_equal(&london.path(""), &montreal.path(""));
+}
+
+/// Changes some bytes in some files, and returns how many files there were.
+fn damage(dir: &Path, seed: u64) -> usize {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut files: Vec<_> = WalkDir::new(dir)
+        .into_iter()
+        .map(Result::unwrap)
+        .filter(|entry| entry.file_type().is_file() && entry.metadata().unwrap().len() > 0)
+        .map(walkdir::DirEntry::into_path)
+        .collect();
+    files.sort();
+    for _ in 0..30 {
+        let path = &files[random.random_range(0..files.len())];
+        let mut file = fs::File::options().read(true).write(true).open(path).unwrap();
+        let at = random.random_range(0..file.metadata().unwrap().len());
+        let mut byte = [0];
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.read_exact(&mut byte).unwrap();
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.write_all(&[byte[0] ^ random.random_range(1..=255u8)]).unwrap();
+    }
+    files.len()
+}
+
+#[test]
+fn a_catalog_with_flipped_bytes_costs_a_rebuild_and_nothing_else() {
+    let studio = studio();
+    let (london, mut montreal, before) = filled_and_stopped(&studio);
+    for seed in 0..6 {
+        let files = damage(&montreal.config.state_dir.join("catalog"), seed);
+        assert!(files > 0);
+        montreal.start();
+        println!("seed {seed}: built anew: {}", montreal.log().contains("the catalog was built anew"));
+        assert_eq!(montreal.api().list(), before, "seed {seed}");
+        is_as_before(&montreal, &before);
+        assert_eq!(montreal.terminate().code(), Some(0), "seed {seed}");
+    }
+    montreal.start();
+    publish_model(&london, 21, b"later");
+    montreal.until_complete_at(&model(21), MONTREAL);
+    tree::assert_equal(&london.path(""), &montreal.path(""));
+}
+
+#[test]
+fn the_catalog_can_be_rebuilt_while_the_daemon_runs() {
+    let studio = studio();
+    let (_london, mut montreal, before) = filled_and_stopped(&studio);
+    montreal.start();
+    let stats = montreal.ctl(&["catalog", "stats", "--json"]).good();
+    let rebuilt = montreal.ctl(&["catalog", "rebuild", "--json"]).good();
+    assert!(rebuilt["generation"].as_u64() > stats["generation"].as_u64(), "{stats} {rebuilt}");
+    is_as_before(&montreal, &before);
+    montreal.restart();
+    is_as_before(&montreal, &before);
+}

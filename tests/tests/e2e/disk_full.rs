@@ -1,0 +1,91 @@
+//! A volume without room: what cannot be kept is not begun, and goes on when there is room.
+
+use avalon_protocol::{
+    control::{ErrorCode, JobState},
+    exit_code::ExitCode,
+    mode::ProjectMode,
+};
+use avalon_tests::daemons::{daemon::may_mount, tree};
+
+use crate::support::{LONDON, MODEL, MONTREAL, model, publish_model, studio};
+
+#[test]
+fn a_version_that_does_not_fit_waits_for_room_and_smaller_ones_go_on() {
+    if !may_mount() {
+        return;
+    }
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let large = tree::noise(1, 12 << 20);
+    publish_model(&london, 1, &large);
+    let mut montreal = studio.node(MONTREAL, ProjectMode::Mirror);
+    montreal.config.peers = vec![london.listen()];
+    let root = montreal.config.root.display().to_string();
+    montreal.set_mounts(&format!("mount -t tmpfs -o size=6m tmpfs {root} && mkdir {root}/lantern"));
+    montreal.start();
+    let job = montreal.until("it waits for room", |api| {
+        api.jobs()
+            .into_iter()
+            .find(|job| job.state == JobState::Waiting && job.error == Some(ErrorCode::DiskFull))
+    });
+    assert!(job.reason.is_some(), "{job:?}");
+    assert!(montreal.api().has_health("disk-full"), "{:?}", montreal.api().status().health);
+    let there = montreal.path(MODEL);
+    assert!(!montreal.seen_by_it(&there).exists(), "nothing of it is visible");
+    publish_model(&london, 2, b"small");
+    montreal.until_complete_at(&model(2), MONTREAL);
+
+    montreal.in_its_mounts(&format!("mount -o remount,size=64m {root}")).expect(ExitCode::Ok);
+    montreal.until_complete_at(&model(1), MONTREAL);
+    let file = montreal.seen_by_it(&there.join("v001/modelDefault.usdc"));
+    assert_eq!(blake3::hash(&std::fs::read(file).unwrap()), blake3::hash(&large));
+    montreal.until("it is well again", |api| (!api.has_health("disk-full")).then_some(()));
+}
+
+#[test]
+fn a_state_directory_on_a_full_volume_is_named_at_the_start() {
+    if !may_mount() {
+        return;
+    }
+    let studio = studio();
+    let mut daemon = studio.node(LONDON, ProjectMode::OnDemand);
+    let state = daemon.config.state_dir.display().to_string();
+    daemon.set_mounts(&format!(
+        "cp -a {state} {state}.copy && mount -t tmpfs -o size=64k,nr_inodes=8 tmpfs {state} && cp -a {state}.copy/. \
+         {state}/"
+    ));
+    let (code, said) = daemon.start_in_vain();
+    assert_eq!(code, i32::from(ExitCode::DiskFull.code()), "{said}");
+    assert!(said.contains("is full; free some room"), "{said}");
+}
+
+#[test]
+fn a_state_directory_that_fills_up_loses_nothing_that_was_acknowledged() {
+    if !may_mount() {
+        return;
+    }
+    let studio = studio();
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    let state = london.config.state_dir.display().to_string();
+    london.set_mounts(&format!(
+        "cp -a {state} {state}.copy && mount -t tmpfs -o size=16m tmpfs {state} && cp -a {state}.copy/. {state}/"
+    ));
+    london.start();
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    publish_model(&london, 1, b"one");
+    montreal.until_complete_at(&model(1), MONTREAL);
+    // The copy writes until nothing more goes.
+    london.in_its_mounts(&format!("cat /dev/zero > {state}/fill 2> {state}.said; true")).expect(ExitCode::Ok);
+    let dir = london.path(&format!("{MODEL}/v002"));
+    tree::write(&dir.join("modelDefault.usdc"), b"two");
+    let item = london.api().publish(&dir);
+    assert_eq!(item.error, Some(ErrorCode::DiskFull), "{item:?}");
+    assert!(london.api().locate_one(&model(2)).is_none(), "what was not acknowledged is not shown");
+    london.in_its_mounts(&format!("rm {state}/fill")).expect(ExitCode::Ok);
+    let item = london.api().publish(&dir);
+    assert_eq!(item.error, None, "{item:?}");
+    montreal.until_complete_at(&model(2), MONTREAL);
+    montreal.until_complete_at(&model(1), LONDON);
+    let verified = london.ctl(&["catalog", "verify", "--json"]).good();
+    assert_eq!(verified["ok"], true, "{verified}");
+}
