@@ -1,4 +1,4 @@
-//! Asking a peer: manifests, and objects by ranges of blocks. The other end is [`serve`](super::serve).
+//! Asking a peer: manifests, and objects by ranges of blocks. The other end is `serve`.
 //!
 //! A peer is not trusted: every reply is held against what was asked, lengths before memory. Whether the bytes are those
 //! of the object is for the [`BlockSink`] to check; the bytes of a manifest for the caller.

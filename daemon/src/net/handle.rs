@@ -26,6 +26,9 @@ use super::{
 };
 use crate::{clock::Clock, tasks::Tasks};
 
+/// How long a farewell takes at least, beside the round trips: a busy machine sends it late.
+const FAREWELL: Duration = Duration::from_millis(200);
+
 /// What the network side is told at its start.
 #[derive(Debug, Clone)]
 pub struct NetConfig {
@@ -141,16 +144,19 @@ impl Net {
         });
     }
 
-    /// Stops accepting and dialling, tells every peer that this daemon stops, and waits until that is sent, at most until
-    /// `deadline`. Returns the names of tasks that had to be aborted.
+    /// Stops accepting and dialling, tells every peer that this daemon stops, gives that the time to arrive, and waits for
+    /// the network's tasks, all at most until `deadline`. Returns the names of tasks that had to be aborted.
     pub async fn shutdown(&self, deadline: Duration) -> Vec<String> {
         let context = &self.context;
         let end = context.clock.monotonic().saturating_add(deadline);
+        // QUIC keeps closed connections for three round trips, and half-made ones for seconds: those are not waited for.
+        let slowest = self.links().iter().map(PeerLink::rtt).max().unwrap_or_default();
+        let farewell = slowest.saturating_mul(3).saturating_add(FAREWELL).min(deadline);
         context.tasks.cancel();
         context.endpoint.close(VarInt::from_u32(CloseCode::Shutdown.code()), b"the daemon there stops");
         tokio::select! {
             () = context.endpoint.wait_idle() => {}
-            () = context.clock.sleep(deadline) => {}
+            () = context.clock.sleep(farewell) => {}
         }
         let rest = end.saturating_sub(context.clock.monotonic());
         context.tasks.shutdown(rest, &*context.clock).await
