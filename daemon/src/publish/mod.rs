@@ -20,3 +20,4 @@ pub mod settle;
 pub mod snapshot;
 pub mod watch;
 mod watch_tree;
+mod writers;

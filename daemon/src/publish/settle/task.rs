@@ -9,7 +9,7 @@ use std::{
 use avalon_protocol::{
     control::ProjectState,
     rel_path::RelPath,
-    settle::{DirSnapshot, Exclusion, SeenFile, classify, hero_backup},
+    settle::{DirSnapshot, Exclusion, SeenFile, Settle, Verdict, classify, hero_backup},
     template::VersionDir,
 };
 use avalon_store::fs::{Dir, FileIdentity};
@@ -25,6 +25,7 @@ use super::{
         scan::{self, ScanError, ScanReport},
         snapshot::{SnapshotError, snapshot_again},
         watch::{RawChange, Watcher},
+        writers::Writers,
     },
     root::{self, OpenRoot, RootError},
     versions::{Asked, Look, Looked, Seen, Versions},
@@ -59,6 +60,7 @@ pub struct Settler {
     versions: Versions,
     root: Option<OpenRoot>,
     look: Background<Looked>,
+    writers: Arc<Writers>,
     scan: Background<Result<ScanReport, ScanError>>,
     /// Stops the scan that runs.
     scan_token: CancellationToken,
@@ -112,6 +114,7 @@ impl Settler {
             health,
             root: None,
             look: Background::idle(),
+            writers: Arc::default(),
             scan: Background::idle(),
             outbox: Vec::new(),
             rescan_at_ms: None,
@@ -200,7 +203,8 @@ impl Settler {
         }
         if let Some(order) = self.versions.take_look(now_ms) {
             let (dir, source) = (root.dir.clone(), self.source.clone());
-            self.look.start(move || look(&dir, &source, order, now_ms));
+            let writers = Arc::clone(&self.writers);
+            self.look.start(move || look(&dir, &source, &writers, order, now_ms));
         }
     }
 
@@ -433,15 +437,30 @@ async fn next_change(root: &mut Option<OpenRoot>) -> RawChange {
 }
 
 /// Looks at one version directory. Blocks.
-fn look(project: &Dir, source: &ProjectSource, order: Look, now_ms: u64) -> Looked {
+fn look(project: &Dir, source: &ProjectSource, writers: &Writers, order: Look, now_ms: u64) -> Looked {
     let Look { dir, mut settle, asked } = order;
     let seen = match snapshot_again(project, &dir, settle.files()) {
         Err(SnapshotError::Gone { .. }) => Seen::Gone,
         Err(error) => Seen::Failed { why: ErrorChain(&error).to_string() },
         Ok(snapshot) if asked == Asked::No && is_known(&dir, &snapshot, source) => Seen::Known,
-        Ok(snapshot) => Seen::Decided(settle.observe(now_ms, &snapshot)),
+        Ok(snapshot) => Seen::Decided(decide(&mut settle, snapshot, writers, now_ms)),
     };
     Looked { dir, settle, asked, seen }
+}
+
+/// Decides; only for what would be whole, all processes are looked at.
+fn decide(settle: &mut Settle, mut snapshot: DirSnapshot, writers: &Writers, now_ms: u64) -> Verdict {
+    let before = settle.clone();
+    let verdict = settle.observe(now_ms, &snapshot);
+    if !matches!(verdict, Verdict::Whole { .. }) {
+        return verdict;
+    }
+    snapshot.open_writers = writers.hold(&snapshot.files, now_ms);
+    if snapshot.open_writers != Some(true) {
+        return verdict;
+    }
+    *settle = before;
+    settle.observe(now_ms, &snapshot)
 }
 
 fn is_known(dir: &RelPath, snapshot: &DirSnapshot, source: &ProjectSource) -> bool {
