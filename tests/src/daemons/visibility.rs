@@ -30,6 +30,19 @@ pub struct Looked {
     pub sets: BTreeSet<Vec<OsString>>,
 }
 
+impl Looked {
+    fn look(&mut self, dir: &Path) {
+        let Ok(entries) = fs::read_dir(dir) else {
+            self.absent += 1;
+            return;
+        };
+        self.there += 1;
+        let mut names: Vec<OsString> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        self.sets.insert(names);
+    }
+}
+
 impl Visibility {
     /// Begins to look.
     pub fn of(dir: &Path) -> Self {
@@ -37,16 +50,11 @@ impl Visibility {
         let (dir, stop_there): (PathBuf, _) = (dir.to_owned(), Arc::clone(&stop));
         let looking = thread::spawn(move || {
             let mut looked = Looked::default();
-            while !stop_there.load(Ordering::Relaxed) {
-                let Ok(entries) = fs::read_dir(&dir) else {
-                    looked.absent += 1;
-                    thread::yield_now();
-                    continue;
-                };
-                looked.there += 1;
-                let mut names: Vec<OsString> = entries.map(|entry| entry.unwrap().file_name()).collect();
-                names.sort();
-                looked.sets.insert(names);
+            // The last look is after the end, so that a starved thread sees it as well.
+            let mut is_last = false;
+            while !is_last {
+                is_last = stop_there.load(Ordering::Acquire);
+                looked.look(&dir);
                 thread::yield_now();
             }
             looked
@@ -56,7 +64,7 @@ impl Visibility {
 
     /// Ends, and returns what was seen.
     pub fn stop(self) -> Looked {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Release);
         self.looking.join().unwrap()
     }
 }

@@ -53,10 +53,14 @@ fn more_frames_are_a_new_generation_that_every_holder_gets() {
     }
     assert_eq!(holding(&item, "london").state, HoldingState::Complete);
 
-    montreal.start();
-    home.start();
-    montreal.until_complete_at(BEAUTY_V1, MONTREAL);
-    home.until_complete_at(BEAUTY_V1, HOME);
+    for daemon in [&mut montreal, &mut home] {
+        daemon.start();
+        daemon.until("all six are here", |api| {
+            let item = api.locate_one(BEAUTY_V1).filter(|item| item.generation == 2)?;
+            let here = item.nodes.iter().find(|node| node.site == api.status().site)?;
+            (here.state == HoldingState::Complete && here.files_present == 6).then_some(())
+        });
+    }
     tree::assert_equal(&london.path(""), &montreal.path(""));
     tree::assert_equal(&london.path(""), &home.path(""));
     let job = montreal.api().jobs().pop().unwrap();

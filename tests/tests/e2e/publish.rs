@@ -125,6 +125,32 @@ fn a_version_and_a_whole_asset_that_are_renamed_into_place_are_noticed_without_a
     tree::assert_equal(&london.path("assets"), &montreal.path("assets"));
 }
 
+#[test]
+fn a_file_that_a_program_has_open_for_writing_is_not_published_however_quiet_it_is() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let mut events = london.events();
+    let path = london.path(&format!("{MODEL}/v001/modelDefault.usdc"));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(b"the first half").unwrap();
+    events.wait("pending because of the writer", |kind| match kind {
+        EventKind::Pending { why, .. } => {
+            why.iter().any(|why| why.contains("open for writing")).then_some(())
+        }
+        _ => None,
+    });
+    let item = london.api().publish(path.parent().unwrap());
+    assert_eq!(item.error, Some(ErrorCode::NotWhole), "{item:?}");
+    file.write_all(b" and the second").unwrap();
+    drop(file);
+    events.published(&model(1));
+    let info = london.api().info(&model(1)).unwrap();
+    assert_eq!(info.files[0].bytes, 29);
+    let published = |kind: &EventKind| matches!(kind, EventKind::Published { .. });
+    assert_eq!(events.count(published), 1);
+}
+
 /// Appends to a file until it is told to stop.
 fn append(path: &Path, stop: &AtomicBool) {
     let mut file = fs::File::options().append(true).open(path).unwrap();
