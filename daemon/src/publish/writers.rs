@@ -97,7 +97,7 @@ fn is_for_writing(fdinfo: &Path) -> bool {
     flags.is_some_and(|flags| flags & ACCESS_MODE != 0)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use std::{
         fs::File,
