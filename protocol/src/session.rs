@@ -100,6 +100,11 @@ impl Session {
             })
     }
 
+    /// Returns how many records of a feed the peer is known to have or to be getting; nothing before its first heads.
+    pub fn peer_has(&self, feed: &FeedId) -> Option<u64> {
+        self.feeds.get(feed)?.theirs
+    }
+
     /// Takes a message of the peer.
     pub fn received(&mut self, message: Control) -> Vec<Effect> {
         match (message, self.peer.is_some()) {
@@ -349,6 +354,24 @@ mod tests {
         let effects = session.groups_read(&feed, 7, vec![group()], vec![]);
         assert!(matches!(&effects[..], [Effect::Send(Control::Records(_))]), "{effects:?}");
         assert!(session.is_level(&project));
+    }
+
+    #[test]
+    fn an_answer_that_is_late_does_not_turn_our_head_back() {
+        let mut session = ready(&[]);
+        let feed = feed("a", "srv@montreal");
+        session.received(heads("a", &[]));
+        session.received(Control::Records(Records {
+            feed: feed.clone(),
+            groups: vec![group()],
+            manifests: vec![],
+        }));
+        assert_eq!(session.peer_has(&feed), Some(2));
+        session.advanced(&feed, head(5));
+        session.groups_read(&feed, 4, vec![group()], vec![]);
+        session.groups_stored(&feed, head(2));
+        let effects = session.groups_read(&feed, 4, vec![group()], vec![]);
+        assert_eq!(effects.last(), Some(&Effect::ReadGroups { feed, from_seq: 4 }));
     }
 
     #[test]
