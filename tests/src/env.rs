@@ -50,6 +50,15 @@ pub enum Said {
         /// For what.
         want: Want,
     },
+    /// "What this peer sent cannot be right."
+    Accused {
+        /// Who says it.
+        from: NodeIndex,
+        /// About whom.
+        peer: NodeIndex,
+        /// Why.
+        reason: String,
+    },
     /// An artist saved a file.
     Saved {
         /// Where.
@@ -177,6 +186,11 @@ impl Env {
     /// Says yes in so many of a hundred cases while there are faults.
     pub fn fault(&mut self, percent: u32) -> bool {
         self.faults && self.chance(percent)
+    }
+
+    /// Returns how long an fsync takes: mostly at most `usual_ms`, and now and then much longer.
+    pub fn sync_ms(&mut self, usual_ms: u64) -> u64 {
+        if self.fault(3) { self.between(100..=2000) } else { self.between(1..=usual_ms) }
     }
 
     /// Writes down what a node did.

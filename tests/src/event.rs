@@ -226,6 +226,8 @@ pub enum Wake {
     PlaceNext(VersionId),
     /// The version directory is durable.
     Sealed(VersionId),
+    /// Ask again for manifests that a peer did not have.
+    LookForManifests,
     /// Look again at a version that could not be fetched or placed.
     Retry(VersionId),
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use avalon_protocol::{
-    feed::{FeedError, FeedHead, FeedId, FeedReader, Group, SealedGroup},
+    feed::{FeedError, FeedHead, FeedId, FeedReader, SealedGroup},
     id::{NodeId, VersionId, VersionSlot},
     mode::ProjectMode,
     plan::{Decision, Wish, decide},
@@ -122,8 +122,8 @@ impl Ledger {
     pub fn store(&mut self, feed: &FeedId, groups: &[SealedGroup]) -> Result<(), FeedError> {
         let log = self.feeds.entry(feed.clone()).or_insert_with(|| FeedLog::new(feed.clone()));
         for group in groups {
-            let first_seq =
-                postcard::from_bytes::<Group>(&group.body).map_or(u64::MAX, |body| body.first_seq);
+            let start = postcard::take_from_bytes::<(u16, FeedId, u64)>(&group.body);
+            let first_seq = start.map_or(u64::MAX, |((_, _, first_seq), _)| first_seq);
             let known = log.groups.binary_search_by_key(&first_seq, |known| known.first_seq);
             match known {
                 Ok(index) if log.groups[index].sealed.chain() == group.chain() => {}

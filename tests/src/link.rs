@@ -109,6 +109,11 @@ impl Network {
         self.partitions.values().all(|island| island.contains(&one) == island.contains(&other))
     }
 
+    /// Says whether there is a line between two nodes.
+    pub fn has_line(&self, one: NodeIndex, other: NodeIndex) -> bool {
+        self.lines.contains_key(&(one.min(other), one.max(other)))
+    }
+
     /// Returns the connections that still work.
     pub fn living(&self) -> Vec<ConnectionId> {
         self.connections.iter().filter(|(_, c)| !c.broken).map(|(id, _)| *id).collect()

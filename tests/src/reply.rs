@@ -54,9 +54,9 @@ impl Answer {
         Self { asked, buffer: VecDeque::new(), current: None }
     }
 
-    /// Expects the answer to a request for a manifest.
-    pub fn manifest(manifest: ManifestId) -> Self {
-        let asked = Asked::Manifests([manifest].into());
+    /// Expects the answer to a request for manifests.
+    pub fn manifests(manifests: &[ManifestId]) -> Self {
+        let asked = Asked::Manifests(manifests.iter().copied().collect());
         Self { asked, buffer: VecDeque::new(), current: None }
     }
 
@@ -70,9 +70,18 @@ impl Answer {
         current.into_iter().chain(open.into_iter().flatten().copied())
     }
 
-    /// Says whether a manifest is being asked for.
-    pub fn awaits(&self, manifest: &ManifestId) -> bool {
-        matches!(&self.asked, Asked::Manifests(manifests) if manifests.contains(manifest))
+    /// Returns the manifests whose answer has not come.
+    pub fn open_manifests(&self) -> impl Iterator<Item = ManifestId> + '_ {
+        let open = match &self.asked {
+            Asked::Objects(_) => None,
+            Asked::Manifests(manifests) => Some(manifests.iter()),
+        };
+        open.into_iter().flatten().copied()
+    }
+
+    /// Says whether it is about manifests.
+    pub fn is_of_manifests(&self) -> bool {
+        matches!(self.asked, Asked::Manifests(_))
     }
 
     /// Says whether everything was answered.

@@ -61,8 +61,8 @@ struct Writer<'a> {
 impl Scenario {
     /// Draws a studio and its story.
     pub fn draw(dice: &mut ChaCha8Rng) -> Self {
-        let nodes = draw_nodes(dice);
-        let lines = draw_lines(dice, &nodes);
+        let mut nodes = draw_nodes(dice);
+        let lines = draw_lines(dice, &mut nodes);
         let faults_end_ms = dice.random_range(15_000..40_000);
         let large_left = u32::from(dice.random_ratio(1, LARGE_FILE_SEEDS));
         let scenario = Self { nodes, lines, agenda: Vec::new(), faults_end_ms };
@@ -99,9 +99,19 @@ fn draw_nodes(dice: &mut ChaCha8Rng) -> Vec<NodePlan> {
             ahead_ms: dice.random_range(0..100_000),
         });
     }
-    // Every two nodes are connected; one of them dials, or both.
-    for one in 0..count {
-        for other in one + 1..count {
+    nodes
+}
+
+/// Connects every two nodes, or in some studios only some: then those that serve a project still form a chain.
+fn draw_lines(dice: &mut ChaCha8Rng, nodes: &mut [NodePlan]) -> BTreeMap<(NodeIndex, NodeIndex), Quality> {
+    let sparse = dice.random_bool(0.35);
+    let mut lines = BTreeMap::new();
+    for one in 0..nodes.len() {
+        for other in one + 1..nodes.len() {
+            if sparse && !are_neighbours(nodes, one, other) && dice.random_bool(0.6) {
+                continue;
+            }
+            // One of them dials, or both.
             let who = dice.random_range(0..4);
             if who != 1 {
                 nodes[one].dials.push(other);
@@ -109,28 +119,29 @@ fn draw_nodes(dice: &mut ChaCha8Rng) -> Vec<NodePlan> {
             if who == 1 || who == 2 {
                 nodes[other].dials.push(one);
             }
-        }
-    }
-    nodes
-}
-
-fn draw_lines(dice: &mut ChaCha8Rng, nodes: &[NodePlan]) -> BTreeMap<(NodeIndex, NodeIndex), Quality> {
-    let mut lines = BTreeMap::new();
-    for one in 0..nodes.len() {
-        for other in one + 1..nodes.len() {
             let near = nodes[one].id.site == nodes[other].id.site;
-            let quality = match (near, dice.random_range(0..6)) {
-                (true, _) => Quality { delay_ms: 1, jitter_ms: 4, bytes_per_ms: 100_000 },
-                (false, 0) => Quality { delay_ms: 150, jitter_ms: 350, bytes_per_ms: 100 },
-                (false, _) => {
-                    let delay_ms = dice.random_range(5..120);
-                    Quality { delay_ms, jitter_ms: delay_ms, bytes_per_ms: 10_000 }
-                }
-            };
-            lines.insert((one, other), quality);
+            lines.insert((one, other), draw_quality(dice, near));
         }
     }
     lines
+}
+
+/// Says whether no node between the two in order serves a project that both serve.
+fn are_neighbours(nodes: &[NodePlan], one: NodeIndex, other: NodeIndex) -> bool {
+    let serves = |index: NodeIndex, project| nodes[index].projects.contains_key(project);
+    let mut shared = nodes[one].projects.keys().filter(|project| serves(other, project));
+    shared.any(|project| !(one + 1..other).any(|between| serves(between, project)))
+}
+
+fn draw_quality(dice: &mut ChaCha8Rng, near: bool) -> Quality {
+    match (near, dice.random_range(0..6)) {
+        (true, _) => Quality { delay_ms: 1, jitter_ms: 4, bytes_per_ms: 100_000 },
+        (false, 0) => Quality { delay_ms: 150, jitter_ms: 350, bytes_per_ms: 100 },
+        (false, _) => {
+            let delay_ms = dice.random_range(5..120);
+            Quality { delay_ms, jitter_ms: delay_ms, bytes_per_ms: 10_000 }
+        }
+    }
 }
 
 impl Writer<'_> {

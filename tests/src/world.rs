@@ -6,6 +6,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    hash::ManifestId,
     id::{ProjectName, VersionId},
     plan::{Decision, Wish},
     version_fold::{Standing, VersionFold},
@@ -15,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::{
     env::Env,
-    event::{Deed, Event, Fault, NodeIndex},
+    event::{Deed, Event, Fault, NodeIndex, Wake},
     event_log::{EventLog, Recording},
     invariant::{Checked, Checker, Scope, Violation},
     link::Network,
@@ -135,6 +136,7 @@ impl World {
             Event::Deed { node, deed } => self.deed(node, deed)?,
             Event::Fault(fault) => self.fault(fault)?,
             Event::Wake { node, wake, .. } => {
+                self.tempt(node, &wake);
                 self.nodes[node].woken(wake, &mut self.env);
                 self.check(node)?;
             }
@@ -167,6 +169,20 @@ impl World {
             if let Some(event) = self.env.admit(event) {
                 return Some(event);
             }
+        }
+    }
+
+    /// Lets a node crash now and then just when it has something half done.
+    fn tempt(&mut self, node: NodeIndex, wake: &Wake) {
+        let percent = match wake {
+            Wake::PlaceNext(_) => 5,
+            Wake::Gathered(_) | Wake::Sealed(_) | Wake::Commit(_) | Wake::IncomingSynced { .. } => 1,
+            _ => return,
+        };
+        if self.env.fault(percent) {
+            let (off_ms, on_ms) = (self.env.between(0..=15), self.env.between(20..=4000));
+            self.env.after(off_ms, Event::Fault(Fault::Crash { node }));
+            self.env.after(on_ms, Event::Fault(Fault::Restart { node }));
         }
     }
 
@@ -255,13 +271,25 @@ impl World {
 
     /// Says what is not yet where it belongs.
     fn open(&self) -> Vec<String> {
-        let mut open: Vec<String> = self.nodes.iter().flat_map(SimNode::unfinished).collect();
+        let unfinished = |node: &SimNode| {
+            node.unfinished(|version, manifest| self.is_out_of_reach(node, version, manifest))
+        };
+        let mut open: Vec<String> = self.nodes.iter().flat_map(unfinished).collect();
         if open.is_empty() {
             open.extend(self.differences());
             open.extend(self.undecided());
             open.extend(self.unrecorded());
         }
         open
+    }
+
+    /// Says whether no holder of a generation has a line to a node: objects do not travel over nodes that do not want them.
+    fn is_out_of_reach(&self, node: &SimNode, version: &VersionId, manifest: &ManifestId) -> bool {
+        let fold = node.disk.ledger.folds().get(version);
+        let holders = fold.map(|fold| fold.holders(manifest)).unwrap_or_default();
+        let mut linked =
+            self.nodes.iter().filter(|other| self.env.network.has_line(node.who.node, other.who.node));
+        !linked.any(|other| holders.contains(&other.id))
     }
 
     /// Nodes that serve a project and do not agree with the first of them about it.
@@ -291,7 +319,11 @@ impl World {
                 let wish = if pulled { Wish::Pulled } else { Wish::None };
                 let Some(mode) = node.projects.get(&version.project) else { continue };
                 let decision = node.disk.ledger.decide(version, &node.id, *mode, wish);
-                if matches!(decision, Decision::Fetch(_) | Decision::Unknown) {
+                let open_end = match &decision {
+                    Decision::Fetch(manifest) => !self.is_out_of_reach(node, version, manifest),
+                    other => *other == Decision::Unknown,
+                };
+                if open_end {
                     open.push(format!("{} lacks {version}: {decision:?}", node.id));
                 }
             }

@@ -98,6 +98,7 @@ impl Checker {
         let versions: BTreeSet<VersionId> = if all { self.versions(node) } else { touched.versions };
         let seen = self.seen.entry(node.who.node).or_default();
         for feed in &feeds {
+            speech::invariant_nobody_overrates_a_peer(node, feed)?;
             disk::invariant_nobody_knows_other_projects(node, &feed.project)?;
             disk::invariant_durable_records_stay(node, feed, seen)?;
             disk::invariant_every_feed_has_one_history(node, feed, seen, &mut self.history)?;

@@ -1,5 +1,7 @@
 //! What nodes may say to each other.
 
+use avalon_protocol::feed::FeedId;
+
 use super::{Checked, Violation};
 use crate::{env::Said, node::SimNode};
 
@@ -11,6 +13,7 @@ pub(super) fn check(said: &Said, nodes: &[SimNode]) -> Checked {
             invariant_only_shared_projects_are_spoken_of(said, nodes)
         }
         Said::Project { .. } => invariant_only_shared_projects_are_spoken_of(said, nodes),
+        Said::Accused { .. } => invariant_only_liars_are_accused(said, nodes),
         Said::Want { .. } => invariant_durable_blocks_are_not_fetched_again(said, nodes),
         Said::Fork { from, feed } => {
             Err(Violation::new("no_fork", format!("node {from} sees two histories of {feed}")))
@@ -51,6 +54,24 @@ fn invariant_durable_blocks_are_not_fetched_again(said: &Said, nodes: &[SimNode]
         Some(block) => {
             let detail = format!("node {from} asks for block {block} of {} that it has", want.object);
             Err(Violation::new("durable_blocks_are_not_fetched_again", detail))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Whatever breaks on the way, what an honest node sends is never refused.
+fn invariant_only_liars_are_accused(said: &Said, nodes: &[SimNode]) -> Checked {
+    let Said::Accused { from, peer, reason } = said else { return Ok(()) };
+    let detail = || format!("node {from} refuses what node {peer} sent: {reason}");
+    nodes[*peer].liar.then_some(()).ok_or_else(|| Violation::new("only_liars_are_accused", detail()))
+}
+
+/// Nobody believes that a peer has records that it neither said to have nor was sent: it would never be sent them.
+pub(super) fn invariant_nobody_overrates_a_peer(node: &SimNode, feed: &FeedId) -> Checked {
+    match node.overrated_peers(feed).next() {
+        Some(peer) => {
+            let detail = format!("{} thinks that node {peer} has more of {feed} than it said", node.id);
+            Err(Violation::new("nobody_overrates_a_peer", detail))
         }
         None => Ok(()),
     }

@@ -7,7 +7,7 @@ use avalon_protocol::{
     hash::{ManifestId, ObjectHash},
     id::{ProjectName, VersionId},
     plan::{Decision, Missing, batches, rank_sources},
-    wire::{FetchManifests, FetchObjects, Framed, Request as WireRequest, Want},
+    wire::{FetchObjects, Framed, Request as WireRequest, Want},
 };
 
 use super::SimNode;
@@ -48,9 +48,10 @@ pub(super) enum Stage {
 /// A request without its whole answer.
 #[derive(Debug)]
 pub(super) struct Request {
-    project: ProjectName,
-    version: VersionId,
-    answer: Answer,
+    pub(super) project: ProjectName,
+    /// For which version; none for manifests.
+    version: Option<VersionId>,
+    pub(super) answer: Answer,
 }
 
 impl SimNode {
@@ -101,10 +102,8 @@ impl SimNode {
             return;
         };
         let id = fetch.manifest;
-        let Some(manifest) = self.disk.manifests.get(&id).cloned() else {
-            self.ask_for_manifest(version, id, env);
-            return;
-        };
+        // A manifest that is not here is on its way, as all are that records name.
+        let Some(manifest) = self.disk.manifests.get(&id).cloned() else { return };
         let objects: BTreeSet<(ObjectHash, u64)> =
             manifest.files().iter().map(|file| (file.hash, file.size)).collect();
         let (project, disk) = (&version.project, &self.disk);
@@ -113,7 +112,7 @@ impl SimNode {
             absent.filter_map(|(object, size)| disk.incoming.missing(project, *object, *size)).collect();
         if missing.is_empty() {
             fetch.stage = Stage::Syncing;
-            let delay_ms = env.between(1..=15);
+            let delay_ms = env.sync_ms(15);
             env.wake(self.who, delay_ms, Wake::Gathered(version.clone()));
             return;
         }
@@ -136,16 +135,6 @@ impl SimNode {
             })
         };
         ranked.into_iter().filter_map(link_to).map(|(id, _)| *id).collect()
-    }
-
-    fn ask_for_manifest(&mut self, version: &VersionId, id: ManifestId, env: &mut Env) {
-        let under_way = self.life.iter().flat_map(|life| life.links.values());
-        if under_way.flat_map(|link| link.requests.values()).any(|request| request.answer.awaits(&id)) {
-            return;
-        }
-        let Some(source) = self.sources(version, &id, env).first().copied() else { return };
-        let fetch = FetchManifests { project: version.project.clone(), manifests: vec![id] };
-        self.ask(source, version, Answer::manifest(id), &WireRequest::Manifests(fetch), env);
     }
 
     fn ask_for_objects(
@@ -190,15 +179,17 @@ impl SimNode {
                 env.said.extend(wants.iter().map(said));
                 let answer = Answer::objects(&wants);
                 let fetch = FetchObjects { project: version.project.clone(), wants };
-                self.ask(*source, version, answer, &WireRequest::Objects(fetch), env);
+                let request = WireRequest::Objects(fetch);
+                self.ask(*source, &version.project, Some(version), answer, &request, env);
             }
         }
     }
 
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         source: ConnectionId,
-        version: &VersionId,
+        project: &ProjectName,
+        version: Option<&VersionId>,
         answer: Answer,
         request: &WireRequest,
         env: &mut Env,
@@ -206,9 +197,8 @@ impl SimNode {
         let stream = env.network.open_stream();
         let (node, to) = (self.who.node, self.life.as_mut().and_then(|life| life.links.get_mut(&source)));
         let Some(link) = to else { return };
-        env.said.push(Said::Project { from: node, to: link.peer, project: version.project.clone() });
-        let project = version.project.clone();
-        link.requests.insert(stream, Request { project, version: version.clone(), answer });
+        env.said.push(Said::Project { from: node, to: link.peer, project: project.clone() });
+        link.requests.insert(stream, Request { project: project.clone(), version: version.cloned(), answer });
         env.send(source, node, StreamId::Request(stream), request.to_frame(), true);
     }
 
@@ -239,17 +229,23 @@ impl SimNode {
         let refused = all.into_iter().filter(|got| !self.keep(&project, got, env)).count() > 0;
         if nothing || refused {
             let (note, shun_ms) = if refused {
+                let reason = "the bytes do not have the name that was asked for".to_owned();
+                env.said.push(Said::Accused { from: self.who.node, peer, reason });
                 (Note::Refused(self.who.node, peer), env.between(500..=4000))
             } else {
                 (Note::Unanswered(self.who.node, peer), env.between(50..=500))
             };
             env.note(&note);
-            self.shun(peer, &version, shun_ms, env);
+            match version {
+                Some(version) => self.shun(peer, &version, shun_ms, env),
+                None => self.shun_for_manifests(peer, &project, shun_ms, env),
+            }
         }
         if refused && env.chance(50) {
             self.close(id, CloseCode::Content, env);
         }
         if last {
+            self.ask_for_manifests(env);
             self.pump_all(env);
         }
     }
@@ -273,7 +269,7 @@ impl SimNode {
                 let incoming = &mut self.disk.incoming;
                 let taken = incoming.take_block(project, want.object, want.size, *index, bytes).is_ok();
                 if taken {
-                    let delay_ms = env.between(1..=60);
+                    let delay_ms = env.sync_ms(60);
                     let (project, object) = (project.clone(), want.object);
                     env.wake(self.who, delay_ms, Wake::IncomingSynced { project, object });
                 }

@@ -4,6 +4,7 @@
 //! peers. Each corresponds to a stage of the daemon and calls the same pure code.
 
 mod fetch;
+mod manifests;
 mod place;
 mod publish;
 mod serve;
@@ -75,10 +76,11 @@ pub struct SimNode {
     pub disk: Disk,
     /// What changed.
     pub touched: Touched,
+    /// Whether it serves wrong bytes now and then.
+    pub liar: bool,
     life: Option<Life>,
     names: Arc<Vec<NodeId>>,
     dials: Vec<NodeIndex>,
-    liar: bool,
     ahead_ms: u64,
     certificates: u32,
 }
@@ -98,6 +100,8 @@ struct Life {
     publishing: BTreeSet<(VersionId, ContentId)>,
     /// Sources that failed for a version, and until when they are passed over.
     shunned: BTreeMap<(NodeIndex, VersionId), u64>,
+    /// The same for manifests of a project.
+    no_manifests: BTreeMap<(NodeIndex, ProjectName), u64>,
 }
 
 impl SimNode {
@@ -109,10 +113,10 @@ impl SimNode {
             projects: plan.projects.clone(),
             disk: Disk::default(),
             touched: Touched::default(),
+            liar: plan.liar,
             life: None,
             names,
             dials: plan.dials.clone(),
-            liar: plan.liar,
             ahead_ms: plan.ahead_ms,
             certificates: 1,
         }
@@ -148,6 +152,7 @@ impl SimNode {
             outbox: BTreeMap::new(),
             publishing: BTreeSet::new(),
             shunned: BTreeMap::new(),
+            no_manifests: BTreeMap::new(),
         });
         for peer in self.dials.clone() {
             let delay_ms = env.between(0..=500);
@@ -213,6 +218,7 @@ impl SimNode {
             Wake::PlaceNext(version) => self.place_next(&version, env),
             Wake::Sealed(version) => self.sealed(&version, env),
             Wake::Retry(version) => self.plan(&version, env),
+            Wake::LookForManifests => self.ask_for_manifests(env),
         }
     }
 
@@ -250,7 +256,7 @@ impl SimNode {
         let feed = self.own_feed(project);
         let signer = ToySigner::new(&self.id, self.certificates);
         let groups = self.disk.ledger.append(&feed, records, env.now_ms + self.ahead_ms, &signer);
-        let delay_ms = env.between(1..=15);
+        let delay_ms = env.sync_ms(15);
         env.wake(self.who, delay_ms, Wake::FeedSynced { feed, groups, stored_for: None });
     }
 
@@ -264,11 +270,11 @@ impl SimNode {
         }
     }
 
-    /// Says what is still going on here, for the judgement at the end.
-    pub fn unfinished(&self) -> Vec<String> {
+    /// Says what is still going on here, for the judgement at the end; not what `hopeless` says that cannot go on.
+    pub fn unfinished(&self, hopeless: impl Fn(&VersionId, &ManifestId) -> bool) -> Vec<String> {
         let Some(life) = &self.life else { return vec![format!("{} is down", self.id)] };
-        let fetches =
-            life.fetches.iter().map(|(version, fetch)| format!("{} has {version} {fetch:?}", self.id));
+        let fetches = life.fetches.iter().filter(|(version, fetch)| !hopeless(version, &fetch.manifest));
+        let fetches = fetches.map(|(version, fetch)| format!("{} has {version} {fetch:?}", self.id));
         let outbox =
             life.outbox.keys().map(|project| format!("{} has records of {project} to write", self.id));
         let publishing =
@@ -277,7 +283,10 @@ impl SimNode {
         let behind =
             links.flat_map(|link| link.behind(self.projects.keys()).map(|project| (link.peer, project)));
         let behind = behind.map(|(peer, project)| format!("{}: node {peer} lacks {project}", self.id));
-        fetches.chain(outbox).chain(publishing).chain(behind).collect()
+        let manifests =
+            self.projects.keys().filter(|project| self.missing_manifests(project).next().is_some());
+        let manifests = manifests.map(|project| format!("{} lacks manifests of {project}", self.id));
+        fetches.chain(manifests).chain(outbox).chain(publishing).chain(behind).collect()
     }
 }
 

@@ -78,7 +78,7 @@ impl SimNode {
     fn seal(&mut self, version: &VersionId, env: &mut Env) {
         self.set_stage(version, Stage::Sealing);
         self.touched.versions.insert(version.clone());
-        let delay_ms = env.between(1..=15);
+        let delay_ms = env.sync_ms(15);
         env.wake(self.who, delay_ms, Wake::Sealed(version.clone()));
     }
 

@@ -91,8 +91,11 @@ impl SimNode {
             // A growth that was interrupted while it was placed: not an artist's work.
             return;
         }
+        // What this node holds is what grew; a candidate of somebody else may happen to be a part of it.
         let before = known.iter().filter(|manifest| dir.has_all(manifest));
-        let before = before.max_by_key(|manifest| (manifest.draft().generation, manifest.id()));
+        let before = before.max_by_key(|manifest| {
+            (fold.holds(&self.id, &manifest.id()), manifest.draft().generation, manifest.id())
+        });
         let publish = Publish {
             version: version.clone(),
             predecessor: before.map(|manifest| (manifest.id(), manifest.draft().generation)),
@@ -106,7 +109,7 @@ impl SimNode {
         if let Some(life) = self.life.as_mut() {
             life.publishing.insert((version.clone(), content));
         }
-        let delay_ms = env.between(1..=15);
+        let delay_ms = env.sync_ms(15);
         env.wake(self.who, delay_ms, Wake::ManifestSynced { version: version.clone(), manifest: id });
     }
 

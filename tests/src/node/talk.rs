@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use avalon_protocol::{
     close_code::CloseCode,
-    feed::{FeedError, FeedHead, FeedId},
+    feed::{FeedError, FeedHead, FeedId, SealedGroup},
+    hash::ManifestId,
     id::ProjectName,
     limits::INLINE_MANIFEST_BYTES,
     manifest::Manifest,
@@ -25,6 +26,13 @@ use crate::{
     link::DIAL_TIMEOUT_MS,
 };
 
+/// Who sent a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Ours,
+    Theirs,
+}
+
 /// A connection as its node sees it.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -32,6 +40,8 @@ pub(super) struct Link {
     dialled_here: bool,
     pub(super) ready: bool,
     session: Session,
+    /// How far the peer said that it has each feed, or was sent it: more it cannot be known to have.
+    proved: BTreeMap<FeedId, u64>,
     /// What was asked for and is not answered yet, by stream.
     pub(super) requests: BTreeMap<u64, Request>,
 }
@@ -41,6 +51,31 @@ impl Link {
     pub(super) fn shares(&self, project: &ProjectName) -> bool {
         let peer = self.session.peer();
         peer.is_some_and(|hello| hello.projects.iter().any(|served| served.name == *project))
+    }
+
+    /// Learns from a message, of either side, how far the peer has what.
+    fn prove(&mut self, message: &Control, side: Side) {
+        let mut proved = |feed: FeedId, next_seq: u64| {
+            let known = self.proved.entry(feed).or_default();
+            *known = next_seq.max(*known);
+        };
+        match message {
+            Control::Heads(heads) if side == Side::Theirs => {
+                for (node, head) in &heads.heads {
+                    proved(FeedId { project: heads.project.clone(), node: node.clone() }, head.next_seq);
+                }
+            }
+            Control::Records(records) => {
+                let end = records.groups.iter().filter_map(SealedGroup::claimed_end).max();
+                end.into_iter().for_each(|end| proved(records.feed.clone(), end));
+            }
+            _ => {}
+        }
+    }
+
+    /// Says whether the session thinks that the peer has more of a feed than anything proves.
+    fn overrates(&self, feed: &FeedId) -> bool {
+        self.session.peer_has(feed).unwrap_or(0) > self.proved.get(feed).copied().unwrap_or(0)
     }
 
     /// Says in which of our projects the session does not know yet that the peer has everything.
@@ -65,6 +100,12 @@ pub(super) fn read_frame<T: Framed>(bytes: &[u8]) -> Result<T, FrameError> {
 }
 
 impl SimNode {
+    /// Says which peers are thought to have more of a feed than they ever said or were sent.
+    pub fn overrated_peers(&self, feed: &FeedId) -> impl Iterator<Item = NodeIndex> {
+        let links = self.life.iter().flat_map(|life| life.links.values());
+        links.filter(|link| link.overrates(feed)).map(|link| link.peer)
+    }
+
     fn hello(&self, instance: u64) -> Hello {
         let served = |(name, mode): (&ProjectName, &_)| ServedProject { name: name.clone(), mode: *mode };
         Hello {
@@ -111,7 +152,8 @@ impl SimNode {
         if dialled_here {
             life.dialling.remove(&peer);
         }
-        life.links.insert(id, Link { peer, dialled_here, ready: false, session, requests: BTreeMap::new() });
+        let (proved, requests) = (BTreeMap::new(), BTreeMap::new());
+        life.links.insert(id, Link { peer, dialled_here, ready: false, session, proved, requests });
         self.carry_out(id, effects, env);
     }
 
@@ -123,6 +165,7 @@ impl SimNode {
         if !life.links.values().any(|link| link.peer == peer) {
             self.dial_later(peer, 0, env);
         }
+        self.ask_for_manifests(env);
         self.pump_all(env);
     }
 
@@ -138,10 +181,15 @@ impl SimNode {
         let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
         match message {
             Ok(message) => {
+                link.prove(&message, Side::Theirs);
                 let effects = link.session.received(message);
                 self.carry_out(id, effects, env);
             }
-            Err(_) => self.close(id, CloseCode::Protocol, env),
+            Err(error) => {
+                let (from, peer) = (self.who.node, link.peer);
+                env.said.push(Said::Accused { from, peer, reason: error.to_string() });
+                self.close(id, CloseCode::Protocol, env);
+            }
         }
     }
 
@@ -161,7 +209,11 @@ impl SimNode {
                 }
                 Effect::StoreGroups(records) => effects.extend(self.store(id, records, env)),
                 Effect::Fork(feed) => env.said.push(Said::Fork { from: self.who.node, feed }),
-                Effect::Close { code, .. } => self.close(id, code, env),
+                Effect::Close { code: CloseCode::Feed, .. } => self.close(id, CloseCode::Feed, env),
+                Effect::Close { code, reason } => {
+                    env.said.push(Said::Accused { from: self.who.node, peer: link.peer, reason });
+                    self.close(id, code, env);
+                }
             }
         }
     }
@@ -185,14 +237,14 @@ impl SimNode {
         for (_, rival) in rivals {
             self.close(rival, CloseCode::DuplicateConnection, env);
         }
+        self.ask_for_manifests(env);
         self.plan_all(env);
     }
 
     fn say(&mut self, id: ConnectionId, mut message: Control, env: &mut Env) {
-        let Some(to) = self.life.as_ref().and_then(|life| life.links.get(&id)).map(|link| link.peer) else {
-            return;
-        };
-        let from = self.who.node;
+        let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        link.prove(&message, Side::Ours);
+        let (from, to) = (self.who.node, link.peer);
         let said = |feed, head| Said::Head { from, to, feed, head };
         match &mut message {
             Control::Hello(_) => {}
@@ -224,7 +276,7 @@ impl SimNode {
         let stored = self.disk.ledger.store(&feed, &records.groups);
         let groups = self.disk.ledger.written(&feed);
         let stored_for = stored.is_ok().then_some(id);
-        let delay_ms = env.between(1..=12);
+        let delay_ms = env.sync_ms(12);
         env.wake(self.who, delay_ms, Wake::FeedSynced { feed: feed.clone(), groups, stored_for });
         let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return vec![] };
         match stored {
@@ -232,13 +284,19 @@ impl SimNode {
             Err(FeedError::Fork { .. }) => link.session.groups_forked(&feed),
             Err(error) => {
                 env.note(&Note::BadGroups(self.who.node, link.peer));
-                vec![Effect::Close { code: CloseCode::Feed, reason: error.to_string() }]
+                let reason = error.to_string();
+                env.said.push(Said::Accused { from: self.who.node, peer: link.peer, reason: reason.clone() });
+                vec![Effect::Close { code: CloseCode::Feed, reason }]
             }
         }
     }
 
     /// Keeps a manifest of a project, if it is one; says whether it did.
     pub(super) fn keep_manifest(&mut self, project: &ProjectName, bytes: &[u8]) -> bool {
+        let id = ManifestId::from_bytes(*blake3::hash(bytes).as_bytes());
+        if self.disk.manifests.get(&id).is_some_and(|known| known.project() == project) {
+            return true;
+        }
         let manifest = Manifest::decode(bytes).ok().filter(|manifest| manifest.project() == project);
         let kept = manifest.is_some();
         let new = manifest.map(|manifest| (manifest.id(), manifest.into()));
@@ -277,6 +335,7 @@ impl SimNode {
                 self.advanced(connection, feed, head, env);
             }
         }
+        self.ask_for_manifests(env);
         for version in versions {
             self.plan(&version, env);
         }
@@ -304,7 +363,7 @@ impl SimNode {
     }
 }
 
-fn published(group: &StoredGroup) -> impl Iterator<Item = avalon_protocol::hash::ManifestId> + '_ {
+fn published(group: &StoredGroup) -> impl Iterator<Item = ManifestId> + '_ {
     group.records.iter().filter_map(|record| match record {
         Record::Published(published) => Some(published.manifest),
         _ => None,
