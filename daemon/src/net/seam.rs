@@ -31,6 +31,8 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Verifies and stores what a peer sent, and returns where the feed ends once that is durable. Groups that are held
     /// already are passed over.
+    ///
+    /// The future is dropped when the connection ends meanwhile; the records are then stored whole or not at all.
     fn store<'a>(
         &'a self,
         records: Records,
