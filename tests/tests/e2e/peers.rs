@@ -1,7 +1,5 @@
 //! Peers that are not as they should be.
 
-use std::time::SystemTime;
-
 use avalon_certs::{ANY_NODE, Identity, client_config};
 use avalon_protocol::{
     close_code::CloseCode,
@@ -32,7 +30,7 @@ fn hello(node: &str, versions: (u16, u16)) -> Hello {
 fn greet(studio: &Studio, node: &str, listen: &str, hello: Hello) -> (CloseCode, String) {
     let dir = studio.dir().join("puppet");
     studio.issue(node, &dir, now());
-    let identity = Identity::load(&dir, SystemTime::from(now())).unwrap();
+    let identity = Identity::load(&dir, now()).unwrap();
     let tls = QuicClientConfig::try_from(std::sync::Arc::new(client_config(&identity).unwrap())).unwrap();
     let config = quinn::ClientConfig::new(std::sync::Arc::new(tls));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

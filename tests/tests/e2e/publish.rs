@@ -17,11 +17,11 @@ use crate::support::{BEAUTY, BEAUTY_V1, LONDON, MODEL, MONTREAL, model, publish_
 const FRAMES: &str = "film/sh010/publish/beauty/v001/beauty.exr";
 
 /// Waits until the version directory is pending for a reason with these words, and without those.
-fn pending(events: &mut Events, with: &str, without: &str) {
+fn pending(events: &mut Events, with: &str, without: Option<&str>) {
     events.wait(&format!("pending: {with}"), |kind| match kind {
         EventKind::Pending { dir, why, .. } if dir == &format!("{BEAUTY}/v001") => {
             let why = why.join("; ");
-            (why.contains(with) && !(why.contains(without) && !without.is_empty())).then_some(())
+            (why.contains(with) && !without.is_some_and(|without| why.contains(without))).then_some(())
         }
         _ => None,
     });
@@ -47,16 +47,16 @@ fn a_slow_publish_is_announced_once_and_only_when_whole() {
     tree::write(&lock, b"anna");
     // Out of order, with a pause in which the quiet period passes, and a gap.
     [1005, 1001].into_iter().for_each(write);
-    pending(&mut events, "locked by .publish.lock", "");
+    pending(&mut events, "locked by .publish.lock", None);
     [1003, 1002].into_iter().for_each(write);
-    pending(&mut events, "1004", "");
+    pending(&mut events, "1004", None);
     // A frame that is half written, under another name and in its place.
     let whole = fs::read(show().join(FRAMES).join(frame(1004))).unwrap();
     let mut growing = fs::File::create(london.path(FRAMES).join("beauty.1004.exr.tmp")).unwrap();
     growing.write_all(&whole[..whole.len() / 2]).unwrap();
-    pending(&mut events, "temporary file", "");
+    pending(&mut events, "temporary file", None);
     fs::remove_file(&lock).unwrap();
-    pending(&mut events, "temporary file", "locked");
+    pending(&mut events, "temporary file", Some("locked"));
     growing.write_all(&whole[whole.len() / 2..]).unwrap();
     drop(growing);
     events.drain();
