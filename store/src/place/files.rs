@@ -68,11 +68,33 @@ impl Placing<'_> {
     /// Gives the old file a second name in the trash, so that its place is never empty; where the volume has no links, it
     /// is moved there.
     fn keep_in_trash(&self, version_dir: &Dir, path: &RelPath) -> Result<(), PlaceError> {
+        self.under_free_name(path, |trash, name| match version_dir.link(path, trash, name) {
+            // A placement that was cut has kept it already.
+            Err(error) if error.is_already_there() => {
+                if is_same_file(trash.stat(name)?, version_dir.stat(path)?) { Ok(()) } else { Err(error) }
+            }
+            Err(_) => version_dir.rename(path, trash, name, Overwrite::Refuse),
+            linked => linked,
+        })
+    }
+
+    /// Runs `keep` with one name in the trash after the other until it finds one that is free. What is in the trash is
+    /// never overwritten: a generation can be placed again, over newer work than before.
+    fn under_free_name(
+        &self,
+        path: &RelPath,
+        keep: impl Fn(&Dir, &RelPath) -> Result<(), IoError>,
+    ) -> Result<(), PlaceError> {
         let trash = self.trash_for(path)?;
-        match version_dir.link(path, &trash, path) {
-            Ok(()) => Ok(()),
-            Err(error) if error.is_already_there() => Ok(()),
-            Err(_) => version_dir.rename(path, &trash, path, Overwrite::Replace).map_err(|e| self.failed(e)),
+        let mut number: u64 = 0;
+        let mut name = path.clone();
+        loop {
+            match keep(&trash, &name) {
+                Err(error) if error.is_already_there() => {}
+                kept => return kept.map_err(|e| self.failed(e)),
+            }
+            number += 1;
+            name = numbered(path, number);
         }
     }
 
@@ -87,8 +109,9 @@ impl Placing<'_> {
                 there => there.map_err(|e| self.failed(e))?,
             };
             if there.is_some_and(|there| there.kind == FileKind::File) {
-                let trash = self.trash_for(path)?;
-                version_dir.rename(path, &trash, path, Overwrite::Replace).map_err(|e| self.failed(e))?;
+                self.under_free_name(path, |trash, name| {
+                    version_dir.rename(path, trash, name, Overwrite::Refuse)
+                })?;
             }
         }
         Ok(())
@@ -106,4 +129,15 @@ impl Placing<'_> {
         };
         open().map_err(|e| self.failed(e))
     }
+}
+
+/// Returns another name for a path in the trash; one in its root when the path would be too long.
+fn numbered(path: &RelPath, number: u64) -> RelPath {
+    let beside = format!("{path}.{number}").parse();
+    beside.unwrap_or_else(|_| path_of(&format!("long-name.{number}")))
+}
+
+fn is_same_file(one: Option<FileStat>, other: Option<FileStat>) -> bool {
+    let file = |stat: FileStat| (stat.device, stat.inode);
+    one.is_some() && one.map(file) == other.map(file)
 }

@@ -91,6 +91,8 @@ fn a_version_that_grew_needs_only_the_new_frames_and_leaves_the_old_alone() {
     let inode = |name: &str| studio.path().join(VERSION_DIR).join(name).metadata().unwrap().ino();
     assert_eq!([inode("f.1001"), inode("f.1002")], before);
     assert_eq!(content(&studio.path().join(VERSION_DIR)), expect(&files));
+    assert!(!studio.area(&grown).exists());
+    assert!(Incoming::list(&studio.project).unwrap().is_empty());
     assert_eq!(placement.files().len(), 4);
     for placed in placement.files() {
         assert_eq!(studio.project.stat(&placed.path).unwrap(), Some(placed.stat));
@@ -222,6 +224,72 @@ fn hero_is_replaced_and_the_old_files_go_to_the_trash() {
     assert_eq!(content(&studio.path().join(HERO_DIR)), expected);
     let trash = studio.path().join(format!(".avalon/trash/{}", new.id()));
     assert_eq!(content(&trash), expect(&[("m.abc", b"one"), ("t/old.exr", b"old"), ("t/x", b"x1")]));
+}
+
+#[test]
+fn an_artists_work_that_no_manifest_knows_is_never_lost_when_hero_is_replaced_again_and_again() {
+    let mut studio = Studio::new();
+    let long = "n".repeat(255);
+    let mut hero = |data: &'static [u8]| {
+        studio.manifest(VersionSlot::Hero, HERO_DIR, &[(&long, data), ("t/m.abc", data)], None)
+    };
+    let (x, y) = (hero(b"X"), hero(b"Y"));
+    let replace = |new: &Arc<Manifest>, old| {
+        let options = PlaceOptions { replaces: Some(old), ..PlaceOptions::default() };
+        place(studio.receive(new), &options).unwrap();
+    };
+    let save = |data| {
+        write(&studio, &format!("{HERO_DIR}/t/m.abc"), data);
+        write(&studio, &format!("{HERO_DIR}/{long}"), data);
+    };
+    receive_and_place(&studio, &x).unwrap();
+    replace(&y, &x);
+    save(b"Z1");
+    replace(&x, &y);
+    for data in [b"Z2", b"Z3"] {
+        save(data);
+        replace(&y, &x);
+    }
+    assert_eq!(content(&studio.path().join(HERO_DIR)), expect(&[(&long, b"Y"), ("t/m.abc", b"Y")]));
+    let trash = |id| content(&studio.path().join(format!(".avalon/trash/{id}")));
+    assert_eq!(trash(x.id()), expect(&[(&long, b"Z1"), ("t/m.abc", b"Z1")]));
+    let kept = expect(&[
+        (&long, b"X"),
+        ("long-name.1", b"Z2"),
+        ("long-name.2", b"Z3"),
+        ("t/m.abc", b"X"),
+        ("t/m.abc.1", b"Z2"),
+        ("t/m.abc.2", b"Z3"),
+    ]);
+    assert_eq!(trash(y.id()), kept);
+}
+
+#[test]
+fn stale_files_of_a_hero_overwrite_nothing_in_the_trash() {
+    let mut studio = Studio::new();
+    let mut hero = |files: &[(&str, &[u8])]| studio.manifest(VersionSlot::Hero, HERO_DIR, files, None);
+    let (old, new) = (hero(&[("a", b"a"), ("gone", b"one")]), hero(&[("a", b"a")]));
+    let options = PlaceOptions { replaces: Some(&old), ..PlaceOptions::default() };
+    receive_and_place(&studio, &old).unwrap();
+    place(studio.receive(&new), &options).unwrap();
+    write(&studio, &format!("{HERO_DIR}/gone"), b"two");
+    place(studio.receive(&new), &options).unwrap();
+    let trash = studio.path().join(format!(".avalon/trash/{}", new.id()));
+    assert_eq!(content(&trash), expect(&[("gone", b"one"), ("gone.1", b"two")]));
+}
+
+#[test]
+fn a_replacement_that_was_cut_after_the_old_file_was_kept_keeps_it_once() {
+    let mut studio = Studio::new();
+    let mut hero = |data: &[u8]| studio.manifest(VersionSlot::Hero, HERO_DIR, &[("m.abc", data)], None);
+    let (old, new) = (hero(b"one"), hero(b"two"));
+    receive_and_place(&studio, &old).unwrap();
+    let trash = studio.path().join(format!(".avalon/trash/{}", new.id()));
+    fs::create_dir_all(&trash).unwrap();
+    fs::hard_link(studio.path().join(HERO_DIR).join("m.abc"), trash.join("m.abc")).unwrap();
+    receive_and_place(&studio, &new).unwrap();
+    assert_eq!(content(&trash), expect(&[("m.abc", b"one")]));
+    assert_eq!(content(&studio.path().join(HERO_DIR)), expect(&[("m.abc", b"two")]));
 }
 
 #[test]
