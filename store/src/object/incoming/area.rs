@@ -17,7 +17,7 @@ use avalon_protocol::{
 };
 
 use super::{IncomingError, slot::Slot};
-use crate::fs::{Dir, FileStat, IoError, path_of};
+use crate::fs::{Dir, FileKind, FileStat, IoError, path_of};
 
 /// Where all incoming areas of a project lie.
 const INCOMING: &str = ".avalon/incoming";
@@ -111,7 +111,8 @@ impl Incoming {
         Ok(incoming)
     }
 
-    /// Returns the manifests that have an area in this project, for housekeeping at the start.
+    /// Returns the manifests that have an area in this project, for housekeeping at the start. Whatever else lies there is
+    /// passed over.
     ///
     /// # Errors
     /// [`IoError`] when the areas cannot be listed; that there are none is no error.
@@ -119,7 +120,10 @@ impl Incoming {
         match project.list(Some(&path_of(INCOMING))) {
             Err(error) if error.is_not_found() => Ok(Vec::new()),
             Err(error) => Err(error),
-            Ok(entries) => Ok(entries.iter().filter_map(|e| e.name.to_str()?.parse().ok()).collect()),
+            Ok(entries) => {
+                let areas = entries.iter().filter(|entry| entry.kind == FileKind::Dir);
+                Ok(areas.filter_map(|entry| entry.name.to_str()?.parse().ok()).collect())
+            }
         }
     }
 

@@ -11,6 +11,7 @@
 //! Nothing here is believed after a crash: [`Incoming::open`] hashes every part again and counts what is good. So nothing
 //! has to be synced while blocks arrive; [`Incoming::finish`] does that once.
 
+mod adopt;
 mod area;
 mod build;
 mod error;

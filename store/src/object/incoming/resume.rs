@@ -3,7 +3,7 @@
 use std::{fs::File, io, ops::Range, sync::Arc};
 
 use avalon_protocol::{
-    block::{BLOCK_BYTES, block_count},
+    block::{BLOCK_BYTES, BlockList, block_count},
     hash::ObjectHash,
     manifest::{FileEntry, Manifest},
     rel_path::RelPath,
@@ -114,31 +114,41 @@ impl Incoming {
 
     /// Hashes the part of an object that has its full length, and notes which blocks are good.
     pub(super) fn check_part(&self, slot: &Slot) -> Result<(), IncomingError> {
+        let list = slot.state().blocks.clone();
+        let good = self.good_blocks(&self.parts, slot, list.as_deref())?;
+        let mut state = slot.state();
+        state.has_part = true;
+        state.is_unchecked = good.is_none();
+        good.into_iter().flatten().for_each(|index| state.present.insert(index));
+        Ok(())
+    }
+
+    /// Hashes an object's part of full length in `parts`, and returns the blocks that are good; `None` when only the block
+    /// list, which is not here, could tell.
+    pub(super) fn good_blocks(
+        &self,
+        parts: &Dir,
+        slot: &Slot,
+        list: Option<&BlockList>,
+    ) -> Result<Option<Vec<u64>>, IncomingError> {
         let name = part_name(slot.object);
-        let read_failed = |error: io::Error| self.part_failed("read", &name, error);
-        let file = self.parts.open_file(&name).map_err(|e| self.failed(e))?;
+        let read_failed =
+            |error: io::Error| self.failed(IoError::new("read", parts.path().join(name.as_str()), error));
+        let file = parts.open_file(&name).map_err(|e| self.failed(e))?;
         let runs = written_blocks(&file, slot.size).map_err(|e| read_failed(e.into()))?;
-        slot.state().has_part = true;
-        let Some(list) = slot.state().blocks.clone() else {
-            let written: u64 = runs.iter().map(|run| run.end - run.start).sum();
-            let is_whole = written == block_count(slot.size)
+        let blocks: Vec<u64> = runs.into_iter().flatten().collect();
+        let Some(list) = list else {
+            let is_whole = blocks.len() as u64 == block_count(slot.size)
                 && name_file(&file, slot.size, Spread::Pool, &|_, _| Ok(())).map_err(read_failed)?.object()
                     == slot.object;
-            slot.state().is_unchecked = !is_whole;
-            if is_whole {
-                slot.complete();
-            }
-            return Ok(());
+            return Ok(is_whole.then_some(blocks));
         };
         let check = |index| {
             let is_good = with_block(&file, slot.size, index, |bytes| Ok(list.accepts(index, bytes)))?;
-            if is_good {
-                slot.state().present.insert(index);
-            }
-            Ok(())
+            Ok(is_good.then_some(index))
         };
-        let blocks: Vec<u64> = runs.into_iter().flatten().collect();
-        blocks.par_iter().copied().try_for_each(check).map_err(read_failed)
+        let good = blocks.into_par_iter().filter_map(|index| check(index).transpose());
+        good.collect::<io::Result<_>>().map(Some).map_err(read_failed)
     }
 
     /// A file in its final place may serve others of the same content. A failure costs a transfer, no more.

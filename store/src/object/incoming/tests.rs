@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _, symlink},
 };
 
-use avalon_protocol::hash::ObjectHash;
+use avalon_protocol::hash::{ManifestId, ObjectHash};
 
 use super::{BlockWritten, Incoming, IncomingError, LocalCopy, Progress};
 use crate::{
@@ -329,10 +329,16 @@ fn an_object_of_two_sizes_is_refused_and_a_false_empty_one_never_completes() {
 fn areas_are_listed_and_removed() {
     let mut studio = Studio::new();
     assert!(Incoming::list(&studio.project).unwrap().is_empty());
+    Incoming::remove(&studio.project, ManifestId::from_bytes([7; 32])).unwrap();
     let (one, two) = (studio.version(&[("a", b"x")]), studio.version(&[("a", b"y")]));
     studio.deliver(&studio.open(&one));
     let incoming = studio.open(&two);
     fs::create_dir(studio.path().join(".avalon/incoming/not-an-id")).unwrap();
+    let foreign = ManifestId::from_bytes([7; 32]).to_string();
+    for name in [&foreign, ".DS_Store", "not-a-manifest"] {
+        fs::File::create(studio.path().join(".avalon/incoming").join(name)).unwrap();
+    }
+    fs::create_dir(studio.path().join(".avalon/incoming").join("AB".repeat(32))).unwrap();
     let mut expected = [one.id(), two.id()];
     expected.sort();
     assert_eq!(Incoming::list(&studio.project).unwrap(), expected);
