@@ -12,6 +12,7 @@ use crate::{
     close_code::CloseCode,
     feed::{FeedHead, FeedId, SealedGroup},
     id::{NodeId, ProjectName},
+    limits::MAX_FEEDS,
     wire::{Control, Hello, ProjectHeads, Records},
 };
 
@@ -137,6 +138,13 @@ impl Session {
         let project = heads.project;
         if !self.shared.contains(&project) {
             return close(CloseCode::Protocol, "heads of a project that is not shared");
+        }
+        let known = self.feeds.keys().filter(|feed| feed.project == project).count();
+        let new = heads.heads.iter().filter(|(node, _)| {
+            !self.feeds.contains_key(&FeedId { project: project.clone(), node: node.clone() })
+        });
+        if known + new.count() > MAX_FEEDS {
+            return close(CloseCode::Protocol, "more feeds of a project than the limit");
         }
         let mut effects = Vec::new();
         let mut moved = Vec::new();

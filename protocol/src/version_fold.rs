@@ -140,6 +140,12 @@ impl VersionFold {
         self.holdings.keys().map(|(_, node)| node.clone()).collect()
     }
 
+    /// Says whether two generations consist of the same files.
+    pub fn same_as(&self, one: &ManifestId, other: &ManifestId) -> bool {
+        let content = |id| self.generations.get(id).map(|generation| generation.content);
+        one == other || (content(one).is_some() && content(one) == content(other))
+    }
+
     fn same_content(&self, manifest: &ManifestId) -> impl Iterator<Item = ManifestId> + '_ {
         let content = self.generations.get(manifest).map(|generation| generation.content);
         let manifest = *manifest;

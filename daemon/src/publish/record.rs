@@ -4,12 +4,12 @@
 //! Order: manifest durable, then the record (fsync), then the catalog, then everybody hears of it. Published files that
 //! were changed in place are never published over the old: somebody hears of it and decides.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use avalon_protocol::{
     control::{ErrorCode, EventKind, Health, Severity},
-    hash::ManifestId,
-    id::VersionId,
+    hash::{ManifestId, ObjectHash},
+    id::{NodeId, VersionId, VersionSlot},
     manifest::{Completeness, InvalidManifest, Manifest, Relation, relate},
     record::{Held, Published, Record},
     rel_path::RelPath,
@@ -22,6 +22,7 @@ use avalon_store::{
     fs::Dir,
     ledger::LedgerError,
     manifest_file::ManifestFileError,
+    object::incoming::Incoming,
 };
 use thiserror::Error;
 
@@ -140,9 +141,33 @@ pub enum RecordError {
         /// What was changed, in order.
         changed: Vec<RelPath>,
     },
-    /// Published files were removed here.
-    #[error("published files of {version} are missing here; nothing new is published")]
-    Reduced {
+    /// The files are a part of what was published: some were removed, are still being copied, or a placement was cut.
+    #[error("files of {version} are missing here, it was published with more; copy the rest, or pull it")]
+    Part {
+        /// The version.
+        version: VersionId,
+    },
+    /// The version is being fetched from other nodes; what lies there may be half of that.
+    #[error("{version} is being fetched here; it is looked at again when that is done")]
+    Incoming {
+        /// The version.
+        version: VersionId,
+    },
+    /// Two directories read as one version.
+    #[error(
+        "{version} is known at {known}, and {here} reads as the same version; rename the asset, or change the template"
+    )]
+    TwoPlaces {
+        /// The version.
+        version: VersionId,
+        /// Where it was published.
+        known: RelPath,
+        /// Where files lie now.
+        here: RelPath,
+    },
+    /// The generations of a version cannot be counted on; only a peer that lies gets there.
+    #[error("{version} has as many generations as can be counted")]
+    TooManyGenerations {
         /// The version.
         version: VersionId,
     },
@@ -190,11 +215,14 @@ impl RecordError {
             | Self::Manifest { .. }
             | Self::Ledger { .. }
             | Self::Catalog { .. }
+            | Self::Incoming { .. }
             | Self::Paused { .. } => Remedy::TryLater,
             Self::Hash { source: HashVersionError::Path(_), .. }
             | Self::Invalid { .. }
             | Self::Rewritten { .. }
-            | Self::Reduced { .. } => Remedy::Person,
+            | Self::TwoPlaces { .. }
+            | Self::TooManyGenerations { .. }
+            | Self::Part { .. } => Remedy::Person,
         }
     }
 
@@ -209,8 +237,10 @@ impl RecordError {
                 HashVersionError::Sync(_) => ErrorCode::Internal,
                 HashVersionError::Read(_) | HashVersionError::Path(_) => ErrorCode::BadPath,
             },
-            Self::Snapshot { .. } | Self::Invalid { .. } => ErrorCode::BadPath,
-            Self::Rewritten { .. } | Self::Reduced { .. } => ErrorCode::Rewritten,
+            Self::Snapshot { .. } | Self::Invalid { .. } | Self::TwoPlaces { .. } => ErrorCode::BadPath,
+            Self::Rewritten { .. } => ErrorCode::Rewritten,
+            Self::Part { .. } | Self::Incoming { .. } => ErrorCode::NotWhole,
+            Self::TooManyGenerations { .. } => ErrorCode::Damaged,
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Manifest { .. } | Self::Ledger { .. } | Self::Catalog { .. } => ErrorCode::Internal,
@@ -233,11 +263,13 @@ pub async fn record(
     let lock = project.lock_version(&whole.version.dir).await;
     let root = project.dir().ok_or_else(|| RecordError::Paused { project: project.name().clone() })?;
     check_still_whole(&root, &whole, &version).await?;
+    check_not_incoming(core, &root, &version).await?;
     let named = hash::hash(core, project.name(), &root, &whole.version.dir, &whole.files).await;
     let named = named.map_err(|source| RecordError::Hash { version: version.clone(), source })?;
     let entries = manifest::entries(project.templates(), &named);
     let (core_there, id, files) = (Arc::clone(core), version.clone(), entries.files.clone());
-    let related = blocking(move || relate_files(&core_there, &id, &files)).await;
+    let dir = whole.version.dir.clone();
+    let related = blocking(move || relate_files(&core_there, &id, (&dir, &files))).await;
     let (relation, fold) =
         related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
     let recording = Recording { core, project, version, fold, named };
@@ -255,10 +287,22 @@ async fn check_still_whole(root: &Dir, whole: &WholeVersion, version: &VersionId
     if same { Ok(()) } else { Err(RecordError::Changed { version: version.clone() }) }
 }
 
+/// While a version is being fetched, or its placement was cut, what lies in its directory is nobody's publish.
+async fn check_not_incoming(core: &Arc<Core>, root: &Dir, version: &VersionId) -> Result<(), RecordError> {
+    let (core, root, id) = (Arc::clone(core), root.clone(), version.clone());
+    let incoming = blocking(move || {
+        let areas = Incoming::list(&root).unwrap_or_default();
+        areas
+            .into_iter()
+            .any(|manifest| core.ledger.version_of(manifest).ok().flatten().as_ref() == Some(&id))
+    });
+    if incoming.await { Err(RecordError::Incoming { version: version.clone() }) } else { Ok(()) }
+}
+
 fn relate_files(
     core: &Core,
     id: &VersionId,
-    files: &[avalon_protocol::manifest::FileEntry],
+    files: (&RelPath, &[avalon_protocol::manifest::FileEntry]),
 ) -> Result<(Relation, VersionFold), CatalogError> {
     let fold = core.ledger.version(id)?.unwrap_or_default();
     let manifest_of = |id: &ManifestId| core.ledger.manifest(*id).ok().flatten();
@@ -285,15 +329,22 @@ impl Recording<'_> {
             Relation::First => self.publish(Place { generation: 1, predecessor: None }, whole, entries).await,
             Relation::Grown(base) | Relation::Moved(base) => {
                 let before = self.fold.generation(&base).map_or(0, |generation| generation.generation);
-                let place = Place { generation: before + 1, predecessor: Some(base) };
-                self.publish(place, whole, entries).await
+                let generation = before.checked_add(1);
+                let generation = generation
+                    .ok_or_else(|| RecordError::TooManyGenerations { version: self.version.clone() })?;
+                self.publish(Place { generation, predecessor: Some(base) }, whole, entries).await
             }
-            Relation::Reduced(base) => {
-                self.drop_held(base).await?;
-                Err(RecordError::Reduced { version: self.version })
+            Relation::Part(_) => {
+                let gone: Vec<ManifestId> = self.not_whole(&entries).await;
+                self.drop_held(&gone).await?;
+                Err(RecordError::Part { version: self.version })
+            }
+            Relation::Elsewhere(known) => {
+                let here = whole.version.dir;
+                Err(RecordError::TwoPlaces { version: self.version, known, here })
             }
             Relation::Rewritten { base, changed } => {
-                self.drop_held(base).await?;
+                self.drop_held(&[base]).await?;
                 self.tell_rewritten(&changed);
                 Err(RecordError::Rewritten { version: self.version, changed })
             }
@@ -346,7 +397,9 @@ impl Recording<'_> {
         let manifest = self.store(manifest).await?;
         let published = published(&manifest);
         let local = self.local_changes(manifest.id());
-        self.commit(vec![Record::Published(published)], local).await?;
+        let mut records = superseded_hero(&self.fold, &self.core.me, &self.version, manifest.id());
+        records.push(Record::Published(published));
+        self.commit(records, local).await?;
         self.rewritten_board().clear(REWRITTEN);
         self.tell_published(&manifest, completeness);
         Ok(Recorded {
@@ -365,15 +418,39 @@ impl Recording<'_> {
         stored.map_err(|source| RecordError::Manifest { version: self.version.clone(), source })
     }
 
-    async fn drop_held(&self, base: ManifestId) -> Result<(), RecordError> {
-        if !self.fold.held_by(&self.core.me).any(|held| held == base) {
+    /// Returns what this node says that it holds and of which files are missing here.
+    async fn not_whole(&self, entries: &Entries) -> Vec<ManifestId> {
+        let (ledger, held) = (self.core.ledger.clone(), self.fold.held_by(&self.core.me).collect::<Vec<_>>());
+        let here: BTreeSet<(RelPath, ObjectHash)> =
+            entries.files.iter().map(|file| (file.path.clone(), file.hash)).collect();
+        blocking(move || {
+            let lacks = |id: &ManifestId| match ledger.manifest(*id) {
+                Ok(Some(whole)) => {
+                    !whole.files().iter().all(|file| here.contains(&(file.path.clone(), file.hash)))
+                }
+                _ => false,
+            };
+            held.into_iter().filter(lacks).collect()
+        })
+        .await
+    }
+
+    async fn drop_held(&self, gone: &[ManifestId]) -> Result<(), RecordError> {
+        let held: Vec<ManifestId> =
+            self.fold.held_by(&self.core.me).filter(|held| gone.contains(held)).collect();
+        let dropped = |manifest: &ManifestId| {
+            Record::Dropped(Held { version: self.version.clone(), manifest: *manifest })
+        };
+        if held.is_empty() {
             return Ok(());
         }
-        let held = Held { version: self.version.clone(), manifest: base };
-        self.commit(vec![Record::Dropped(held)], Vec::new()).await?;
-        self.core
-            .events
-            .emit(EventKind::Dropped { reference: self.version.to_string(), manifest: base.to_string() });
+        self.commit(held.iter().map(dropped).collect(), Vec::new()).await?;
+        for manifest in held {
+            self.core.events.emit(EventKind::Dropped {
+                reference: self.version.to_string(),
+                manifest: manifest.to_string(),
+            });
+        }
         Ok(())
     }
 
@@ -447,6 +524,15 @@ impl Recording<'_> {
             ),
         });
     }
+}
+
+/// The hero directory shows one generation at a time: whoever holds a new one does not hold the old ones any more.
+pub fn superseded_hero(fold: &VersionFold, me: &NodeId, version: &VersionId, new: ManifestId) -> Vec<Record> {
+    if version.slot != VersionSlot::Hero {
+        return Vec::new();
+    }
+    let old = fold.held_by(me).filter(|held| !fold.same_as(held, &new));
+    old.map(|manifest| Record::Dropped(Held { version: version.clone(), manifest })).collect()
 }
 
 /// The health code of published files that were changed in place.

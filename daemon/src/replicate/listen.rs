@@ -1,11 +1,11 @@
 //! What the ledger and the network say is turned into what the rest of the daemon does: look at versions, tell people,
 //! fetch the manifests that are missing.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use avalon_protocol::{
     control::{EventKind, Health, PeerState, Severity},
-    feed::FeedId,
+    feed::{FeedId, SealedGroup},
     id::NodeId,
     limits::{MAX_MANIFEST_WANTS, RECORDS_FRAME_TARGET_BYTES},
     manifest::Manifest,
@@ -45,7 +45,7 @@ pub async fn to_ledger(
             Ok(LedgerEvent::Advanced { feed, head, touched }) => {
                 let from_seq = told.insert(feed.clone(), head.next_seq).unwrap_or(0);
                 if feed.node != core.me {
-                    tell(&core, &feed, from_seq).await;
+                    tell(&core, &feed, from_seq..head.next_seq, &stop).await;
                     manifests.notify_one();
                 }
                 replicator.touched(touched).await;
@@ -62,12 +62,27 @@ pub async fn to_ledger(
     }
 }
 
-/// Tells what another node's new records say.
-async fn tell(core: &Arc<Core>, feed: &FeedId, from_seq: u64) {
-    let (ledger, feed_there) = (core.ledger.clone(), feed.clone());
-    let groups =
-        blocking(move || ledger.read_groups(&feed_there, from_seq, RECORDS_FRAME_TARGET_BYTES)).await;
-    for (node, record) in records_of(&groups.unwrap_or_default()) {
+/// Tells what another node's new records say, some at a time: after a long absence there are many.
+async fn tell(core: &Arc<Core>, feed: &FeedId, new: Range<u64>, stop: &CancellationToken) {
+    let mut from_seq = new.start;
+    while from_seq < new.end && !stop.is_cancelled() {
+        let (ledger, feed_there) = (core.ledger.clone(), feed.clone());
+        let groups =
+            blocking(move || ledger.read_groups(&feed_there, from_seq, RECORDS_FRAME_TARGET_BYTES)).await;
+        let groups = groups.unwrap_or_else(|error| {
+            tracing::warn!(%feed, from_seq, error = %ErrorChain(&error), "what a peer published cannot be told");
+            Vec::new()
+        });
+        tell_records(core, &groups);
+        match groups.last().and_then(SealedGroup::claimed_end) {
+            Some(end) if end > from_seq => from_seq = end,
+            _ => return,
+        }
+    }
+}
+
+fn tell_records(core: &Core, groups: &[SealedGroup]) {
+    for (node, record) in records_of(groups) {
         match record {
             Record::Published(published) => {
                 tracing::info!(version = %published.version, manifest = %published.manifest, peer = %node, "announced");

@@ -3,17 +3,18 @@
 //! Previous stage: [`super::transfer`], which alone can make a [`VerifiedVersion`]. The record is made of the
 //! [`Placement`] that `store` returns when the version is durable and visible, never before.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use avalon_protocol::{
-    control::{ErrorCode, EventKind, Health, Severity},
+    control::{ErrorCode, EventKind, Health, JobKind, Severity},
+    hash::ManifestId,
     record::{Held, Record},
-    version_fold::VersionFold,
+    version_fold::{Standing, VersionFold},
 };
 use avalon_store::{
     catalog::{LocalChange, LocalFile},
     ledger::{Committed, LedgerError},
-    object::incoming::VerifiedVersion,
+    object::incoming::{Incoming, VerifiedVersion},
     place::{PlaceError, PlaceOptions, Placement, ReadOnly},
 };
 
@@ -25,10 +26,16 @@ use crate::{
     core::{Core, blocking},
     log::ErrorChain,
     project::Project,
+    publish::record::superseded_hero,
 };
 
 /// How long before a placement that the system refused is tried again.
-const RETRY: std::time::Duration = std::time::Duration::from_secs(10);
+const RETRY: Duration = Duration::from_secs(10);
+/// How long before a place that was taken by other files is looked at again.
+const RETRY_OCCUPIED: Duration = Duration::from_secs(60);
+
+/// The health code of a version whose place is taken.
+const OCCUPIED: &str = "occupied";
 
 /// Places a version and records it.
 pub(super) async fn place(
@@ -41,13 +48,24 @@ pub(super) async fn place(
     let lock = project.lock_version(manifest.dir()).await;
     let core_there = Arc::clone(core);
     let version = job.version.clone();
+    still_wanted(core, job).await?;
     let placed = blocking(move || {
         let replaces = replaced_hero(&core_there, &version);
         let options = PlaceOptions { read_only: ReadOnly::Keep, replaces: replaces.as_ref() };
         core_there.hasher.run(|| avalon_store::place::place(verified, &options))
     });
-    let placement = placed.await.map_err(|error| refused(core, job, &error))?;
+    let placement = match placed.await {
+        Ok(placement) => placement,
+        Err(error) => {
+            if matches!(error, PlaceError::Occupied { .. }) {
+                // What lies there may be a publish of its own; it is not recorded while the version counts as coming.
+                forget_area(project, job.manifest).await;
+            }
+            return Err(refused(core, job, &error));
+        }
+    };
     let committed = record(core, &placement).await;
+    core.health.about(&job.version.to_string()).clear(OCCUPIED);
     drop(lock);
     let committed = committed.map_err(|error| {
         let code = if error.is_no_space() { ErrorCode::DiskFull } else { ErrorCode::Internal };
@@ -62,6 +80,28 @@ pub(super) async fn place(
         seconds: job.status().seconds,
     });
     Ok(())
+}
+
+/// Removes what was fetched of a version that does not come.
+pub async fn forget_area(project: &Arc<Project>, manifest: ManifestId) {
+    let Some(dir) = project.dir() else { return };
+    if let Err(error) = blocking(move || Incoming::remove(&dir, manifest)).await {
+        tracing::warn!(%manifest, error = %ErrorChain(&error), "an incoming area cannot be removed");
+    }
+}
+
+/// Asks once more, now that nobody else can publish or place the version: what was announced meanwhile may have made it a
+/// conflict, or a newer generation stands for it.
+async fn still_wanted(core: &Arc<Core>, job: &Job) -> Result<(), Outcome> {
+    let (ledger, version) = (core.ledger.clone(), job.version.clone());
+    let fold = blocking(move || ledger.version(&version)).await.ok().flatten().unwrap_or_default();
+    match fold.standing(job.version.slot) {
+        Standing::Head(head) if fold.same_as(&head, &job.manifest) => Ok(()),
+        Standing::Head(_) => Err(Outcome::Cancelled),
+        Standing::Conflict(_) | Standing::Unknown => {
+            Err(failed(ErrorCode::Conflict, "sites published different content under this version"))
+        }
+    }
 }
 
 /// Returns the manifest of the hero files that lie here now.
@@ -80,6 +120,10 @@ fn replaced_hero(
 async fn record(core: &Arc<Core>, placement: &Placement) -> Result<Committed, LedgerError> {
     let manifest = placement.manifest();
     let held = Held { version: manifest.version().clone(), manifest: manifest.id() };
+    let (ledger, version) = (core.ledger.clone(), manifest.version().clone());
+    let fold = blocking(move || ledger.version(&version)).await.ok().flatten().unwrap_or_default();
+    let mut records = superseded_hero(&fold, &core.me, manifest.version(), manifest.id());
+    records.push(Record::Placed(held));
     let local = placement.files().iter().map(|file| LocalChange::Put {
         project: placement.project().clone(),
         path: file.path.clone(),
@@ -87,7 +131,7 @@ async fn record(core: &Arc<Core>, placement: &Placement) -> Result<Committed, Le
     });
     let local = local.collect();
     let project = placement.project().clone();
-    core.commit(project, vec![Record::Placed(held)], local).await
+    core.commit(project, records, local).await
 }
 
 fn refused(core: &Core, job: &Job, error: &PlaceError) -> Outcome {
@@ -98,14 +142,18 @@ fn refused(core: &Core, job: &Job, error: &PlaceError) -> Outcome {
     match error {
         PlaceError::Occupied { .. } => {
             core.health.about(&job.version.to_string()).raise(Health {
-                code: "occupied".into(),
+                code: OCCUPIED.into(),
                 severity: Severity::Error,
                 message: format!("{} cannot be placed: {reason}", job.version),
                 hint: Some(
                     "move the files that are there aside, or publish them under another version".into(),
                 ),
             });
-            failed(ErrorCode::Conflict, reason)
+            // Whoever pulls hears of it now; a mirror tries again, in case somebody has made room.
+            match job.kind() {
+                JobKind::Pull => failed(ErrorCode::Conflict, reason),
+                JobKind::Mirror => waiting(ErrorCode::Conflict, reason, RetryWhen::After(RETRY_OCCUPIED)),
+            }
         }
         PlaceError::Vanished { .. } | PlaceError::Compare(_) | PlaceError::Io { .. } => {
             waiting(ErrorCode::Internal, reason, RetryWhen::After(RETRY))

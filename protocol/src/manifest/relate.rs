@@ -22,8 +22,11 @@ pub enum Relation {
     Grown(ManifestId),
     /// The `hero` directory shows other content: a new generation, the declared exception.
     Moved(ManifestId),
-    /// A part of a generation that this node held; files were removed here. Nothing new, and nothing is propagated.
-    Reduced(ManifestId),
+    /// A part of a known generation: files were removed here, are still being copied, or a placement was cut. Nothing new,
+    /// and nothing is propagated.
+    Part(ManifestId),
+    /// The version is known at another directory: two paths read as one version. Nothing is recorded.
+    Elsewhere(RelPath),
     /// Published files were changed in place: held until somebody decides.
     Rewritten {
         /// The generation that this node held.
@@ -33,41 +36,55 @@ pub enum Relation {
     },
 }
 
-/// Relates the files of a version directory, in the order of their paths, to what is known of the version.
+/// How many generations, the newest first, are looked into for files that are a part of one. A version that grows frame by
+/// frame has hundreds; the newest contain the older.
+const LOOKED_INTO: usize = 4;
+
+/// Relates the files of the version directory `dir`, in the order of their paths, to what is known of the version.
 ///
-/// The base is what `me` holds or held last, or else what stands for the version; `manifest_of` reads manifests. A base whose
-/// manifest is not at hand cannot be compared and counts as unknown.
+/// The base is what `me` holds or held last, or else what stands for the version; `manifest_of` reads manifests. A
+/// generation whose manifest is not at hand cannot be compared and counts as unknown.
 pub fn relate(
-    files: &[FileEntry],
+    (dir, files): (&RelPath, &[FileEntry]),
     slot: VersionSlot,
     fold: &VersionFold,
     me: &NodeId,
     manifest_of: impl Fn(&ManifestId) -> Option<Manifest>,
 ) -> Relation {
     let content = content_id(files);
-    let generations = fold.generations();
-    let newest = |known: &&ManifestId| generations.get(*known).map(|generation| generation.generation);
-    let same = generations.iter().filter(|(_, generation)| generation.content == content).map(|(id, _)| id);
-    if let Some(known) = same.max_by_key(newest) {
-        return Relation::Known(*known);
-    }
+    let number = |known: &ManifestId| fold.generation(known).map(|generation| generation.generation);
     let held: Vec<ManifestId> = fold.ever_held_by(me).collect();
-    let held = held.iter().max_by_key(newest).copied();
+    let held = held.into_iter().max_by_key(number);
     let head = match fold.standing(slot) {
         Standing::Head(head) => Some(head),
         Standing::Unknown | Standing::Conflict(_) => None,
     };
-    if slot == VersionSlot::Hero {
-        return head.or(held).map_or(Relation::First, Relation::Moved);
+    let base = held.or(head).and_then(|base| manifest_of(&base));
+    if let Some(base) = base.as_ref().filter(|base| base.dir() != dir) {
+        return Relation::Elsewhere(base.dir().clone());
     }
-    let Some(base) = held.or(head).and_then(|base| manifest_of(&base)) else { return Relation::First };
-    match (compare(files, base.files()), held.is_some()) {
-        (Difference { changed, removed, .. }, _) if changed.is_empty() && removed.is_empty() => {
-            Relation::Grown(base.id())
-        }
-        (_, false) => Relation::First,
-        (Difference { changed, added: 0, .. }, true) if changed.is_empty() => Relation::Reduced(base.id()),
-        (Difference { mut changed, removed, .. }, true) => {
+    let same = fold.generations().iter().filter(|(_, generation)| generation.content == content);
+    let same = same.map(|(id, _)| *id).max_by_key(number);
+    if slot == VersionSlot::Hero {
+        let is_head = |id: &ManifestId| head.is_some_and(|head| fold.same_as(id, &head));
+        return match (same.filter(is_head), head.or(held)) {
+            (Some(known), _) => Relation::Known(known),
+            (None, Some(before)) => Relation::Moved(before),
+            (None, None) => Relation::First,
+        };
+    }
+    if let Some(known) = same {
+        return Relation::Known(known);
+    }
+    if let Some(known) = part_of(files, fold, &manifest_of) {
+        return Relation::Part(known);
+    }
+    let Some(base) = base else { return Relation::First };
+    let Difference { mut changed, removed } = compare(files, base.files());
+    match (changed.is_empty() && removed.is_empty(), held.is_some()) {
+        (true, _) => Relation::Grown(base.id()),
+        (false, false) => Relation::First,
+        (false, true) => {
             changed.extend(removed);
             changed.sort();
             Relation::Rewritten { base: base.id(), changed }
@@ -75,23 +92,37 @@ pub fn relate(
     }
 }
 
+/// Finds a generation that has all of these files, and more.
+fn part_of(
+    files: &[FileEntry],
+    fold: &VersionFold,
+    manifest_of: impl Fn(&ManifestId) -> Option<Manifest>,
+) -> Option<ManifestId> {
+    let mut newest: Vec<(u32, ManifestId)> =
+        fold.generations().iter().map(|(id, generation)| (generation.generation, *id)).collect();
+    newest.sort_by(|a, b| b.cmp(a));
+    newest.into_iter().take(LOOKED_INTO).map(|(_, id)| id).find(|id| {
+        let whole = manifest_of(id);
+        whole.is_some_and(|whole| {
+            let Difference { changed, removed } = compare(whole.files(), files);
+            changed.is_empty() && removed.is_empty()
+        })
+    })
+}
+
+/// What of `base` is not so in other files.
 struct Difference {
     changed: Vec<RelPath>,
     removed: Vec<RelPath>,
-    added: usize,
 }
 
 fn compare(files: &[FileEntry], base: &[FileEntry]) -> Difference {
     let now: BTreeMap<&RelPath, &FileEntry> = files.iter().map(|file| (&file.path, file)).collect();
-    let mut difference = Difference { changed: Vec::new(), removed: Vec::new(), added: files.len() };
+    let mut difference = Difference { changed: Vec::new(), removed: Vec::new() };
     for file in base {
         match now.get(&file.path) {
-            Some(found) => {
-                difference.added -= 1;
-                if found.hash != file.hash {
-                    difference.changed.push(file.path.clone());
-                }
-            }
+            Some(found) if found.hash != file.hash => difference.changed.push(file.path.clone()),
+            Some(_) => {}
             None => difference.removed.push(file.path.clone()),
         }
     }
@@ -106,6 +137,10 @@ mod tests {
         manifest::{Completeness, ManifestDraft, Representation},
         record::{Held, Published, Record, tests::version},
     };
+
+    fn dir() -> RelPath {
+        "a/publish/b/v001".parse().unwrap()
+    }
 
     fn entries(files: &[(&str, &str)]) -> Vec<FileEntry> {
         let entry = |(path, text): &(&str, &str)| FileEntry {
@@ -164,7 +199,7 @@ mod tests {
         fold.apply(&"far@there".parse().unwrap(), 0, &published(&base));
         let held = Held { version: version(1), manifest: base.id() };
         fold.apply(&holder.parse().unwrap(), 0, &Record::Placed(held));
-        let relation = relate(&entries(files), VersionSlot::Number(1), &fold, &me, |id| {
+        let relation = relate((&dir(), &entries(files)), VersionSlot::Number(1), &fold, &me, |id| {
             (*id == base.id()).then(|| base.clone())
         });
         assert_eq!(relation, expected(base.id()));
@@ -174,7 +209,7 @@ mod tests {
     fn what_is_known_grows_shrinks_or_is_rewritten() {
         check("me@here", &[("a.1.exr", "one"), ("a.2.exr", "two")], Relation::Known);
         check("me@here", &[("a.1.exr", "one"), ("a.2.exr", "two"), ("a.3.exr", "3")], Relation::Grown);
-        check("me@here", &[("a.1.exr", "one")], Relation::Reduced);
+        check("me@here", &[("a.1.exr", "one")], Relation::Part);
         let rewritten = |base| Relation::Rewritten { base, changed: vec!["a.2.exr".parse().unwrap()] };
         check("me@here", &[("a.1.exr", "one"), ("a.2.exr", "TWO")], rewritten);
         check("me@here", &[("a.1.exr", "one"), ("a.3.exr", "3")], rewritten);
@@ -189,7 +224,7 @@ mod tests {
         fold.apply(&me, 0, &published(&base));
         fold.apply(&me, 1, &Record::Dropped(held));
         let files = entries(&[("a", "ONE"), ("b", "two")]);
-        let relation = relate(&files, VersionSlot::Number(1), &fold, &me, |_| Some(base.clone()));
+        let relation = relate((&dir(), &files), VersionSlot::Number(1), &fold, &me, |_| Some(base.clone()));
         assert!(matches!(relation, Relation::Rewritten { .. }), "{relation:?}");
     }
 
@@ -197,14 +232,64 @@ mod tests {
     fn a_node_that_never_held_it_conflicts_grows_it_or_finds_it_equal() {
         check("other@there", &[("a.1.exr", "one"), ("a.2.exr", "two")], Relation::Known);
         check("other@there", &[("a.1.exr", "ONE")], |_| Relation::First);
+        check("other@there", &[("a.1.exr", "one")], Relation::Part);
         check("other@there", &[("a.1.exr", "one"), ("a.2.exr", "two"), ("b", "")], Relation::Grown);
     }
 
     #[test]
     fn an_unknown_version_is_a_first_generation() {
         let me = "me@here".parse().unwrap();
-        let relation =
-            relate(&entries(&[("a", "x")]), VersionSlot::Number(1), &VersionFold::default(), &me, |_| None);
+        let relation = relate(
+            (&dir(), &entries(&[("a", "x")])),
+            VersionSlot::Number(1),
+            &VersionFold::default(),
+            &me,
+            |_| None,
+        );
         assert_eq!(relation, Relation::First);
+    }
+
+    #[test]
+    fn a_cut_placement_is_a_part_of_the_newer_generation_and_no_growth_of_the_older() {
+        let one = manifest(&[("a.1.exr", "1")], None);
+        let two = manifest(&[("a.1.exr", "1"), ("a.2.exr", "2"), ("a.3.exr", "3")], Some(&one));
+        let me: NodeId = "me@here".parse().unwrap();
+        let mut fold = VersionFold::default();
+        fold.apply(&"far@there".parse().unwrap(), 0, &published(&one));
+        fold.apply(&"far@there".parse().unwrap(), 1, &published(&two));
+        fold.apply(&me, 0, &Record::Placed(Held { version: version(1), manifest: one.id() }));
+        let known = |id: &ManifestId| [&one, &two].into_iter().find(|m| m.id() == *id).cloned();
+        let files = entries(&[("a.1.exr", "1"), ("a.2.exr", "2")]);
+        let relation = relate((&dir(), &files), VersionSlot::Number(1), &fold, &me, known);
+        assert_eq!(relation, Relation::Part(two.id()));
+    }
+
+    #[test]
+    fn a_hero_that_moves_back_is_a_new_generation() {
+        let one = manifest(&[("a", "1")], None);
+        let two = manifest(&[("a", "2")], Some(&one));
+        let me: NodeId = "me@here".parse().unwrap();
+        let mut fold = VersionFold::default();
+        fold.apply(&me, 0, &published(&one));
+        fold.apply(&me, 1, &published(&two));
+        let known = |id: &ManifestId| [&one, &two].into_iter().find(|m| m.id() == *id).cloned();
+        let relate = |text| {
+            let files = entries(&[("a", text)]);
+            super::relate((&dir(), &files), VersionSlot::Hero, &fold, &me, known)
+        };
+        assert_eq!(relate("1"), Relation::Moved(two.id()));
+        assert_eq!(relate("2"), Relation::Known(two.id()));
+    }
+
+    #[test]
+    fn another_directory_of_the_same_version_is_told_and_nothing_else() {
+        let one = manifest(&[("a", "1")], None);
+        let me: NodeId = "me@here".parse().unwrap();
+        let mut fold = VersionFold::default();
+        fold.apply(&me, 0, &published(&one));
+        let other: RelPath = "b/publish/b/v001".parse().unwrap();
+        let files = entries(&[("a", "other")]);
+        let relation = relate((&other, &files), VersionSlot::Number(1), &fold, &me, |_| Some(one.clone()));
+        assert_eq!(relation, Relation::Elsewhere(dir()));
     }
 }

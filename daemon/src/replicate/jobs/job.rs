@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -68,6 +68,7 @@ pub struct Job {
     pub manifest: ManifestId,
     /// Cancels it.
     pub cancel: CancellationToken,
+    discarded: AtomicBool,
     counts: Counts,
     state: Mutex<State>,
     created: Duration,
@@ -150,7 +151,29 @@ impl Job {
             rate: Rate { at: created, ..Rate::default() },
         };
         let (counts, cancel) = (Counts::default(), CancellationToken::new());
-        Self { id, version, manifest, cancel, counts, state: Mutex::new(state), created, clock, events }
+        let discarded = AtomicBool::new(false);
+        Self {
+            discarded,
+            id,
+            version,
+            manifest,
+            cancel,
+            counts,
+            state: Mutex::new(state),
+            created,
+            clock,
+            events,
+        }
+    }
+
+    /// Notes that somebody does not want it any more: what was fetched is removed when it has ended.
+    pub fn discard(&self) {
+        self.discarded.store(true, Ordering::Relaxed);
+    }
+
+    /// Says whether somebody does not want it any more.
+    pub fn is_discarded(&self) -> bool {
+        self.discarded.load(Ordering::Relaxed)
     }
 
     /// Returns how urgent it is.

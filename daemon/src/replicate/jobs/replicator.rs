@@ -5,17 +5,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
 
 use avalon_protocol::{
-    control::{ErrorCode, JobKind, JobState},
+    control::{ErrorCode, Health, JobKind, JobState, Severity},
     hash::ManifestId,
     id::{ProjectName, VersionId},
     plan::{Decision, Priority, Wish},
 };
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,7 @@ use super::{Job, JobBoard, Outcome, RetryWhen};
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
+    replicate::place::forget_area,
     tasks::Tasks,
 };
 
@@ -34,6 +36,13 @@ const RUNNING_LIMIT: usize = 4;
 const WAITING_LIMIT: usize = 8;
 /// How many messages may wait for the task; senders wait then.
 const QUEUE: usize = 1024;
+/// How long before a job that waits for a source looks again without having heard of one.
+const RETRY_ANYWAY: Duration = Duration::from_secs(60);
+
+/// The health code of a version that sites disagree about.
+const CONFLICT: &str = "conflict";
+/// The health code of a version that a mirror cannot get.
+const FETCH_FAILED: &str = "fetch-failed";
 /// How many versions are read from the catalog at a time.
 const PAGE: usize = 500;
 
@@ -55,8 +64,8 @@ enum Event {
     Pull(Vec<VersionId>, oneshot::Sender<Vec<Pulled>>),
     /// Somebody cancels a job.
     Cancel(String, oneshot::Sender<Option<Arc<Job>>>),
-    /// A job ended or pauses.
-    Ended(u64, Outcome),
+    /// A job ended or pauses; `wakes` is what was counted when it started.
+    Ended { number: u64, outcome: Outcome, wakes: u64 },
     /// It is time to try again.
     Retry(u64),
 }
@@ -135,6 +144,8 @@ pub struct Replicator {
     running: BTreeSet<u64>,
     /// Versions that somebody pulled: they stay wanted until they are here.
     wanted: BTreeSet<VersionId>,
+    /// Counts what may have brought a source; a job that ends up waiting for one looks whether it missed any.
+    wakes: u64,
     next: u64,
     prefix: String,
 }
@@ -163,6 +174,7 @@ impl Replicator {
             jobs: BTreeMap::new(),
             running: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            wakes: 0,
             next: 1,
             prefix,
         };
@@ -190,18 +202,22 @@ impl Replicator {
         match event {
             Event::Touched(versions) => self.look_at_all(versions, Priority::Publish).await,
             Event::Project(project) => self.look_at_project(&project).await,
-            Event::PeerCame => self.requeue(|_| true),
+            Event::PeerCame => {
+                self.wakes += 1;
+                self.requeue(|_| true);
+            }
             Event::Retry(number) => self.requeue(|other| other == number),
             Event::Cancel(id, reply) => {
                 let found =
                     self.jobs.iter().find(|(_, job)| job.id == id).map(|(n, job)| (*n, Arc::clone(job)));
                 if let Some((number, job)) = &found {
                     self.wanted.remove(&job.version);
-                    self.cancel(*number, job);
+                    job.discard();
+                    self.cancel(*number, job).await;
                 }
                 reply.send(found.map(|(_, job)| job)).ok();
             }
-            Event::Ended(number, outcome) => self.ended(number, outcome).await,
+            Event::Ended { number, outcome, wakes } => self.ended(number, outcome, wakes).await,
             Event::Pull(versions, reply) => {
                 let mut answers = Vec::with_capacity(versions.len());
                 for version in versions {
@@ -234,7 +250,9 @@ impl Replicator {
             };
             after = page.last().map(|(version, _)| version.clone());
             for (version, fold) in page {
-                if matches!(self.core.decide(&version, &fold, self.wish(&version)), Decision::Fetch(_)) {
+                let decision = self.core.decide(&version, &fold, self.wish(&version));
+                let news = matches!(decision, Decision::Fetch(_) | Decision::Conflict(_));
+                if news || self.current(&version).is_some() {
                     self.consider(version, Priority::Backfill).await;
                 }
             }
@@ -260,30 +278,60 @@ impl Replicator {
             }
         };
         let decision = self.core.decide(&version, &fold, self.wish(&version));
+        self.tell_conflict(&version, &decision);
         let job = match &decision {
-            Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, priority)),
+            Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, priority).await),
             Decision::Have(_) => {
                 self.wanted.remove(&version);
+                // A job that has just placed it ends by itself; one that waits has nothing to do any more.
+                if let Some((number, job)) = self.current(&version).filter(|(n, _)| !self.running.contains(n))
+                {
+                    self.cancel(number, &job).await;
+                }
                 None
             }
-            Decision::Leave | Decision::Conflict(_) | Decision::Unknown => None,
+            Decision::Leave | Decision::Conflict(_) | Decision::Unknown => {
+                if let Some((number, job)) = self.current(&version) {
+                    self.cancel(number, &job).await;
+                }
+                None
+            }
         };
         Pulled { version, decision, job }
     }
 
-    fn job_for(&mut self, version: &VersionId, manifest: ManifestId, priority: Priority) -> Arc<Job> {
+    fn tell_conflict(&self, version: &VersionId, decision: &Decision) {
+        let board = self.core.health.about(&version.to_string());
+        match decision {
+            Decision::Conflict(manifests) => board.raise(Health {
+                code: CONFLICT.into(),
+                severity: Severity::Error,
+                message: format!(
+                    "{} sites published different content as {version}; nobody fetches it until one is moved aside",
+                    manifests.len()
+                ),
+                hint: Some(format!("see who has what: avalonctl where {version}; publish one of them under another number")),
+            }),
+            _ => board.clear(CONFLICT),
+        }
+    }
+
+    /// Returns the job that brings a version; one that was cancelled and still runs does not count.
+    fn current(&self, version: &VersionId) -> Option<(u64, Arc<Job>)> {
+        let mut of_version = self.jobs.iter().filter(|(_, job)| job.version == *version);
+        of_version.find(|(_, job)| !job.cancel.is_cancelled()).map(|(number, job)| (*number, Arc::clone(job)))
+    }
+
+    async fn job_for(&mut self, version: &VersionId, manifest: ManifestId, priority: Priority) -> Arc<Job> {
         let kind = if self.wanted.contains(version) { JobKind::Pull } else { JobKind::Mirror };
-        let known =
-            self.jobs.iter().find(|(_, job)| job.version == *version).map(|(n, job)| (*n, Arc::clone(job)));
-        if let Some((number, job)) = known {
+        if let Some((number, job)) = self.current(version) {
             if job.manifest == manifest {
                 job.raise(kind, priority);
                 self.requeue(|other| other == number);
                 return job;
             }
-            // The version grew meanwhile: what is verified stays in the incoming folder of the old generation only if it
-            // is placed; the new job takes equal objects from the project tree.
-            self.cancel(number, &job);
+            // The version grew meanwhile; the new job starts when this one has ended, and takes over what it verified.
+            self.cancel(number, &job).await;
         }
         let number = self.next;
         self.next += 1;
@@ -299,10 +347,20 @@ impl Replicator {
     }
 
     /// Cancels a job; one that runs ends by itself.
-    fn cancel(&mut self, number: u64, job: &Job) {
+    async fn cancel(&mut self, number: u64, job: &Job) {
         job.cancel.cancel();
         if !self.running.contains(&number) {
             self.finish(number, job, JobState::Cancelled, None, None);
+            self.clear_up(job).await;
+        }
+    }
+
+    /// Removes what was fetched for a job that somebody cancelled; any other may go on later.
+    async fn clear_up(&self, job: &Job) {
+        if job.is_discarded()
+            && let Some(project) = self.core.project(&job.version.project)
+        {
+            forget_area(project, job.manifest).await;
         }
     }
 
@@ -318,10 +376,17 @@ impl Replicator {
     /// Starts the most urgent jobs, the oldest first among equals.
     fn start_next(&mut self) {
         loop {
+            // Two jobs of one version never run at once: they would share files.
+            let busy: BTreeSet<&VersionId> = self
+                .running
+                .iter()
+                .filter_map(|number| self.jobs.get(number))
+                .map(|job| &job.version)
+                .collect();
             let queued = self
                 .jobs
                 .iter()
-                .filter(|(number, job)| !self.running.contains(number) && job.state() == JobState::Queued);
+                .filter(|(_, job)| job.state() == JobState::Queued && !busy.contains(&job.version));
             let best = queued.max_by_key(|(number, job)| (job.priority(), std::cmp::Reverse(**number)));
             let Some((number, job)) = best.map(|(number, job)| (*number, Arc::clone(job))) else { return };
             let limit = if job.priority() == Priority::Waiting {
@@ -334,42 +399,62 @@ impl Replicator {
             }
             self.running.insert(number);
             job.set_state(JobState::Running, None, None);
-            let (run, outbox) = (Arc::clone(&self.run), self.outbox.clone());
+            let (run, outbox, wakes) = (Arc::clone(&self.run), self.outbox.clone(), self.wakes);
             self.tasks.spawn("job", async move {
-                let outcome = run(job).await;
-                outbox.send(Event::Ended(number, outcome)).await.ok();
+                let ended = AssertUnwindSafe(run(job)).catch_unwind().await;
+                let outcome = ended.unwrap_or_else(|_| Outcome::Failed {
+                    reason: "a bug in avalond ended the job; the log has more".into(),
+                    code: ErrorCode::Internal,
+                });
+                outbox.send(Event::Ended { number, outcome, wakes }).await.ok();
             });
         }
     }
 
-    async fn ended(&mut self, number: u64, outcome: Outcome) {
+    async fn ended(&mut self, number: u64, outcome: Outcome, wakes: u64) {
         self.running.remove(&number);
         let Some(job) = self.jobs.get(&number).cloned() else { return };
         match outcome {
             Outcome::Waiting { reason, code, when } if !job.cancel.is_cancelled() => {
                 job.set_state(JobState::Waiting, Some(reason), Some(code));
-                if let RetryWhen::After(wait) = when {
-                    self.retry_after(number, wait);
+                match when {
+                    // A source came while the job was still looking for one.
+                    RetryWhen::PeerCame if self.wakes != wakes => self.requeue(|other| other == number),
+                    RetryWhen::PeerCame => self.retry_after(number, RETRY_ANYWAY),
+                    RetryWhen::After(wait) => self.retry_after(number, wait),
                 }
+                return;
             }
-            Outcome::Placed => self.finish(number, &job, JobState::Done, None, None),
-            Outcome::Failed { reason, code } => {
-                self.wanted.remove(&job.version);
-                self.finish(number, &job, JobState::Failed, Some(reason), Some(code));
+            Outcome::Placed => {
+                self.core.health.about(&job.version.to_string()).clear(FETCH_FAILED);
+                self.finish(number, &job, JobState::Done, None, None);
             }
+            Outcome::Failed { reason, code } => self.failed(number, &job, reason, code),
             Outcome::Waiting { .. } | Outcome::Cancelled => {
-                let superseded =
-                    self.jobs.values().any(|other| other.version == job.version && other.id != job.id);
-                if !superseded {
-                    self.wanted.remove(&job.version);
-                }
                 self.finish(number, &job, JobState::Cancelled, None, None);
+                self.clear_up(&job).await;
             }
         }
-        if job.state() == JobState::Done {
-            // It may have grown while it was placed.
+        if job.state() != JobState::Failed && !job.is_discarded() {
+            // It may have grown while it was placed, or be wanted in another generation.
             self.consider(job.version.clone(), Priority::Publish).await;
         }
+    }
+
+    fn failed(&mut self, number: u64, job: &Job, reason: String, code: ErrorCode) {
+        if self.current(&job.version).is_none_or(|(current, _)| current == number) {
+            self.wanted.remove(&job.version);
+        }
+        if job.kind() == JobKind::Mirror {
+            // Nobody waits for it at a prompt: somebody has to hear of it elsewhere.
+            self.core.health.about(&job.version.to_string()).raise(Health {
+                code: FETCH_FAILED.into(),
+                severity: Severity::Warning,
+                message: format!("{} does not come here: {reason}", job.version),
+                hint: Some(format!("when that is mended: avalonctl pull {}", job.version)),
+            });
+        }
+        self.finish(number, job, JobState::Failed, Some(reason), Some(code));
     }
 
     fn finish(

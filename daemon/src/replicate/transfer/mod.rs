@@ -56,9 +56,11 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
     };
     let manifest = Arc::new(remote::manifest(core, net, job).await?);
     check_place(&project, &manifest, job)?;
+    check_record(core, &manifest, job).await?;
     job.set_path(project.path().join(manifest.dir().as_str()));
     let incoming = open(core, &dir, &manifest).await.map_err(|error| incoming_failed(core, job, &error))?;
     tell_progress(job, &incoming);
+    adopt_older(core, &dir, job, &incoming).await.map_err(|error| incoming_failed(core, job, &error))?;
     local::take(core, job, &incoming).await?;
     {
         let incoming = Arc::clone(&incoming);
@@ -94,6 +96,28 @@ fn check_place(project: &Project, manifest: &Manifest, job: &Job) -> Result<(), 
     Err(failed(ErrorCode::Damaged, reason))
 }
 
+/// The record that announced the generation must say of it what its manifest says; else a peer could let its files pass for
+/// those of another.
+async fn check_record(core: &Arc<Core>, manifest: &Manifest, job: &Job) -> Result<(), Outcome> {
+    let (ledger, version) = (core.ledger.clone(), job.version.clone());
+    let fold = blocking(move || ledger.version(&version)).await.ok().flatten().unwrap_or_default();
+    let said = fold.generation(&job.manifest);
+    let draft = manifest.draft();
+    let agrees = said.is_some_and(|said| {
+        said.content == manifest.content()
+            && said.generation == draft.generation
+            && said.predecessor == draft.predecessor
+    });
+    if agrees {
+        return Ok(());
+    }
+    let node = said.map(|said| said.node.to_string()).unwrap_or_default();
+    Err(failed(
+        ErrorCode::Damaged,
+        format!("the record of {node} does not agree with the manifest that it names"),
+    ))
+}
+
 /// Opens the incoming area; files in place that the catalog knows need not be hashed again.
 async fn open(core: &Arc<Core>, dir: &Dir, manifest: &Arc<Manifest>) -> Result<Arc<Incoming>, IncomingError> {
     let (core, dir, manifest) = (Arc::clone(core), dir.clone(), Arc::clone(manifest));
@@ -104,6 +128,32 @@ async fn open(core: &Arc<Core>, dir: &Dir, manifest: &Arc<Manifest>) -> Result<A
             (file.identity() == stat.identity()).then_some(file.hash)
         };
         core.hasher.run(|| Incoming::open_knowing(&dir, manifest, &known)).map(Arc::new)
+    })
+    .await
+}
+
+/// Takes over what was fetched of other generations of the version, and removes their areas: no other job of the version
+/// runs.
+async fn adopt_older(
+    core: &Arc<Core>,
+    dir: &Dir,
+    job: &Arc<Job>,
+    incoming: &Arc<Incoming>,
+) -> Result<(), IncomingError> {
+    let (core, dir, job, incoming) = (Arc::clone(core), dir.clone(), Arc::clone(job), Arc::clone(incoming));
+    blocking(move || {
+        for manifest in Incoming::list(&dir).unwrap_or_default() {
+            let version = core.ledger.version_of(manifest).ok().flatten();
+            if manifest == job.manifest || version.as_ref() != Some(&job.version) {
+                continue;
+            }
+            core.hasher.run(|| incoming.adopt(manifest))?;
+            if let Err(error) = Incoming::remove(&dir, manifest) {
+                tracing::warn!(%manifest, error = %ErrorChain(&error), "an old incoming area cannot be removed");
+            }
+        }
+        tell_progress(&job, &incoming);
+        Ok(())
     })
     .await
 }
