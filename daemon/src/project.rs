@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    fs::{self, Metadata},
+    os::unix::fs::MetadataExt as _,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak},
 };
@@ -29,9 +31,28 @@ pub struct Project {
     locks: Mutex<HashMap<RelPath, Weak<tokio::sync::Mutex<()>>>>,
 }
 
+/// Which directory it is: another device or inode is another project directory, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootIdentity {
+    device: u64,
+    inode: u64,
+}
+
+impl RootIdentity {
+    /// Returns which directory the metadata are of.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// How often a directory is opened that is replaced at just that moment.
+const OPEN_TRIES: usize = 3;
+
 #[derive(Debug)]
 struct Inner {
     dir: Option<Dir>,
+    /// Which directory is open; `None` when that could not be told.
+    identity: Option<RootIdentity>,
     mode: ProjectMode,
     state: ProjectState,
     detail: Option<String>,
@@ -47,6 +68,7 @@ impl Project {
             templates: Arc::clone(&config.templates),
             inner: RwLock::new(Inner {
                 dir: None,
+                identity: None,
                 mode: config.mode,
                 state: ProjectState::Scanning,
                 detail: None,
@@ -75,14 +97,42 @@ impl Project {
         &self.templates
     }
 
-    /// Opens its directory, again if it was open: the root may have been mounted anew.
+    /// Opens its directory, again if it was open: the root may have been mounted anew or replaced.
     ///
     /// # Errors
     /// [`IoError`] when it is not there.
     pub fn reopen(&self) -> Result<Dir, IoError> {
-        let dir = Dir::open(&self.path)?;
-        self.write().dir = Some(dir.clone());
+        let mut before = self.identity_now();
+        let mut dir = Dir::open(&self.path)?;
+        let mut after = self.identity_now();
+        for _ in 1..OPEN_TRIES {
+            if before == after {
+                break;
+            }
+            before = after;
+            dir = Dir::open(&self.path)?;
+            after = self.identity_now();
+        }
+        let mut inner = self.write();
+        inner.dir = Some(dir.clone());
+        inner.identity = after.filter(|_| before == after);
         Ok(dir)
+    }
+
+    /// Says whether the directory that is open is the one that its path leads to now. Another one may have been moved or
+    /// mounted there, and what is written into the open one is then seen by nobody. Blocks.
+    pub fn is_current(&self) -> bool {
+        let open = self.identity();
+        open.is_some() && open == self.identity_now()
+    }
+
+    /// Returns which directory is open, unless the project is paused.
+    pub fn identity(&self) -> Option<RootIdentity> {
+        self.read().identity
+    }
+
+    fn identity_now(&self) -> Option<RootIdentity> {
+        fs::metadata(&self.path).ok().map(|metadata| RootIdentity::of(&metadata))
     }
 
     /// Returns its directory, unless the project is paused.
@@ -94,6 +144,7 @@ impl Project {
     pub fn pause(&self, detail: &str) {
         let mut inner = self.write();
         inner.dir = None;
+        inner.identity = None;
         inner.state = ProjectState::Paused;
         inner.detail = Some(detail.to_owned());
     }
@@ -156,5 +207,44 @@ impl Project {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::template::{DEFAULT_PUBLISH, Template};
+
+    use super::*;
+
+    fn project(root: &std::path::Path) -> Project {
+        Project::new(&ProjectConfig {
+            name: "lantern".parse().unwrap(),
+            root: root.to_owned(),
+            templates: Arc::new(TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap()),
+            template_texts: Vec::new(),
+            mode: ProjectMode::Mirror,
+        })
+    }
+
+    #[test]
+    fn another_directory_in_its_place_is_used_only_when_it_is_opened_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let place = temp.path().join("lantern");
+        fs::create_dir(&place).unwrap();
+        let project = project(temp.path());
+        assert!(project.is_current());
+        fs::rename(&place, temp.path().join("old")).unwrap();
+        assert!(!project.is_current(), "nothing is there");
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("new"), "").unwrap();
+        assert!(!project.is_current());
+        let (before, inside) = (project.identity(), "new".parse().unwrap());
+        assert!(project.dir().unwrap().stat(&inside).unwrap().is_none());
+        project.reopen().unwrap();
+        assert!(project.is_current());
+        assert_ne!(project.identity(), before);
+        assert!(project.dir().unwrap().stat(&inside).unwrap().is_some());
+        project.pause("unmounted");
+        assert!(!project.is_current());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! After each scan of a healthy project, the files of the versions that this node holds are looked for. A version with
 //! files missing is recorded as dropped, so that no other node relies on it; nothing is deleted anywhere, and a node that
-//! mirrors fetches it again. Files that were there and are all gone at once look like a volume that is not mounted, and
+//! mirrors fetches it again. Versions that were there and are gone at once look like a volume that is not mounted, and
 //! then nothing is recorded.
 
 use std::sync::Arc;
@@ -17,61 +17,141 @@ use avalon_protocol::{
     version_fold::VersionFold,
 };
 use avalon_store::{catalog::LocalChange, fs::Dir};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
-    project::Project,
+    project::{Project, RootIdentity},
 };
 
 /// How many versions are read from the catalog at a time.
 const PAGE: usize = 500;
-/// Up to this many versions may be gone at once and are believed; above, half of what is held must still be there.
-const BELIEVED: usize = 10;
+/// The daemon's own directory in a project, which says nothing about whether the project is there.
+const OWN_DIR: &str = ".avalon";
 
+/// A version that this node says it holds, with files that are not there.
 struct Lost {
     version: VersionId,
     manifest: ManifestId,
+    dir: RelPath,
     missing: Vec<RelPath>,
+    /// Whether not one of its files is there.
+    is_gone: bool,
 }
 
-/// Looks for the files of every version that this node holds in a project, and records which are gone.
-pub async fn look(core: &Arc<Core>, project: &Arc<Project>) {
-    let Some(dir) = project.dir() else { return };
-    let (core_there, project_there) = (Arc::clone(core), Arc::clone(project));
-    let (held, lost) = blocking(move || find(&core_there, &project_there, &dir)).await;
+/// What a look found.
+struct Found {
+    held: usize,
+    lost: Vec<Lost>,
+    is_empty: bool,
+}
+
+impl Found {
+    fn gone(&self) -> usize {
+        self.lost.iter().filter(|lost| lost.is_gone).count()
+    }
+}
+
+/// Why versions that seem to be gone are not believed to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// Most of what is held is gone.
+    Most,
+    /// There is nothing in the project directory.
+    Empty,
+    /// Another directory lies there than at the last look.
+    Replaced,
+}
+
+/// Returns what speaks against that files were deleted on purpose which are not there.
+fn doubt(found: &Found, is_replaced: bool) -> Option<Doubt> {
+    if found.lost.is_empty() {
+        None
+    } else if found.is_empty {
+        Some(Doubt::Empty)
+    } else if is_replaced {
+        Some(Doubt::Replaced)
+    } else if found.held >= 2 && found.gone() * 2 > found.held {
+        Some(Doubt::Most)
+    } else {
+        None
+    }
+}
+
+/// Looks for the files of every version that this node holds in a project, and records which are gone. `last_looked` is
+/// the directory that was looked at last.
+pub async fn look(
+    core: &Arc<Core>,
+    project: &Arc<Project>,
+    last_looked: &mut Option<RootIdentity>,
+    stop: &CancellationToken,
+) {
+    let Some((dir, now)) = project.dir().zip(project.identity()) else { return };
+    let (core_there, project_there, stop) = (Arc::clone(core), Arc::clone(project), stop.clone());
+    let found = blocking(move || find(&core_there, &project_there, &dir, &stop)).await;
+    // Without an answer about all of it, nothing is known; the next scan looks again.
+    let Some(found) = found else { return };
+    let is_replaced = last_looked.replace(now).is_some_and(|last| last != now);
     let board = core.health.about(project.name().as_str());
-    if lost.len() > BELIEVED && lost.len() * 2 > held {
-        board.raise(Health {
-            code: MANY_GONE.into(),
-            severity: Severity::Error,
-            message: format!(
-                "{} of {held} versions that this node holds of project {} are gone at once; nothing is recorded",
-                lost.len(),
-                project.name()
-            ),
-            hint: Some("is a volume not mounted? when they were removed on purpose, restart avalond with an empty project".into()),
-        });
+    if let Some(doubt) = doubt(&found, is_replaced) {
+        board.raise(many_gone(project, &found, doubt));
         return;
     }
     board.clear(MANY_GONE);
-    for lost in lost {
+    for lost in found.lost {
         drop_one(core, project, lost).await;
     }
 }
 
 const MANY_GONE: &str = "many-versions-gone";
 
+fn many_gone(project: &Project, found: &Found, doubt: Doubt) -> Health {
+    let (name, path) = (project.name(), project.path().display());
+    let (why, hint) = match doubt {
+        Doubt::Most => (
+            "",
+            "is a volume not mounted? if they were removed on purpose, avalonctl pull fetches one again"
+                .to_owned(),
+        ),
+        Doubt::Empty => (
+            " and the project directory is empty",
+            format!(
+                "is a volume not mounted at {path}? if they were removed on purpose, make any directory in it, and \
+                 avalonctl pull fetches one again"
+            ),
+        ),
+        Doubt::Replaced => (
+            " and another directory lies in its place",
+            format!(
+                "is the right volume mounted at {path}? if so, avalonctl pull fetches one again; the next scan looks \
+                 once more"
+            ),
+        ),
+    };
+    Health {
+        code: MANY_GONE.into(),
+        severity: Severity::Error,
+        message: format!(
+            "{} of {} versions that this node holds of project {name} are gone at once{why}; nothing is recorded",
+            found.lost.len(),
+            found.held,
+        ),
+        hint: Some(hint),
+    }
+}
+
 /// Looks for the files of one version that somebody wants here: who deleted it and pulls it again does not wait for the
-/// next scan. Does nothing while many versions are gone at once.
+/// next scan, and somebody who asks for one is believed that it is gone. Does nothing while the project directory is
+/// empty: it would be fetched to where a volume belongs.
 pub async fn look_at(core: &Arc<Core>, version: &VersionId) {
     let Some(project) = core.project(&version.project).cloned() else { return };
     let Some(dir) = project.dir() else { return };
-    if core.health.items().iter().any(|health| health.code == MANY_GONE) {
-        return;
-    }
-    let (core_there, id) = (Arc::clone(core), version.clone());
+    let (core_there, project_there, id) = (Arc::clone(core), Arc::clone(&project), version.clone());
     let lost = blocking(move || {
+        if is_empty(&dir) || !project_there.is_current() {
+            return Vec::new();
+        }
         let fold = core_there.ledger.version(&id).ok().flatten().unwrap_or_default();
         lost_of(&core_there, &dir, &id, &fold)
     });
@@ -80,18 +160,28 @@ pub async fn look_at(core: &Arc<Core>, version: &VersionId) {
     }
 }
 
-fn find(core: &Core, project: &Project, dir: &Dir) -> (usize, Vec<Lost>) {
-    let (mut held_count, mut lost) = (0, Vec::new());
+/// Blocks. `None` when it is stopped, the catalog cannot be read, or the directory is not that of the project any more.
+fn find(core: &Core, project: &Project, dir: &Dir, stop: &CancellationToken) -> Option<Found> {
+    let (mut held, mut lost) = (0, Vec::new());
     let mut after: Option<VersionId> = None;
     loop {
-        let page = core.ledger.versions(project.name(), None, after.as_ref(), PAGE).unwrap_or_default();
-        let Some((last, _)) = page.last() else { return (held_count, lost) };
+        let page = core.ledger.versions(project.name(), None, after.as_ref(), PAGE).ok()?;
+        let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
         for (version, fold) in page {
-            held_count += fold.held_by(&core.me).count();
+            if stop.is_cancelled() {
+                return None;
+            }
+            held += fold.held_by(&core.me).count();
             lost.extend(lost_of(core, dir, &version, &fold));
         }
     }
+    project.is_current().then(|| Found { held, lost, is_empty: is_empty(dir) })
+}
+
+/// Says whether nothing lies in a project directory but what is ours. One that cannot be read counts as empty.
+fn is_empty(dir: &Dir) -> bool {
+    dir.list(None).map_or(true, |entries| entries.iter().all(|entry| entry.display_name() == OWN_DIR))
 }
 
 /// Returns what this node says that it holds of one version and does not have.
@@ -99,7 +189,15 @@ fn lost_of(core: &Core, dir: &Dir, version: &VersionId, fold: &VersionFold) -> V
     let held = fold.held_by(&core.me).filter_map(|manifest| {
         let known = core.ledger.manifest(manifest).ok().flatten()?;
         let missing = missing_files(dir, &known);
-        (!missing.is_empty()).then(|| Lost { version: version.clone(), manifest, missing })
+        let is_gone = missing.len() == known.files().len();
+        let version_dir = known.dir().clone();
+        (!missing.is_empty()).then(|| Lost {
+            version: version.clone(),
+            manifest,
+            dir: version_dir,
+            missing,
+            is_gone,
+        })
     });
     held.collect()
 }
@@ -109,7 +207,17 @@ fn missing_files(dir: &Dir, manifest: &Manifest) -> Vec<RelPath> {
     paths.filter(|path| matches!(dir.stat(path), Ok(None))).collect()
 }
 
+/// Records that a version is not held any more, if that is still so when nobody publishes or places it.
 async fn drop_one(core: &Arc<Core>, project: &Arc<Project>, lost: Lost) {
+    let _lock = project.lock_version(&lost.dir).await;
+    let Some(dir) = project.dir() else { return };
+    let (core_there, project_there) = (Arc::clone(core), Arc::clone(project));
+    let again = blocking(move || {
+        let fold = core_there.ledger.version(&lost.version).ok().flatten()?;
+        let now = lost_of(&core_there, &dir, &lost.version, &fold);
+        now.into_iter().find(|now| now.manifest == lost.manifest).filter(|_| project_there.is_current())
+    });
+    let Some(lost) = again.await else { return };
     let changes = lost
         .missing
         .iter()
@@ -127,5 +235,65 @@ async fn drop_one(core: &Arc<Core>, project: &Arc<Project>, lost: Lost) {
         Err(error) => {
             tracing::warn!(version = %lost.version, error = %ErrorChain(&error), "that files are gone cannot be recorded");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `gone` versions of which nothing is there, and `torn` that lack a file.
+    fn found(held: usize, gone: usize, torn: usize) -> Found {
+        let lost = |is_gone| Lost {
+            version: "lantern:robot/model@v001".parse().unwrap(),
+            manifest: ManifestId::from_bytes([7; 32]),
+            dir: "robot/model/v001".parse().unwrap(),
+            missing: Vec::new(),
+            is_gone,
+        };
+        let lost = (0..gone).map(|_| lost(true)).chain((0..torn).map(|_| lost(false))).collect();
+        Found { held, lost, is_empty: false }
+    }
+
+    #[test]
+    fn more_than_half_at_once_is_never_believed() {
+        for (held, gone) in [(2, 2), (3, 2), (30, 30), (1000, 501)] {
+            assert_eq!(doubt(&found(held, gone, 0), false), Some(Doubt::Most), "{gone} of {held}");
+        }
+        for (held, gone) in [(5, 0), (1, 1), (2, 1), (30, 15), (1000, 500)] {
+            assert_eq!(doubt(&found(held, gone, 0), false), None, "{gone} of {held}");
+        }
+    }
+
+    #[test]
+    fn a_version_of_which_something_is_left_does_not_look_unmounted() {
+        assert_eq!(doubt(&found(3, 0, 3), false), None);
+        assert_eq!(doubt(&found(3, 2, 1), false), Some(Doubt::Most));
+    }
+
+    #[test]
+    fn an_empty_directory_is_never_believed_not_even_with_one_version() {
+        for held in [1, 2, 30] {
+            assert_eq!(doubt(&Found { is_empty: true, ..found(held, held, 0) }, false), Some(Doubt::Empty));
+        }
+        assert_eq!(doubt(&Found { is_empty: true, ..found(0, 0, 0) }, false), None, "a new project");
+    }
+
+    #[test]
+    fn another_directory_is_not_believed_when_anything_is_missing() {
+        assert_eq!(doubt(&found(100, 1, 0), true), Some(Doubt::Replaced));
+        assert_eq!(doubt(&found(100, 0, 1), true), Some(Doubt::Replaced));
+        assert_eq!(doubt(&found(100, 0, 0), true), None);
+    }
+
+    #[test]
+    fn the_daemons_own_directory_does_not_count_as_something() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        assert!(is_empty(&dir));
+        std::fs::create_dir(temp.path().join(OWN_DIR)).unwrap();
+        assert!(is_empty(&dir));
+        std::fs::create_dir(temp.path().join("prod")).unwrap();
+        assert!(!is_empty(&dir));
     }
 }

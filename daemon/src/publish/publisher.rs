@@ -9,7 +9,7 @@ use avalon_protocol::{
     template::VersionDir,
 };
 use avalon_store::fs::FileIdentity;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::{
     author, lost,
@@ -20,7 +20,13 @@ use super::{
     },
     watch::SystemWatcher,
 };
-use crate::{config::Config, core::Core, log::ErrorChain, project::Project, tasks::Tasks};
+use crate::{
+    config::Config,
+    core::Core,
+    log::ErrorChain,
+    project::{Project, RootIdentity},
+    tasks::Tasks,
+};
 
 /// How many whole versions wait to be hashed.
 const SETTLED_QUEUE: usize = 16;
@@ -50,6 +56,7 @@ pub fn start(core: &Arc<Core>, project: &Arc<Project>, config: &Config, tasks: &
         handle: handle.clone(),
         tasks: tasks.clone(),
         at_once: Arc::new(Semaphore::new(AT_ONCE)),
+        last_looked: Arc::default(),
     };
     tasks.spawn(format!("publish {}", project.name()), publisher.run(settled_receiver));
     handle
@@ -84,6 +91,8 @@ struct Publisher {
     handle: SettlerHandle,
     tasks: Tasks,
     at_once: Arc<Semaphore>,
+    /// Which directory was looked at last for files that are gone; whoever looks holds it.
+    last_looked: Arc<Mutex<Option<RootIdentity>>>,
 }
 
 impl Publisher {
@@ -91,29 +100,44 @@ impl Publisher {
         let stop = self.tasks.token();
         let mut pending = self.handle.pending();
         let mut health = self.handle.health();
-        let mut scanned = None;
+        let (mut scanned, mut root_opened) = (None, 0);
         loop {
             tokio::select! {
+                // A version of another directory in the place of the project is recorded after that was opened.
+                biased;
                 () = stop.cancelled() => return,
-                version = settled.recv() => match version {
-                    Some(version) => self.take(version).await,
-                    None => return,
-                },
+                Ok(()) = health.changed() => {
+                    let now = health.borrow_and_update().clone();
+                    self.health_changed(&now, &mut root_opened);
+                    let scan = now.last_scan.as_ref().map(|scan| scan.at);
+                    if scan.is_some() && scan != scanned && now.state == ProjectState::Watching {
+                        scanned = scan;
+                        self.look_for_lost();
+                    }
+                }
                 Ok(()) = pending.changed() => {
                     let now = Arc::clone(&pending.borrow_and_update());
                     self.pending_changed(&now);
                 }
-                Ok(()) = health.changed() => {
-                    let now = health.borrow_and_update().clone();
-                    self.health_changed(&now);
-                    let scan = now.last_scan.as_ref().map(|scan| scan.at);
-                    if scan.is_some() && scan != scanned && now.state == ProjectState::Watching {
-                        scanned = scan;
-                        lost::look(&self.core, &self.project).await;
-                    }
-                }
+                version = settled.recv() => match version {
+                    Some(version) => self.take(version).await,
+                    None => return,
+                },
             }
         }
+    }
+
+    /// Looks for files that are gone, in a task of its own: in a large project that takes a while. When the last one is
+    /// not done, the next scan makes good for it.
+    fn look_for_lost(&self) {
+        let Ok(mut last_looked) = Arc::clone(&self.last_looked).try_lock_owned() else { return };
+        let (core, project, stop) = (Arc::clone(&self.core), Arc::clone(&self.project), self.tasks.token());
+        self.tasks.spawn(format!("lost files {}", self.project.name()), async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = lost::look(&core, &project, &mut last_looked, &stop) => {}
+            }
+        });
     }
 
     /// Hashes and records a version in a task of its own.
@@ -144,7 +168,7 @@ impl Publisher {
         self.project.set_pending(now);
     }
 
-    fn health_changed(&self, health: &ProjectHealth) {
+    fn health_changed(&self, health: &ProjectHealth, root_opened: &mut u64) {
         let board = self.core.health.about(self.project.name().as_str());
         let detail = health.detail.clone().unwrap_or_default();
         match health.state {
@@ -153,12 +177,13 @@ impl Publisher {
                 board.raise(root_missing(&self.project, &detail));
             }
             state => {
-                if self.project.dir().is_none()
+                if (self.project.dir().is_none() || *root_opened != health.root_opened)
                     && let Err(error) = self.project.reopen()
                 {
                     self.project.pause(&ErrorChain(&error).to_string());
                     return;
                 }
+                *root_opened = health.root_opened;
                 self.project.set_state(state);
                 board.clear(ROOT_MISSING);
             }

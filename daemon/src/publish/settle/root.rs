@@ -2,7 +2,6 @@
 
 use std::{
     fs, io,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -18,7 +17,7 @@ use super::{
     },
     words::{ProjectSource, WatcherState},
 };
-use crate::log::ErrorChain;
+use crate::{log::ErrorChain, project::RootIdentity};
 
 /// How many changes wait for the settler; when more come, one scan stands for them.
 const CHANGES: usize = 4_096;
@@ -33,13 +32,6 @@ pub(super) struct OpenRoot {
     pub(super) watcher: WatcherState,
     /// Watches until it is dropped.
     _watching: Option<Box<dyn Send>>,
-}
-
-/// Which directory it is: another device or inode is another project directory, whatever its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct RootIdentity {
-    device: u64,
-    inode: u64,
 }
 
 /// Why a project directory cannot be used.
@@ -66,9 +58,7 @@ pub(super) enum RootError {
 /// Says which directory is there now. Blocks.
 pub(super) fn identify(path: &Path) -> Result<RootIdentity, RootError> {
     match fs::metadata(path) {
-        Ok(metadata) if metadata.is_dir() => {
-            Ok(RootIdentity { device: metadata.dev(), inode: metadata.ino() })
-        }
+        Ok(metadata) if metadata.is_dir() => Ok(RootIdentity::of(&metadata)),
         Ok(_) => Err(RootError::NotADirectory { path: path.to_owned() }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(RootError::Missing { path: path.to_owned() }),
         Err(source) => Err(RootError::Refused { path: path.to_owned(), source }),

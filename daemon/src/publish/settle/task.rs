@@ -97,6 +97,7 @@ impl Settler {
             detail: None,
             watcher: WatcherState::Off { why: "not started yet".to_owned() },
             last_scan: None,
+            root_opened: 0,
         });
         let handle =
             SettlerHandle { requests: request_sender, pending: pending_receiver, health: health_receiver };
@@ -380,6 +381,7 @@ impl Settler {
         self.health.send_modify(|health| {
             health.state = ProjectState::Scanning;
             health.detail = None;
+            health.root_opened += 1;
         });
         self.versions.touch_all(now_ms);
         self.root = Some(root);

@@ -190,6 +190,9 @@ pub struct ProjectHealth {
     pub watcher: WatcherState,
     /// What the last whole scan found; `None` before the first.
     pub last_scan: Option<ScanSummary>,
+    /// How often the project directory was opened: whoever has it open opens it again when this changes, because another
+    /// directory may lie at its path now.
+    pub root_opened: u64,
 }
 
 /// How much of a project the watcher sees.
