@@ -4,7 +4,7 @@
 //! before the ledger is open. Stop: no more publishes, no more connections, jobs checkpoint, the ledger is flushed, and
 //! what hangs is named.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use avalon_certs::Identity;
@@ -14,7 +14,7 @@ use avalon_protocol::{
     wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
 };
 use avalon_store::{
-    ledger::{Ledger, LedgerConfig, LedgerEvent, OpenReport},
+    ledger::{Ledger, LedgerConfig, LedgerError, LedgerEvent, OpenReport},
     object::{hash::Hasher, serve::BlockCache},
     state_dir::StateDir,
 };
@@ -30,7 +30,7 @@ use crate::{
     events::EventBus,
     health::HealthBoard,
     log::{ErrorChain, LogHandle},
-    net::{Catalog as _, Net, NetConfig},
+    net::{Catalog as _, Net, NetConfig, UDP_BUFFER_BYTES, UdpBuffers},
     project::Project,
     publish::{publisher, settle::SettlerHandle},
     reload::Reloader,
@@ -53,6 +53,9 @@ const NET_EVENTS: usize = 1024;
 /// How much longer than usual the service manager is asked to wait while the catalog is built anew.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// How often the ledger is asked whether it works.
+const LEDGER_EVERY: Duration = Duration::from_secs(30);
+
 /// What runs, kept until it stops.
 struct Running {
     core: Arc<Core>,
@@ -74,11 +77,23 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
     let notifier = ServiceNotifier::from_env();
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
-    let (running, mut reloader) = start(config, log, clock, notifier).await?;
+    let mut reload = false;
+    let starting = start(config, log, clock, notifier.clone());
+    let Some(started) = unless_stopped(&mut signals, &mut reload, starting).await else {
+        // As after a crash: the next start builds on what is on disk.
+        notifier.stopping();
+        tracing::info!("told to stop while starting");
+        return Ok(());
+    };
+    let (running, mut reloader) = started?;
     running.notifier.ready();
     tracing::info!(node = %running.core.me, listen = %running.net.local_addr(), "ready");
-    while signals.next().await == Signal::Reload {
-        reloader.reload(&running.notifier).await;
+    while reload || signals.next().await == Signal::Reload {
+        reload = false;
+        let reloading = reloader.reload(&running.notifier);
+        if unless_stopped(&mut signals, &mut reload, reloading).await.is_none() {
+            break;
+        }
     }
     let timeout = reloader.config().shutdown_timeout;
     tokio::select! {
@@ -86,6 +101,24 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
         () = signals.again() => tracing::warn!("stopping at once"),
     }
     Ok(())
+}
+
+/// Does what may take minutes; `None` when it is told to stop meanwhile. A reload that is asked for meanwhile is noted.
+async fn unless_stopped<T>(
+    signals: &mut Signals,
+    reload: &mut bool,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Some(done),
+            signal = signals.next() => match signal {
+                Signal::Reload => *reload = true,
+                Signal::Stop => return None,
+            },
+        }
+    }
 }
 
 async fn start(
@@ -136,6 +169,8 @@ async fn start(
     tasks
         .spawn("manifests", listen::to_missing_manifests(Arc::clone(&core), net.clone(), wake, stop.clone()));
     crate::certificate::watch(&core, identity.expires_at(), &tasks);
+    watch_ledger(&core, &tasks);
+    udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
 
     let settlers: Vec<(Arc<Project>, SettlerHandle)> = core
         .projects
@@ -307,6 +342,51 @@ fn probe(core: &Arc<Core>) -> impl Fn() -> futures_util::future::BoxFuture<'stat
     }
 }
 
+/// Starts the task that asks the ledger now and then whether it works, and says when it does not.
+fn watch_ledger(core: &Arc<Core>, tasks: &Tasks) {
+    let (core, stop) = (Arc::clone(core), tasks.token());
+    tasks.spawn("ledger health", async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = core.clock.sleep(LEDGER_EVERY) => {}
+            }
+            let ledger = core.ledger.clone();
+            match blocking(move || ledger.sync()).await {
+                Ok(()) => core.health.clear(LEDGER_FAILED),
+                Err(error) => core.health.raise(ledger_failed(&error)),
+            }
+        }
+    });
+}
+
+const LEDGER_FAILED: &str = "ledger-failed";
+
+fn ledger_failed(error: &LedgerError) -> Health {
+    Health {
+        code: LEDGER_FAILED.into(),
+        severity: Severity::Error,
+        message: format!("the catalog cannot be written: {}", ErrorChain(error)),
+        hint: Some("check the disk of the state directory and restart avalond".into()),
+    }
+}
+
+/// Nobody far away is reached from a loopback address, so there it does not matter.
+fn udp_health(listen: SocketAddr, buffers: UdpBuffers) -> Option<Health> {
+    let matters = buffers.are_small() && !listen.ip().is_loopback();
+    matters.then(|| Health {
+        code: "udp-buffers-small".into(),
+        severity: Severity::Warning,
+        message: format!(
+            "the kernel grants {} bytes to receive and {} to send on UDP; fast links lose packets",
+            buffers.receive_bytes, buffers.send_bytes
+        ),
+        hint: Some(format!(
+            "sysctl -w net.core.rmem_max={UDP_BUFFER_BYTES} net.core.wmem_max={UDP_BUFFER_BYTES}, then restart avalond"
+        )),
+    })
+}
+
 async fn stop(running: Running, timeout: Duration) {
     let Running { core, net, tasks, publishing, notifier, .. } = &running;
     notifier.stopping();
@@ -324,4 +404,27 @@ async fn stop(running: Running, timeout: Duration) {
         tracing::error!(error = %ErrorChain(&error), "the ledger was not closed cleanly; it is checked at the next start");
     }
     tracing::info!("stopped");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_buffers_are_told_where_others_can_be_reached() {
+        let small = UdpBuffers { receive_bytes: 212_992, send_bytes: 212_992 };
+        let granted = UdpBuffers { receive_bytes: UDP_BUFFER_BYTES, send_bytes: UDP_BUFFER_BYTES };
+        let (anywhere, here) = ("0.0.0.0:4700".parse().unwrap(), "127.0.0.1:4700".parse().unwrap());
+        let item = udp_health(anywhere, small).unwrap();
+        assert!(item.message.contains("212992") && item.hint.unwrap().contains("net.core.rmem_max=7500000"));
+        assert_eq!(udp_health(anywhere, granted), None);
+        assert_eq!(udp_health(here, small), None);
+    }
+
+    #[test]
+    fn a_ledger_that_does_not_answer_is_an_error_with_what_to_do() {
+        let item = ledger_failed(&LedgerError::Closed);
+        assert_eq!(item.severity, Severity::Error);
+        assert!(item.message.contains("the ledger is closed") && item.hint.is_some(), "{item:?}");
+    }
 }
