@@ -240,12 +240,19 @@ async fn drop_one(core: &Arc<Core>, project: &Arc<Project>, lost: Lost) {
 
 #[cfg(test)]
 mod tests {
+    use avalon_protocol::id::VersionSlot;
+
     use super::*;
 
     /// `gone` versions of which nothing is there, and `torn` that lack a file.
     fn found(held: usize, gone: usize, torn: usize) -> Found {
         let lost = |is_gone| Lost {
-            version: "lantern:robot/model@v001".parse().unwrap(),
+            version: VersionId {
+                project: "lantern".parse().unwrap(),
+                asset: "robot".parse().unwrap(),
+                subset: "model".parse().unwrap(),
+                slot: VersionSlot::Hero,
+            },
             manifest: ManifestId::from_bytes([7; 32]),
             dir: "robot/model/v001".parse().unwrap(),
             missing: Vec::new(),
