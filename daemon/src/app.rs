@@ -38,8 +38,9 @@ use crate::{
         announce::LedgerCatalog,
         jobs::{Job, Replicator, ReplicatorHandle, Run},
         listen,
+        place::forget_area,
         serve::TreeObjects,
-        transfer,
+        transfer::{self, LeftOver},
     },
     service::ServiceNotifier,
     signals::{Signal, Signals},
@@ -295,14 +296,16 @@ fn resume(core: &Arc<Core>, project: &Arc<Project>, replicator: &ReplicatorHandl
     let (core, project, replicator) = (Arc::clone(core), Arc::clone(project), replicator.clone());
     tasks.spawn("resume", async move {
         if let Some(dir) = project.dir() {
-            let mut versions = Vec::new();
+            let mut pulled = Vec::new();
             for manifest in transfer::unfinished(&core, &dir).await {
-                let ledger = core.ledger.clone();
-                let version = blocking(move || ledger.version_of(manifest)).await;
-                versions.extend(version.ok().flatten());
+                match transfer::left_over(&core, manifest).await {
+                    LeftOver::Pulled(version) => pulled.push(version),
+                    LeftOver::Useless => forget_area(&project, manifest).await,
+                    LeftOver::Kept => {}
+                }
             }
-            if !versions.is_empty() {
-                replicator.pull(versions).await.ok();
+            if !pulled.is_empty() {
+                replicator.pull(pulled).await.ok();
             }
         }
         replicator.look_at(project.name().clone()).await;

@@ -4,25 +4,25 @@
 //! daemon wraps it in a thin asynchronous shell; the simulation in `tests` wraps the same code in virtual time.
 
 // Words
-pub mod backoff;
+pub mod id;
+pub mod hash;
+pub mod rel_path;
+pub mod reference;
+pub mod template;
+pub mod sequence;
 pub mod block;
+pub mod manifest;
+pub mod record;
+pub mod signing;
+pub mod feed;
+pub mod version_fold;
+pub mod limits;
+pub mod mode;
+pub mod wire;
 pub mod close_code;
+pub mod settle;
+pub mod session;
+pub mod plan;
+pub mod backoff;
 pub mod control;
 pub mod exit_code;
-pub mod feed;
-pub mod hash;
-pub mod id;
-pub mod limits;
-pub mod manifest;
-pub mod mode;
-pub mod plan;
-pub mod record;
-pub mod reference;
-pub mod rel_path;
-pub mod sequence;
-pub mod session;
-pub mod settle;
-pub mod signing;
-pub mod template;
-pub mod version_fold;
-pub mod wire;

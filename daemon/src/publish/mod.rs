@@ -9,15 +9,15 @@
 //! removed anywhere; while the project directory itself is missing, nothing is concluded at all.
 
 pub mod area;
-pub mod author;
-pub mod hash;
-pub mod lost;
-pub mod manifest;
-pub mod publisher;
-pub mod record;
-pub mod scan;
-pub mod settle;
-pub mod snapshot;
 pub mod watch;
 mod watch_tree;
+pub mod scan;
+pub mod snapshot;
 mod writers;
+pub mod settle;
+pub mod hash;
+pub mod manifest;
+pub mod record;
+pub mod publisher;
+pub mod author;
+pub mod lost;

@@ -5,8 +5,8 @@
 //! visible and records that it is here. [`serve`] is the other side: it answers peers from the project tree.
 
 pub mod announce;
-pub mod jobs;
 pub mod listen;
+pub mod jobs;
+pub mod transfer;
 pub mod place;
 pub mod serve;
-pub mod transfer;

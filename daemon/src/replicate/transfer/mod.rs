@@ -13,7 +13,9 @@ use std::{sync::Arc, time::Duration};
 use avalon_protocol::{
     control::{ErrorCode, Health, JobState, Severity},
     hash::ManifestId,
+    id::VersionId,
     manifest::Manifest,
+    plan::{Decision, Wish},
 };
 use avalon_store::{
     fs::Dir,
@@ -174,6 +176,33 @@ pub async fn unfinished(core: &Arc<Core>, dir: &Dir) -> Vec<ManifestId> {
             Vec::new()
         }
     }
+}
+
+/// What to do with an incoming area of an earlier run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeftOver {
+    /// Somebody pulled this version: it goes on.
+    Pulled(VersionId),
+    /// It goes on by itself, as a mirror or because the version grows; or nothing is known of it yet.
+    Kept,
+    /// The version is here, or does not come any more.
+    Useless,
+}
+
+/// Says what to do with the incoming area of a manifest. Only pulls leave areas where nothing comes by itself, and a
+/// cancelled one takes its area with it.
+pub async fn left_over(core: &Arc<Core>, manifest: ManifestId) -> LeftOver {
+    let core = Arc::clone(core);
+    blocking(move || {
+        let Ok(Some(version)) = core.ledger.version_of(manifest) else { return LeftOver::Kept };
+        let Ok(Some(fold)) = core.ledger.version(&version) else { return LeftOver::Kept };
+        match (core.decide(&version, &fold, Wish::None), core.decide(&version, &fold, Wish::Pulled)) {
+            (Decision::Fetch(_), _) | (Decision::Unknown, _) => LeftOver::Kept,
+            (_, Decision::Fetch(_)) => LeftOver::Pulled(version),
+            _ => LeftOver::Useless,
+        }
+    })
+    .await
 }
 
 fn tell_progress(job: &Job, incoming: &Incoming) {
