@@ -236,7 +236,7 @@ mod tests {
         fs::rename(&place, temp.path().join("old")).unwrap();
         assert!(!project.is_current(), "nothing is there");
         fs::create_dir(&place).unwrap();
-        fs::write(place.join("new"), "").unwrap();
+        fs::create_dir(place.join("new")).unwrap();
         assert!(!project.is_current());
         let (before, inside) = (project.identity(), "new".parse().unwrap());
         assert!(project.dir().unwrap().stat(&inside).unwrap().is_none());
