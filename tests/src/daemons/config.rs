@@ -36,6 +36,8 @@ pub struct NodeConfig {
     pub template: Option<String>,
     /// Lines that are put at the end of the section `[node]`.
     pub extra: String,
+    /// Other projects, with the same root and mode.
+    pub more_projects: Vec<String>,
 }
 
 impl NodeConfig {
@@ -54,6 +56,7 @@ impl NodeConfig {
             scan_interval: "1h".into(),
             template: None,
             extra: String::new(),
+            more_projects: Vec::new(),
         }
     }
 
@@ -85,6 +88,9 @@ impl NodeConfig {
         );
         if let Some(template) = &self.template {
             text.push_str(&format!("template = \"{template}\"\n"));
+        }
+        for name in &self.more_projects {
+            text.push_str(&format!("[[project]]\nname = \"{name}\"\nroot = \"{root}\"\nmode = \"{mode}\"\n"));
         }
         for peer in &self.peers {
             text.push_str(&format!("[[peer]]\naddress = \"{peer}\"\n"));

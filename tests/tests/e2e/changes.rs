@@ -144,3 +144,51 @@ fn a_version_that_was_deleted_here_is_pulled_again_without_waiting_for_a_scan() 
     london.ctl(&["pull", &model(1)]).expect(ExitCode::Ok);
     tree::assert_equal(&london.path(""), &montreal.path(""));
 }
+
+#[test]
+fn a_version_that_grows_in_mid_transfer_ends_as_the_newest_generation() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let dir = london.path(&format!("{MODEL}/v001"));
+    for number in 0..20 {
+        tree::write_noise(&dir.join(format!("modelDefault.part{number:02}")), number, 5 << 20);
+    }
+    assert_eq!(london.api().publish(&dir).error, None);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    montreal.until("bytes come", |api| api.jobs().iter().any(|job| job.bytes_received > 0).then_some(()));
+    tree::write_noise(&dir.join("modelDefault.part20"), 20, 5 << 20);
+    assert_eq!(london.api().publish(&dir).generation, 2);
+    montreal.until("all of generation 2 is here", |api| {
+        let item = api.locate_one(&model(1)).filter(|item| item.generation == 2)?;
+        (holding(&item, "montreal").state == HoldingState::Complete).then_some(())
+    });
+    tree::assert_equal(&london.path(""), &montreal.path(""));
+    assert!(montreal.api().status().jobs.is_empty());
+}
+
+#[test]
+fn a_hero_follows_the_version_that_it_points_to() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    let hero = format!("{MODEL}/hero");
+    let (name, mut events) = ("lantern:robot/modelDefault@hero", london.events());
+    tree::write(&london.path(&hero).join("modelDefault.usdc"), b"first");
+    tree::write(&london.path(&hero).join("modelDefault.old"), b"only in the first");
+    assert_eq!(events.published(name), 1);
+    montreal.until_complete_at(name, MONTREAL);
+    // As Avalon's integrator does it: aside, a new one, the old one away.
+    let backup = london.path(&format!("{MODEL}/hero.BACKUP"));
+    fs::rename(london.path(&hero), &backup).unwrap();
+    tree::write(&london.path(&hero).join("modelDefault.usdc"), b"second");
+    fs::remove_dir_all(&backup).unwrap();
+    assert_eq!(events.published(name), 2);
+    montreal.until("the hero has moved", |api| {
+        let item = api.locate_one(name).filter(|item| item.generation == 2)?;
+        (holding(&item, "montreal").state == HoldingState::Complete).then_some(())
+    });
+    tree::assert_equal(&london.path(""), &montreal.path(""));
+    let refused = |kind: &EventKind| matches!(kind, EventKind::Refused { .. });
+    events.drain();
+    assert_eq!(events.count(refused), 0);
+}

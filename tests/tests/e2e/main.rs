@@ -4,6 +4,7 @@
 
 mod catalog;
 mod changes;
+mod chaos;
 mod conflict;
 mod cuts;
 mod damage;

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, fs};
 
-use avalon_protocol::{control::HoldingState, exit_code::ExitCode};
+use avalon_protocol::{control::HoldingState, exit_code::ExitCode, mode::ProjectMode};
 use avalon_tests::daemons::{tree, visibility::Visibility};
 
 use crate::support::{
@@ -109,4 +109,65 @@ fn one_command_waits_until_a_site_has_a_version() {
     let item = london.api().locate_one(BEAUTY_V1).unwrap();
     assert!(item.nodes.iter().all(|node| node.state == HoldingState::Complete), "{item:?}");
     london.ctl(&["wait", BEAUTY_V1, "--site", "tokyo", "--timeout", "300ms"]).expect(ExitCode::TimedOut);
+}
+
+#[test]
+fn two_holders_are_asked_at_once() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let dir = london.path(&format!("{MODEL}/v001"));
+    tree::write_noise(&dir.join("modelDefault.usdc"), 6, 100 << 20);
+    assert_eq!(london.api().publish(&dir).error, None);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    montreal.until_complete_at(&model(1), MONTREAL);
+    let home = studio.on_demand(HOME, &[&london, &montreal]);
+    home.until_connected(LONDON);
+    home.until_connected(MONTREAL);
+    home.until_complete_at(&model(1), LONDON);
+    home.until_complete_at(&model(1), MONTREAL);
+    let summary = home.ctl(&["pull", &model(1), "--json"]).good();
+    assert_eq!(summary["versions"][0]["sources"], serde_json::json!([LONDON, MONTREAL]), "{summary}");
+    tree::assert_equal(&home.path(""), &london.path(""));
+}
+
+#[test]
+fn names_in_every_script_and_with_spaces_come_over_as_they_are() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    let dir = london.path(&format!("{MODEL}/v001"));
+    for name in [
+        "modelDefault.usdc",
+        "tex/räume – 1.exr",
+        "tex/ロボット.exr",
+        "a b/c  d.txt",
+        "(x) [y] {z} 'q' $HOME #1%.txt",
+    ] {
+        tree::write(&dir.join(name), name.as_bytes());
+    }
+    let item = london.api().publish(&dir);
+    assert_eq!((item.error, item.files), (None, 5), "{item:?}");
+    montreal.until_complete_at(&model(1), MONTREAL);
+    tree::assert_equal(&london.path(""), &montreal.path(""));
+}
+
+#[test]
+fn a_project_goes_only_to_nodes_that_serve_it() {
+    let studio = studio();
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    london.config.more_projects.push("comet".into());
+    let comet = london.config.root.join("comet");
+    tree::write(&comet.join(format!("{MODEL}/v007/modelDefault.usdc")), b"secret");
+    london.start();
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    assert_eq!(london.api().publish(&comet.join(format!("{MODEL}/v007"))).error, None);
+    publish_model(&london, 1, b"one");
+    montreal.until_complete_at(&model(1), MONTREAL);
+    montreal.ctl(&["ls", "--project", "comet"]).expect(ExitCode::NotFound);
+    montreal.ctl(&["where", "comet:robot/modelDefault"]).expect(ExitCode::NotFound);
+    assert!(!montreal.config.state_dir.join("feeds/comet").exists(), "not even its records");
+    assert!(london.config.state_dir.join("feeds/comet").exists());
+    // Who serves several projects says which.
+    london.ctl(&["pull", "robot/modelDefault"]).expect(ExitCode::Usage);
+    london.ctl(&["where", "comet:robot/modelDefault"]).expect(ExitCode::Ok);
 }
