@@ -262,6 +262,10 @@ impl Driver<'_> {
                 }
                 Verdict::OtherInstance { existing } => {
                     if existing.channel().answers(&*context.clock).await {
+                        // A daemon that was killed twice in a row: this greeting is what is left of the first time.
+                        if !self.seat.channel.answers(&*context.clock).await {
+                            return Err(Closed::lost("the peer was restarted"));
+                        }
                         tell_duplicate(&context, self.seat).await;
                         let reason = format!("another daemon is connected as {}", self.seat.node);
                         return Err(Closed::by_us(CloseCode::DuplicateNode, reason));
