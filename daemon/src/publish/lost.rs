@@ -53,6 +53,16 @@ impl Found {
     }
 }
 
+/// What one look leaves for the next one of the same project.
+#[derive(Debug, Default)]
+pub struct LastLook {
+    /// The directory that was looked at.
+    root: Option<RootIdentity>,
+    /// How many versions were held when it was first not believed that some are gone. Those that come meanwhile, to where
+    /// a volume may be missing, make it no likelier.
+    doubted_of: Option<usize>,
+}
+
 /// Why versions that seem to be gone are not believed to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doubt {
@@ -65,39 +75,36 @@ enum Doubt {
 }
 
 /// Returns what speaks against that files were deleted on purpose which are not there.
-fn doubt(found: &Found, is_replaced: bool) -> Option<Doubt> {
+fn doubt(found: &Found, is_replaced: bool, doubted_of: Option<usize>) -> Option<Doubt> {
+    let held = doubted_of.map_or(found.held, |held| held.min(found.held));
     if found.lost.is_empty() {
         None
     } else if found.is_empty {
         Some(Doubt::Empty)
     } else if is_replaced {
         Some(Doubt::Replaced)
-    } else if found.held >= 2 && found.gone() * 2 > found.held {
+    } else if (held >= 2 || doubted_of.is_some()) && found.gone() * 2 > held {
         Some(Doubt::Most)
     } else {
         None
     }
 }
 
-/// Looks for the files of every version that this node holds in a project, and records which are gone. `last_looked` is
-/// the directory that was looked at last.
-pub async fn look(
-    core: &Arc<Core>,
-    project: &Arc<Project>,
-    last_looked: &mut Option<RootIdentity>,
-    stop: &CancellationToken,
-) {
+/// Looks for the files of every version that this node holds in a project, and records which are gone.
+pub async fn look(core: &Arc<Core>, project: &Arc<Project>, last: &mut LastLook, stop: &CancellationToken) {
     let Some((dir, now)) = project.dir().zip(project.identity()) else { return };
     let (core_there, project_there, stop) = (Arc::clone(core), Arc::clone(project), stop.clone());
     let found = blocking(move || find(&core_there, &project_there, &dir, &stop)).await;
     // Without an answer about all of it, nothing is known; the next scan looks again.
     let Some(found) = found else { return };
-    let is_replaced = last_looked.replace(now).is_some_and(|last| last != now);
+    let is_replaced = last.root.replace(now).is_some_and(|before| before != now);
     let board = core.health.about(project.name().as_str());
-    if let Some(doubt) = doubt(&found, is_replaced) {
+    if let Some(doubt) = doubt(&found, is_replaced, last.doubted_of) {
+        last.doubted_of.get_or_insert(found.held);
         board.raise(many_gone(project, &found, doubt));
         return;
     }
+    last.doubted_of = None;
     board.clear(MANY_GONE);
     for lost in found.lost {
         drop_one(core, project, lost).await;
@@ -265,32 +272,42 @@ mod tests {
     #[test]
     fn more_than_half_at_once_is_never_believed() {
         for (held, gone) in [(2, 2), (3, 2), (30, 30), (1000, 501)] {
-            assert_eq!(doubt(&found(held, gone, 0), false), Some(Doubt::Most), "{gone} of {held}");
+            assert_eq!(doubt(&found(held, gone, 0), false, None), Some(Doubt::Most), "{gone} of {held}");
         }
         for (held, gone) in [(5, 0), (1, 1), (2, 1), (30, 15), (1000, 500)] {
-            assert_eq!(doubt(&found(held, gone, 0), false), None, "{gone} of {held}");
+            assert_eq!(doubt(&found(held, gone, 0), false, None), None, "{gone} of {held}");
         }
     }
 
     #[test]
+    fn what_comes_meanwhile_makes_it_no_likelier() {
+        assert_eq!(doubt(&found(4, 2, 0), false, Some(2)), Some(Doubt::Most), "two of two, and two came");
+        assert_eq!(doubt(&found(2, 1, 0), false, Some(1)), Some(Doubt::Most), "the only one, and one came");
+        assert_eq!(doubt(&found(4, 1, 0), false, Some(2)), None, "one of them was pulled");
+    }
+
+    #[test]
     fn a_version_of_which_something_is_left_does_not_look_unmounted() {
-        assert_eq!(doubt(&found(3, 0, 3), false), None);
-        assert_eq!(doubt(&found(3, 2, 1), false), Some(Doubt::Most));
+        assert_eq!(doubt(&found(3, 0, 3), false, None), None);
+        assert_eq!(doubt(&found(3, 2, 1), false, None), Some(Doubt::Most));
     }
 
     #[test]
     fn an_empty_directory_is_never_believed_not_even_with_one_version() {
         for held in [1, 2, 30] {
-            assert_eq!(doubt(&Found { is_empty: true, ..found(held, held, 0) }, false), Some(Doubt::Empty));
+            assert_eq!(
+                doubt(&Found { is_empty: true, ..found(held, held, 0) }, false, None),
+                Some(Doubt::Empty)
+            );
         }
-        assert_eq!(doubt(&Found { is_empty: true, ..found(0, 0, 0) }, false), None, "a new project");
+        assert_eq!(doubt(&Found { is_empty: true, ..found(0, 0, 0) }, false, None), None, "a new project");
     }
 
     #[test]
     fn another_directory_is_not_believed_when_anything_is_missing() {
-        assert_eq!(doubt(&found(100, 1, 0), true), Some(Doubt::Replaced));
-        assert_eq!(doubt(&found(100, 0, 1), true), Some(Doubt::Replaced));
-        assert_eq!(doubt(&found(100, 0, 0), true), None);
+        assert_eq!(doubt(&found(100, 1, 0), true, None), Some(Doubt::Replaced));
+        assert_eq!(doubt(&found(100, 0, 1), true, None), Some(Doubt::Replaced));
+        assert_eq!(doubt(&found(100, 0, 0), true, None), None);
     }
 
     #[test]

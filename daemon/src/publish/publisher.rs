@@ -12,7 +12,8 @@ use avalon_store::fs::FileIdentity;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::{
-    author, lost,
+    author,
+    lost::{self, LastLook},
     record::{self, News, RecordError, Recorded, Remedy, WholeVersion},
     settle::{
         ProjectHealth, ProjectSource, PublishDetails, PublishOutcome, PublishedAs, Settled, Settler,
@@ -20,13 +21,7 @@ use super::{
     },
     watch::SystemWatcher,
 };
-use crate::{
-    config::Config,
-    core::Core,
-    log::ErrorChain,
-    project::{Project, RootIdentity},
-    tasks::Tasks,
-};
+use crate::{config::Config, core::Core, log::ErrorChain, project::Project, tasks::Tasks};
 
 /// How many whole versions wait to be hashed.
 const SETTLED_QUEUE: usize = 16;
@@ -56,7 +51,7 @@ pub fn start(core: &Arc<Core>, project: &Arc<Project>, config: &Config, tasks: &
         handle: handle.clone(),
         tasks: tasks.clone(),
         at_once: Arc::new(Semaphore::new(AT_ONCE)),
-        last_looked: Arc::default(),
+        last_look: Arc::default(),
     };
     tasks.spawn(format!("publish {}", project.name()), publisher.run(settled_receiver));
     handle
@@ -91,8 +86,8 @@ struct Publisher {
     handle: SettlerHandle,
     tasks: Tasks,
     at_once: Arc<Semaphore>,
-    /// Which directory was looked at last for files that are gone; whoever looks holds it.
-    last_looked: Arc<Mutex<Option<RootIdentity>>>,
+    /// What the last look for files that are gone found; whoever looks holds it.
+    last_look: Arc<Mutex<LastLook>>,
 }
 
 impl Publisher {
@@ -130,12 +125,12 @@ impl Publisher {
     /// Looks for files that are gone, in a task of its own: in a large project that takes a while. When the last one is
     /// not done, the next scan makes good for it.
     fn look_for_lost(&self) {
-        let Ok(mut last_looked) = Arc::clone(&self.last_looked).try_lock_owned() else { return };
+        let Ok(mut last_look) = Arc::clone(&self.last_look).try_lock_owned() else { return };
         let (core, project, stop) = (Arc::clone(&self.core), Arc::clone(&self.project), self.tasks.token());
         self.tasks.spawn(format!("lost files {}", self.project.name()), async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = lost::look(&core, &project, &mut last_looked, &stop) => {}
+                () = lost::look(&core, &project, &mut last_look, &stop) => {}
             }
         });
     }
