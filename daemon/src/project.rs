@@ -48,6 +48,15 @@ impl RootIdentity {
 /// How often a directory is opened that is replaced at just that moment.
 const OPEN_TRIES: usize = 3;
 
+/// Whether what a project directory holds is to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubted {
+    /// It looks like a volume that is not mounted.
+    Yes,
+    /// It looks as usual.
+    No,
+}
+
 #[derive(Debug)]
 struct Inner {
     dir: Option<Dir>,
@@ -57,6 +66,8 @@ struct Inner {
     state: ProjectState,
     detail: Option<String>,
     pending: Vec<PendingVersion>,
+    /// So much is gone from it at once that a volume may not be mounted.
+    is_doubted: bool,
 }
 
 impl Project {
@@ -73,6 +84,7 @@ impl Project {
                 state: ProjectState::Scanning,
                 detail: None,
                 pending: Vec::new(),
+                is_doubted: false,
             }),
             locks: Mutex::default(),
         };
@@ -124,6 +136,16 @@ impl Project {
     pub fn is_current(&self) -> bool {
         let open = self.identity();
         open.is_some() && open == self.identity_now()
+    }
+
+    /// Notes whether so much is gone at once that a volume may not be mounted.
+    pub fn set_doubted(&self, doubted: Doubted) {
+        self.write().is_doubted = doubted == Doubted::Yes;
+    }
+
+    /// Says whether so much is gone at once that a volume may not be mounted: nothing should come by itself then.
+    pub fn is_doubted(&self) -> bool {
+        self.read().is_doubted
     }
 
     /// Returns which directory is open, unless the project is paused.

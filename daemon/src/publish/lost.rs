@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
-    project::{Project, RootIdentity},
+    project::{Doubted, Project, RootIdentity},
 };
 
 /// How many versions are read from the catalog at a time.
@@ -102,10 +102,12 @@ pub async fn look(core: &Arc<Core>, project: &Arc<Project>, last: &mut LastLook,
     if let Some(doubt) = doubt(&found, is_replaced, last.doubted_of) {
         last.doubted_of.get_or_insert(found.held);
         board.raise(many_gone(project, &found, doubt));
+        project.set_doubted(Doubted::Yes);
         return;
     }
     last.doubted_of = None;
     board.clear(MANY_GONE);
+    project.set_doubted(Doubted::No);
     for lost in found.lost {
         drop_one(core, project, lost).await;
     }

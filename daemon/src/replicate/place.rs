@@ -49,6 +49,7 @@ pub(super) async fn place(
     let core_there = Arc::clone(core);
     let version = job.version.clone();
     still_wanted(core, job).await?;
+    still_there(project).await?;
     let placed = blocking(move || {
         let replaces = replaced_hero(&core_there, &version);
         let options = PlaceOptions { read_only: ReadOnly::Keep, replaces: replaces.as_ref() };
@@ -88,6 +89,16 @@ pub async fn forget_area(project: &Arc<Project>, manifest: ManifestId) {
     if let Err(error) = blocking(move || Incoming::remove(&dir, manifest)).await {
         tracing::warn!(%manifest, error = %ErrorChain(&error), "an incoming area cannot be removed");
     }
+}
+
+/// Another directory in the project's place would get nothing of what is placed into the one that is open.
+async fn still_there(project: &Arc<Project>) -> Result<(), Outcome> {
+    let there = Arc::clone(project);
+    if blocking(move || there.is_current()).await {
+        return Ok(());
+    }
+    let reason = format!("{} was replaced or is not mounted", project.path().display());
+    Err(waiting(ErrorCode::ProjectPaused, reason, RetryWhen::After(RETRY)))
 }
 
 /// Asks once more, now that nobody else can publish or place the version: what was announced meanwhile may have made it a

@@ -157,6 +157,11 @@ impl FeedFile {
         Ok(())
     }
 
+    /// Says whether a write failed in a way that leaves open what is on disk; nothing is written any more then.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
     fn poison(&mut self) -> AppendError {
         self.poisoned = true;
         AppendError::Poisoned { feed: self.feed() }

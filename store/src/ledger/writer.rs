@@ -159,7 +159,11 @@ impl Writer {
         jobs.try_iter().for_each(Job::refuse);
     }
 
+    /// Makes the catalog durable; also tells of a feed that is closed after a failed write.
     fn sync(&self) -> Result<(), LedgerError> {
+        if let Some((feed, _)) = self.feeds.iter().find(|(_, file)| file.is_poisoned()) {
+            return Err(LedgerError::Poisoned { feed: feed.clone() });
+        }
         self.shared.store().sync().map_err(|source| {
             self.shared.note_damage(&source);
             LedgerError::Catalog { source }

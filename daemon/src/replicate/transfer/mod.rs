@@ -11,7 +11,7 @@ mod sink;
 use std::{sync::Arc, time::Duration};
 
 use avalon_protocol::{
-    control::{ErrorCode, Health, JobState, Severity},
+    control::{ErrorCode, Health, JobKind, JobState, Severity},
     hash::ManifestId,
     id::VersionId,
     manifest::Manifest,
@@ -56,6 +56,10 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
         let reason = format!("the project is paused: {} is missing", project.path().display());
         return Err(waiting(ErrorCode::ProjectPaused, reason, RetryWhen::After(RETRY_DISK)));
     };
+    if project.is_doubted() && job.kind() == JobKind::Mirror {
+        let reason = format!("most of project {} is gone at once; is a volume not mounted?", project.name());
+        return Err(waiting(ErrorCode::ProjectPaused, reason, RetryWhen::After(RETRY_DISK)));
+    }
     let manifest = Arc::new(remote::manifest(core, net, job).await?);
     check_place(&project, &manifest, job)?;
     check_record(core, &manifest, job).await?;
