@@ -4,13 +4,15 @@
 //! Order: manifest durable, then the record (fsync), then the catalog, then everybody hears of it. Published files that
 //! were changed in place are never published over the old: somebody hears of it and decides.
 
+mod error;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use avalon_protocol::{
-    control::{ErrorCode, EventKind, Health, Severity},
+    control::{EventKind, Health, Severity},
     hash::{ManifestId, ObjectHash},
     id::{NodeId, VersionId, VersionSlot},
-    manifest::{Completeness, InvalidManifest, Manifest, Relation, relate},
+    manifest::{Completeness, Manifest, Relation, relate},
     record::{Held, Published, Record},
     rel_path::RelPath,
     settle::SeenFile,
@@ -20,17 +22,16 @@ use avalon_protocol::{
 use avalon_store::{
     catalog::{CatalogError, LocalChange, LocalFile},
     fs::Dir,
-    ledger::LedgerError,
-    manifest_file::ManifestFileError,
     object::incoming::Incoming,
 };
-use thiserror::Error;
 
+use self::error::first;
+pub use self::error::{RecordError, Remedy};
 use super::{
-    hash::{self, HashVersionError, NamedFile},
+    hash::{self, NamedFile},
     manifest::{self, Entries, Place},
     settle::PublishDetails,
-    snapshot::{SnapshotError, snapshot_version},
+    snapshot::snapshot_version,
 };
 use crate::{
     core::{Core, blocking},
@@ -78,174 +79,6 @@ pub enum News {
     Held,
     /// Nothing was new.
     Nothing,
-}
-
-/// What helps when a version was not recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remedy {
-    /// It changed meanwhile: it is looked at again when it is quiet.
-    Settle,
-    /// This machine could not do it now: it is tried again after a while.
-    TryLater,
-    /// Somebody has to act.
-    Person,
-}
-
-/// Why a version was not recorded.
-#[derive(Debug, Error)]
-pub enum RecordError {
-    /// The project is paused.
-    #[error("project {project} is paused, its directory is missing; mount it and try again")]
-    Paused {
-        /// The project.
-        project: avalon_protocol::id::ProjectName,
-    },
-    /// The directory is not as it was when it was proved whole: settle again.
-    #[error("{version} changed meanwhile; it is looked at again when it is quiet")]
-    Changed {
-        /// The version.
-        version: VersionId,
-    },
-    /// Its directory cannot be read.
-    #[error("{version} cannot be read")]
-    Snapshot {
-        /// The version.
-        version: VersionId,
-        /// Why.
-        #[source]
-        source: SnapshotError,
-    },
-    /// Its files cannot be hashed.
-    #[error("{version} cannot be hashed")]
-    Hash {
-        /// The version.
-        version: VersionId,
-        /// Why.
-        #[source]
-        source: HashVersionError,
-    },
-    /// It breaks a rule of manifests.
-    #[error("{version} cannot be published")]
-    Invalid {
-        /// The version.
-        version: VersionId,
-        /// Which rule.
-        #[source]
-        source: InvalidManifest,
-    },
-    /// Published files were changed in place.
-    #[error("{} of the published files of {version} were changed in place, the first is {}", changed.len(), first(changed))]
-    Rewritten {
-        /// The version.
-        version: VersionId,
-        /// What was changed, in order.
-        changed: Vec<RelPath>,
-    },
-    /// The files are a part of what was published: some were removed, are still being copied, or a placement was cut.
-    #[error("files of {version} are missing here, it was published with more; copy the rest, or pull it")]
-    Part {
-        /// The version.
-        version: VersionId,
-    },
-    /// The version is being fetched from other nodes; what lies there may be half of that.
-    #[error("{version} is being fetched here; it is looked at again when that is done")]
-    Incoming {
-        /// The version.
-        version: VersionId,
-    },
-    /// Two directories read as one version.
-    #[error(
-        "{version} is known at {known}, and {here} reads as the same version; rename the asset, or change the template"
-    )]
-    TwoPlaces {
-        /// The version.
-        version: VersionId,
-        /// Where it was published.
-        known: RelPath,
-        /// Where files lie now.
-        here: RelPath,
-    },
-    /// The generations of a version cannot be counted on; only a peer that lies gets there.
-    #[error("{version} has as many generations as can be counted")]
-    TooManyGenerations {
-        /// The version.
-        version: VersionId,
-    },
-    /// The manifest cannot be written.
-    #[error("the manifest of {version} cannot be stored")]
-    Manifest {
-        /// The version.
-        version: VersionId,
-        /// Why.
-        #[source]
-        source: ManifestFileError,
-    },
-    /// The record cannot be written.
-    #[error("{version} cannot be recorded")]
-    Ledger {
-        /// The version.
-        version: VersionId,
-        /// Why.
-        #[source]
-        source: LedgerError,
-    },
-    /// What is known of the version cannot be read.
-    #[error("what is known of {version} cannot be read")]
-    Catalog {
-        /// The version.
-        version: VersionId,
-        /// Why.
-        #[source]
-        source: CatalogError,
-    },
-}
-
-fn first(changed: &[RelPath]) -> &str {
-    changed.first().map_or("unknown", RelPath::as_str)
-}
-
-impl RecordError {
-    /// Says what helps.
-    pub fn remedy(&self) -> Remedy {
-        match self {
-            Self::Changed { .. } => Remedy::Settle,
-            Self::Hash { source: HashVersionError::Changed { .. }, .. } => Remedy::Settle,
-            Self::Hash { source: HashVersionError::Read(_) | HashVersionError::Sync(_), .. }
-            | Self::Snapshot { .. }
-            | Self::Manifest { .. }
-            | Self::Ledger { .. }
-            | Self::Catalog { .. }
-            | Self::Incoming { .. }
-            | Self::Paused { .. } => Remedy::TryLater,
-            Self::Hash { source: HashVersionError::Path(_), .. }
-            | Self::Invalid { .. }
-            | Self::Rewritten { .. }
-            | Self::TwoPlaces { .. }
-            | Self::TooManyGenerations { .. }
-            | Self::Part { .. } => Remedy::Person,
-        }
-    }
-
-    /// Returns the error's code for the local API.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Paused { .. } => ErrorCode::ProjectPaused,
-            Self::Changed { .. } => ErrorCode::NotWhole,
-            Self::Hash { source, .. } => match source {
-                HashVersionError::Changed { .. } => ErrorCode::NotWhole,
-                HashVersionError::Sync(source) if source.is_no_space() => ErrorCode::DiskFull,
-                HashVersionError::Sync(_) => ErrorCode::Internal,
-                HashVersionError::Read(_) | HashVersionError::Path(_) => ErrorCode::BadPath,
-            },
-            Self::Snapshot { .. } | Self::Invalid { .. } | Self::TwoPlaces { .. } => ErrorCode::BadPath,
-            Self::Rewritten { .. } => ErrorCode::Rewritten,
-            Self::Part { .. } | Self::Incoming { .. } => ErrorCode::NotWhole,
-            Self::TooManyGenerations { .. } => ErrorCode::Damaged,
-            Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
-            Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
-            Self::Manifest { .. } | Self::Ledger { .. } | Self::Catalog { .. } => ErrorCode::Internal,
-        }
-    }
 }
 
 /// Hashes a whole version, relates it and records what is new.
