@@ -83,7 +83,7 @@ fn explain(failure: &Failure, log_dir: &Path) -> String {
     };
     format!(
         "seed {seed} broke the promise `{}` at step {} ({} ms): {}\n{written}\nreplay: AVALON_SEED={seed} cargo \
-         nextest run -p avalon-tests --test sim_catalogs_converge",
+         test -p avalon-tests --test sim_catalogs_converge",
         failure.violation.invariant, failure.step, failure.at_ms, failure.violation.detail
     )
 }

@@ -83,10 +83,11 @@ impl Incoming {
         }
     }
 
-    /// Says whether a block is here and survives a crash.
-    pub fn is_durable(&self, project: &ProjectName, object: ObjectHash, block: u64) -> bool {
+    /// Returns the blocks of an object that survive a crash.
+    pub fn durable(&self, project: &ProjectName, object: ObjectHash) -> impl Iterator<Item = u64> + '_ {
         let part = self.parts.get(&(project.clone(), object));
-        part.and_then(|part| part.blocks.get(&block)).is_some_and(|block| block.synced)
+        let blocks = part.into_iter().flat_map(|part| &part.blocks);
+        blocks.filter(|(_, block)| block.synced).map(|(index, _)| *index)
     }
 
     /// Says whether anything of an object is here.
@@ -141,7 +142,9 @@ impl Incoming {
     pub fn whole(&self, project: &ProjectName, object: ObjectHash) -> Option<Bytes> {
         let part = self.parts.get(&(project.clone(), object))?;
         let durable = part.is_whole() && part.blocks.values().all(|block| block.synced);
-        durable.then(|| part.blocks.values().flat_map(|block| &block.bytes).copied().collect())
+        durable.then(|| {
+            part.blocks.values().map(|block| block.bytes.as_slice()).collect::<Vec<_>>().concat().into()
+        })
     }
 
     /// Forgets an object that was renamed into the tree.

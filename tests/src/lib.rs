@@ -7,19 +7,20 @@
 //!
 //! Deliberately absent: threads, real time, and any map whose order is not that of its keys.
 
-pub mod daemons;
+pub mod bench;
 pub mod content;
+pub mod daemons;
+pub mod env;
 pub mod event;
 pub mod event_log;
+pub mod harness;
+pub mod incoming;
+pub mod invariant;
+pub mod ledger;
+pub mod link;
+pub mod node;
+pub mod reply;
 pub mod scenario;
 pub mod toy_trust;
-pub mod link;
-pub mod env;
-pub mod ledger;
 pub mod tree;
-pub mod incoming;
-pub mod reply;
-pub mod node;
-pub mod invariant;
 pub mod world;
-pub mod harness;

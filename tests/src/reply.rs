@@ -199,3 +199,44 @@ fn frame<T: Framed>(buffer: &mut VecDeque<u8>) -> Result<Option<(T, usize)>, Fra
     let reply = T::from_payload(header.kind, payload)?;
     Ok(Some((reply, FRAME_HEADER_BYTES + header.payload_bytes)))
 }
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::hash::ObjectHash;
+
+    use super::*;
+    use crate::content::block_list;
+
+    #[test]
+    fn an_answer_is_the_same_however_it_is_cut_into_pieces() {
+        let large = vec![7u8; (1 << 20) + 5];
+        let list = block_list(&large);
+        let want = |object, size, blocks, with_list| Want { object, size, first_block: 0, blocks, with_list };
+        let wants = [
+            want(ObjectHash::of(b"abc"), 3, 1, false),
+            want(ObjectHash::of(b""), 0, 1, false),
+            want(list.object(), large.len() as u64, 2, true),
+            want(ObjectHash::of(b"gone"), 4, 1, false),
+        ];
+        let reply = |status, list_values, body: &[u8]| {
+            ObjectReply { status, list_values, body_bytes: body.len() as u64, encoding: 0 }.to_frame()
+        };
+        let mut bytes = [reply(ObjectStatus::Found, 0, b"abc"), b"abc".to_vec()].concat();
+        bytes.extend(reply(ObjectStatus::Found, 0, b""));
+        bytes.extend(reply(ObjectStatus::Found, 2, &large));
+        bytes.extend(list.values().concat());
+        bytes.extend(&large);
+        bytes.extend(reply(ObjectStatus::NotFound, 0, b""));
+        let whole = Answer::objects(&wants).take(&bytes);
+        assert_eq!(whole.len(), 6, "two blocks, a list, two blocks, nothing");
+        assert_eq!(whole.last(), Some(&Got::Nothing));
+        for piece_bytes in [1 << 20, 4093, 999_983] {
+            let mut answer = Answer::objects(&wants);
+            let got: Vec<Got> = bytes.chunks(piece_bytes).flat_map(|piece| answer.take(piece)).collect();
+            assert!(got == whole && answer.is_complete(), "pieces of {piece_bytes}");
+        }
+        let mut cut = Answer::objects(&wants);
+        cut.take(&bytes[..bytes.len() - 20]);
+        assert_eq!(cut.open_wants().count(), 2, "the object in the middle and the one after it");
+    }
+}

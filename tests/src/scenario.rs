@@ -20,7 +20,7 @@ const SITES: [&str; 4] = ["london", "montreal", "home-anna", "archive"];
 /// Its projects.
 const PROJECTS: [&str; 2] = ["lantern", "harbour"];
 /// One seed in this many has a file of several blocks.
-const LARGE_FILE_SEEDS: u32 = 24;
+const LARGE_FILE_SEEDS: u32 = 6;
 
 /// One node as it was installed.
 #[derive(Debug, Clone)]
@@ -230,7 +230,7 @@ impl Writer<'_> {
         }
         self.next_key += 1;
         let large = std::mem::take(&mut self.large_left) > 0;
-        let len = if large { (2 << 20) + 12_345 } else { self.dice.random_range(0..400) };
+        let len = if large { (1 << 20) + 12_345 } else { self.dice.random_range(0..400) };
         SavedFile { path, key: self.next_key, len }
     }
 

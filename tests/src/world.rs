@@ -279,6 +279,7 @@ impl World {
             open.extend(self.differences());
             open.extend(self.undecided());
             open.extend(self.unrecorded());
+            open.extend(self.needless_conflicts());
         }
         open
     }
@@ -326,6 +327,22 @@ impl World {
                 if open_end {
                     open.push(format!("{} lacks {version}: {decision:?}", node.id));
                 }
+            }
+        }
+        open
+    }
+
+    /// Versions that only one node's artists made and that stand in conflict all the same.
+    fn needless_conflicts(&self) -> Vec<String> {
+        let mut makers: BTreeMap<&VersionId, usize> = BTreeMap::new();
+        for (_, version) in self.checker.saved().keys() {
+            *makers.entry(version).or_default() += 1;
+        }
+        let mut open = Vec::new();
+        for (version, fold) in self.nodes.iter().flat_map(|node| node.disk.ledger.folds()) {
+            let conflict = matches!(fold.standing(version.slot), Standing::Conflict(_));
+            if conflict && makers.get(version).is_some_and(|makers| *makers < 2) {
+                open.push(format!("{version} is in conflict with itself"));
             }
         }
         open

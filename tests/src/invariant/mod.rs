@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use avalon_protocol::{
     feed::FeedId,
     hash::{ChainHash, ObjectHash},
-    id::VersionId,
+    id::{ProjectName, VersionId},
     rel_path::RelPath,
     version_fold::VersionFold,
 };
@@ -60,6 +60,8 @@ struct Seen {
     groups: BTreeMap<FeedId, usize>,
     /// What those add up to.
     folds: BTreeMap<VersionId, VersionFold>,
+    /// Blocks of incoming objects that were durable.
+    blocks: BTreeSet<(ProjectName, ObjectHash, u64)>,
     /// The visible files and whether they were durable.
     visible: BTreeMap<VersionId, BTreeMap<RelPath, (ObjectHash, bool)>>,
 }
@@ -91,12 +93,17 @@ impl Checker {
                 let saved = self.saved.entry((*node, version.clone())).or_default();
                 saved.insert(path.clone(), *object);
             }
-            speech::check(said, nodes)?;
+            let from = self.seen.entry(node.who.node).or_default();
+            speech::check(said, nodes, &from.blocks)?;
         }
         let all = scope == Scope::Everything || touched.power;
         let feeds = if all { node.disk.ledger.feeds().keys().cloned().collect() } else { touched.feeds };
         let versions: BTreeSet<VersionId> = if all { self.versions(node) } else { touched.versions };
         let seen = self.seen.entry(node.who.node).or_default();
+        for (project, object) in touched.objects {
+            let durable = node.disk.incoming.durable(&project, object);
+            seen.blocks.extend(durable.map(|block| (project.clone(), object, block)));
+        }
         for feed in &feeds {
             speech::invariant_nobody_overrates_a_peer(node, feed)?;
             disk::invariant_nobody_knows_other_projects(node, &feed.project)?;

@@ -1,11 +1,16 @@
 //! What nodes may say to each other.
 
-use avalon_protocol::feed::FeedId;
+use std::collections::BTreeSet;
+
+use avalon_protocol::{feed::FeedId, hash::ObjectHash, id::ProjectName};
 
 use super::{Checked, Violation};
 use crate::{env::Said, node::SimNode};
 
-pub(super) fn check(said: &Said, nodes: &[SimNode]) -> Checked {
+/// Blocks that were seen to be durable at the node that speaks.
+type Durable = BTreeSet<(ProjectName, ObjectHash, u64)>;
+
+pub(super) fn check(said: &Said, nodes: &[SimNode], durable: &Durable) -> Checked {
     match said {
         Said::Saved { .. } => Ok(()),
         Said::Head { .. } => {
@@ -14,7 +19,7 @@ pub(super) fn check(said: &Said, nodes: &[SimNode]) -> Checked {
         }
         Said::Project { .. } => invariant_only_shared_projects_are_spoken_of(said, nodes),
         Said::Accused { .. } => invariant_only_liars_are_accused(said, nodes),
-        Said::Want { .. } => invariant_durable_blocks_are_not_fetched_again(said, nodes),
+        Said::Want { .. } => invariant_durable_blocks_are_not_fetched_again(said, nodes, durable),
         Said::Fork { from, feed } => {
             Err(Violation::new("no_fork", format!("node {from} sees two histories of {feed}")))
         }
@@ -43,13 +48,17 @@ fn invariant_only_shared_projects_are_spoken_of(said: &Said, nodes: &[SimNode]) 
     shared.then_some(()).ok_or_else(|| Violation::new("only_shared_projects_are_spoken_of", detail()))
 }
 
-/// A block that survived a crash, or that lies in the tree, is not asked for again.
-fn invariant_durable_blocks_are_not_fetched_again(said: &Said, nodes: &[SimNode]) -> Checked {
+/// A block that was durable once, whatever crashed since, or that lies in the tree, is not asked for again.
+fn invariant_durable_blocks_are_not_fetched_again(
+    said: &Said,
+    nodes: &[SimNode],
+    durable: &Durable,
+) -> Checked {
     let Said::Want { from, project, want } = said else { return Ok(()) };
-    let disk = &nodes[*from].disk;
-    let in_tree = disk.tree.object(project, &want.object).is_some();
+    let in_tree = nodes[*from].disk.tree.object(project, &want.object).is_some();
     let blocks = want.first_block..want.first_block + want.blocks;
-    let mut again = blocks.filter(|block| in_tree || disk.incoming.is_durable(project, want.object, *block));
+    let mut again =
+        blocks.filter(|block| in_tree || durable.contains(&(project.clone(), want.object, *block)));
     match again.next() {
         Some(block) => {
             let detail = format!("node {from} asks for block {block} of {} that it has", want.object);

@@ -19,7 +19,7 @@ use std::{
 use avalon_protocol::{
     backoff::Backoff,
     feed::FeedId,
-    hash::{ContentId, ManifestId},
+    hash::{ContentId, ManifestId, ObjectHash},
     id::{NodeId, ProjectName, VersionId},
     manifest::Manifest,
     mode::ProjectMode,
@@ -59,6 +59,8 @@ pub struct Touched {
     pub feeds: BTreeSet<FeedId>,
     /// Versions whose directory or records changed.
     pub versions: BTreeSet<VersionId>,
+    /// Incoming objects that were synced.
+    pub objects: BTreeSet<(ProjectName, ObjectHash)>,
     /// Whether the node lost power or started.
     pub power: bool,
 }
@@ -213,7 +215,10 @@ impl SimNode {
             Wake::Advanced { connection, feed, head } => self.advanced(connection, &feed, head, env),
             Wake::Settled(version) => self.settled(&version, env),
             Wake::ManifestSynced { version, manifest } => self.manifest_synced(&version, manifest, env),
-            Wake::IncomingSynced { project, object } => self.disk.incoming.sync(&project, object),
+            Wake::IncomingSynced { project, object } => {
+                self.disk.incoming.sync(&project, object);
+                self.touched.objects.insert((project, object));
+            }
             Wake::Gathered(version) => self.gathered(&version, env),
             Wake::PlaceNext(version) => self.place_next(&version, env),
             Wake::Sealed(version) => self.sealed(&version, env),

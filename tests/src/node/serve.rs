@@ -60,18 +60,23 @@ impl SimNode {
     fn object_reply(&self, project: &ProjectName, want: &Want, allowed: bool, env: &mut Env) -> Vec<u8> {
         let object = self.disk.tree.object(project, &want.object);
         let object = object.filter(|bytes| allowed && bytes.len() as u64 == want.size);
-        let Some(bytes) = object.filter(|_| !(self.liar && env.fault(5))) else {
+        let Some(mut bytes) = object.filter(|_| !(self.liar && env.fault(5))).cloned() else {
             let reply =
                 ObjectReply { status: ObjectStatus::NotFound, list_values: 0, body_bytes: 0, encoding: 0 };
             return reply.to_frame();
         };
+        if self.liar && env.fault(if want.with_list { 40 } else { 15 }) {
+            // A lie that agrees with itself: other bytes, with the block list that belongs to them.
+            let forged: Vec<u8> = bytes.iter().map(|byte| byte ^ 1).collect();
+            bytes = forged.into();
+        }
         let start = block_range(want.size, want.first_block).start;
         let end = block_range(want.size, (want.first_block + want.blocks).saturating_sub(1)).end;
         let place = |at: u64| usize::try_from(at).expect("it is in memory");
         let mut body = bytes[place(start)..place(end)].to_vec();
         let mut list = Vec::new();
         if want.with_list && BlockList::value_count(want.size) > 0 {
-            list = block_list(bytes).values().concat();
+            list = block_list(&bytes).values().concat();
         }
         let reply = ObjectReply {
             status: ObjectStatus::Found,

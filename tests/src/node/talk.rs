@@ -66,7 +66,7 @@ impl Link {
                 }
             }
             Control::Records(records) => {
-                let end = records.groups.iter().filter_map(SealedGroup::claimed_end).max();
+                let end = records.groups.last().and_then(SealedGroup::claimed_end);
                 end.into_iter().for_each(|end| proved(records.feed.clone(), end));
             }
             _ => {}
