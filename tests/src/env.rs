@@ -167,7 +167,7 @@ impl Env {
     }
 
     /// Moves the clock to the next event and returns it.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn pop(&mut self) -> Option<Event> {
         let Reverse(next) = self.agenda.pop()?;
         self.now_ms = next.at_ms;
         Some(next.event)

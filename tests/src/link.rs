@@ -335,7 +335,7 @@ mod tests {
 
     fn next(env: &mut Env) -> Option<Event> {
         loop {
-            let event = env.next()?;
+            let event = env.pop()?;
             if let Some(event) = env.admit(event) {
                 return Some(event);
             }

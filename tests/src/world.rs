@@ -159,7 +159,7 @@ impl World {
     /// Returns the next event that still means something.
     fn next(&mut self) -> Option<Event> {
         loop {
-            let event = self.env.next()?;
+            let event = self.env.pop()?;
             if let Event::Wake { node, boot, .. } = &event {
                 let node = &self.nodes[*node];
                 if !node.is_up() || node.who.boot != *boot {

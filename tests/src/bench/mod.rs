@@ -1,5 +1,7 @@
 //! Benchmarks: each shape makes its data, runs ours and a baseline in turns, and prints medians and ratios.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+
 pub mod latency;
 
 use std::{path::Path, time::Duration};
