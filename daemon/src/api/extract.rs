@@ -1,4 +1,4 @@
-//! What requests carry, each refused with an [`ApiError`](avalon_protocol::control::ApiError) that says what is wrong.
+//! What requests carry, each refused with an [`ApiError`] that says what is wrong.
 
 use avalon_protocol::control::ApiError;
 use axum::{

@@ -1,4 +1,4 @@
-//! The configuration, in two steps: [`raw`] is what the file says, [`Config`] is what it means. Nothing is bound, opened
+//! The configuration, in two steps: `raw` is what the file says, [`Config`] is what it means. Nothing is bound, opened
 //! or written before the second step has passed; `avalond --check-config` stops there.
 
 mod raw;

@@ -1,4 +1,4 @@
-//! Jobs: versions that have to come here, one job each. [`board`] keeps count for everybody to read; [`replicator`] is the
+//! Jobs: versions that have to come here, one job each. `board` keeps count for everybody to read; `replicator` is the
 //! one task that makes, starts and ends them.
 
 mod board;
