@@ -273,12 +273,12 @@ mod tests {
         fold.apply(&me, 0, &published(&one));
         fold.apply(&me, 1, &published(&two));
         let known = |id: &ManifestId| [&one, &two].into_iter().find(|m| m.id() == *id).cloned();
-        let relate = |text| {
+        let shown = |text| {
             let files = entries(&[("a", text)]);
-            super::relate((&dir(), &files), VersionSlot::Hero, &fold, &me, known)
+            relate((&dir(), &files), VersionSlot::Hero, &fold, &me, known)
         };
-        assert_eq!(relate("1"), Relation::Moved(two.id()));
-        assert_eq!(relate("2"), Relation::Known(two.id()));
+        assert_eq!(shown("1"), Relation::Moved(two.id()));
+        assert_eq!(shown("2"), Relation::Known(two.id()));
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Dir {
     }
 
     /// Makes files that somebody else wrote durable, with the directories that they lie in up to this one: one by one, or
-    /// from [`FILES_SYNCED_ONE_BY_ONE`] on by one sync of the volume, where that can be believed.
+    /// from `FILES_SYNCED_ONE_BY_ONE` on by one sync of the volume, where that can be believed.
     ///
     /// # Errors
     /// [`IoError`]; what was not durable before must be taken as lost, and a second sync would prove nothing.
