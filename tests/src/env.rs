@@ -70,6 +70,13 @@ pub enum Said {
         /// What.
         object: ObjectHash,
     },
+    /// Somebody asked for a version.
+    Pulled {
+        /// Where.
+        node: NodeIndex,
+        /// Which.
+        version: VersionId,
+    },
     /// "This feed has two histories": nobody here ever makes one.
     Fork {
         /// Who says it.

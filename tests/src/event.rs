@@ -195,6 +195,15 @@ pub enum Wake {
         /// From which record on.
         from_seq: u64,
     },
+    /// A session hears late that what its peer sent is stored.
+    Stored {
+        /// The connection.
+        connection: ConnectionId,
+        /// The feed.
+        feed: FeedId,
+        /// Where it ended then.
+        head: FeedHead,
+    },
     /// A session hears late that a feed goes on.
     Advanced {
         /// The connection.

@@ -20,7 +20,7 @@ const SITES: [&str; 4] = ["london", "montreal", "home-anna", "archive"];
 /// Its projects.
 const PROJECTS: [&str; 2] = ["lantern", "harbour"];
 /// One seed in this many has a file of several blocks.
-const LARGE_FILE_SEEDS: u32 = 6;
+const LARGE_FILE_SEEDS: u32 = 8;
 
 /// One node as it was installed.
 #[derive(Debug, Clone)]
@@ -204,8 +204,10 @@ impl Writer<'_> {
         for step in 0..self.dice.random_range(1..3) {
             let later_ms = at_ms + 3000 * (step + 1) + self.dice.random_range(0..4000);
             let who = if self.dice.random_bool(0.8) { one } else { other };
-            let file = self.file(&format!("exr/f.{:04}.exr", 10 + step));
-            self.deed(later_ms, who, Deed::Grow { version: version.clone(), file });
+            for frame in 0..self.dice.random_range(1..4) {
+                let file = self.file(&format!("exr/f.{:04}.exr", 10 * (step + 1) + frame));
+                self.deed(later_ms, who, Deed::Grow { version: version.clone(), file });
+            }
             if self.dice.random_bool(0.3) {
                 let file = self.file("notes/readme.txt");
                 self.deed(later_ms, who, Deed::Grow { version: version.clone(), file });

@@ -7,6 +7,7 @@ use avalon_protocol::{
     hash::{ChainHash, ObjectHash},
     id::{ProjectName, VersionId},
     manifest::Manifest,
+    mode::ProjectMode,
     rel_path::RelPath,
     version_fold::{Standing, VersionFold},
 };
@@ -219,6 +220,20 @@ pub(super) fn invariant_no_second_candidate_is_placed(
         })?;
     }
     Ok(())
+}
+
+/// A node that does not mirror a project has only what artists saved there or asked for.
+pub(super) fn invariant_nothing_comes_unasked(
+    node: &SimNode,
+    version: &VersionId,
+    saved: Option<&BTreeMap<RelPath, ObjectHash>>,
+    pulled: bool,
+) -> Checked {
+    let mirrors = node.projects.get(&version.project) == Some(&ProjectMode::Mirror);
+    let asked = mirrors || pulled || saved.is_some();
+    ensure(asked || node.disk.tree.dir(version).is_none(), "nothing_comes_unasked", || {
+        format!("{} has {version}, which nobody there wanted", node.id)
+    })
 }
 
 /// Remembers what is visible of a version.

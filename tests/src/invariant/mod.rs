@@ -48,6 +48,8 @@ pub struct Checker {
     /// The one history of each feed: which group stands at which record.
     history: BTreeMap<FeedId, BTreeMap<u64, ChainHash>>,
     saved: Saved,
+    /// What somebody asked for where.
+    pulled: BTreeSet<(NodeIndex, VersionId)>,
 }
 
 /// What artists saved: where, in which version, at which path.
@@ -89,9 +91,15 @@ impl Checker {
         scope: Scope,
     ) -> Checked {
         for said in said {
-            if let Said::Saved { node, version, path, object } = said {
-                let saved = self.saved.entry((*node, version.clone())).or_default();
-                saved.insert(path.clone(), *object);
+            match said {
+                Said::Saved { node, version, path, object } => {
+                    let saved = self.saved.entry((*node, version.clone())).or_default();
+                    saved.insert(path.clone(), *object);
+                }
+                Said::Pulled { node, version } => {
+                    self.pulled.insert((*node, version.clone()));
+                }
+                _ => {}
             }
             let from = self.seen.entry(node.who.node).or_default();
             speech::check(said, nodes, &from.blocks)?;
@@ -116,7 +124,9 @@ impl Checker {
             disk::invariant_nobody_knows_any_other_project(node)?;
         }
         for version in &versions {
-            let saved = self.saved.get(&(node.who.node, version.clone()));
+            let here = (node.who.node, version.clone());
+            let saved = self.saved.get(&here);
+            disk::invariant_nothing_comes_unasked(node, version, saved, self.pulled.contains(&here))?;
             disk::invariant_catalog_knows_every_durable_record(node, version, seen)?;
             disk::invariant_visible_bytes_are_what_they_should_be(node, version, seen)?;
             disk::invariant_nothing_visible_changes(node, version, seen, touched.power)?;

@@ -12,7 +12,7 @@ type Durable = BTreeSet<(ProjectName, ObjectHash, u64)>;
 
 pub(super) fn check(said: &Said, nodes: &[SimNode], durable: &Durable) -> Checked {
     match said {
-        Said::Saved { .. } => Ok(()),
+        Said::Saved { .. } | Said::Pulled { .. } => Ok(()),
         Said::Head { .. } => {
             invariant_only_durable_records_are_announced(said, nodes)?;
             invariant_only_shared_projects_are_spoken_of(said, nodes)

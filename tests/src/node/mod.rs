@@ -1,8 +1,10 @@
 //! One simulated daemon: what it has on disk, what it has in memory, and how events reach its parts.
 //!
-//! `talk` drives the sessions, `publish` finds what artists save, `fetch` and `place` bring versions in, `serve` answers
-//! peers. Each corresponds to a stage of the daemon and calls the same pure code.
+//! `connect` keeps the connections and `talk` drives their sessions, `publish` finds what artists save, `manifests`,
+//! `fetch` and `place` bring versions in, `serve` answers peers. Each corresponds to a stage of the daemon and calls the
+//! same pure code.
 
+mod connect;
 mod fetch;
 mod manifests;
 mod place;
@@ -13,7 +15,6 @@ mod talk;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use avalon_protocol::{
@@ -212,6 +213,7 @@ impl SimNode {
             Wake::GroupsRead { connection, feed, from_seq } => {
                 self.groups_read(connection, &feed, from_seq, env);
             }
+            Wake::Stored { connection, feed, head } => self.stored(connection, &feed, head, env),
             Wake::Advanced { connection, feed, head } => self.advanced(connection, &feed, head, env),
             Wake::Settled(version) => self.settled(&version, env),
             Wake::ManifestSynced { version, manifest } => self.manifest_synced(&version, manifest, env),
@@ -285,17 +287,13 @@ impl SimNode {
         let publishing =
             life.publishing.iter().map(|(version, _)| format!("{} publishes {version}", self.id));
         let links = life.links.values();
-        let behind =
-            links.flat_map(|link| link.behind(self.projects.keys()).map(|project| (link.peer, project)));
+        let behind = links.flat_map(|link| {
+            link.behind(self.projects.keys(), &self.disk.ledger).map(|project| (link.peer, project))
+        });
         let behind = behind.map(|(peer, project)| format!("{}: node {peer} lacks {project}", self.id));
         let manifests =
             self.projects.keys().filter(|project| self.missing_manifests(project).next().is_some());
         let manifests = manifests.map(|project| format!("{} lacks manifests of {project}", self.id));
         fetches.chain(manifests).chain(outbox).chain(publishing).chain(behind).collect()
     }
-}
-
-/// The backoff of dials: shorter than the daemon's, as the seeds' stories are short.
-fn dial_backoff() -> Backoff {
-    Backoff::new(Duration::from_millis(250), Duration::from_secs(5))
 }

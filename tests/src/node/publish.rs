@@ -59,6 +59,7 @@ impl SimNode {
     pub(super) fn pull(&mut self, version: VersionId, env: &mut Env) -> bool {
         let Some(life) = self.life.as_mut() else { return false };
         life.wishes.insert(version.clone());
+        env.said.push(Said::Pulled { node: self.who.node, version: version.clone() });
         self.plan(&version, env);
         true
     }

@@ -1,4 +1,4 @@
-//! Dials peers and carries out what the sessions ask for.
+//! Carries out what the sessions ask for: sends, reads groups, stores groups.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,19 +11,15 @@ use avalon_protocol::{
     manifest::Manifest,
     record::Record,
     session::{Effect, Session},
-    wire::{
-        Control, FRAME_HEADER_BYTES, FrameError, FrameHeader, Framed, Hello, PROTOCOL_MAX, PROTOCOL_MIN,
-        Records, ServedProject,
-    },
+    wire::{Control, FRAME_HEADER_BYTES, FrameError, FrameHeader, Framed, Records},
 };
 use rand::Rng as _;
 
-use super::{SimNode, dial_backoff, fetch::Request};
+use super::{SimNode, fetch::Request};
 use crate::{
     env::{Env, Said},
-    event::{CloseNote, ConnectionId, NodeIndex, Note, StreamId, Wake},
-    ledger::StoredGroup,
-    link::DIAL_TIMEOUT_MS,
+    event::{ConnectionId, NodeIndex, Note, StreamId, Wake},
+    ledger::{Ledger, StoredGroup},
 };
 
 /// Who sent a message.
@@ -37,7 +33,7 @@ enum Side {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) peer: NodeIndex,
-    dialled_here: bool,
+    pub(super) dialled_here: bool,
     pub(super) ready: bool,
     session: Session,
     /// How far the peer said that it has each feed, or was sent it: more it cannot be known to have.
@@ -47,6 +43,12 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Takes over a connection and its session.
+    pub(super) fn new(peer: NodeIndex, dialled_here: bool, session: Session) -> Self {
+        let (proved, requests) = (BTreeMap::new(), BTreeMap::new());
+        Self { peer, dialled_here, ready: false, session, proved, requests }
+    }
+
     /// Says whether the peer serves a project.
     pub(super) fn shares(&self, project: &ProjectName) -> bool {
         let peer = self.session.peer();
@@ -78,12 +80,20 @@ impl Link {
         self.session.peer_has(feed).unwrap_or(0) > self.proved.get(feed).copied().unwrap_or(0)
     }
 
-    /// Says in which of our projects the session does not know yet that the peer has everything.
+    /// Says in which of our projects the session does not know yet that the peer has everything, by its own account or
+    /// by our ledger's.
     pub(super) fn behind<'a>(
         &'a self,
         ours: impl Iterator<Item = &'a ProjectName> + 'a,
+        ledger: &'a Ledger,
     ) -> impl Iterator<Item = &'a ProjectName> + 'a {
-        ours.filter(|project| !self.ready || (self.shares(project) && !self.session.is_level(project)))
+        let lacks = move |project: &ProjectName| {
+            let mut feeds = ledger.feeds().iter().filter(move |(feed, _)| feed.project == *project);
+            feeds.any(|(feed, log)| self.session.peer_has(feed).unwrap_or(0) < log.head().next_seq)
+        };
+        ours.filter(move |project| {
+            !self.ready || (self.shares(project) && (!self.session.is_level(project) || lacks(project)))
+        })
     }
 }
 
@@ -106,76 +116,6 @@ impl SimNode {
         links.filter(|link| link.overrates(feed)).map(|link| link.peer)
     }
 
-    fn hello(&self, instance: u64) -> Hello {
-        let served = |(name, mode): (&ProjectName, &_)| ServedProject { name: name.clone(), mode: *mode };
-        Hello {
-            protocol_min: PROTOCOL_MIN,
-            protocol_max: PROTOCOL_MAX,
-            features: 0,
-            build: "simulation".into(),
-            studio: "northlight".parse().expect("a fixed name"),
-            node: self.id.clone(),
-            instance,
-            projects: self.projects.iter().map(served).collect(),
-        }
-    }
-
-    pub(super) fn dial(&mut self, peer: NodeIndex, env: &mut Env) {
-        let Some(life) = self.life.as_mut() else { return };
-        if life.links.values().any(|link| link.peer == peer) || !life.dialling.insert(peer) {
-            return;
-        }
-        if env.network.reaches(self.who.node, peer) {
-            env.connect(self.who.node, peer);
-        } else {
-            life.dialling.remove(&peer);
-            self.dial_later(peer, DIAL_TIMEOUT_MS, env);
-        }
-    }
-
-    fn dial_later(&mut self, peer: NodeIndex, timeout_ms: u64, env: &mut Env) {
-        let Some(life) = self.life.as_mut().filter(|_| self.dials.contains(&peer)) else { return };
-        let backoff = life.backoffs.entry(peer).or_insert_with(dial_backoff);
-        let wait = backoff.failed(env.dice.random());
-        let wait_ms = u64::try_from(wait.as_millis()).expect("a short wait");
-        env.wake(self.who, timeout_ms + wait_ms, Wake::Dial(peer));
-    }
-
-    /// Hears that a connection is there.
-    pub fn established(&mut self, id: ConnectionId, env: &mut Env) {
-        let Some(connection) = env.network.connection(id) else { return };
-        let (peer, dialled_here) = (connection.other(self.who.node), connection.dialler == self.who.node);
-        let Some(instance) = self.life.as_ref().map(|life| life.instance) else { return };
-        let hello = self.hello(instance);
-        let (session, effects) = Session::new(hello, self.names[peer].clone(), self.disk.ledger.heads());
-        let Some(life) = self.life.as_mut() else { return };
-        if dialled_here {
-            life.dialling.remove(&peer);
-        }
-        let (proved, requests) = (BTreeMap::new(), BTreeMap::new());
-        life.links.insert(id, Link { peer, dialled_here, ready: false, session, proved, requests });
-        self.carry_out(id, effects, env);
-    }
-
-    /// Hears that a connection with a peer is gone.
-    pub fn ended(&mut self, id: ConnectionId, peer: NodeIndex, env: &mut Env) {
-        let Some(life) = self.life.as_mut() else { return };
-        life.dialling.remove(&peer);
-        life.links.remove(&id);
-        if !life.links.values().any(|link| link.peer == peer) {
-            self.dial_later(peer, 0, env);
-        }
-        self.ask_for_manifests(env);
-        self.pump_all(env);
-    }
-
-    pub(super) fn close(&mut self, id: ConnectionId, code: CloseCode, env: &mut Env) {
-        let Some(link) = self.life.as_mut().and_then(|life| life.links.remove(&id)) else { return };
-        env.note(&Note::Closed(self.who.node, CloseNote(code)));
-        env.close(id, self.who.node, code.code());
-        self.ended(id, link.peer, env);
-    }
-
     pub(super) fn control_arrived(&mut self, id: ConnectionId, frame: &[u8], env: &mut Env) {
         let message = read_frame::<Control>(frame);
         let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
@@ -193,7 +133,7 @@ impl SimNode {
         }
     }
 
-    fn carry_out(&mut self, id: ConnectionId, effects: Vec<Effect>, env: &mut Env) {
+    pub(super) fn carry_out(&mut self, id: ConnectionId, effects: Vec<Effect>, env: &mut Env) {
         let mut effects = VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
@@ -216,29 +156,6 @@ impl SimNode {
                 }
             }
         }
-    }
-
-    /// Of two connections with one peer, keeps the one dialled by the node that comes first in order; of two dialled by
-    /// the same, the newer, because the older is then known to be dead on the other side.
-    fn greeted(&mut self, id: ConnectionId, env: &mut Env) {
-        let Some(life) = self.life.as_mut() else { return };
-        let Some(link) = life.links.get(&id) else { return };
-        let peer = link.peer;
-        life.backoffs.entry(peer).or_insert_with(dial_backoff).succeeded();
-        let mine = self.id < self.names[peer];
-        let mut rivals: Vec<(bool, ConnectionId)> = life
-            .links
-            .iter()
-            .filter(|(_, link)| link.peer == peer && link.ready)
-            .map(|(id, link)| (link.dialled_here == mine, *id))
-            .collect();
-        rivals.sort_unstable();
-        rivals.pop();
-        for (_, rival) in rivals {
-            self.close(rival, CloseCode::DuplicateConnection, env);
-        }
-        self.ask_for_manifests(env);
-        self.plan_all(env);
     }
 
     fn say(&mut self, id: ConnectionId, mut message: Control, env: &mut Env) {
@@ -318,15 +235,20 @@ impl SimNode {
         self.touched.versions.extend(versions.iter().cloned());
         self.publishes_recorded(&versions);
         let Some(life) = self.life.as_mut() else { return };
-        if let Some((id, link)) = stored_for.and_then(|id| Some((id, life.links.get_mut(&id)?))) {
-            let effects = link.session.groups_stored(feed, head);
-            self.carry_out(id, effects, env);
+        if let Some(connection) = stored_for.filter(|id| life.links.contains_key(id)) {
+            // The answer may come late, when the feed goes further already.
+            if env.chance(12) {
+                let delay_ms = env.between(1..=10);
+                env.wake(self.who, delay_ms, Wake::Stored { connection, feed: feed.clone(), head });
+            } else {
+                self.stored(connection, feed, head, env);
+            }
         }
         if head == before {
             return;
         }
         let links: Vec<ConnectionId> = self.life.iter().flat_map(|life| life.links.keys().copied()).collect();
-        for connection in links.into_iter().filter(|id| Some(*id) != stored_for) {
+        for connection in links {
             // Sessions hear of it in any order, some of them late.
             if env.chance(12) {
                 let delay_ms = env.between(1..=10);
@@ -339,6 +261,12 @@ impl SimNode {
         for version in versions {
             self.plan(&version, env);
         }
+    }
+
+    pub(super) fn stored(&mut self, id: ConnectionId, feed: &FeedId, head: FeedHead, env: &mut Env) {
+        let Some(link) = self.life.as_mut().and_then(|life| life.links.get_mut(&id)) else { return };
+        let effects = link.session.groups_stored(feed, head);
+        self.carry_out(id, effects, env);
     }
 
     pub(super) fn advanced(&mut self, id: ConnectionId, feed: &FeedId, head: FeedHead, env: &mut Env) {
