@@ -1,4 +1,4 @@
-//! What the tests share: the simulated studio, [`daemons`] as real processes, and measurements ([`bench`]).
+//! What the tests share: the simulated studio, [`daemons`] as real processes, and measurements ([`mod@bench`]).
 //!
 //! In the simulated studio many nodes run in one thread and virtual time, driven by one seed. The decisions are those of
 //! the daemon: `avalon_protocol`'s session, feeds, folds, planner and codec run here as they are. What is simulated is what
