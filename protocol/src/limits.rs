@@ -28,6 +28,10 @@ pub const MAX_TEXT_BYTES: usize = 16 << 10;
 pub const MAX_INPUTS: usize = 100_000;
 /// Most objects asked for in one request; a request of them is under 200 KiB.
 pub const MAX_WANTS: usize = 4096;
+/// Most blocks in one piece of an encoded answer: enough for zstd to see what moved, and what a receiver decodes at once.
+pub const MAX_PIECE_BLOCKS: u64 = 8;
+/// Longest part of a base that one piece refers to: three times a piece, so that content may have moved by one either way.
+pub const MAX_BASE_WINDOW_BYTES: u64 = 24 << 20;
 /// Most manifests asked for in one request.
 pub const MAX_MANIFEST_WANTS: usize = 256;
 /// Most projects that a node serves and names in its greeting.

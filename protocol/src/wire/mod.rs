@@ -4,11 +4,13 @@
 //! field: a change is a new type number. The connection's first bidirectional stream, opened by the side that dialled,
 //! is the *control* stream: greeting, heads, records. Every other stream is one request of the side that opened it.
 
+mod encoded;
 mod frame;
 mod message;
 mod request;
 
 pub use self::{
+    encoded::{Base, FEATURE_ENCODED, FetchEncoded, PIECES, PieceEncoding, PieceHead, RAW},
     frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader},
     message::{
         Control, Hello, HelloRefused, PROTOCOL_MAX, PROTOCOL_MIN, ProjectHeads, Records, ServedProject,

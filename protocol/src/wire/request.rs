@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Framed,
+    FetchEncoded, Framed,
     frame::{self, FrameError},
 };
 use crate::{
@@ -21,6 +21,8 @@ pub enum Request {
     Objects(FetchObjects),
     /// Type 17: manifests.
     Manifests(FetchManifests),
+    /// Type 20: objects, in whatever encoding costs least.
+    Encoded(FetchEncoded),
 }
 
 /// Asks for objects of one project.
@@ -66,7 +68,7 @@ pub struct ObjectReply {
     pub list_values: u64,
     /// How many bytes of content follow, as they stand on the wire.
     pub body_bytes: u64,
-    /// How they are encoded: 0 is raw. Other numbers are for compression and deltas, by feature bit.
+    /// How they are encoded: [`RAW`](super::RAW), or in answer to a [`FetchEncoded`] also [`PIECES`](super::PIECES).
     pub encoding: u16,
 }
 
@@ -117,6 +119,7 @@ impl Framed for Request {
         match self {
             Self::Objects(fetch) => frame::write(OBJECTS, fetch),
             Self::Manifests(fetch) => frame::write(MANIFESTS, fetch),
+            Self::Encoded(fetch) => fetch.frame(),
         }
     }
 
@@ -135,7 +138,10 @@ impl Framed for Request {
                 frame::bound(kind, "manifests", fetch.manifests.len(), MAX_MANIFEST_WANTS)?;
                 Ok(Self::Manifests(fetch))
             }
-            kind => Err(FrameError::Unexpected { kind }),
+            kind => match FetchEncoded::from_payload(kind, payload) {
+                Some(fetch) => fetch.map(Self::Encoded),
+                None => Err(FrameError::Unexpected { kind }),
+            },
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Objects: naming the files of the artists' tree, assembling what comes from elsewhere, and serving what is here.
 
+pub mod encode;
 pub mod hash;
 pub mod incoming;
 pub mod serve;

@@ -126,6 +126,16 @@ impl ObjectReader {
         Ok(bytes)
     }
 
+    /// Reads the bytes from `offset` on, whatever the blocks are; the caller bounds `length`.
+    ///
+    /// # Errors
+    /// [`ServeError::Changed`] when the file ends before; [`ServeError::Io`].
+    pub fn read_range(&self, offset: u64, length: usize) -> Result<Vec<u8>, ServeError> {
+        let mut bytes = vec![0; length];
+        self.file.read_exact_at(&mut bytes, offset).map_err(|e| self.read_failed(e))?;
+        Ok(bytes)
+    }
+
     /// Hashes the file by the rayon pool that the caller runs on.
     fn compute(&self) -> Result<BlockList, ServeError> {
         name_file(&self.file, self.stat.size, Spread::Pool, &|_, _| Ok(())).map_err(|e| self.read_failed(e))
