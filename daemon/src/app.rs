@@ -11,7 +11,7 @@ use avalon_certs::Identity;
 use avalon_protocol::{
     control::{Health, Severity},
     feed::{FeedHead, FeedId},
-    wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
+    wire::{FEATURE_ENCODED, Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
 };
 use avalon_store::{
     ledger::{Ledger, LedgerConfig, LedgerError, LedgerEvent, OpenReport},
@@ -227,6 +227,7 @@ async fn open_core(
         ledger,
         hasher: Hasher::new(threads)?,
         blocks: BlockCache::open(&state.root)?,
+        deltas: Arc::default(),
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
         events,
         health,
@@ -266,7 +267,7 @@ fn hello(config: &Config, core: &Core) -> Hello {
     Hello {
         protocol_min: PROTOCOL_MIN,
         protocol_max: PROTOCOL_MAX,
-        features: 0,
+        features: FEATURE_ENCODED,
         build: env!("CARGO_PKG_VERSION").to_owned(),
         studio: core.studio.clone(),
         node: core.me.clone(),

@@ -15,7 +15,9 @@ use avalon_store::{
 };
 
 pub use crate::tasks::blocking;
-use crate::{clock::Clock, events::EventBus, health::HealthBoard, project::Project};
+use crate::{
+    clock::Clock, events::EventBus, health::HealthBoard, project::Project, replicate::encode::Deltas,
+};
 
 /// Shared by all tasks; holds no task itself.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Core {
     pub hasher: Hasher,
     /// Block lists of local files.
     pub blocks: BlockCache,
+    /// What encoding for peers shares.
+    pub deltas: Arc<Deltas>,
     /// The projects that it serves.
     pub projects: BTreeMap<ProjectName, Arc<Project>>,
     /// What happens.

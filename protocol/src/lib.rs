@@ -23,6 +23,7 @@ pub mod close_code;
 pub mod settle;
 pub mod session;
 pub mod plan;
+pub mod delta_base;
 pub mod backoff;
 pub mod control;
 pub mod exit_code;

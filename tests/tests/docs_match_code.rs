@@ -19,10 +19,12 @@ use avalon_protocol::{
     limits,
     manifest::{self, FileEntry, Manifest},
     mode::ProjectMode,
+    plan::Priority,
     record::{Held, Key, Published, RawRecord, Record},
     wire::{
-        Control, FRAME_HEADER_BYTES, FetchManifests, FetchObjects, FrameHeader, Framed, Hello, ManifestReply,
-        ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN, ProjectHeads, Records, Request,
+        Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FrameHeader, Framed, Hello,
+        ManifestReply, ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN, PieceEncoding, PieceHead,
+        ProjectHeads, Records, Request,
     },
 };
 
@@ -131,6 +133,15 @@ fn frame_types_are_those_of_the_code() {
     let feed =
         avalon_protocol::feed::FeedId { project: project.clone(), node: "ws12@london".parse().unwrap() };
     let reply = ObjectReply { status: ObjectStatus::Found, list_values: 0, body_bytes: 0, encoding: 0 };
+    let piece =
+        PieceHead { blocks: 1, encoding: PieceEncoding::Raw, bytes: 0, base_offset: 0, base_bytes: 0 };
+    let encoded = |project| FetchEncoded {
+        project,
+        priority: Priority::Waiting,
+        compress: true,
+        wants: vec![],
+        bases: vec![],
+    };
     let coded = [
         (type_of(&Control::Hello(hello()).to_frame()), "Hello"),
         (
@@ -146,11 +157,16 @@ fn frame_types_are_those_of_the_code() {
             "FetchObjects",
         ),
         (
-            type_of(&Request::Manifests(FetchManifests { project, manifests: vec![] }).to_frame()),
+            type_of(
+                &Request::Manifests(FetchManifests { project: project.clone(), manifests: vec![] })
+                    .to_frame(),
+            ),
             "FetchManifests",
         ),
         (type_of(&reply.to_frame()), "ObjectReply"),
         (type_of(&ManifestReply { bytes: 0 }.to_frame()), "ManifestReply"),
+        (type_of(&Request::Encoded(encoded(project)).to_frame()), "FetchEncoded"),
+        (type_of(&piece.to_frame()), "PieceHead"),
     ];
     let coded: Vec<(u16, String)> = coded.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
     let documented: Vec<(u16, String)> =
@@ -158,8 +174,8 @@ fn frame_types_are_those_of_the_code() {
     assert_eq!(documented, coded);
     let constants = sources().into_iter().filter(|(path, _)| path.starts_with("protocol/src/wire/"));
     let declared: usize = constants.map(|(_, text)| text.matches(": u16 = ").count()).sum();
-    // The types and the two protocol versions: a new constant needs a row and a line above.
-    assert_eq!(declared, coded.len() + 2);
+    // The types, the two protocol versions and the two encodings: a new constant needs a row and a line above.
+    assert_eq!(declared, coded.len() + 4);
 }
 
 fn published() -> Published {

@@ -3,7 +3,7 @@
 //! A peer is not trusted: every reply is held against what was asked, lengths before memory. Whether the bytes are those
 //! of the object is for the [`BlockSink`] to check; the bytes of a manifest for the caller.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use avalon_protocol::{
     block::{BLOCK_BYTES, BlockList, BlockValue, block_count, block_range},
@@ -12,8 +12,8 @@ use avalon_protocol::{
     id::{NodeId, ProjectName},
     limits::{MAX_MANIFEST_WANTS, MAX_WANTS},
     wire::{
-        FetchManifests, FetchObjects, FrameError, Framed, ManifestReply, ObjectReply, ObjectStatus, Request,
-        Want,
+        Base, FetchEncoded, FetchManifests, FetchObjects, FrameError, Framed, ManifestReply, ObjectReply,
+        ObjectStatus, PIECES, PieceEncoding, PieceHead, RAW, Request, Want,
     },
 };
 use bytes::Bytes;
@@ -25,14 +25,12 @@ use tokio::time::timeout;
 use super::{
     closed::Closed,
     link::PeerLink,
+    seam::{Piece, Terms},
     stream::{Inbound, StreamFault},
 };
 
 /// A peer that sends not one byte of an answer for as long is given up; a slow line is not that slow.
 pub const STALL_LIMIT: Duration = Duration::from_secs(30);
-
-/// The only encoding of this version: the bytes themselves.
-const RAW: u16 = 0;
 
 /// Values of a block list that are read at once, 64 KiB.
 const LIST_PIECE_VALUES: u64 = 2048;
@@ -59,6 +57,17 @@ pub trait BlockSink: Send {
         bytes: Bytes,
     ) -> BoxFuture<'_, Result<(), SinkStopped>>;
 
+    /// Takes a piece of encoded content whose first block is `first_block`, not decoded and not verified; its head fits
+    /// what was asked for. A sink that asks for none gets none.
+    fn piece(
+        &mut self,
+        _object: ObjectHash,
+        _first_block: u64,
+        _piece: Piece,
+    ) -> BoxFuture<'_, Result<(), SinkStopped>> {
+        Box::pin(std::future::ready(Err(SinkStopped)))
+    }
+
     /// Hears that the peer does not have an object; nothing else comes for that want.
     fn not_found(&mut self, object: ObjectHash) -> BoxFuture<'_, Result<(), SinkStopped>>;
 }
@@ -75,7 +84,7 @@ pub struct FetchSummary {
     pub found: u64,
     /// How many were not.
     pub not_found: u64,
-    /// How many bytes of content came.
+    /// How many bytes of content came, as they were encoded.
     pub bytes: u64,
 }
 
@@ -202,23 +211,60 @@ impl PeerLink {
         let Request::Objects(FetchObjects { wants, .. }) = request else {
             return Ok(FetchSummary::default());
         };
+        let wants = wants.iter().map(|want| (want, None));
+        self.take_answer(wants, &mut answer, sink).await
+    }
+
+    /// Asks for objects in whatever encoding costs least, as [`PeerLink::fetch_objects`] does; a peer that does not
+    /// [encode](PeerLink::encodes) is asked for them as they are.
+    ///
+    /// # Errors
+    /// [`FetchError`]; what the sink got before is good.
+    pub async fn fetch_encoded<S: BlockSink + ?Sized>(
+        &self,
+        fetch: FetchEncoded,
+        sink: &mut S,
+    ) -> Result<FetchSummary, FetchError> {
+        if !self.encodes() {
+            return self.fetch_objects(&fetch.project, fetch.wants, sink).await;
+        }
+        self.check_count(fetch.wants.len(), MAX_WANTS)?;
+        let request = Request::Encoded(fetch);
+        let mut answer = self.ask(&request).await?;
+        let Request::Encoded(fetch) = request else { return Ok(FetchSummary::default()) };
+        let mut bases = fetch.bases.iter().peekable();
+        let terms = fetch.wants.iter().zip(0u32..).map(|(want, number)| {
+            let base = bases.next_if(|base| base.want == number).copied();
+            (want, Some(Terms { compress: fetch.compress, base }))
+        });
+        self.take_answer(terms, &mut answer, sink).await
+    }
+
+    async fn take_answer<S: BlockSink + ?Sized>(
+        &self,
+        wants: impl Iterator<Item = (&Want, Option<Terms>)>,
+        answer: &mut Inbound,
+        sink: &mut S,
+    ) -> Result<FetchSummary, FetchError> {
         let mut summary = FetchSummary::default();
-        for want in &wants {
-            let reply: ObjectReply = self.reply(&mut answer).await?;
-            match self.check_reply(want, &reply)? {
+        for (want, terms) in wants {
+            let reply: ObjectReply = self.reply(answer).await?;
+            match self.check_reply(want, terms.is_some(), &reply)? {
                 ObjectStatus::NotFound => {
                     summary.not_found += 1;
                     sink.not_found(want.object).await.map_err(|source| self.stopped(source))?;
                 }
                 ObjectStatus::Found => {
-                    self.take_list(want, &reply, &mut answer, sink).await?;
-                    self.take_blocks(want, &mut answer, sink).await?;
+                    self.take_list(want, &reply, answer, sink).await?;
+                    summary.bytes += match terms.filter(|_| reply.encoding == PIECES) {
+                        Some(terms) => self.take_pieces(want, terms, answer, sink).await?,
+                        None => self.take_blocks(want, answer, sink).await?,
+                    };
                     summary.found += 1;
-                    summary.bytes += reply.body_bytes;
                 }
             }
         }
-        self.check_end(&mut answer).await?;
+        self.check_end(answer).await?;
         Ok(summary)
     }
 
@@ -247,13 +293,20 @@ impl PeerLink {
     }
 
     /// Holds a reply against its want before any memory is taken for it.
-    fn check_reply(&self, want: &Want, reply: &ObjectReply) -> Result<ObjectStatus, FetchError> {
-        if reply.encoding != RAW {
+    fn check_reply(
+        &self,
+        want: &Want,
+        encoded: bool,
+        reply: &ObjectReply,
+    ) -> Result<ObjectStatus, FetchError> {
+        let in_pieces = encoded && reply.encoding == PIECES;
+        if reply.encoding != RAW && !in_pieces {
             return Err(FetchError::Encoding { node: self.node().clone(), encoding: reply.encoding });
         }
         let (list_values, body_bytes) = match reply.status {
             ObjectStatus::NotFound => (0, 0),
-            ObjectStatus::Found => (list_values(want), body_bytes(want)),
+            // How long the pieces are shows only as they come.
+            ObjectStatus::Found => (list_values(want), if in_pieces { 0 } else { body_bytes(want) }),
         };
         if reply.list_values != list_values {
             return Err(self.protocol("the block list has another length"));
@@ -292,7 +345,7 @@ impl PeerLink {
         want: &Want,
         answer: &mut Inbound,
         sink: &mut S,
-    ) -> Result<(), FetchError> {
+    ) -> Result<u64, FetchError> {
         for index in want.first_block..want.first_block.saturating_add(want.blocks) {
             let range = block_range(want.size, index);
             let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
@@ -300,7 +353,33 @@ impl PeerLink {
             self.metrics().bytes_fetched.add(range.end - range.start);
             sink.block(want.object, index, bytes).await.map_err(|source| self.stopped(source))?;
         }
-        Ok(())
+        Ok(body_bytes(want))
+    }
+
+    /// Takes the pieces of a want and returns their length as encoded.
+    async fn take_pieces<S: BlockSink + ?Sized>(
+        &self,
+        want: &Want,
+        terms: Terms,
+        answer: &mut Inbound,
+        sink: &mut S,
+    ) -> Result<u64, FetchError> {
+        let (mut next, end) = (want.first_block, want.first_block.saturating_add(want.blocks));
+        let mut received = 0;
+        while next < end {
+            let head: PieceHead = self.reply(answer).await?;
+            if !fits(&head, want.size, next..end, terms) {
+                return Err(self.protocol("a piece is not of what was asked for"));
+            }
+            let length = usize::try_from(head.bytes).unwrap_or(usize::MAX);
+            let content = answer.exact(length).await.map_err(|fault| self.fault(fault))?;
+            self.metrics().bytes_fetched.add(head.bytes);
+            received += head.bytes;
+            let piece = Piece { head, content };
+            sink.piece(want.object, next, piece).await.map_err(|source| self.stopped(source))?;
+            next += head.blocks;
+        }
+        Ok(received)
     }
 
     async fn check_end(&self, answer: &mut Inbound) -> Result<(), FetchError> {
@@ -337,6 +416,23 @@ impl PeerLink {
     }
 }
 
+/// Says whether a piece can be the next one of an object of `size` bytes of which the blocks `missing` are missing. Its
+/// own bounds were checked when it was read.
+fn fits(head: &PieceHead, size: u64, missing: Range<u64>, terms: Terms) -> bool {
+    let bytes =
+        block_range(size, missing.start + head.blocks - 1).end - block_range(size, missing.start).start;
+    let fits_base = |base: Base| {
+        head.base_offset.checked_add(head.base_bytes).is_some_and(|end| end <= base.size)
+            && head.base_bytes > 0
+    };
+    let encoding_fits = match head.encoding {
+        PieceEncoding::Raw => head.blocks == 1 && head.bytes == bytes && head.base_bytes == 0,
+        PieceEncoding::Zstd => head.bytes < bytes && head.base_bytes == 0 && terms.compress,
+        PieceEncoding::Delta => head.bytes < bytes && terms.base.is_some_and(fits_base),
+    };
+    head.blocks <= missing.end - missing.start && encoding_fits
+}
+
 /// Returns how many values of a block list answer a want.
 pub(crate) fn list_values(want: &Want) -> u64 {
     if want.with_list { BlockList::value_count(want.size) } else { 0 }
@@ -353,4 +449,51 @@ pub(crate) fn body_bytes(want: &Want) -> u64 {
 pub(crate) fn is_within(want: &Want) -> bool {
     let end = want.first_block.checked_add(want.blocks);
     end.is_some_and(|end| end <= block_count(want.size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_must_be_of_what_was_asked_for() {
+        let size = 2 * BLOCK_BYTES + 100;
+        let base = Base { want: 0, object: ObjectHash::of(b"base"), size: 1000 };
+        let (plain, with_base) =
+            (Terms { compress: false, base: None }, Terms { compress: true, base: Some(base) });
+        let raw = PieceHead {
+            blocks: 1,
+            encoding: PieceEncoding::Raw,
+            bytes: BLOCK_BYTES,
+            base_offset: 0,
+            base_bytes: 0,
+        };
+        let zstd = PieceHead { encoding: PieceEncoding::Zstd, bytes: 50, ..raw };
+        let delta = PieceHead {
+            blocks: 3,
+            encoding: PieceEncoding::Delta,
+            bytes: 50,
+            base_offset: 10,
+            base_bytes: 990,
+        };
+        for good in [raw, zstd, delta] {
+            assert!(fits(&good, size, 0..3, with_base), "{good:?}");
+        }
+        assert!(fits(&PieceHead { bytes: 100, ..raw }, size, 2..3, plain), "the last block is shorter");
+        let bad = [
+            ("compressed without leave", zstd, 0..3, plain),
+            ("a delta without a base", delta, 0..3, plain),
+            ("beyond the base", PieceHead { base_offset: 11, ..delta }, 0..3, with_base),
+            ("overflow", PieceHead { base_offset: u64::MAX, ..delta }, 0..3, with_base),
+            ("no window", PieceHead { base_offset: 0, base_bytes: 0, ..delta }, 0..3, with_base),
+            ("more blocks than wanted", delta, 0..2, with_base),
+            ("longer than it is", PieceHead { bytes: BLOCK_BYTES, ..zstd }, 0..3, with_base),
+            ("longer than the last block", PieceHead { bytes: 100, ..zstd }, 2..3, with_base),
+            ("raw of another length", PieceHead { bytes: 5, ..raw }, 0..3, with_base),
+            ("raw of two blocks", PieceHead { blocks: 2, ..raw }, 0..3, with_base),
+        ];
+        for (why, head, missing, terms) in bad {
+            assert!(!fits(&head, size, missing, terms), "{why}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, sync::Arc, time::Duration
 use avalon_protocol::{
     close_code::CloseCode,
     id::{NodeId, ProjectName},
-    wire::Hello,
+    wire::{FEATURE_ENCODED, Hello},
 };
 
 use super::{channel::Channel, closed::Closed, metrics::NetMetrics, table::Handle};
@@ -46,6 +46,11 @@ impl PeerLink {
     /// Says whether both sides serve a project.
     pub fn shares(&self, project: &ProjectName) -> bool {
         self.inner.shared.contains(project)
+    }
+
+    /// Says whether the peer answers encoded requests.
+    pub fn encodes(&self) -> bool {
+        self.inner.hello.features & FEATURE_ENCODED != 0
     }
 
     /// Returns where the peer is.

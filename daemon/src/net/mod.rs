@@ -39,5 +39,5 @@ pub use self::{
     handle::{Net, NetConfig},
     link::PeerLink,
     metrics::NetMetrics,
-    seam::{Catalog, GroupsRead, ObjectSource, Objects, ReadFailed, StoreRefused},
+    seam::{Catalog, GroupsRead, ObjectSource, Objects, Piece, PieceSource, ReadFailed, StoreRefused, Terms},
 };

@@ -2,14 +2,14 @@
 //!
 //! Blocking work belongs to the implementer: every future here may be polled on a thread that must not wait.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, ops::Range, sync::Arc};
 
 use avalon_protocol::{
     block::BlockList,
     feed::{FeedHead, FeedId, SealedGroup},
     hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
-    wire::Records,
+    wire::{Base, PieceHead, Records},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -109,4 +109,33 @@ pub trait ObjectSource: Send + Sync {
     /// Reads exactly `bytes` bytes from `offset` on, at most one block
     /// ([`BLOCK_BYTES`](avalon_protocol::block::BLOCK_BYTES)); fewer count as a failure.
     fn read(&self, offset: u64, bytes: usize) -> BoxFuture<'_, Result<Bytes, ReadFailed>>;
+
+    /// Begins to encode a range of blocks. None when the content should go as it is.
+    fn encode(&self, _blocks: Range<u64>, _terms: Terms) -> BoxFuture<'_, Option<Box<dyn PieceSource>>> {
+        Box::pin(std::future::ready(None))
+    }
+}
+
+/// How the asking side takes the content of a want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Compressed pieces are welcome.
+    pub compress: bool,
+    /// An object that the asking side holds too.
+    pub base: Option<Base>,
+}
+
+/// One piece of encoded content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// What it says of itself; its `bytes` are the length of the content.
+    pub head: PieceHead,
+    /// The encoded content.
+    pub content: Bytes,
+}
+
+/// Content that is encoded piece by piece.
+pub trait PieceSource: Send {
+    /// Returns the next piece; none after the last.
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Piece>, ReadFailed>>;
 }

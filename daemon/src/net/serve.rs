@@ -9,8 +9,10 @@ use avalon_protocol::{
     block::{BLOCK_BYTES, BlockList},
     close_code::CloseCode,
     id::ProjectName,
+    plan::Priority,
     wire::{
-        FetchManifests, FetchObjects, Framed as _, ManifestReply, ObjectReply, ObjectStatus, Request, Want,
+        FetchEncoded, FetchManifests, FetchObjects, Framed as _, ManifestReply, ObjectReply, ObjectStatus,
+        PIECES, RAW, Request, Want,
     },
 };
 use bytes::Bytes;
@@ -22,7 +24,7 @@ use super::{
     context::Context,
     fetch::{body_bytes, is_within, list_values},
     link::PeerLink,
-    seam::{ObjectSource, ReadFailed},
+    seam::{ObjectSource, Piece, PieceSource, ReadFailed, Terms},
     stream::{Inbound, Outbound, StreamFault},
 };
 
@@ -79,8 +81,10 @@ async fn answer(context: &Context, link: &PeerLink, send: SendStream, receive: R
         // Nothing was asked: a probe, a change of mind, or a peer that is too slow.
         Ok(_) | Err(_) => return out.give_up(VarInt::from_u32(CloseCode::Protocol.code())),
     };
+    out.set_priority(priority(&request));
     let answered = match request {
-        Request::Objects(fetch) => send_objects(context, link, fetch, &mut out).await,
+        Request::Objects(fetch) => send_objects(context, link, Asked::raw(fetch), &mut out).await,
+        Request::Encoded(fetch) => send_objects(context, link, Asked::encoded(fetch), &mut out).await,
         Request::Manifests(fetch) => send_manifests(context, link, fetch, &mut out).await,
     };
     match answered {
@@ -102,6 +106,42 @@ async fn answer(context: &Context, link: &PeerLink, send: SendStream, receive: R
     }
 }
 
+/// How urgent an answer is among those of one connection: QUIC sends all of a higher one first. Manifests are small, and a
+/// job cannot begin without.
+fn priority(request: &Request) -> i32 {
+    match request {
+        Request::Manifests(_) => 4,
+        Request::Encoded(FetchEncoded { priority: Priority::Waiting, .. }) => 3,
+        Request::Encoded(FetchEncoded { priority: Priority::Publish, .. }) | Request::Objects(_) => 2,
+        Request::Encoded(FetchEncoded { priority: Priority::Backfill, .. }) => 1,
+    }
+}
+
+/// What was asked for, in either form.
+struct Asked {
+    project: ProjectName,
+    wants: Vec<(Want, Option<Terms>)>,
+}
+
+impl Asked {
+    fn raw(fetch: FetchObjects) -> Self {
+        Self { project: fetch.project, wants: fetch.wants.into_iter().map(|want| (want, None)).collect() }
+    }
+
+    fn encoded(fetch: FetchEncoded) -> Self {
+        let terms = Terms { compress: fetch.compress, base: None };
+        let mut wants: Vec<_> = fetch.wants.into_iter().map(|want| (want, Some(terms))).collect();
+        for base in fetch.bases {
+            if let Some((_, Some(terms))) =
+                usize::try_from(base.want).ok().and_then(|want| wants.get_mut(want))
+            {
+                terms.base = Some(base);
+            }
+        }
+        Self { project: fetch.project, wants }
+    }
+}
+
 /// A want with what is needed to answer it.
 struct Prepared {
     want: Want,
@@ -111,23 +151,28 @@ struct Prepared {
 struct Found {
     source: Arc<dyn ObjectSource>,
     list: Option<BlockList>,
-    /// The first bytes: all of a small object, nothing yet of a large one.
-    head: Bytes,
+    body: Body,
+}
+
+enum Body {
+    /// As it is, with the first bytes: all of a small object, nothing yet of a large one.
+    Raw(Bytes),
+    Encoded(Box<dyn PieceSource>),
 }
 
 async fn send_objects(
     context: &Context,
     link: &PeerLink,
-    fetch: FetchObjects,
+    asked: Asked,
     out: &mut Outbound,
 ) -> Result<(), AnswerFault> {
-    if !fetch.wants.iter().all(is_within) {
+    if !asked.wants.iter().all(|(want, _)| is_within(want)) {
         return Err(AnswerFault::Range);
     }
-    let allowed = link.shares(&fetch.project);
-    let project = &fetch.project;
-    let preparing = stream::iter(fetch.wants).map(|want| async move {
-        let found = if allowed { prepare(context, project, &want).await } else { None };
+    let allowed = link.shares(&asked.project);
+    let project = &asked.project;
+    let preparing = stream::iter(asked.wants).map(|(want, terms)| async move {
+        let found = if allowed { prepare(context, project, &want, terms).await } else { None };
         Prepared { want, found }
     });
     let mut prepared = std::pin::pin!(preparing.buffered(LOOK_AHEAD));
@@ -140,15 +185,26 @@ async fn send_objects(
     Ok(())
 }
 
-async fn prepare(context: &Context, project: &ProjectName, want: &Want) -> Option<Found> {
+async fn prepare(
+    context: &Context,
+    project: &ProjectName,
+    want: &Want,
+    terms: Option<Terms>,
+) -> Option<Found> {
     let source = context.objects.open(project, &want.object, want.size).await?;
     let list = match list_values(want) {
         0 => None,
         count => Some(source.list().await.filter(|list| list.values().len() as u64 == count)?),
     };
     let bytes = body_bytes(want);
+    if let Some(terms) = terms.filter(|_| bytes > 0) {
+        let blocks = want.first_block..want.first_block.saturating_add(want.blocks);
+        if let Some(pieces) = source.encode(blocks, terms).await {
+            return Some(Found { source, list, body: Body::Encoded(pieces) });
+        }
+    }
     let head = if bytes <= SMALL_BYTES { read(&*source, want, 0, bytes).await.ok()? } else { Bytes::new() };
-    Some(Found { source, list, head })
+    Some(Found { source, list, body: Body::Raw(head) })
 }
 
 /// Reads part of a want's content, `offset` bytes into it.
@@ -174,7 +230,11 @@ async fn send_object(
     found: Found,
     out: &mut Outbound,
 ) -> Result<(), AnswerFault> {
-    let Found { source, list, head } = found;
+    let Found { source, list, body } = found;
+    let head = match body {
+        Body::Encoded(pieces) => return send_pieces(context, list, pieces, out).await,
+        Body::Raw(head) => head,
+    };
     let total = body_bytes(want);
     // What cannot be read at all is not there; only later must the answer be given up.
     let head = if head.is_empty() {
@@ -185,12 +245,7 @@ async fn send_object(
     } else {
         head
     };
-    let list_values = list.as_ref().map_or(0, |list| list.values().len() as u64);
-    let reply = ObjectReply { status: ObjectStatus::Found, list_values, body_bytes: total, encoding: 0 };
-    push(out, Bytes::from(reply.to_frame())).await?;
-    if let Some(list) = list {
-        push(out, Bytes::copy_from_slice(list.values().as_flattened())).await?;
-    }
+    send_found(list, (RAW, total), out).await?;
     let mut sent = 0;
     let mut piece = head;
     loop {
@@ -210,9 +265,44 @@ async fn send_object(
     Ok(())
 }
 
+/// Sends what precedes the content: the reply, and the block list if there is one.
+async fn send_found(
+    list: Option<BlockList>,
+    (encoding, body_bytes): (u16, u64),
+    out: &mut Outbound,
+) -> Result<(), AnswerFault> {
+    let list_values = list.as_ref().map_or(0, |list| list.values().len() as u64);
+    let reply = ObjectReply { status: ObjectStatus::Found, list_values, body_bytes, encoding };
+    push(out, Bytes::from(reply.to_frame())).await?;
+    match list {
+        Some(list) => push(out, Bytes::copy_from_slice(list.values().as_flattened())).await,
+        None => Ok(()),
+    }
+}
+
+async fn send_pieces(
+    context: &Context,
+    list: Option<BlockList>,
+    mut pieces: Box<dyn PieceSource>,
+    out: &mut Outbound,
+) -> Result<(), AnswerFault> {
+    send_found(list, (PIECES, 0), out).await?;
+    let mut next = pieces.next().await.map_err(AnswerFault::Read)?;
+    while let Some(Piece { head, content }) = next {
+        context.metrics.bytes_served.add(content.len() as u64);
+        push(out, Bytes::from(head.to_frame())).await?;
+        // The next piece is encoded while the network takes this one.
+        let (pushed, encoded) = tokio::join!(push(out, content), pieces.next());
+        pushed?;
+        next = encoded.map_err(AnswerFault::Read)?;
+    }
+    context.metrics.objects_served.add(1);
+    Ok(())
+}
+
 async fn send_not_found(context: &Context, out: &mut Outbound) -> Result<(), AnswerFault> {
     context.metrics.objects_refused.add(1);
-    let reply = ObjectReply { status: ObjectStatus::NotFound, list_values: 0, body_bytes: 0, encoding: 0 };
+    let reply = ObjectReply { status: ObjectStatus::NotFound, list_values: 0, body_bytes: 0, encoding: RAW };
     push(out, Bytes::from(reply.to_frame())).await
 }
 

@@ -131,6 +131,12 @@ impl Outbound {
         Self { stream, gathered: Vec::new(), gathered_bytes: 0, stall }
     }
 
+    /// Sets how urgent it is among the streams of its connection.
+    pub(crate) fn set_priority(&mut self, priority: i32) {
+        // A stream that is closed already needs none.
+        self.stream.set_priority(priority).ok();
+    }
+
     /// Adds bytes; waits while the stream is full. Not cancel-safe.
     pub(crate) async fn push(&mut self, bytes: Bytes) -> Result<(), StreamFault> {
         if !bytes.is_empty() {
@@ -175,7 +181,12 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    /// Before all answers: a record must not wait behind a cache.
+    const PRIORITY: i32 = 10;
+
     pub(crate) fn new(stream: SendStream) -> Self {
+        // A stream that is closed already needs none.
+        stream.set_priority(Self::PRIORITY).ok();
         Self { stream, queue: VecDeque::new(), queued_bytes: 0 }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! In the order of the way of the data: [`announce`] hands records to peers and takes theirs, [`jobs`] decides what has
 //! to come and keeps count, [`transfer`] gets the blocks and verifies each as it lands, [`place`] makes the version
-//! visible and records that it is here. [`serve`] is the other side: it answers peers from the project tree.
+//! visible and records that it is here. [`serve`] is the other side: it answers peers from the project tree, [`encode`]
+//! makes the answers short.
 
 pub mod announce;
 pub mod listen;
@@ -10,3 +11,4 @@ pub mod jobs;
 pub mod transfer;
 pub mod place;
 pub mod serve;
+pub mod encode;

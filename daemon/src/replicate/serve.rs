@@ -3,7 +3,7 @@
 //! An object is served only to peers of the project that it is asked for in, only while the file is what the catalog
 //! knows; a file that changed is hashed again first, and if it is another object now, it is not there.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use avalon_protocol::rel_path::RelPath;
 use avalon_protocol::{
@@ -18,8 +18,10 @@ use futures_util::future::BoxFuture;
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
-    net::{ObjectSource, Objects, ReadFailed},
+    net::{ObjectSource, Objects, PieceSource, ReadFailed, Terms},
 };
+
+use super::encode::Encoder;
 
 /// The project trees as sessions see them.
 #[derive(Debug)]
@@ -43,15 +45,21 @@ fn open(
     object: &ObjectHash,
     size: u64,
 ) -> Option<Arc<dyn ObjectSource>> {
+    let reader = open_reader(core, project, object, size)?;
+    Some(Arc::new(TreeObject { core: Arc::clone(core), project: project.clone(), reader: Arc::new(reader) }))
+}
+
+/// Opens an object wherever it lies in a project.
+pub(super) fn open_reader(
+    core: &Core,
+    project: &ProjectName,
+    object: &ObjectHash,
+    size: u64,
+) -> Option<ObjectReader> {
     let dir = core.project(project)?.dir()?;
     let places = core.ledger.locate_in(project, object).ok()?;
-    let here = places.into_iter().filter(|(_, _, file)| file.size == size);
-    for (_, path, file) in here {
-        if let Some(reader) = open_one(&dir, &path, &file) {
-            return Some(Arc::new(TreeObject { core: Arc::clone(core), reader: Arc::new(reader) }));
-        }
-    }
-    None
+    let mut here = places.into_iter().filter(|(_, _, file)| file.size == size);
+    here.find_map(|(_, path, file)| open_one(&dir, &path, &file))
 }
 
 fn open_one(dir: &Dir, path: &RelPath, file: &LocalFile) -> Option<ObjectReader> {
@@ -66,6 +74,7 @@ fn open_one(dir: &Dir, path: &RelPath, file: &LocalFile) -> Option<ObjectReader>
 
 struct TreeObject {
     core: Arc<Core>,
+    project: ProjectName,
     reader: Arc<ObjectReader>,
 }
 
@@ -90,5 +99,25 @@ impl ObjectSource for TreeObject {
             };
             reader.read_block(offset / BLOCK_BYTES).map(Bytes::from).map_err(failed)
         }))
+    }
+
+    fn encode(&self, blocks: Range<u64>, terms: Terms) -> BoxFuture<'_, Option<Box<dyn PieceSource>>> {
+        Box::pin(async move {
+            let base = match terms.base {
+                // Asked for by hash: a base that a peer may not have is not found here either.
+                Some(base) => {
+                    let (core, project) = (Arc::clone(&self.core), self.project.clone());
+                    blocking(move || open_reader(&core, &project, &base.object, base.size))
+                        .await
+                        .map(Arc::new)
+                }
+                None => None,
+            };
+            if base.is_none() && !terms.compress {
+                return None;
+            }
+            let (deltas, reader) = (Arc::clone(&self.core.deltas), Arc::clone(&self.reader));
+            Encoder::begin(deltas, reader, base, terms.compress, blocks).await
+        })
     }
 }

@@ -128,10 +128,19 @@ pub struct JobStatus {
     pub bytes_total: u64,
     /// How much is here and verified.
     pub bytes_present: u64,
-    /// How many bytes of content came over the network for it.
+    /// How many bytes came over the network for it, as they were encoded.
     pub bytes_received: u64,
     /// How many bytes were found on this machine.
     pub bytes_local: u64,
+    /// How many bytes of content came as deltas against another version.
+    #[serde(default)]
+    pub bytes_delta: u64,
+    /// How many bytes of content came compressed.
+    #[serde(default)]
+    pub bytes_compressed: u64,
+    /// How many bytes of content came as they are.
+    #[serde(default)]
+    pub bytes_raw: u64,
     /// The rate now.
     pub bytes_per_second: f64,
     /// How long it will take at this rate.

@@ -146,6 +146,12 @@ impl Api {
         self.get(route::JOBS).unwrap()
     }
 
+    /// Returns the job of a version; the only one there was.
+    pub fn job_of(&self, reference: &str) -> JobStatus {
+        let mut jobs = self.jobs().into_iter().filter(|job| job.reference == reference);
+        jobs.next().unwrap_or_else(|| panic!("there was no job for {reference}"))
+    }
+
     /// Says whether something is wrong with this code.
     pub fn has_health(&self, code: &str) -> bool {
         self.status().health.iter().any(|health| health.code == code)

@@ -19,8 +19,12 @@ impl SimNode {
     pub(super) fn serve(&mut self, id: ConnectionId, stream: u64, frame: &[u8], env: &mut Env) {
         let Some(link) = self.life.as_ref().and_then(|life| life.links.get(&id)) else { return };
         let Ok(request) = read_frame::<Request>(frame) else { return };
+        // Nobody here says that it knows encodings, so nobody asks for them.
         let (Request::Objects(FetchObjects { project, .. })
-        | Request::Manifests(avalon_protocol::wire::FetchManifests { project, .. })) = &request;
+        | Request::Manifests(avalon_protocol::wire::FetchManifests { project, .. })) = &request
+        else {
+            return;
+        };
         // A peer that does not serve the project learns as much as about something that is not there.
         let allowed = self.projects.contains_key(project) && link.shares(project);
         let mut answers: Vec<Vec<u8>> = match &request {
@@ -40,6 +44,7 @@ impl SimNode {
                     [frame, bytes].concat()
                 })
                 .collect(),
+            Request::Encoded(_) => return,
         };
         if env.fault(5) {
             // The stream is reset in the middle.

@@ -10,6 +10,7 @@ mod cuts;
 mod damage;
 mod demo;
 mod disk_full;
+mod encoding;
 mod identity;
 mod mirror;
 mod names;

@@ -40,7 +40,10 @@ fn pull_brings_an_exact_version_and_its_last_line_is_the_summary() {
     assert_eq!(version["path"], path.to_str().unwrap());
     assert_eq!(version["files"], 24);
     let bytes = version["bytes"].as_u64().unwrap();
-    assert!(version["bytes_received"].as_u64().unwrap() >= bytes, "{summary}");
+    let count = |name: &str| version[name].as_u64().unwrap();
+    let ways = count("bytes_local") + count("bytes_delta") + count("bytes_compressed") + count("bytes_raw");
+    assert_eq!(ways, bytes, "every byte came in one way: {summary}");
+    assert!(count("bytes_received") > 0, "{summary}");
     assert!(version["seconds"].as_f64().unwrap() > 0.0);
     assert_eq!(version["sources"], serde_json::json!([LONDON]));
     tree::assert_equal(&london.path(&format!("{BEAUTY}/v001")), &path);

@@ -207,7 +207,18 @@ fn ready(output: &Output, job: &JobStatus) -> String {
     if job.bytes_received == 0 && job.seconds == 0.0 {
         return format!("{mark} {reference} is here already  →  {path}");
     }
-    let transferred = size(job.bytes_received);
+    let (transferred, saved) = (size(job.bytes_received), saved(job));
     let seconds = duration(job.seconds);
-    format!("{mark} {reference} ready in {seconds}  →  {path}  (verified, {transferred} transferred)")
+    format!("{mark} {reference} ready in {seconds}  →  {path}  (verified, {transferred} transferred{saved})")
+}
+
+/// Says what did not have to travel as it is.
+fn saved(job: &JobStatus) -> String {
+    let parts = [
+        (job.bytes_local, "found here"),
+        (job.bytes_delta, "as differences"),
+        (job.bytes_compressed, "compressed"),
+    ];
+    let parts = parts.into_iter().filter(|(bytes, _)| *bytes > 0);
+    parts.map(|(bytes, how)| format!(", {} {how}", size(bytes))).collect()
 }

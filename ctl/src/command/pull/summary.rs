@@ -25,6 +25,10 @@ struct Here<'a> {
     files: u64,
     bytes: u64,
     bytes_received: u64,
+    bytes_local: u64,
+    bytes_delta: u64,
+    bytes_compressed: u64,
+    bytes_raw: u64,
     seconds: f64,
     sources: &'a [String],
 }
@@ -75,6 +79,10 @@ fn here(status: &JobStatus) -> Here<'_> {
         files: status.files_total,
         bytes: status.bytes_total,
         bytes_received: status.bytes_received,
+        bytes_local: status.bytes_local,
+        bytes_delta: status.bytes_delta,
+        bytes_compressed: status.bytes_compressed,
+        bytes_raw: status.bytes_raw,
         seconds: status.seconds,
         sources: &status.sources,
     }

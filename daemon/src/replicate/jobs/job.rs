@@ -15,6 +15,7 @@ use avalon_protocol::{
     hash::ManifestId,
     id::{NodeId, VersionId},
     plan::Priority,
+    wire::PieceEncoding,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -84,6 +85,9 @@ struct Counts {
     bytes_present: AtomicU64,
     bytes_received: AtomicU64,
     bytes_local: AtomicU64,
+    bytes_delta: AtomicU64,
+    bytes_compressed: AtomicU64,
+    bytes_raw: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -230,7 +234,17 @@ impl Job {
         self.tell();
     }
 
-    /// Counts content that came over the network.
+    /// Counts content by the way in which it came.
+    pub fn add_content(&self, encoding: PieceEncoding, bytes: u64) {
+        let count = match encoding {
+            PieceEncoding::Raw => &self.counts.bytes_raw,
+            PieceEncoding::Zstd => &self.counts.bytes_compressed,
+            PieceEncoding::Delta => &self.counts.bytes_delta,
+        };
+        count.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts what came over the network, as it was encoded.
     pub fn add_received(&self, bytes: u64) {
         self.counts.bytes_received.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -281,6 +295,9 @@ impl Job {
             bytes_present: load(&counts.bytes_present),
             bytes_received: received,
             bytes_local: load(&counts.bytes_local),
+            bytes_delta: load(&counts.bytes_delta),
+            bytes_compressed: load(&counts.bytes_compressed),
+            bytes_raw: load(&counts.bytes_raw),
             bytes_per_second: rate,
             eta_seconds,
             seconds: state.ended.unwrap_or(now).saturating_sub(self.created).as_secs_f64(),

@@ -4,6 +4,7 @@
 //! Invariant: a block counts only after it has verified against the object's name and was written; whoever sends one
 //! that does not verify is not asked again for this job.
 
+mod bases;
 mod local;
 mod remote;
 mod sink;
@@ -22,6 +23,7 @@ use avalon_store::{
     object::incoming::{Incoming, IncomingError},
 };
 
+use self::bases::Bases;
 use super::{
     jobs::{Job, Outcome, RetryWhen},
     place,
@@ -73,7 +75,8 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
         blocking(move || incoming.reserve()).await.map_err(|error| incoming_failed(core, job, &error))?;
     }
     core.health.about(job.version.project.as_str()).clear(DISK_FULL);
-    remote::fetch(core, net, job, &incoming).await?;
+    let bases = Arc::new(Bases::find(core, job, &manifest, &incoming).await);
+    remote::fetch(core, net, job, &incoming, &bases).await?;
     tell_progress(job, &incoming);
     job.set_state(JobState::Placing, None, None);
     let verified = {

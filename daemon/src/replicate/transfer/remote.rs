@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use avalon_protocol::{
@@ -13,12 +16,14 @@ use avalon_protocol::{
     manifest::Manifest,
     plan::{BATCH_BYTES, Missing, batches, rank_sources},
     version_fold::VersionFold,
-    wire::Want,
+    wire::{FetchEncoded, Want},
 };
 use avalon_store::object::incoming::{Incoming, ObjectNeed};
 
 use super::{
-    RETRY_SOURCES, failed, incoming_failed,
+    RETRY_SOURCES,
+    bases::Bases,
+    failed, incoming_failed,
     sink::{JobSink, SinkError},
     waiting,
 };
@@ -116,6 +121,9 @@ impl Sources {
 
 /// What the streams of one round share.
 struct Round {
+    bases: Arc<Bases>,
+    /// How many bases turned out to be of no use.
+    spoiled: AtomicUsize,
     queue: Mutex<VecDeque<Vec<Want>>>,
     /// Nodes that sent what does not verify, or that lack objects: not asked again by this job.
     unfit: Mutex<BTreeSet<NodeId>>,
@@ -129,6 +137,7 @@ pub(super) async fn fetch(
     net: &Net,
     job: &Arc<Job>,
     incoming: &Arc<Incoming>,
+    bases: &Arc<Bases>,
 ) -> Result<(), Outcome> {
     let mut unfit = BTreeSet::new();
     loop {
@@ -145,6 +154,8 @@ pub(super) async fn fetch(
             return Err(waiting(ErrorCode::NoSource, reason, RetryWhen::After(RETRY_SOURCES)));
         }
         let round = Arc::new(Round {
+            bases: Arc::clone(bases),
+            spoiled: AtomicUsize::new(0),
             queue: Mutex::new(requests(&needs).into()),
             unfit: Mutex::new(unfit),
             outcome: Mutex::new(None),
@@ -158,7 +169,8 @@ pub(super) async fn fetch(
         if job.cancel.is_cancelled() {
             return Err(Outcome::Cancelled);
         }
-        if failures > 0 && missing(&incoming.needs()) == missing(&needs) {
+        let went_on = round.spoiled.load(Ordering::Relaxed) > 0;
+        if failures > 0 && !went_on && missing(&incoming.needs()) == missing(&needs) {
             let reason = "the sources do not answer";
             return Err(waiting(ErrorCode::NoSource, reason, RetryWhen::After(RETRY_SOURCES)));
         }
@@ -215,7 +227,7 @@ enum StreamEnd {
 }
 
 async fn run_stream(
-    core: &Core,
+    core: &Arc<Core>,
     job: &Arc<Job>,
     incoming: &Arc<Incoming>,
     link: &PeerLink,
@@ -224,11 +236,20 @@ async fn run_stream(
     loop {
         let batch = round.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(batch) = batch else { return StreamEnd::QueueEmpty };
-        let mut sink = JobSink::new(Arc::clone(incoming), Arc::clone(job));
+        let mut sink =
+            JobSink::new(Arc::clone(core), Arc::clone(incoming), Arc::clone(job), Arc::clone(&round.bases));
         job.add_source(link.node());
+        let fetch = FetchEncoded {
+            project: job.version.project.clone(),
+            priority: job.priority(),
+            // Within a site the line is faster than the compressor.
+            compress: link.node().site != core.me.site,
+            bases: round.bases.of(&batch),
+            wants: batch,
+        };
         let fetched = tokio::select! {
             () = job.cancel.cancelled() => return StreamEnd::Failed,
-            fetched = link.fetch_objects(&job.version.project, batch, &mut sink) => fetched,
+            fetched = link.fetch_encoded(fetch, &mut sink) => fetched,
         };
         if let Some(error) = sink.error.take() {
             blame(core, job, link, round, &error);
@@ -270,8 +291,13 @@ fn blame(core: &Core, job: &Job, link: &PeerLink, round: &Round, error: &SinkErr
         return;
     }
     let outcome = match error {
+        SinkError::Base(object) => {
+            tracing::warn!(peer = %link.node(), version = %job.version, error = reason, "a delta gave something else, the object is fetched as it is");
+            round.spoiled.fetch_add(usize::from(round.bases.spoil(*object)), Ordering::Relaxed);
+            return;
+        }
         SinkError::Block(error) => incoming_failed(core, job, error),
-        SinkError::List(_) => failed(ErrorCode::Internal, reason),
+        SinkError::List(_) | SinkError::Piece(_) => failed(ErrorCode::Internal, reason),
     };
     *round.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
 }

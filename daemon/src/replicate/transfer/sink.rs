@@ -3,18 +3,23 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use avalon_protocol::{
-    block::{BlockList, BlockListError, BlockValue},
+    block::{BLOCK_BYTES, BlockList, BlockListError, BlockValue, block_range},
     hash::ObjectHash,
+    wire::PieceEncoding,
 };
-use avalon_store::object::incoming::{Incoming, IncomingError};
+use avalon_store::object::{
+    encode::{DecodeError, decompress},
+    incoming::{Incoming, IncomingError},
+    serve::ObjectReader,
+};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
-use super::tell_progress;
+use super::{bases::Bases, tell_progress};
 use crate::{
-    core::blocking,
-    net::{BlockSink, SinkStopped},
+    core::{Core, blocking},
+    net::{BlockSink, Piece, SinkStopped},
     replicate::jobs::Job,
 };
 
@@ -27,14 +32,21 @@ pub(super) enum SinkError {
     /// The block does not verify, or cannot be written.
     #[error("a block is refused")]
     Block(#[source] IncomingError),
+    /// What is no delta does not decode.
+    #[error("a compressed piece is refused")]
+    Piece(#[source] DecodeError),
+    /// A delta against this node's own copy of the base does not give the object: one of the two copies is damaged.
+    #[error("the base of {} is not what the peer has", .0.short())]
+    Base(ObjectHash),
 }
 
 impl SinkError {
     /// Says whether the peer is to blame.
     pub(super) fn is_senders_fault(&self) -> bool {
         match self {
-            Self::List(_) => true,
+            Self::List(_) | Self::Piece(_) => true,
             Self::Block(error) => error.is_senders_fault(),
+            Self::Base(_) => false,
         }
     }
 }
@@ -42,8 +54,12 @@ impl SinkError {
 /// Takes what one stream brings.
 #[derive(Debug)]
 pub(super) struct JobSink {
+    core: Arc<Core>,
     incoming: Arc<Incoming>,
     job: Arc<Job>,
+    bases: Arc<Bases>,
+    /// The base that was used last; the pieces of an object follow one another.
+    base: Option<(ObjectHash, Arc<ObjectReader>)>,
     /// Objects that the peer does not have.
     pub(super) not_found: BTreeSet<ObjectHash>,
     /// Why the last call failed.
@@ -51,8 +67,97 @@ pub(super) struct JobSink {
 }
 
 impl JobSink {
-    pub(super) fn new(incoming: Arc<Incoming>, job: Arc<Job>) -> Self {
-        Self { incoming, job, not_found: BTreeSet::new(), error: None }
+    pub(super) fn new(core: Arc<Core>, incoming: Arc<Incoming>, job: Arc<Job>, bases: Arc<Bases>) -> Self {
+        Self { core, incoming, job, bases, base: None, not_found: BTreeSet::new(), error: None }
+    }
+
+    async fn write(&mut self, object: ObjectHash, first_block: u64, content: Bytes) -> Result<(), SinkError> {
+        let incoming = Arc::clone(&self.incoming);
+        let written = blocking(move || {
+            for (index, block) in (first_block..).zip(blocks_of(&content)) {
+                match incoming.write_block(&object, index, block) {
+                    Ok(_) | Err(IncomingError::NotNeeded { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        });
+        written.await.map_err(SinkError::Block)?;
+        if self.job.progress_is_due() {
+            tell_progress(&self.job, &self.incoming);
+        }
+        Ok(())
+    }
+
+    /// Returns the content of a piece.
+    async fn decode(
+        &mut self,
+        object: ObjectHash,
+        first_block: u64,
+        piece: Piece,
+    ) -> Result<Bytes, SinkError> {
+        let Piece { head, content } = piece;
+        let size = self.incoming.need(&object).map_or(0, |need| need.size);
+        let last = block_range(size, first_block.saturating_add(head.blocks).saturating_sub(1));
+        let length = last.end.saturating_sub(block_range(size, first_block).start);
+        let length = usize::try_from(length).unwrap_or(0);
+        match head.encoding {
+            PieceEncoding::Raw => Ok(content),
+            PieceEncoding::Zstd => {
+                let decoded = blocking(move || decompress(&content, None, length)).await;
+                decoded.map(Bytes::from).map_err(SinkError::Piece)
+            }
+            PieceEncoding::Delta => {
+                let spoiled = SinkError::Base(object);
+                let Some(base) = self.base_of(object).await else { return Err(spoiled) };
+                // Only closed when the daemon goes.
+                let turn = Arc::clone(&self.core.deltas.turns).acquire_owned().await;
+                let decoded = blocking(move || {
+                    let window =
+                        base.read_range(head.base_offset, usize::try_from(head.base_bytes).ok()?).ok()?;
+                    decompress(&content, Some(&window), length).ok()
+                });
+                let decoded = decoded.await;
+                drop(turn);
+                decoded.map(Bytes::from).ok_or(spoiled)
+            }
+        }
+    }
+
+    async fn base_of(&mut self, object: ObjectHash) -> Option<Arc<ObjectReader>> {
+        if let Some((of, base)) = &self.base
+            && *of == object
+        {
+            return Some(Arc::clone(base));
+        }
+        let (core, bases, version) =
+            (Arc::clone(&self.core), Arc::clone(&self.bases), self.job.version.clone());
+        let opened = blocking(move || bases.open(&core, &version, &object)).await.map(Arc::new)?;
+        self.base = Some((object, Arc::clone(&opened)));
+        Some(opened)
+    }
+
+    async fn take_piece(
+        &mut self,
+        object: ObjectHash,
+        first_block: u64,
+        piece: Piece,
+    ) -> Result<(), SinkError> {
+        let (encoding, wire_bytes) = (piece.head.encoding, piece.head.bytes);
+        self.job.add_received(wire_bytes);
+        // Another stream has brought it, or the file went away from the manifest's needs: nothing to decode it for.
+        if self.incoming.need(&object).is_none() {
+            return Ok(());
+        }
+        let content = self.decode(object, first_block, piece).await?;
+        self.job.add_content(encoding, content.len() as u64);
+        match self.write(object, first_block, content).await {
+            // The peer's bytes decoded to another object: its copy of the base or ours is damaged.
+            Err(SinkError::Block(error)) if encoding == PieceEncoding::Delta && error.is_senders_fault() => {
+                Err(SinkError::Base(object))
+            }
+            written => written,
+        }
     }
 
     fn fail(&mut self, error: SinkError) -> Result<(), SinkStopped> {
@@ -90,16 +195,24 @@ impl BlockSink for JobSink {
     ) -> BoxFuture<'_, Result<(), SinkStopped>> {
         Box::pin(async move {
             self.job.add_received(bytes.len() as u64);
-            let incoming = Arc::clone(&self.incoming);
-            let written = blocking(move || incoming.write_block(&object, index, &bytes)).await;
-            match written {
-                Ok(_) | Err(IncomingError::NotNeeded { .. }) => {
-                    if self.job.progress_is_due() {
-                        tell_progress(&self.job, &self.incoming);
-                    }
-                    Ok(())
-                }
-                Err(error) => self.fail(SinkError::Block(error)),
+            self.job.add_content(PieceEncoding::Raw, bytes.len() as u64);
+            match self.write(object, index, bytes).await {
+                Ok(()) => Ok(()),
+                Err(error) => self.fail(error),
+            }
+        })
+    }
+
+    fn piece(
+        &mut self,
+        object: ObjectHash,
+        first_block: u64,
+        piece: Piece,
+    ) -> BoxFuture<'_, Result<(), SinkStopped>> {
+        Box::pin(async move {
+            match self.take_piece(object, first_block, piece).await {
+                Ok(()) => Ok(()),
+                Err(error) => self.fail(error),
             }
         })
     }
@@ -108,4 +221,10 @@ impl BlockSink for JobSink {
         self.not_found.insert(object);
         Box::pin(std::future::ready(Ok(())))
     }
+}
+
+/// Cuts content into blocks; content of no bytes is one block of none.
+fn blocks_of(content: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let empty = content.is_empty().then_some(content);
+    content.chunks(usize::try_from(BLOCK_BYTES).unwrap_or(usize::MAX)).chain(empty)
 }
