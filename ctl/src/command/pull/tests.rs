@@ -54,7 +54,7 @@ fn at_a_terminal_it_is_said_in_words() {
     let ran = fetching(ended(JobState::Done)).run_at_terminal(&["pull", "robot/modelDefault", "-q"]);
     assert_eq!(
         ran.stdout,
-        format!("✔ {REFERENCE} ready in 13s  →  {PATH}  (verified, 1.5 GiB transferred)\n")
+        format!("✔ {REFERENCE} ready in 13s  →  {PATH}  (verified, 1.5 GiB transferred, 512.0 MiB found here, 256.0 MiB as differences)\n")
     );
     assert_eq!(ran.stderr, "");
     let ran = planning(PlanState::Here, None).run_at_terminal(&["pull", "robot/modelDefault", "-q"]);
@@ -73,7 +73,8 @@ fn json_ends_with_the_summary_that_scripts_rely_on() {
             "schema": "avalonctl.pull/1",
             "versions": [{
                 "ref": REFERENCE, "manifest": "m2", "path": PATH, "files": 5, "bytes": 2_147_483_648_u64,
-                "bytes_received": 1_610_612_736, "seconds": 13.1, "sources": ["montreal"],
+                "bytes_received": 1_610_612_736, "bytes_local": 536_870_912, "bytes_delta": 268_435_456,
+                "bytes_compressed": 0, "bytes_raw": 1_342_177_280, "seconds": 13.1, "sources": ["montreal"],
             }],
             "failed": [],
             "pending": [],
