@@ -24,6 +24,7 @@ pub mod settle;
 pub mod session;
 pub mod plan;
 pub mod delta_base;
+pub mod limit;
 pub mod backoff;
 pub mod control;
 pub mod exit_code;

@@ -54,7 +54,9 @@ fn at_a_terminal_it_is_said_in_words() {
     let ran = fetching(ended(JobState::Done)).run_at_terminal(&["pull", "robot/modelDefault", "-q"]);
     assert_eq!(
         ran.stdout,
-        format!("✔ {REFERENCE} ready in 13s  →  {PATH}  (verified, 1.5 GiB transferred, 512.0 MiB found here, 256.0 MiB as differences)\n")
+        format!(
+            "✔ {REFERENCE} ready in 13s  →  {PATH}  (verified, 1.5 GiB transferred, 512.0 MiB found here, 256.0 MiB as differences)\n"
+        )
     );
     assert_eq!(ran.stderr, "");
     let ran = planning(PlanState::Here, None).run_at_terminal(&["pull", "robot/modelDefault", "-q"]);
