@@ -19,3 +19,5 @@ pub mod service;
 pub mod log;
 pub mod tasks;
 pub mod clock;
+#[cfg(test)]
+mod fixture;

@@ -4,6 +4,8 @@
 mod board;
 mod job;
 mod replicator;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     board::JobBoard,

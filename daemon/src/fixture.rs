@@ -1,0 +1,195 @@
+//! Small nodes for tests of the daemon's parts: a real ledger in a temporary directory, a clock that the test moves, and
+//! peers whose records come without a network.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::Arc};
+
+use avalon_certs::{Authority, Identity, NODE_VALIDITY};
+use avalon_protocol::{
+    feed::{FeedId, SealedGroup},
+    hash::ObjectHash,
+    id::{ProjectName, VersionId, VersionSlot},
+    manifest::{Completeness, FileEntry, Manifest, ManifestDraft, Representation},
+    mode::ProjectMode,
+    record::{Held, Published, Record},
+    template::{DEFAULT_PUBLISH, Template, TemplateSet},
+};
+use avalon_store::{
+    ledger::{Ledger, LedgerConfig},
+    object::{hash::Hasher, serve::BlockCache},
+    state_dir::StateDir,
+};
+use tempfile::TempDir;
+
+use crate::{
+    clock::{Clock as _, ManualClock},
+    config::ProjectConfig,
+    core::Core,
+    events::EventBus,
+    health::HealthBoard,
+    project::Project,
+};
+
+/// A studio with its certificate authority.
+pub(crate) struct Studio {
+    dir: TempDir,
+    authority: Authority,
+    clock: ManualClock,
+}
+
+/// A node of it, with one project. Its ledger closes with the last clone of its core.
+pub(crate) struct Node {
+    pub(crate) core: Arc<Core>,
+    pub(crate) clock: ManualClock,
+    pub(crate) identity: Arc<Identity>,
+    /// The project's directory.
+    pub(crate) dir: PathBuf,
+    _state: StateDir,
+}
+
+pub(crate) fn project() -> ProjectName {
+    "lantern".parse().unwrap()
+}
+
+pub(crate) fn version(number: u32) -> VersionId {
+    VersionId {
+        project: project(),
+        asset: "robot".parse().unwrap(),
+        subset: "modelDefault".parse().unwrap(),
+        slot: VersionSlot::Number(number),
+    }
+}
+
+/// The first generation of a version with one file, where Avalon's own template puts it.
+pub(crate) fn draft(number: u32, content: &[u8]) -> ManifestDraft {
+    let path = "modelDefault.abc".parse().unwrap();
+    let file = FileEntry {
+        path,
+        size: content.len() as u64,
+        hash: ObjectHash::of(content),
+        mtime_ns: 1_000_000_000,
+        representation: 0,
+    };
+    ManifestDraft {
+        version: version(number),
+        silo: Some("assets".parse().unwrap()),
+        generation: 1,
+        predecessor: None,
+        dir: format!("assets/robot/publish/modelDefault/v{number:03}").parse().unwrap(),
+        representations: vec![Representation { name: "abc".parse().unwrap(), entry: file.path.clone() }],
+        files: vec![file],
+        completeness: Completeness::Explicit,
+        author: "anna".into(),
+        comment: String::new(),
+        published_at_ms: 1_795_000_000_000,
+        inputs: Vec::new(),
+        metadata: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn manifest(number: u32, content: &[u8]) -> Manifest {
+    draft(number, content).finish().unwrap()
+}
+
+/// What an honest node says of a manifest.
+pub(crate) fn published(manifest: &Manifest) -> Published {
+    let draft = manifest.draft();
+    Published {
+        version: draft.version.clone(),
+        manifest: manifest.id(),
+        content: manifest.content(),
+        generation: draft.generation,
+        predecessor: draft.predecessor,
+        files: manifest.files().len() as u64,
+        bytes: manifest.total_bytes(),
+        representations: manifest.representations().iter().map(|r| r.name.clone()).collect(),
+        author: draft.author.clone(),
+        published_at_ms: draft.published_at_ms,
+    }
+}
+
+impl Studio {
+    pub(crate) fn new() -> Self {
+        let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::new());
+        let studio = "northlight".parse().unwrap();
+        let authority = Authority::create(&studio, &dir.path().join("ca"), clock.now()).unwrap();
+        Self { dir, authority, clock }
+    }
+
+    /// Makes a node such as `srv@london`. All nodes of a studio have one clock.
+    pub(crate) fn node(&self, name: &str, mode: ProjectMode) -> Node {
+        let (at, clock) = (self.dir.path().join(name), self.clock.clone());
+        let dir = at.join("root").join(project().as_str());
+        std::fs::create_dir_all(&dir).unwrap();
+        self.authority
+            .issue_into(&name.parse().unwrap(), NODE_VALIDITY, &at.join("identity"), clock.now())
+            .unwrap();
+        let identity = Arc::new(Identity::load(&at.join("identity"), clock.now()).unwrap());
+        let project = Arc::new(Project::new(&ProjectConfig {
+            name: project(),
+            root: at.join("root"),
+            templates: Arc::new(TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap()),
+            template_texts: Vec::new(),
+            mode,
+        }));
+        let state = StateDir::open(&at.join("state")).unwrap();
+        let config = LedgerConfig {
+            me: identity.node().clone(),
+            signer: identity.signer(),
+            trust: Arc::new(identity.trust()),
+            projects: vec![(project.name().clone(), project.dir())],
+            on_change: Arc::new(drop),
+        };
+        let (ledger, _) = Ledger::open(&state, config).unwrap();
+        let events = EventBus::new(Arc::new(clock.clone()));
+        let core = Arc::new(Core {
+            me: identity.node().clone(),
+            studio: identity.studio().clone(),
+            ledger,
+            hasher: Hasher::new(NonZeroUsize::MIN).unwrap(),
+            blocks: BlockCache::open(&state.root).unwrap(),
+            projects: [(project.name().clone(), project)].into(),
+            health: HealthBoard::new(events.clone()),
+            events,
+            clock: Arc::new(clock.clone()),
+        });
+        Node { core, clock, identity, dir, _state: state }
+    }
+}
+
+impl Node {
+    pub(crate) fn project(&self) -> &Arc<Project> {
+        self.core.project(&project()).unwrap()
+    }
+
+    /// Records a fact.
+    pub(crate) fn says(&self, record: Record) {
+        self.core.ledger.commit_wait(&project(), vec![record], Vec::new(), 0).unwrap();
+    }
+
+    /// Publishes; the manifest is kept, the files are not needed.
+    pub(crate) fn publishes(&self, manifest: &Manifest) {
+        self.core.ledger.put_manifest(manifest).unwrap();
+        self.says(Record::Published(published(manifest)));
+    }
+
+    /// Says that it holds a version now.
+    pub(crate) fn places(&self, manifest: &Manifest) {
+        let held = Held { version: manifest.version().clone(), manifest: manifest.id() };
+        self.says(Record::Placed(held));
+    }
+
+    /// Takes all records of another node, without manifests.
+    pub(crate) fn hears(&self, other: &Self) {
+        let feed = FeedId { project: project(), node: other.core.me.clone() };
+        let mut groups: Vec<SealedGroup> = Vec::new();
+        loop {
+            let next = groups.last().and_then(SealedGroup::claimed_end).unwrap_or(0);
+            let more = other.core.ledger.read_groups(&feed, next, 1 << 20).unwrap();
+            if more.is_empty() {
+                break;
+            }
+            groups.extend(more);
+        }
+        self.core.ledger.ingest_wait(feed, groups, Vec::new()).unwrap();
+    }
+}
