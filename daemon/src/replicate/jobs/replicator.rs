@@ -196,6 +196,21 @@ impl Replicator {
         for job in self.jobs.values() {
             job.cancel.cancel();
         }
+        self.clear_up_cancelled().await;
+    }
+
+    /// Waits for the jobs that somebody cancelled just before the daemon stops: what they leave would be taken for a pull
+    /// that goes on at the next start.
+    async fn clear_up_cancelled(&mut self) {
+        while self.running.iter().any(|number| self.jobs.get(number).is_some_and(|job| job.is_discarded())) {
+            let Some(event) = self.inbox.recv().await else { return };
+            if let Event::Ended { number, .. } = event
+                && self.running.remove(&number)
+                && let Some(job) = self.jobs.remove(&number)
+            {
+                self.clear_up(&job).await;
+            }
+        }
     }
 
     async fn handle(&mut self, event: Event) {

@@ -292,6 +292,31 @@ async fn a_job_that_waits_is_cancelled_at_once_with_all_that_it_has() {
 }
 
 #[tokio::test]
+async fn a_cancelled_job_leaves_nothing_even_when_the_daemon_stops_at_that_moment() {
+    let mut bench = Bench::new(ProjectMode::OnDemand);
+    let (first, second) = (bench.publish(1), bench.publish(2));
+    bench.pull(1).await;
+    bench.pull(2).await;
+    let (work, _other) = (bench.work(1).await, bench.work(2).await);
+    let (cancelled, kept) = (bench.area(first.id()), bench.area(second.id()));
+    let ending = Arc::clone(&bench.ending).lock_owned().await;
+    bench.replicator.cancel(&work.job.id).await.unwrap().unwrap();
+    assert!(bench.running().contains(&version(1).to_string()), "it takes a while");
+    bench.tasks.cancel();
+    let clock = RealClock::new();
+    let release = async {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        drop(ending);
+    };
+    let (hung, ()) = tokio::join!(bench.tasks.shutdown(PATIENCE, &clock), release);
+    assert!(hung.is_empty(), "{hung:?}");
+    assert!(!cancelled.exists(), "the next start would go on with it");
+    assert!(kept.exists(), "nobody cancelled that one");
+}
+
+#[tokio::test]
 async fn a_conflict_ends_the_job_that_runs() {
     let (bench, work) = Bench::with_work().await;
     let other = manifest(1, b"another");
