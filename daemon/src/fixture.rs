@@ -12,6 +12,7 @@ use avalon_protocol::{
     mode::ProjectMode,
     record::{Held, Published, Record},
     template::{DEFAULT_PUBLISH, Template, TemplateSet},
+    wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
 };
 use avalon_store::{
     ledger::{Ledger, LedgerConfig},
@@ -19,6 +20,7 @@ use avalon_store::{
     state_dir::StateDir,
 };
 use tempfile::TempDir;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::{
     clock::{Clock as _, ManualClock},
@@ -26,7 +28,10 @@ use crate::{
     core::Core,
     events::EventBus,
     health::HealthBoard,
+    net::{Net, NetConfig, NetEvent},
     project::Project,
+    replicate::{announce::LedgerCatalog, serve::TreeObjects},
+    tasks::Tasks,
 };
 
 /// A studio with its certificate authority.
@@ -176,6 +181,34 @@ impl Node {
     pub(crate) fn places(&self, manifest: &Manifest) {
         let held = Held { version: manifest.version().clone(), manifest: manifest.id() };
         self.says(Record::Placed(held));
+    }
+
+    /// Starts its network side on loopback, which dials these addresses. The events are to be kept, or connections wait.
+    pub(crate) fn net(&self, tasks: &Tasks, peers: &[String]) -> (Net, mpsc::Receiver<NetEvent>) {
+        let (advanced, _) = broadcast::channel(64);
+        let (events, received) = mpsc::channel(64);
+        let core = &self.core;
+        let served = ServedProject { name: project(), mode: self.project().mode() };
+        let config = NetConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            peers: peers.to_vec(),
+            hello: Hello {
+                protocol_min: PROTOCOL_MIN,
+                protocol_max: PROTOCOL_MAX,
+                features: 0,
+                build: "test".into(),
+                studio: core.studio.clone(),
+                node: core.me.clone(),
+                instance: 1,
+                projects: vec![served],
+            },
+            identity: Arc::clone(&self.identity),
+        };
+        let (catalog, objects) = (LedgerCatalog(Arc::clone(core)), TreeObjects(Arc::clone(core)));
+        let clock = Arc::new(self.clock.clone());
+        let net =
+            Net::start(config, Arc::new(catalog), Arc::new(objects), advanced, events, tasks, clock).unwrap();
+        (net, received)
     }
 
     /// Takes all records of another node, without manifests.

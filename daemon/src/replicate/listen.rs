@@ -1,12 +1,13 @@
 //! What the ledger and the network say is turned into what the rest of the daemon does: look at versions, tell people,
 //! fetch the manifests that are missing.
 
-use std::{collections::HashMap, ops::Range, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use avalon_protocol::{
+    backoff::Backoff,
     control::{EventKind, Health, PeerState, Severity},
     feed::{FeedId, SealedGroup},
-    id::NodeId,
+    id::{NodeId, ProjectName},
     limits::{MAX_MANIFEST_WANTS, RECORDS_FRAME_TARGET_BYTES},
     manifest::Manifest,
     record::Record,
@@ -17,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{announce::records_of, jobs::ReplicatorHandle};
 use crate::{
+    clock::{Clock, Sleep},
     core::{Core, blocking},
     log::ErrorChain,
-    net::{Net, NetEvent, PeerLink},
+    net::{Net, NetEvent, PeerLink, endpoint::random},
 };
 
 /// Passes on what the ledger says, until the daemon stops.
@@ -173,37 +175,88 @@ fn tell_fork(core: &Core, feed: &FeedId, peer: &NodeId) {
     });
 }
 
-/// Fetches manifests that are named by records and not here, whenever it is woken, until the daemon stops.
+/// How long before manifests that did not come are asked for again: a peer may have been busy, or get them itself.
+const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// The longest such wait. A node that comes, or a new record, ends it at once.
+const LONGEST_RETRY: Duration = Duration::from_secs(600);
+
+/// What a round of fetching manifests brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Nothing more can be had now: all are here, or nobody is connected who could have them.
+    Done,
+    /// Some came, and not all.
+    Some,
+    /// None came that are missing.
+    Nothing,
+}
+
+/// Fetches manifests that are named by records and not here, whenever it is woken and again after a while when not all came,
+/// until the daemon stops.
 pub async fn to_missing_manifests(core: Arc<Core>, net: Net, wake: Arc<Notify>, stop: CancellationToken) {
+    let clock = Arc::clone(&core.clock);
+    whenever_woken(&*clock, &wake, &stop, || fetch_all(Arc::clone(&core), net.clone())).await;
+}
+
+/// Fetches at each wake, and after waits that grow while something is missing. Dropping a fetch loses nothing that came.
+async fn whenever_woken<F: Future<Output = Round>>(
+    clock: &dyn Clock,
+    wake: &Notify,
+    stop: &CancellationToken,
+    fetch: impl Fn() -> F,
+) {
+    let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
+    let mut again: Sleep = Box::pin(std::future::pending());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = wake.notified() => {}
+            () = &mut again => {}
         }
-        for project in core.projects.keys() {
-            for link in net.links().into_iter().filter(|link| link.shares(project)) {
-                let fetching = fetch_missing(&core, &link, project);
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = fetching => {}
-                }
-            }
+        let round = tokio::select! {
+            () = stop.cancelled() => return,
+            round = fetch() => round,
+        };
+        if round != Round::Nothing {
+            backoff.succeeded();
         }
+        again = match round {
+            Round::Done => Box::pin(std::future::pending()),
+            Round::Some | Round::Nothing => clock.sleep(backoff.failed(random())),
+        };
     }
 }
 
-async fn fetch_missing(core: &Arc<Core>, link: &PeerLink, project: &avalon_protocol::id::ProjectName) {
+async fn fetch_all(core: Arc<Core>, net: Net) -> Round {
+    let (mut stored, mut is_lacking) = (0, false);
+    for project in core.projects.keys() {
+        let links: Vec<PeerLink> = net.links().into_iter().filter(|link| link.shares(project)).collect();
+        for link in &links {
+            stored += fetch_missing(&core, link, project).await;
+        }
+        is_lacking |= !links.is_empty() && !core.ledger.missing_manifests(project, 1).is_empty();
+    }
+    match (is_lacking, stored) {
+        (false, _) => Round::Done,
+        (true, 0) => Round::Nothing,
+        (true, _) => Round::Some,
+    }
+}
+
+/// Returns how many manifests came and are stored.
+async fn fetch_missing(core: &Arc<Core>, link: &PeerLink, project: &ProjectName) -> usize {
+    let mut all_stored = 0;
     loop {
         let missing = core.ledger.missing_manifests(project, MAX_MANIFEST_WANTS);
         if missing.is_empty() {
-            return;
+            return all_stored;
         }
         let ids: Vec<_> = missing.iter().map(|(id, _)| *id).collect();
         let fetched = match link.fetch_manifests(project, ids).await {
             Ok(fetched) => fetched,
             Err(error) => {
                 tracing::debug!(peer = %link.node(), error = %ErrorChain(&error), "manifests did not come");
-                return;
+                return all_stored;
             }
         };
         let mut stored = 0;
@@ -223,7 +276,147 @@ async fn fetch_missing(core: &Arc<Core>, link: &PeerLink, project: &avalon_proto
             }
         }
         if stored == 0 {
-            return;
+            return all_stored;
         }
+        all_stored += stored;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use avalon_protocol::mode::ProjectMode;
+
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        fixture::{Node, Studio, draft, manifest, project, published},
+        tasks::Tasks,
+    };
+
+    /// Fetches that all end the same way, counted.
+    struct Bench {
+        clock: ManualClock,
+        wake: Arc<Notify>,
+        fetches: Arc<AtomicUsize>,
+        tasks: Tasks,
+    }
+
+    impl Bench {
+        fn new(round: Round) -> Self {
+            let (clock, wake, tasks) = (ManualClock::new(), Arc::new(Notify::new()), Tasks::new());
+            let fetches = Arc::new(AtomicUsize::new(0));
+            let (clock_, wake_, fetches_, stop) =
+                (clock.clone(), Arc::clone(&wake), Arc::clone(&fetches), tasks.token());
+            tasks.spawn("manifests", async move {
+                let fetch = || {
+                    fetches_.fetch_add(1, Ordering::Relaxed);
+                    std::future::ready(round)
+                };
+                whenever_woken(&clock_, &wake_, &stop, fetch).await;
+            });
+            Self { clock, wake, fetches, tasks }
+        }
+
+        /// Lets the task do all that it can, and returns how often it has fetched.
+        async fn fetches(&self) -> usize {
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            self.fetches.load(Ordering::Relaxed)
+        }
+
+        async fn after(&self, wait: Duration) -> usize {
+            self.clock.advance(wait);
+            self.fetches().await
+        }
+
+        async fn woken(&self) -> usize {
+            self.wake.notify_one();
+            self.fetches().await
+        }
+    }
+
+    #[tokio::test]
+    async fn manifests_that_did_not_come_are_asked_for_again_after_waits_that_grow() {
+        let bench = Bench::new(Round::Nothing);
+        assert_eq!(bench.fetches().await, 0);
+        assert_eq!(bench.woken().await, 1);
+        for (fetches, wait) in [(2, 5), (3, 10), (4, 20), (5, 40)] {
+            // Each wait is shortened by up to a quarter.
+            let early = Duration::from_millis(wait * 749);
+            assert_eq!(bench.after(early).await, fetches - 1, "after {wait} s");
+            assert_eq!(bench.after(Duration::from_secs(wait) - early).await, fetches, "after {wait} s");
+        }
+        assert_eq!(bench.woken().await, 6, "a wake does not wait");
+        for fetches in 7..30 {
+            assert_eq!(bench.after(LONGEST_RETRY).await, fetches, "no wait is longer");
+        }
+        bench.tasks.shutdown(LONGEST_RETRY, &bench.clock).await;
+    }
+
+    #[tokio::test]
+    async fn waits_do_not_grow_while_manifests_come() {
+        let bench = Bench::new(Round::Some);
+        assert_eq!(bench.woken().await, 1);
+        for fetches in 2..10 {
+            assert_eq!(bench.after(FIRST_RETRY).await, fetches);
+        }
+    }
+
+    #[tokio::test]
+    async fn when_all_manifests_are_here_nobody_is_asked_until_something_happens() {
+        let bench = Bench::new(Round::Done);
+        assert_eq!(bench.woken().await, 1);
+        assert_eq!(bench.after(LONGEST_RETRY * 100).await, 1);
+        assert_eq!(bench.woken().await, 2);
+    }
+
+    async fn fetch(node: &Node, net: &Net) -> Round {
+        fetch_all(Arc::clone(&node.core), net.clone()).await
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_gets_a_manifest_itself_later_is_asked_until_it_has_it() {
+        let studio = Studio::new();
+        let london = studio.node("srv@london", ProjectMode::OnDemand);
+        let montreal = studio.node("srv@montreal", ProjectMode::OnDemand);
+        let (first, second) = (manifest(1, b"one"), manifest(2, b"two"));
+        for manifest in [&first, &second] {
+            london.says(Record::Published(published(manifest)));
+        }
+        montreal.hears(&london);
+        let tasks = Tasks::new();
+        let (net_of_london, _london_events) = london.net(&tasks, &[]);
+        let (net, mut events) = montreal.net(&tasks, &[net_of_london.local_addr().to_string()]);
+        assert_eq!(fetch(&montreal, &net).await, Round::Done, "nobody is there to be asked");
+        while !matches!(events.recv().await, Some(NetEvent::PeerUp { .. })) {}
+        assert_eq!(fetch(&montreal, &net).await, Round::Nothing);
+        london.core.ledger.put_manifest(&first).unwrap();
+        assert_eq!(fetch(&montreal, &net).await, Round::Some);
+        london.core.ledger.put_manifest(&second).unwrap();
+        assert_eq!(fetch(&montreal, &net).await, Round::Done);
+        assert_eq!(montreal.core.ledger.manifest(second.id()).unwrap().as_ref(), Some(&second));
+    }
+
+    #[tokio::test]
+    async fn a_manifest_of_another_version_than_its_record_says_is_not_kept() {
+        let studio = Studio::new();
+        let london = studio.node("srv@london", ProjectMode::OnDemand);
+        let montreal = studio.node("srv@montreal", ProjectMode::OnDemand);
+        let other = draft(2, b"two").finish().unwrap();
+        let mut lie = published(&other);
+        lie.version = crate::fixture::version(1);
+        london.says(Record::Published(lie));
+        london.core.ledger.put_manifest(&other).unwrap();
+        montreal.hears(&london);
+        let tasks = Tasks::new();
+        let (net_of_london, _london_events) = london.net(&tasks, &[]);
+        let (net, mut events) = montreal.net(&tasks, &[net_of_london.local_addr().to_string()]);
+        while !matches!(events.recv().await, Some(NetEvent::PeerUp { .. })) {}
+        assert_eq!(fetch(&montreal, &net).await, Round::Nothing);
+        assert_eq!(montreal.core.ledger.missing_manifests(&project(), 9).len(), 1);
+        assert!(!montreal.core.ledger.has_manifest(other.id()).unwrap());
     }
 }
