@@ -397,9 +397,12 @@ async fn work_that_panics_ends_its_job_and_nothing_else() {
     let (mut bench, work) = Bench::with_work().await;
     let job = Arc::clone(&work.job);
     drop(work.end);
-    while !job.state().is_final() {
-        bench.done().await;
-    }
+    let until_ended = async {
+        while !job.state().is_final() {
+            bench.done().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, until_ended).await.expect("the job ends");
     assert_eq!((job.state(), job.status().error), (JobState::Failed, Some(ErrorCode::Internal)));
     bench.publish(2);
     bench.touched(&[2]).await;

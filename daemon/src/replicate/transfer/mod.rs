@@ -8,6 +8,8 @@ mod bases;
 mod local;
 mod remote;
 mod sink;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,0 +1,139 @@
+//! What a job refuses before it fetches anything, and what is done with what an earlier run left.
+
+use std::{fs, sync::Arc};
+
+use avalon_protocol::{
+    control::{ErrorCode, JobKind},
+    hash::{ContentId, ManifestId},
+    id::VersionId,
+    manifest::{Manifest, ManifestDraft},
+    mode::ProjectMode,
+    plan::Priority,
+    record::{Published, Record},
+};
+
+use super::{LeftOver, left_over, run};
+use crate::{
+    fixture::{Node, Studio, draft, manifest, published, version},
+    replicate::jobs::{Job, Outcome},
+    tasks::Tasks,
+};
+
+/// Montreal, which knows what london says of a manifest, and has the manifest.
+struct Bench {
+    montreal: Node,
+    _london: Node,
+    _studio: Studio,
+}
+
+impl Bench {
+    fn new(manifest: &Manifest, said: Published) -> Self {
+        let studio = Studio::new();
+        let montreal = studio.node("srv@montreal", ProjectMode::OnDemand);
+        let london = studio.node("srv@london", ProjectMode::OnDemand);
+        london.says(Record::Published(said));
+        montreal.hears(&london);
+        montreal.core.ledger.put_manifest(manifest).unwrap();
+        Self { montreal, _london: london, _studio: studio }
+    }
+
+    /// Runs the job of a version without any peer.
+    async fn run(&self, version: VersionId, manifest: ManifestId) -> Outcome {
+        let core = &self.montreal.core;
+        let wish = (JobKind::Pull, Priority::Waiting);
+        let job =
+            Job::new("t-1".into(), version, manifest, wish, Arc::clone(&core.clock), core.events.clone());
+        let tasks = Tasks::new();
+        let (net, _events) = self.montreal.net(&tasks, &[]);
+        run(Arc::clone(core), net, Arc::new(job)).await
+    }
+
+    /// Checks that the job is refused for good, with these words, and that nothing was written for it.
+    #[track_caller]
+    fn check_refused(&self, outcome: &Outcome, words: &str) {
+        match outcome {
+            Outcome::Failed { reason, code: ErrorCode::Damaged } => {
+                assert!(reason.contains(words), "{reason}")
+            }
+            other => panic!("{other:?} instead of {words:?}"),
+        }
+        assert_eq!(fs::read_dir(&self.montreal.dir).unwrap().count(), 0, "nothing was written");
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_agrees_with_its_manifest_is_fetched() {
+    let manifest = manifest(1, b"one");
+    let bench = Bench::new(&manifest, published(&manifest));
+    let outcome = bench.run(version(1), manifest.id()).await;
+    assert!(matches!(&outcome, Outcome::Waiting { code: ErrorCode::NoSource, .. }), "{outcome:?}");
+    assert!(bench.montreal.dir.join(".avalon/incoming").exists());
+}
+
+#[tokio::test]
+async fn a_record_that_says_another_thing_than_its_manifest_is_refused() {
+    let lies: [fn(&mut Published); 3] = [
+        |said| said.content = ContentId::from_bytes([7; 32]),
+        |said| said.generation = 2,
+        |said| said.predecessor = Some(ManifestId::from_bytes([7; 32])),
+    ];
+    for lie in lies {
+        let manifest = manifest(1, b"one");
+        let mut said = published(&manifest);
+        lie(&mut said);
+        let bench = Bench::new(&manifest, said);
+        let outcome = bench.run(version(1), manifest.id()).await;
+        bench.check_refused(&outcome, "the record of srv@london does not agree");
+    }
+}
+
+#[tokio::test]
+async fn a_record_whose_manifest_is_of_another_version_is_refused() {
+    let manifest = manifest(2, b"two");
+    let mut said = published(&manifest);
+    said.version = version(1);
+    let bench = Bench::new(&manifest, said);
+    let outcome = bench.run(version(1), manifest.id()).await;
+    bench.check_refused(&outcome, "modelDefault@v001");
+}
+
+#[tokio::test]
+async fn a_manifest_that_lies_elsewhere_than_the_template_says_is_not_placed() {
+    for dir in [
+        "assets/robot/publish/modelDefault/v002",
+        "assets/other/publish/modelDefault/v001",
+        "assets/robot/publish/modelDefault/v001/deeper",
+        "assets/robot/publish/modelDefault",
+        "assets/robot/work/modelDefault/v001",
+        ".avalon/trash/v001",
+    ] {
+        let dir = dir.parse().unwrap();
+        let Ok(manifest) = (ManifestDraft { dir, ..draft(1, b"one") }).finish() else { continue };
+        let bench = Bench::new(&manifest, published(&manifest));
+        let outcome = bench.run(version(1), manifest.id()).await;
+        bench.check_refused(&outcome, &format!("its manifest places it at {}", manifest.dir()));
+    }
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_left_goes_on_when_it_was_pulled_stays_for_a_mirror_and_else_goes() {
+    let manifest = manifest(1, b"one");
+    let bench = Bench::new(&manifest, published(&manifest));
+    let (montreal, core) = (&bench.montreal, &bench.montreal.core);
+    assert_eq!(left_over(core, manifest.id()).await, LeftOver::Pulled(version(1)));
+    montreal.project().set_mode(ProjectMode::Mirror);
+    assert_eq!(left_over(core, manifest.id()).await, LeftOver::Kept);
+    montreal.project().set_mode(ProjectMode::OnDemand);
+    let unknown = ManifestId::from_bytes([9; 32]);
+    assert_eq!(left_over(core, unknown).await, LeftOver::Kept, "its record may still come");
+    montreal.places(&manifest);
+    assert_eq!(left_over(core, manifest.id()).await, LeftOver::Useless, "it is here");
+}
+
+#[tokio::test]
+async fn what_was_left_of_a_version_that_became_a_conflict_goes() {
+    let manifest = manifest(1, b"one");
+    let bench = Bench::new(&manifest, published(&manifest));
+    bench.montreal.publishes(&draft(1, b"another").finish().unwrap());
+    assert_eq!(left_over(&bench.montreal.core, manifest.id()).await, LeftOver::Useless);
+}
