@@ -1,6 +1,11 @@
 //! One node: its configuration, its process and its API.
 
 use std::{
+    fs::{self, File},
+    os::unix::{
+        fs::{PermissionsExt as _, lchown},
+        process::CommandExt as _,
+    },
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::mpsc::channel,
@@ -32,6 +37,10 @@ pub struct Daemon {
     environment: Vec<(String, String)>,
     /// What is mounted for the process alone, as a line of shell.
     mounts: Option<String>,
+    /// The device behind a file system that is mounted for it, as its standard input.
+    device: Option<File>,
+    /// Who it runs as, when that is not who runs the tests.
+    user: Option<u32>,
     process: Option<Process>,
     /// The logs of earlier processes.
     logs: Vec<Log>,
@@ -39,7 +48,16 @@ pub struct Daemon {
 
 impl Daemon {
     pub(super) fn new(programs: Programs, config: NodeConfig) -> Self {
-        Self { config, programs, environment: Vec::new(), mounts: None, process: None, logs: Vec::new() }
+        Self {
+            config,
+            programs,
+            environment: Vec::new(),
+            mounts: None,
+            device: None,
+            user: None,
+            process: None,
+            logs: Vec::new(),
+        }
     }
 
     /// Sets a variable of the process that starts next.
@@ -51,6 +69,25 @@ impl Daemon {
     /// [`may_mount`] says whether that is possible.
     pub fn set_mounts(&mut self, script: &str) {
         self.mounts = Some(script.to_owned());
+    }
+
+    /// Gives the process that starts next, and the shell before it, a file as standard input.
+    pub fn set_device(&mut self, device: File) {
+        self.device = Some(device);
+    }
+
+    /// Lets the processes that start from now on run as this user and the group of the same number, with no right to
+    /// anything else, and gives the user all that belongs to the node. Only root can do that.
+    pub fn set_user(&mut self, user: u32) {
+        // The way to the executable may be closed to others.
+        let avalond = self.config.dir.join("avalond");
+        fs::copy(&self.programs.avalond, &avalond).unwrap();
+        self.programs.avalond = avalond;
+        self.user = Some(user);
+        self.config.write();
+        own_all(&self.config.dir, user);
+        let studio = self.config.dir.parent().unwrap();
+        fs::set_permissions(studio, fs::Permissions::from_mode(0o711)).unwrap();
     }
 
     /// Runs a line of shell in the mount namespace of the running process.
@@ -75,6 +112,9 @@ impl Daemon {
                 command
             }
         };
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command.arg("--config").arg(self.config.file());
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "AVALOND_LOG", "AVALOND_LOG_FORMAT"] {
             command.env_remove(name);
@@ -87,7 +127,8 @@ impl Daemon {
     pub fn launch(&mut self) -> &mut Process {
         assert!(self.process.is_none(), "{} runs", self.config.node);
         self.config.write();
-        let process = Process::start(&mut self.command());
+        let stdin = self.device.take().map_or_else(Stdio::null, Stdio::from);
+        let process = Process::start_on(&mut self.command(), stdin);
         self.logs.push(process.log.clone());
         self.process.insert(process)
     }
@@ -228,6 +269,22 @@ impl Drop for Daemon {
             eprintln!("--- the end of the log of {}\n{tail}\n---", self.config.node);
         }
     }
+}
+
+/// Gives a directory and all in it to a user.
+pub fn own_all(dir: &Path, user: u32) {
+    for entry in walkdir::WalkDir::new(dir) {
+        lchown(entry.unwrap().path(), Some(user), Some(user)).unwrap();
+    }
+}
+
+/// Says whether this user is root; says so aloud when not.
+pub fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        println!("SKIPPED: only root can start a daemon as another user");
+    }
+    is_root
 }
 
 /// Says whether this user may mount things for a process alone; says so aloud when not.

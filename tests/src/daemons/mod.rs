@@ -10,6 +10,7 @@ pub mod api;
 pub mod config;
 pub mod daemon;
 pub mod events;
+pub mod fuse;
 pub mod process;
 pub mod tree;
 pub mod visibility;

@@ -88,7 +88,12 @@ pub struct Process {
 impl Process {
     /// Starts a command; nothing of this process's own service manager reaches it.
     pub fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::start_on(command, Stdio::null())
+    }
+
+    /// As [`Process::start`], with a standard input.
+    pub fn start_on(command: &mut Command, stdin: Stdio) -> Self {
+        command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let log = Log::follow(child.stderr.take().unwrap());
         Self { child, log }
