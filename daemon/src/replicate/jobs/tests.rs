@@ -370,9 +370,13 @@ async fn a_version_that_grows_gets_a_new_job_that_starts_when_the_old_one_has_en
     let grown = grown.finish().unwrap();
     bench.london.publishes(&grown);
     bench.montreal.hears(&bench.london);
+    let ending = Arc::clone(&bench.ending).lock_owned().await;
     bench.touched(&[1]).await;
-    assert_eq!(work.job.state(), JobState::Cancelled);
+    assert!(work.job.cancel.is_cancelled());
+    assert_eq!((bench.running().len(), bench.in_state(JobState::Queued)), (1, names(&[1])), "one at a time");
+    drop(ending);
     let next = bench.work(1).await;
+    assert_eq!(work.job.state(), JobState::Cancelled);
     assert_eq!(next.job.manifest, grown.id());
     assert_eq!(bench.running(), names(&[1]));
 }

@@ -89,12 +89,16 @@ async fn a_record_that_says_another_thing_than_its_manifest_is_refused() {
 
 #[tokio::test]
 async fn a_record_whose_manifest_is_of_another_version_is_refused() {
-    let manifest = manifest(2, b"two");
-    let mut said = published(&manifest);
-    said.version = version(1);
-    let bench = Bench::new(&manifest, said);
-    let outcome = bench.run(version(1), manifest.id()).await;
-    bench.check_refused(&outcome, "modelDefault@v001");
+    let own_place = draft(2, b"two");
+    let false_place = ManifestDraft { dir: draft(1, b"").dir, ..own_place.clone() };
+    for draft in [own_place, false_place] {
+        let manifest = draft.finish().unwrap();
+        let mut said = published(&manifest);
+        said.version = version(1);
+        let bench = Bench::new(&manifest, said);
+        let outcome = bench.run(version(1), manifest.id()).await;
+        bench.check_refused(&outcome, "its manifest places it at");
+    }
 }
 
 #[tokio::test]
