@@ -209,7 +209,10 @@ async fn open_core(
 ) -> anyhow::Result<Arc<Core>> {
     let events = EventBus::new(Arc::clone(&clock));
     let health = HealthBoard::new(events.clone());
-    let projects: Vec<Arc<Project>> = config.projects.iter().map(|p| Arc::new(Project::new(p))).collect();
+    // A volume whose server is away keeps whoever opens it waiting, and a signal is heard all the same.
+    let configured = config.projects.clone();
+    let projects: Vec<Arc<Project>> =
+        blocking(move || configured.iter().map(|project| Arc::new(Project::new(project))).collect()).await;
     let ledger_config = LedgerConfig {
         me: identity.node().clone(),
         signer: identity.signer(),

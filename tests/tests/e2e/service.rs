@@ -3,7 +3,11 @@
 use std::{fs, os::unix::net::UnixDatagram};
 
 use avalon_protocol::{control::EventKind, mode::ProjectMode};
-use avalon_tests::daemons::{PATIENCE, Studio, daemon::Daemon};
+use avalon_tests::daemons::{
+    PATIENCE, Studio,
+    daemon::{Daemon, may_mount},
+    fuse::Fuse,
+};
 use rustix::process::Signal;
 
 use crate::support::{LONDON, MONTREAL, model, publish_model, studio};
@@ -120,4 +124,42 @@ fn a_daemon_stops_in_time_in_the_middle_of_a_transfer_and_goes_on_later() {
     montreal.start();
     montreal.until_complete_at(&model(1), MONTREAL);
     avalon_tests::daemons::tree::assert_equal(&london.path(""), &montreal.path(""));
+}
+
+#[test]
+fn a_daemon_that_is_told_to_stop_while_it_starts_ends_well_and_leaves_nothing_behind() {
+    let studio = studio();
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    let manager = Manager::new(&studio, &mut london);
+    london.launch();
+    manager.until("STATUS=opening the catalog");
+    assert_eq!(london.terminate().code(), Some(0), "{}", london.log());
+    manager.until("STOPPING=1");
+    assert!(!london.config.socket.exists(), "no socket is left behind");
+    london.start();
+    publish_model(&london, 1, b"one");
+}
+
+#[test]
+fn a_project_whose_volume_does_not_answer_does_not_keep_a_daemon_from_stopping() {
+    if !may_mount() {
+        return;
+    }
+    let studio = studio();
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    let Some(fuse) = Fuse::open() else { return };
+    let manager = Manager::new(&studio, &mut london);
+    // Nobody answers on the device, as when the server of a hard mount is away.
+    london.set_device(fuse.device());
+    london.set_mounts(&Fuse::mount(&london.config.project_dir().display().to_string()));
+    london.launch();
+    manager.until("STATUS=opening the catalog");
+    assert_eq!(london.terminate().code(), Some(0), "{}", london.log());
+    manager.until("STOPPING=1");
+    assert!(london.log().contains("told to stop while starting"), "{}", london.log());
+    assert!(!london.config.socket.exists(), "no socket is left behind");
+    // The lock is free: it starts with a directory that answers.
+    london.set_mounts("true");
+    london.start();
+    publish_model(&london, 1, b"one");
 }
