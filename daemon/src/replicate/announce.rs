@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use avalon_protocol::{
+    control::{Health, Severity},
     feed::{FeedError, FeedHead, FeedId, Group, SealedGroup},
     hash::ManifestId,
     id::{NodeId, ProjectName},
@@ -61,8 +62,14 @@ impl Catalog for LedgerCatalog {
             })
             .await;
             match answer.await {
-                Ok(Ok(ingested)) => Ok(ingested.head),
-                Ok(Err(error)) => Err(refuse(&named, from, &error)),
+                Ok(Ok(ingested)) => {
+                    self.0.health.clear(NOT_STORED);
+                    Ok(ingested.head)
+                }
+                Ok(Err(error)) => {
+                    not_stored(&error).into_iter().for_each(|item| self.0.health.raise(item));
+                    Err(refuse(&named, from, &error))
+                }
                 Err(_) => Err(StoreRefused::Busy { reason: "the daemon is stopping".into() }),
             }
         })
@@ -118,6 +125,25 @@ fn published_in(group: &Group) -> Vec<ManifestId> {
         _ => None,
     });
     published.collect()
+}
+
+/// The health code of records that the own disk does not take.
+const NOT_STORED: &str = "records-not-stored";
+
+/// Says what somebody has to mend at this node before records can be stored; nothing when it is not its fault.
+fn not_stored(error: &IngestError) -> Option<Health> {
+    match error {
+        IngestError::Ledger(LedgerError::Closed) => None,
+        IngestError::ManifestFile { .. } | IngestError::Ledger(_) => Some(Health {
+            code: NOT_STORED.into(),
+            severity: Severity::Error,
+            message: format!("what other nodes publish cannot be stored: {}", ErrorChain(error)),
+            hint: Some(
+                "make room on the disk of the state directory, or check it; it comes by itself then".into(),
+            ),
+        }),
+        IngestError::Feed(_) | IngestError::Manifest { .. } | IngestError::TooManyFeeds { .. } => None,
+    }
 }
 
 fn refuse(feed: &FeedId, from: &NodeId, error: &IngestError) -> StoreRefused {
