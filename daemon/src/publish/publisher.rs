@@ -213,7 +213,10 @@ fn root_missing(project: &Project, detail: &str) -> Health {
         code: ROOT_MISSING.into(),
         severity: Severity::Error,
         message: format!("project {} is paused: {detail}", project.name()),
-        hint: Some(format!("mount or create {}; nothing is deleted meanwhile", project.path().display())),
+        hint: Some(format!(
+            "mount or create {}, or give the daemon's user the right to read it; nothing is deleted meanwhile",
+            project.path().display()
+        )),
     }
 }
 
