@@ -51,7 +51,7 @@ impl Fuse {
                     Ok(length) => {
                         if let Some(answer) = answer(&request[..length]) {
                             // A request that was interrupted wants no answer.
-                            (&self.0).write(&answer).ok();
+                            (&self.0).write_all(&answer).ok();
                         }
                     }
                     // It is not mounted yet.
