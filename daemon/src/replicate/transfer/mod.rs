@@ -8,8 +8,6 @@ mod bases;
 mod local;
 mod remote;
 mod sink;
-#[cfg(test)]
-mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -252,3 +250,6 @@ pub(super) fn waiting(code: ErrorCode, reason: impl Into<String>, when: RetryWhe
 pub(super) fn failed(code: ErrorCode, reason: impl Into<String>) -> Outcome {
     Outcome::Failed { reason: reason.into(), code }
 }
+
+#[cfg(test)]
+mod tests;
