@@ -154,6 +154,7 @@ impl Studio {
             blocks: BlockCache::open(&state.root).unwrap(),
             projects: [(project.name().clone(), project)].into(),
             health: HealthBoard::new(events.clone()),
+            deltas: Arc::default(),
             events,
             clock: Arc::new(clock.clone()),
         });
