@@ -98,7 +98,9 @@ impl Shaper {
     /// Removes a bucket; who waits for it does not any more.
     pub fn remove(&mut self, id: BucketId) {
         self.buckets.remove(&id);
-        self.waiting.values_mut().for_each(|waiter| drop(waiter.buckets.remove(&id)));
+        for waiter in self.waiting.values_mut() {
+            waiter.buckets.remove(&id);
+        }
     }
 
     /// Queues for leave to let `bytes` through all of `buckets`. Ask for little at a time, tens of KiB: what was let
