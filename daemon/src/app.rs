@@ -14,7 +14,7 @@ use avalon_protocol::{
     wire::{FEATURE_ENCODED, Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
 };
 use avalon_store::{
-    ledger::{Ledger, LedgerConfig, LedgerError, LedgerEvent, OpenReport},
+    ledger::{CatalogCare, Ledger, LedgerConfig, LedgerError, LedgerEvent, OpenReport},
     object::{hash::Hasher, serve::BlockCache},
     state_dir::StateDir,
 };
@@ -213,12 +213,15 @@ async fn open_core(
     let configured = config.projects.clone();
     let projects: Vec<Arc<Project>> =
         blocking(move || configured.iter().map(|project| Arc::new(Project::new(project))).collect()).await;
+    let ledger_clock = Arc::clone(&clock);
     let ledger_config = LedgerConfig {
         me: identity.node().clone(),
         signer: identity.signer(),
         trust: Arc::new(identity.trust()),
         projects: projects.iter().map(|project| (project.name().clone(), project.dir())).collect(),
         on_change: Arc::new(move |event| drop(ledger_events.send(event))),
+        now: Arc::new(move || ledger_clock.monotonic()),
+        care: CatalogCare::default(),
     };
     let state_there = Arc::clone(state);
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;

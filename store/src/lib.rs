@@ -8,6 +8,7 @@ pub mod place;
 
 mod error_chain;
 pub mod state_dir;
+pub mod time;
 
 pub mod feed;
 pub mod manifest_file;

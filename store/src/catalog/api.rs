@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::CatalogError;
+use super::{CatalogError, envelope::TableSum};
 
 /// Most rows that one scan returns; callers page with the last key.
 pub const MAX_PAGE_ROWS: usize = 1000;
@@ -126,8 +126,18 @@ pub trait CatalogStore: Send + Sync + std::fmt::Debug {
     /// [`CatalogError`]; the store is of no use afterwards.
     fn sync(&self) -> Result<(), CatalogError>;
 
+    /// Returns what the rows of a table add up to, from counters.
+    fn sum(&self, table: Table) -> TableSum;
+
     /// Returns how many rows a table has, from a counter.
-    fn row_count(&self, table: Table) -> u64;
+    fn row_count(&self, table: Table) -> u64 {
+        self.sum(table).rows
+    }
+
+    /// Returns how many bytes the keys and values of all rows take, from counters.
+    fn live_bytes(&self) -> u64 {
+        Table::ALL.into_iter().map(|table| self.sum(table).bytes).sum()
+    }
 
     /// Returns how many bytes it takes on disk.
     ///

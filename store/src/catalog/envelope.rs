@@ -10,53 +10,70 @@ const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 5;
 const CHECK_BYTES: usize = 8;
 
-/// The hash of one row.
-pub(super) type RowHash = [u8; 32];
-
-pub(super) fn row_hash(tag: u8, key: &[u8], payload: &[u8]) -> RowHash {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&[tag]).update(&(key.len() as u64).to_le_bytes()).update(key).update(payload);
-    *hasher.finalize().as_bytes()
+/// What one row adds to the sum of its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RowMark {
+    hash: [u8; 32],
+    /// What key and value take on disk.
+    bytes: u64,
 }
 
-/// Wraps a payload of at most 4 GiB; returns the value and the hash of the row.
-pub(super) fn seal(tag: u8, key: &[u8], payload: &[u8]) -> (Vec<u8>, RowHash) {
-    let hash = row_hash(tag, key, payload);
+pub(super) fn row_mark(tag: u8, key: &[u8], payload: &[u8]) -> RowMark {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&[tag]).update(&(key.len() as u64).to_le_bytes()).update(key).update(payload);
+    let bytes = (1 + key.len() + HEADER_BYTES + payload.len() + CHECK_BYTES) as u64;
+    RowMark { hash: *hasher.finalize().as_bytes(), bytes }
+}
+
+/// Wraps a payload of at most 4 GiB; returns the value and what the row adds to the sum.
+pub(super) fn seal(tag: u8, key: &[u8], payload: &[u8]) -> (Vec<u8>, RowMark) {
+    let mark = row_mark(tag, key, payload);
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-    let (check, _) = hash.split_at(CHECK_BYTES);
-    ([&[VERSION], &length.to_le_bytes()[..], payload, check].concat(), hash)
+    let (check, _) = mark.hash.split_at(CHECK_BYTES);
+    ([&[VERSION], &length.to_le_bytes()[..], payload, check].concat(), mark)
 }
 
 /// Unwraps a value; `None` when it is not what was written for this key.
-pub(super) fn open<'a>(tag: u8, key: &[u8], value: &'a [u8]) -> Option<(&'a [u8], RowHash)> {
+pub(super) fn open<'a>(tag: u8, key: &[u8], value: &'a [u8]) -> Option<(&'a [u8], RowMark)> {
     let (header, rest) = value.split_first_chunk::<HEADER_BYTES>()?;
     let (payload, check) = rest.split_last_chunk::<CHECK_BYTES>()?;
     let [version, length @ ..] = header;
     let whole = *version == VERSION && u32::from_le_bytes(*length) as usize == payload.len();
-    let hash = row_hash(tag, key, payload);
-    (whole && hash.starts_with(check)).then_some((payload, hash))
+    let mark = row_mark(tag, key, payload);
+    (whole && mark.hash.starts_with(check)).then_some((payload, mark))
 }
 
-/// The number of rows of a table and the sum of their hashes modulo 2^256.
+/// What proves that a table has the rows that were written to it, and no other: two tables with the same sum are the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(super) struct TableSum {
-    pub(super) rows: u64,
+pub struct TableSum {
+    /// The number of rows.
+    pub rows: u64,
+    /// What their keys and values take on disk, in bytes, without what the engine adds.
+    pub bytes: u64,
+    /// The sum of their hashes modulo 2^256, the lowest part first.
     sum: [u64; 4],
 }
 
 impl TableSum {
-    pub(super) fn add(&mut self, hash: &RowHash) {
+    pub(super) fn add(&mut self, row: &RowMark) {
         self.rows = self.rows.wrapping_add(1);
-        self.sum = sum_with(self.sum, hash, u64::carrying_add);
+        self.bytes = self.bytes.wrapping_add(row.bytes);
+        self.sum = sum_with(self.sum, &row.hash, u64::carrying_add);
     }
 
-    pub(super) fn subtract(&mut self, hash: &RowHash) {
+    pub(super) fn subtract(&mut self, row: &RowMark) {
         self.rows = self.rows.wrapping_sub(1);
-        self.sum = sum_with(self.sum, hash, u64::borrowing_sub);
+        self.bytes = self.bytes.wrapping_sub(row.bytes);
+        self.sum = sum_with(self.sum, &row.hash, u64::borrowing_sub);
+    }
+
+    /// Returns the sum of the hashes in hex, the lowest byte first.
+    pub fn hex(&self) -> String {
+        self.sum.iter().flat_map(|limb| limb.to_le_bytes()).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-fn sum_with(mut sum: [u64; 4], hash: &RowHash, step: fn(u64, u64, bool) -> (u64, bool)) -> [u64; 4] {
+fn sum_with(mut sum: [u64; 4], hash: &[u8; 32], step: fn(u64, u64, bool) -> (u64, bool)) -> [u64; 4] {
     let mut carry = false;
     for (limb, bytes) in sum.iter_mut().zip(hash.as_chunks::<8>().0) {
         (*limb, carry) = step(*limb, u64::from_le_bytes(*bytes), carry);
@@ -113,7 +130,7 @@ mod tests {
 
     #[test]
     fn sums_do_not_depend_on_order_and_forget_what_was_removed() {
-        let hashes: Vec<RowHash> = (0..50u8).map(|i| row_hash(1, &[i], b"")).collect();
+        let hashes: Vec<RowMark> = (0..50u8).map(|i| row_mark(1, &[i], b"")).collect();
         let mut forward = TableSum::default();
         hashes.iter().for_each(|hash| forward.add(hash));
         let mut backward = TableSum::default();
@@ -123,17 +140,19 @@ mod tests {
         let mut one = TableSum::default();
         one.add(&hashes[0]);
         assert_eq!(forward, one);
+        assert_eq!((one.rows, one.bytes), (1, 1 + 1 + 13));
     }
 
     #[test]
     fn a_carry_goes_through_all_limbs() {
-        let mut one = [0; 32];
-        one[0] = 1;
+        let mut hash = [0; 32];
+        hash[0] = 1;
+        let one = RowMark { hash, bytes: 1 };
         let mut sum = TableSum::default();
-        sum.add(&[0xff; 32]);
+        sum.add(&RowMark { hash: [0xff; 32], bytes: 1 });
         sum.add(&one);
         assert_eq!(sum.sum, [0; 4]);
         sum.subtract(&one);
-        assert_eq!(sum.sum, [u64::MAX; 4]);
+        assert_eq!((sum.sum, sum.hex()), ([u64::MAX; 4], "ff".repeat(32)));
     }
 }

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     error_chain::ErrorChain,
     fs::{Dir, IoError, Overwrite, WriteMode, path_of},
+    time::Monotonic,
 };
 
 /// How long the engine may take to open, whatever its size, and how much longer for each started GiB.
@@ -25,13 +26,14 @@ const OPEN_DEADLINE_PER_GIB: Duration = Duration::from_secs(10);
 /// in the background.
 const VERIFY_AT_OPEN_ROWS: u64 = 1_000_000;
 const CURRENT: &str = "CURRENT";
+const COMPACTED: &str = "COMPACTED";
 const GOOD: &str = "gen-";
 const BAD: &str = "bad-gen-";
 
 /// The directory of the catalog.
-#[derive(Debug)]
 pub(crate) struct Generations {
     dir: Dir,
+    now: Monotonic,
 }
 
 /// A generation that opened, and whether every row in it was seen.
@@ -39,11 +41,23 @@ pub(crate) struct Generations {
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn CatalogStore>,
     pub(crate) verified: bool,
+    /// How long the engine took, without the look at the rows.
+    pub(crate) took: Duration,
 }
 
 impl Generations {
-    pub(crate) fn new(dir: Dir) -> Self {
-        Self { dir }
+    pub(crate) fn new(dir: Dir, now: Monotonic) -> Self {
+        Self { dir, now }
+    }
+
+    /// Returns the time.
+    pub(crate) fn now(&self) -> Duration {
+        (self.now)()
+    }
+
+    /// Returns the room that is left on the volume, in bytes.
+    pub(crate) fn free_bytes(&self) -> Result<u64, IoError> {
+        self.dir.free_bytes()
     }
 
     /// Opens the generation that counts. One that cannot be used is the inner error.
@@ -52,14 +66,15 @@ impl Generations {
         if self.dir.stat(&generation_path(number))?.is_none() {
             return Ok(Err(Cause::Absent));
         }
-        Ok(open_guarded(&self.path_of(number), number, self.deadline(number)))
+        Ok(open_guarded(&self.path_of(number), number, self.deadline(number), &self.now))
     }
 
     /// Creates the next generation, empty. It does not count before [`Generations::switch`].
     pub(crate) fn create_next(&self) -> Result<Result<Arc<dyn CatalogStore>, Cause>, IoError> {
         let number = self.highest()?.map_or(1, |highest| highest + 1);
         self.dir.create_dirs(&generation_path(number))?;
-        Ok(open_guarded(&self.path_of(number), number, OPEN_DEADLINE).map(|opened| opened.store))
+        let opened = open_guarded(&self.path_of(number), number, OPEN_DEADLINE, &self.now);
+        Ok(opened.map(|opened| opened.store))
     }
 
     /// Makes a generation, all of it durable by now, the one that counts.
@@ -87,7 +102,24 @@ impl Generations {
         self.dir.sync()
     }
 
-    /// Removes a generation that was not finished.
+    /// Notes that a generation was made by copying another one, and what it took on disk then: it is not copied again
+    /// before it has grown, also after a restart.
+    pub(crate) fn note_compacted(&self, number: u64, disk_bytes: u64) {
+        let text = format!("{number} {disk_bytes}\n");
+        if let Err(error) = self.dir.write_derived(&path_of(COMPACTED), text.as_bytes()) {
+            tracing::warn!(number, error = %ErrorChain(&error), "size of the catalog after its copy not noted");
+        }
+    }
+
+    /// Returns what a generation took on disk after it was copied, if it was.
+    pub(crate) fn compacted(&self, number: u64) -> Option<u64> {
+        let file = self.dir.open_file(&path_of(COMPACTED)).ok()?;
+        let text = std::io::read_to_string(file).ok()?;
+        let (of, bytes) = text.trim_end().split_once(' ')?;
+        (of.parse() == Ok(number)).then(|| bytes.parse().ok()).flatten()
+    }
+
+    /// Removes a generation that was not finished, or that another has taken the place of.
     pub(crate) fn discard(&self, number: u64) {
         if let Err(error) = self.dir.remove_tree(&generation_path(number)) {
             tracing::warn!(number, error = %ErrorChain(&error), "unfinished generation of the catalog stays");
@@ -147,11 +179,11 @@ fn generation_path(number: u64) -> RelPath {
 }
 
 /// Opens and verifies in a thread of its own: a damaged file may make the engine panic or never return.
-fn open_guarded(directory: &Path, number: u64, deadline: Duration) -> Result<Opened, Cause> {
+fn open_guarded(directory: &Path, number: u64, deadline: Duration, now: &Monotonic) -> Result<Opened, Cause> {
     let (done, opened) = sync_channel(1);
-    let directory = directory.to_owned();
+    let (directory, now) = (directory.to_owned(), Arc::clone(now));
     let helper = Builder::new().name("catalog-open".into()).spawn(move || {
-        let result = guarded(|| open(&directory, number));
+        let result = guarded(|| open(&directory, number, &now));
         if done.send(result).is_err() {
             tracing::warn!(number, "catalog opened after its deadline");
         }
@@ -164,12 +196,14 @@ fn open_guarded(directory: &Path, number: u64, deadline: Duration) -> Result<Ope
     result
 }
 
-fn open(directory: &Path, number: u64) -> Result<Opened, Cause> {
+fn open(directory: &Path, number: u64, now: &Monotonic) -> Result<Opened, Cause> {
+    let start = now();
     let store = SledStore::open(directory, number)?;
+    let took = now().saturating_sub(start);
     let rows: u64 = Table::ALL.into_iter().map(|table| store.row_count(table)).sum();
     let verified = rows <= VERIFY_AT_OPEN_ROWS;
     if verified {
         store.verify().map_err(super::CatalogError::into_cause)?;
     }
-    Ok(Opened { store: Arc::new(store), verified })
+    Ok(Opened { store: Arc::new(store), verified, took })
 }

@@ -5,7 +5,10 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use super::{CatalogError, CatalogStore, MAX_PAGE_ROWS, Row, Table, WriteSet};
+use super::{
+    CatalogError, CatalogStore, MAX_PAGE_ROWS, Row, Table, WriteSet,
+    envelope::{TableSum, row_mark},
+};
 
 type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
@@ -54,6 +57,15 @@ impl CatalogStore for MemStore {
 
     fn sync(&self) -> Result<(), CatalogError> {
         Ok(())
+    }
+
+    fn sum(&self, table: Table) -> TableSum {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = TableSum::default();
+        for ((_, key), value) in rows.iter().filter(|((of, _), _)| *of == table) {
+            sum.add(&row_mark(table.tag(), key, value));
+        }
+        sum
     }
 
     fn row_count(&self, table: Table) -> u64 {

@@ -24,6 +24,7 @@ mod tests;
 pub use self::{
     api::{CatalogStore, MAX_PAGE_ROWS, Row, Table, WriteSet},
     batch::LocalChange,
+    envelope::TableSum,
     error::{CatalogError, Cause},
     mem::MemStore,
     rows::LocalFile,

@@ -24,12 +24,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CatalogError, CatalogStore, Cause, MAX_PAGE_ROWS, Row, Table, WriteSet,
-    envelope::{self, RowHash, Sums},
+    envelope::{self, RowMark, Sums, TableSum},
 };
 use crate::error_chain::ErrorChain;
 
 /// The layout of all tables together; raised with any change of a key or a value, which then rebuilds.
-const FORMAT: u16 = 1;
+pub(super) const FORMAT: u16 = 2;
 /// The engine's page cache; it takes about twice as much memory.
 const CACHE_BYTES: u64 = 64 << 20;
 /// How much an index may lag behind on disk; a power cut costs a replay of that.
@@ -193,7 +193,7 @@ fn split_key(full: &[u8]) -> Result<(Table, &[u8]), Cause> {
     Ok((table, key))
 }
 
-fn open_row<'a>(table: Table, key: &[u8], value: &'a [u8]) -> Result<(&'a [u8], RowHash), Cause> {
+fn open_row<'a>(table: Table, key: &[u8], value: &'a [u8]) -> Result<(&'a [u8], RowMark), Cause> {
     envelope::open(table.tag(), key, value).ok_or(Cause::Row { table })
 }
 
@@ -214,7 +214,7 @@ impl Engine {
         })
     }
 
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<(Vec<u8>, RowHash)>, Cause> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<(Vec<u8>, RowMark)>, Cause> {
         let Some(value) = self.db.get(full_key(table, key)).map_err(cause_of)? else { return Ok(None) };
         let (payload, hash) = open_row(table, key, &value)?;
         Ok(Some((payload.to_vec(), hash)))
@@ -248,7 +248,7 @@ impl Engine {
         let mut books = self.books();
         let mut sums = books.sums;
         let mut batch = sled::Batch::default();
-        let mut seen: Vec<(Table, Option<RowHash>, Option<RowHash>)> = Vec::new();
+        let mut seen: Vec<(Table, Option<RowMark>, Option<RowMark>)> = Vec::new();
         let scanned = books.scan.as_ref().map(|scan| scan.last_key.clone());
         for (table, key, value) in set.iter() {
             let full = full_key(table, key);
@@ -312,7 +312,7 @@ impl Engine {
     }
 }
 
-fn replace(sums: &mut Sums, table: Table, old: Option<RowHash>, new: Option<RowHash>) {
+fn replace(sums: &mut Sums, table: Table, old: Option<RowMark>, new: Option<RowMark>) {
     if let Some(old) = old {
         sums.of_mut(table).subtract(&old);
     }
@@ -356,8 +356,8 @@ impl CatalogStore for SledStore {
         self.engine.sync()
     }
 
-    fn row_count(&self, table: Table) -> u64 {
-        self.engine.books().sums.of(table).rows
+    fn sum(&self, table: Table) -> TableSum {
+        *self.engine.books().sums.of(table)
     }
 
     fn disk_bytes(&self) -> Result<u64, CatalogError> {

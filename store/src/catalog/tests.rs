@@ -76,6 +76,7 @@ proptest! {
                 }
             }
             for table in Table::ALL {
+                prop_assert_eq!(store.sum(table), model.sum(table));
                 prop_assert_eq!(store.row_count(table), model.row_count(table));
             }
         }

@@ -4,6 +4,8 @@
 //! [`Committed`] can be had from nowhere else, so nothing is announced that a power cut could take back. The catalog
 //! may lag or be lost: it is caught up or built anew from the feeds.
 
+mod care;
+mod compact;
 mod error;
 mod ingest;
 mod open;
@@ -33,6 +35,7 @@ use avalon_protocol::{
 };
 
 pub use self::{
+    care::CatalogCare,
     error::{IngestError, LedgerError, OpenError, RebuildError},
     open::{OpenReport, QuarantinedFeed},
     query::{CatalogStats, MAX_PLACES, VerifyReport},
@@ -46,6 +49,7 @@ use crate::{
     catalog::{CatalogError, LocalChange},
     fs::Dir,
     state_dir::StateDir,
+    time::Monotonic,
 };
 
 /// What the thread that writes calls with the outcome. It should only pass it on: while it runs nothing is written, and
@@ -64,6 +68,10 @@ pub struct LedgerConfig {
     pub projects: Vec<(ProjectName, Option<Dir>)>,
     /// Called by the thread that writes after each change of a feed; the same holds as for a [`Reply`].
     pub on_change: Arc<dyn Fn(LedgerEvent) + Send + Sync>,
+    /// The time.
+    pub now: Monotonic,
+    /// When the catalog is looked after.
+    pub care: CatalogCare,
 }
 
 impl fmt::Debug for LedgerConfig {

@@ -8,6 +8,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::Builder,
+    time::Duration,
 };
 
 use avalon_protocol::{feed::FeedId, signing::RecordTrust};
@@ -15,6 +16,7 @@ use rayon::prelude::*;
 
 use super::{
     Inner, Ledger, LedgerConfig, OpenError, RebuildError,
+    care::Care,
     replay::{self, RebuildProgress},
     shared::Shared,
     writer::{Job, Writer},
@@ -63,9 +65,10 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
     let projects = config.projects.into_iter().filter_map(|(name, dir)| Some((name, dir?))).collect();
     let shared = Shared::new(config.me, projects, manifests, Arc::new(MemStore::default()));
     feeds.values().for_each(|file| shared.add_feed(Arc::clone(file.index())));
-    let generations = Generations::new(state.catalog.clone());
-    let verified =
+    let generations = Generations::new(state.catalog.clone(), config.now);
+    let (verified, took) =
         open_catalog(&shared, &generations, &mut report).map_err(|source| OpenError::Catalog { source })?;
+    let care = Care::new(config.care, &generations, shared.store().generation(), took);
     replay::find_missing(&shared, &stored).map_err(|source| OpenError::Catalog { source: source.into() })?;
     let writer = Writer {
         shared: Arc::new(shared),
@@ -76,6 +79,8 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
         feeds,
         generations,
         rebuild_again_in: None,
+        care,
+        compaction: None,
     };
     let ledger = start(writer).map_err(|source| OpenError::Thread { source })?;
     if !verified {
@@ -149,19 +154,20 @@ fn quarantine(feeds: &Dir, feed: FeedId, reason: FeedFileError) -> Result<Quaran
     Ok(QuarantinedFeed { feed, moved_to, reason })
 }
 
-/// Puts the catalog into `shared`, equal to the feeds; says whether all its rows were proved.
+/// Puts the catalog into `shared`, equal to the feeds; says whether all its rows were proved, and how long the engine
+/// took to open it.
 fn open_catalog(
     shared: &Shared,
     generations: &Generations,
     report: &mut OpenReport,
-) -> Result<bool, RebuildError> {
+) -> Result<(bool, Duration), RebuildError> {
     generations.tidy().map_err(CatalogError::switch)?;
     let cause = match generations.open_current().map_err(CatalogError::switch)? {
         Err(cause) => cause,
         Ok(opened) => match catch_up(shared, &opened, report)? {
             None => {
                 shared.replace_store(opened.store);
-                return Ok(opened.verified);
+                return Ok((opened.verified, opened.took));
             }
             Some(cause) => cause,
         },
@@ -180,7 +186,7 @@ fn open_catalog(
         generations.condemn(current);
     }
     shared.replace_store(store);
-    Ok(true)
+    Ok((true, Duration::ZERO))
 }
 
 /// Checks the cursors and applies what is behind them; returns why the generation is of no use, if it is not.

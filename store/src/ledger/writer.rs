@@ -21,6 +21,8 @@ use avalon_protocol::{
 
 use super::{
     Committed, IngestError, Ingested, LedgerError, LedgerEvent, RebuildError, Reply,
+    care::Care,
+    compact::Compaction,
     open::build_next,
     pack::{Packed, PackedGroup},
     replay::{RebuildProgress, versions_of},
@@ -39,6 +41,8 @@ const ROUND_CHANGES: usize = 1024;
 const REBUILD_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// or after so many rounds.
 const REBUILD_AGAIN_ROUNDS: u32 = 256;
+/// How soon the end of a copy of the catalog is noticed when nothing else happens.
+const COMPACTION_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the thread is asked to do.
 pub(super) enum Job {
@@ -106,6 +110,9 @@ pub(super) struct Writer {
     pub(super) generations: Generations,
     /// How many rounds a rebuild that failed still has to wait.
     pub(super) rebuild_again_in: Option<u32>,
+    pub(super) care: Care,
+    /// The copy of the catalog that is under way.
+    pub(super) compaction: Option<Compaction>,
 }
 
 /// Durable groups that the catalog does not have yet.
@@ -115,9 +122,11 @@ impl Writer {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         let mut waiting = None;
         let closed = loop {
+            self.look_after_catalog();
+            let pause = if self.compaction.is_some() { COMPACTION_PAUSE } else { REBUILD_AGAIN_AFTER };
             let job = match waiting.take() {
                 Some(job) => job,
-                None => match jobs.recv_timeout(REBUILD_AGAIN_AFTER) {
+                None => match jobs.recv_timeout(pause) {
                     Ok(job) => job,
                     Err(RecvTimeoutError::Timeout) => {
                         self.heal(u32::MAX);
@@ -149,6 +158,7 @@ impl Writer {
             }
             self.heal(1);
         };
+        self.give_up_compaction("the ledger closes");
         let synced = self.sync();
         if let Err(error) = &synced {
             tracing::warn!(error = %ErrorChain(error), "catalog not flushed on close");
@@ -329,6 +339,7 @@ impl Writer {
         cause: &Cause,
         progress: &mut dyn FnMut(RebuildProgress),
     ) -> Result<(), RebuildError> {
+        self.give_up_compaction("the catalog is built anew");
         self.rebuild_again_in = Some(REBUILD_AGAIN_ROUNDS);
         let store = build_next(&self.shared, &self.generations, progress)?;
         let generation = store.generation();

@@ -1,6 +1,7 @@
 //! The ledger against crashes, damage and peers that lie.
 
 mod commit;
+mod compact;
 mod damage;
 mod ingest;
 
@@ -8,7 +9,11 @@ use std::{
     collections::BTreeMap,
     fs,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use avalon_protocol::{
@@ -33,6 +38,9 @@ struct World {
     /// Copies of the state share the tree: inodes and times are in the catalog.
     tree: Arc<tempfile::TempDir>,
     events: Arc<Mutex<Vec<LedgerEvent>>>,
+    /// The time, in seconds.
+    clock: Arc<AtomicU64>,
+    care: CatalogCare,
 }
 
 /// An open ledger with what keeps its directory locked.
@@ -50,7 +58,7 @@ impl World {
     fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let tree = Arc::new(tempfile::tempdir().unwrap());
-        Self { temp, tree, events: Arc::default() }
+        Self { temp, tree, events: Arc::default(), clock: Arc::default(), care: CatalogCare::default() }
     }
 
     fn tree_dir(&self) -> Dir {
@@ -62,13 +70,15 @@ impl World {
     }
 
     fn config(&self, node: &str) -> LedgerConfig {
-        let events = Arc::clone(&self.events);
+        let (events, clock) = (Arc::clone(&self.events), Arc::clone(&self.clock));
         LedgerConfig {
             me: node.parse().unwrap(),
             signer: Arc::new(Toy::of(node)),
             trust: Arc::new(ToyTrust),
             projects: vec![(project(), Some(self.tree_dir()))],
             on_change: Arc::new(move |event| events.lock().unwrap().push(event)),
+            now: Arc::new(move || Duration::from_secs(clock.load(Ordering::Relaxed))),
+            care: self.care,
         }
     }
 

@@ -1,0 +1,156 @@
+//! A catalog that takes too much room is copied while it is in use, and not again and again.
+
+use super::*;
+
+const HOUR: u64 = 3600;
+
+/// A node whose catalog is never too small to look at. The engine takes half a MiB for the smallest, so that it is
+/// always too large for its rows, and a copy does not help.
+fn watched() -> (World, Node) {
+    let world = World { care: CatalogCare { small_bytes: 0, ..CatalogCare::default() }, ..World::new() };
+    let node = world.open();
+    (1..=5).for_each(|number| drop(world.publish(&node.ledger, number)));
+    // What is not flushed yet takes no room.
+    node.ledger.sync().unwrap();
+    (world, node)
+}
+
+impl World {
+    fn hours_pass(&self, hours: u64) {
+        self.clock.fetch_add(hours * HOUR, Ordering::Relaxed);
+    }
+
+    fn generations(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.state_path().join("catalog")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.contains("gen-")).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Node {
+    fn generation(&self) -> u64 {
+        self.ledger.stats().generation
+    }
+
+    /// Has the thread that writes look around until the catalog is of another generation than `before`.
+    fn until_copied(&self, before: u64) {
+        for _ in 0..1_000_000 {
+            self.ledger.sync().unwrap();
+            if self.generation() != before {
+                return;
+            }
+            thread::yield_now();
+        }
+        panic!("the catalog is still generation {before}");
+    }
+
+    /// Has the thread that writes look around; nothing is copied, nor begun to be.
+    fn stays(&self, generation: u64) {
+        self.ledger.sync().unwrap();
+        self.ledger.sync().unwrap();
+        assert_eq!(self.generation(), generation);
+        let store = format!("{:?}", self.ledger.inner.shared.store());
+        assert!(!store.contains("Watched"), "{store}");
+    }
+}
+
+#[test]
+fn a_catalog_that_takes_too_much_room_is_copied_and_the_old_one_removed() {
+    let (world, node) = watched();
+    let rows = node.rows();
+    node.stays(1);
+    world.hours_pass(1);
+    node.until_copied(1);
+    assert_eq!((node.rows(), world.generations()), (rows.clone(), vec!["gen-2".to_owned()]));
+    world.publish(&node.ledger, 6);
+    let rows = node.rows();
+    drop(node);
+    let node = world.open();
+    assert_eq!((&node.report.rebuilt, node.report.replayed_records), (&None, 0));
+    assert_eq!((node.generation(), node.rows()), (2, rows));
+    assert!(node.ledger.verify().catalog.is_none());
+}
+
+#[test]
+fn a_copy_that_does_not_help_is_not_repeated_before_a_day_also_after_a_restart() {
+    let (world, node) = watched();
+    world.hours_pass(1);
+    node.until_copied(1);
+    world.hours_pass(1);
+    node.stays(2);
+    drop(node);
+    let node = world.open();
+    for _ in 0..23 {
+        world.hours_pass(1);
+        node.stays(2);
+    }
+    world.hours_pass(1);
+    node.until_copied(2);
+    world.hours_pass(2);
+    node.stays(3);
+}
+
+#[test]
+fn what_is_written_while_the_catalog_is_copied_is_in_the_copy() {
+    let (world, node) = watched();
+    world.hours_pass(1);
+    let before = node.generation();
+    let mut number = 6;
+    // The copy begins before the first of these and ends after some of them.
+    while node.generation() == before {
+        let manifest = world.publish(&node.ledger, number);
+        let path = manifest.dir().join_str("a.abc").unwrap();
+        node.ledger.update_local_wait(vec![LocalChange::Remove { project: project(), path }]).unwrap();
+        number += 1;
+        assert!(number < 2000, "the copy does not end");
+    }
+    assert!(number > 6);
+    let local: Vec<LocalChange> = (1..number)
+        .flat_map(|number| {
+            let text = format!("content of {number}");
+            let contents = [("a.abc", text.as_bytes()), ("b.abc", &b"shared"[..])];
+            let mut changes = world.local_changes(&toy::manifest(number, &contents));
+            changes.drain(..usize::from(number >= 6));
+            changes
+        })
+        .collect();
+    node.check_rows(&node.expected_rows(&local));
+    assert!(node.ledger.verify().catalog.is_none());
+}
+
+#[test]
+fn closing_rebuilding_and_damage_end_a_copy_and_leave_nothing_of_it() {
+    let (world, node) = watched();
+    world.hours_pass(1);
+    node.ledger.sync().unwrap();
+    node.ledger.close().unwrap();
+    assert_eq!(world.generations().len(), 1);
+    drop((node.report, node._state));
+
+    let node = world.open();
+    let before = node.generation();
+    world.hours_pass(25);
+    node.ledger.sync().unwrap();
+    node.ledger.rebuild(Box::new(|_| {})).unwrap();
+    assert!(node.generation() > before);
+    node.stays(node.generation());
+    let names = world.generations();
+    assert!(
+        names.len() <= 2 && names.iter().filter(|name| !name.starts_with("bad-")).count() == 1,
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_small_catalog_is_left_alone() {
+    let (world, node) = watched();
+    drop(node);
+    let world = World { care: CatalogCare::default(), ..world };
+    let node = world.open();
+    for _ in 0..3 {
+        world.hours_pass(24);
+        node.stays(1);
+    }
+}
