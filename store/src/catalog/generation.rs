@@ -126,8 +126,9 @@ impl Generations {
         }
     }
 
-    /// Removes generations that do not count: builds that a crash ended.
+    /// Removes generations that do not count, and files without their final name: what a crash ended.
     pub(crate) fn tidy(&self) -> Result<(), IoError> {
+        self.dir.remove_temporaries()?;
         let current = self.current()?;
         for (name, number) in self.names(GOOD)? {
             if Some(number) != current {

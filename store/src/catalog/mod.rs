@@ -4,6 +4,7 @@
 //! catalog/CURRENT      the number of the generation that counts
 //! catalog/gen-<n>/     one generation, written by the engine
 //! catalog/bad-gen-*/   the last one that was found damaged, kept for diagnosis
+//! catalog/checkpoint-* what the feeds came to at some point
 //! ```
 //!
 //! Nothing is ever acknowledged because it stands here. A generation that panics, errs, lost rows or was altered is
@@ -12,12 +13,14 @@
 
 mod api;
 mod batch;
+mod checkpoint;
 mod envelope;
 mod error;
 mod generation;
 mod mem;
 mod rows;
 mod sled;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -28,12 +31,15 @@ pub use self::{
     error::{CatalogError, Cause},
     mem::MemStore,
     rows::LocalFile,
+    snapshot::SourceError,
 };
 pub(crate) use self::{
     batch::Batch,
+    checkpoint::Checkpoints,
     generation::{Generations, Opened},
     rows::{
         Value, cursor_key, feed_of_key, file_key, file_path, files_prefix, manifest_of_key, object_key,
         object_key_file, object_prefix, version_key, version_of_key, versions_prefix,
     },
+    snapshot::{Snapshot, SourceRow},
 };

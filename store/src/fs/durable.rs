@@ -50,37 +50,51 @@ impl Dir {
     /// [`IoError`]; then the old file is as it was, except when the last step failed, the sync of the directory: then
     /// either may be found after a power cut. A failed fsync is not repeated: the new data is gone.
     pub fn write_atomic(&self, path: &RelPath, bytes: &[u8], mode: WriteMode) -> Result<(), IoError> {
-        self.write_by_rename(path, bytes, mode, Durably::Yes)
+        self.write_by_rename(path, mode, Durably::Yes, |file| self.put(file, path, bytes))
+    }
+
+    /// As [`Dir::write_atomic`], with the content from `write`, which need not have all of it in memory. When it fails, the
+    /// old file stays.
+    pub(crate) fn write_streamed<E: From<IoError>>(
+        &self,
+        path: &RelPath,
+        mode: WriteMode,
+        write: impl FnOnce(&File) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.write_by_rename(path, mode, Durably::Yes, write)
     }
 
     /// Writes a whole file that is derived from others: readers see the old or the new, a power cut may leave anything.
     pub(crate) fn write_derived(&self, path: &RelPath, bytes: &[u8]) -> Result<(), IoError> {
-        self.write_by_rename(path, bytes, WriteMode::Replace, Durably::Later)
+        self.write_by_rename(path, WriteMode::Replace, Durably::Later, |file| self.put(file, path, bytes))
     }
 
-    fn write_by_rename(
+    fn put(&self, mut file: &File, path: &RelPath, bytes: &[u8]) -> Result<(), IoError> {
+        file.write_all(bytes).map_err(|e| IoError::new("write", self.path().join(path.as_str()), e))
+    }
+
+    fn write_by_rename<E: From<IoError>>(
         &self,
         path: &RelPath,
-        bytes: &[u8],
         mode: WriteMode,
         durably: Durably,
-    ) -> Result<(), IoError> {
+        write: impl FnOnce(&File) -> Result<(), E>,
+    ) -> Result<(), E> {
         let (dir, name) = match path.parent() {
             Some(parent) => (self.open_dir(&parent)?, path_of(path.file_name())),
             None => (self.clone(), path.clone()),
         };
-        let (temporary, mut file) = dir.create_temporary()?;
-        let written = file.write_all(bytes).and_then(|()| match durably {
-            Durably::Yes => file.sync_all(),
+        let (temporary, file) = dir.create_temporary()?;
+        let failed = |error| E::from(IoError::new("write", dir.path().join(name.as_str()), error));
+        let written = write(&file).and_then(|()| match durably {
+            Durably::Yes => file.sync_all().map_err(failed),
             Durably::Later => Ok(()),
         });
         let overwrite = match mode {
             WriteMode::CreateNew => Overwrite::Refuse,
             WriteMode::Replace => Overwrite::Replace,
         };
-        let renamed = written
-            .map_err(|e| IoError::new("write", dir.path().join(name.as_str()), e))
-            .and_then(|()| dir.rename(&temporary, &dir, &name, overwrite));
+        let renamed = written.and_then(|()| Ok(dir.rename(&temporary, &dir, &name, overwrite)?));
         if let Err(error) = renamed {
             if let Err(left) = dir.remove_file(&temporary) {
                 tracing::debug!(error = %left, "a temporary file stays behind");
@@ -88,9 +102,19 @@ impl Dir {
             return Err(error);
         }
         match durably {
-            Durably::Yes => dir.sync(),
+            Durably::Yes => Ok(dir.sync()?),
             Durably::Later => Ok(()),
         }
+    }
+
+    /// Removes temporary files that a crash left in this directory. Nobody may be writing into it.
+    pub(crate) fn remove_temporaries(&self) -> Result<(), IoError> {
+        let entries = self.list(None)?;
+        let names = entries.iter().filter_map(|entry| entry.rel_path().ok());
+        for name in names.filter(|name| name.as_str().starts_with(TEMPORARY_PREFIX)) {
+            self.remove_file(&name)?;
+        }
+        Ok(())
     }
 
     fn create_temporary(&self) -> Result<(RelPath, File), IoError> {

@@ -20,6 +20,8 @@ pub struct CatalogCare {
     pub slow_open: Duration,
     /// How soon it may be copied again where it has not grown by half since.
     pub again_after: Duration,
+    /// After how many records a checkpoint is written; in a large catalog only when a quarter of all came since the last.
+    pub checkpoint_records: u64,
 }
 
 impl Default for CatalogCare {
@@ -30,6 +32,7 @@ impl Default for CatalogCare {
             max_ratio: 3,
             slow_open: Duration::from_secs(5),
             again_after: Duration::from_hours(24),
+            checkpoint_records: 100_000,
         }
     }
 }
@@ -42,6 +45,8 @@ pub(super) struct Care {
     /// How long the engine took to open the generation in use; zero where it was made in this run.
     open_took: Duration,
     last: Option<Attempt>,
+    /// How many records there were when the last checkpoint was written, or should have been.
+    checkpoint_at: u64,
 }
 
 /// The last copy, whether it came to something or not.
@@ -61,16 +66,29 @@ pub(super) enum Reason {
 }
 
 impl Care {
-    /// Starts with a generation that took `open_took` to open.
+    /// Starts with a generation that took `open_took` to open, and a checkpoint of so many records.
     pub(super) fn new(
         limits: CatalogCare,
         generations: &Generations,
         generation: u64,
         open_took: Duration,
+        checkpoint_at: u64,
     ) -> Self {
         let now = generations.now();
         let last = generations.compacted(generation).map(|disk_bytes| Attempt { at: now, disk_bytes });
-        Self { limits, looked_at: now, open_took, last }
+        Self { limits, looked_at: now, open_took, last, checkpoint_at }
+    }
+
+    /// Says whether a checkpoint is due when there are `records`. The time that all checkpoints take together is then in
+    /// proportion to the records, not to their square.
+    pub(super) fn is_checkpoint_due(&self, records: u64) -> bool {
+        let since = records.saturating_sub(self.checkpoint_at);
+        since >= self.limits.checkpoint_records.max(self.checkpoint_at / 4)
+    }
+
+    /// Notes that a checkpoint of `records` was written, or failed and is not tried again soon.
+    pub(super) fn checkpointed(&mut self, records: u64) {
+        self.checkpoint_at = records;
     }
 
     /// Says whether it is time to look at the sizes; once for each interval.
@@ -127,7 +145,13 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn care(open_took: Duration) -> Care {
-        Care { limits: CatalogCare::default(), looked_at: Duration::ZERO, open_took, last: None }
+        Care {
+            limits: CatalogCare::default(),
+            looked_at: Duration::ZERO,
+            open_took,
+            last: None,
+            checkpoint_at: 0,
+        }
     }
 
     #[test]
@@ -159,6 +183,17 @@ mod tests {
             Care { open_took: Duration::from_secs(5), ..care }.reason_to_compact(HOUR * 100, MIB, MIB),
             None
         );
+    }
+
+    #[test]
+    fn checkpoints_come_after_so_many_records_or_a_quarter_of_all() {
+        let mut care = care(Duration::ZERO);
+        assert!(!care.is_checkpoint_due(99_999) && care.is_checkpoint_due(100_000));
+        care.checkpointed(100_000);
+        assert!(!care.is_checkpoint_due(199_999) && care.is_checkpoint_due(200_000));
+        care.checkpointed(1_000_000);
+        assert!(!care.is_checkpoint_due(1_249_999) && care.is_checkpoint_due(1_250_000));
+        assert!(!care.is_checkpoint_due(10), "the feeds were replaced by a backup");
     }
 
     #[test]

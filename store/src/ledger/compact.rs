@@ -15,7 +15,9 @@ use std::{
 
 use super::writer::Writer;
 use crate::{
-    catalog::{CatalogError, CatalogStore, Cause, MAX_PAGE_ROWS, Row, Table, TableSum, WriteSet},
+    catalog::{
+        CatalogError, CatalogStore, Cause, MAX_PAGE_ROWS, Row, SourceError, Table, TableSum, WriteSet,
+    },
     error_chain::ErrorChain,
 };
 
@@ -120,7 +122,7 @@ fn copy_again(
 }
 
 impl Writer {
-    /// Does what is due for the catalog: begins a copy, or ends one that has all rows.
+    /// Does what is due for the catalog: begins a copy, ends one that has all rows, writes a checkpoint.
     pub(super) fn look_after_catalog(&mut self) {
         if self.shared.damage().is_some() {
             self.give_up_compaction("the catalog is damaged");
@@ -129,6 +131,24 @@ impl Writer {
         match self.compaction.take_if(|compaction| compaction.copier.is_finished()) {
             Some(compaction) => self.end_compaction(compaction),
             None => self.begin_compaction_if_due(),
+        }
+        self.write_checkpoint_if_due();
+    }
+
+    fn write_checkpoint_if_due(&mut self) {
+        let records = self.shared.total_records();
+        if !self.care.is_checkpoint_due(records) {
+            return;
+        }
+        self.care.checkpointed(records);
+        match self.checkpoints.write(&*self.shared.store(), records) {
+            Ok(()) => tracing::info!(records, "checkpoint of the catalog written"),
+            Err(SourceError::Catalog(error)) => {
+                self.shared.note_damage(&error);
+            }
+            Err(error) => {
+                tracing::warn!(records, error = %ErrorChain(&error), "checkpoint of the catalog not written");
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use avalon_protocol::{
 use thiserror::Error;
 
 use crate::{
-    catalog::CatalogError,
+    catalog::{CatalogError, SourceError},
     feed::{AppendError, FeedFileError},
     fs::IoError,
     manifest_file::ManifestFileError,
@@ -93,6 +93,20 @@ pub enum RebuildError {
         #[source]
         source: Arc<FeedFileError>,
     },
+    /// The rows that it was to start from cannot be used.
+    #[error("the file of rows is refused")]
+    Source {
+        /// Why.
+        #[source]
+        source: Arc<SourceError>,
+    },
+}
+
+impl RebuildError {
+    /// Says whether the file of rows that it was to start from is to blame.
+    pub fn is_bad_source(&self) -> bool {
+        matches!(self, Self::Source { .. })
+    }
 }
 
 impl From<CatalogError> for RebuildError {

@@ -8,6 +8,7 @@ mod care;
 mod compact;
 mod error;
 mod ingest;
+mod load;
 mod open;
 mod pack;
 mod query;
@@ -37,6 +38,7 @@ use avalon_protocol::{
 pub use self::{
     care::CatalogCare,
     error::{IngestError, LedgerError, OpenError, RebuildError},
+    load::Rebuilt,
     open::{OpenReport, QuarantinedFeed},
     query::{CatalogStats, MAX_PLACES, VerifyReport},
     replay::RebuildProgress,
@@ -296,11 +298,12 @@ impl Ledger {
         wait(|reply| self.update_local(changes, reply)).unwrap_or(Err(LedgerError::Closed))
     }
 
-    /// Builds the catalog anew from the feeds and waits for it. Reading goes on with the old one; writing waits.
+    /// Builds the catalog anew, from the newest good checkpoint and the feeds, and waits for it. Reading goes on with the old
+    /// one; writing waits.
     ///
     /// # Errors
     /// [`LedgerError::Rebuild`]; the old catalog stays then.
-    pub fn rebuild(&self, progress: Box<dyn FnMut(RebuildProgress) + Send>) -> Result<(), LedgerError> {
+    pub fn rebuild(&self, progress: Box<dyn FnMut(RebuildProgress) + Send>) -> Result<Rebuilt, LedgerError> {
         wait(|reply| self.inner.send(Job::Rebuild { progress, reply })).unwrap_or(Err(LedgerError::Closed))
     }
 

@@ -17,12 +17,15 @@ use rayon::prelude::*;
 use super::{
     Inner, Ledger, LedgerConfig, OpenError, RebuildError,
     care::Care,
+    load::{FillError, Rebuilt, SourceRows, fill},
     replay::{self, RebuildProgress},
     shared::Shared,
     writer::{Job, Writer},
 };
 use crate::{
-    catalog::{CatalogError, CatalogStore, Cause, Generations, MemStore, Opened},
+    catalog::{
+        CatalogError, CatalogStore, Cause, Checkpoints, Generations, MemStore, Opened, Snapshot, SourceError,
+    },
     error_chain::ErrorChain,
     feed::{self, FeedFile, FeedFileError, TornTail},
     fs::Dir,
@@ -42,8 +45,10 @@ pub struct OpenReport {
     pub quarantined: Vec<QuarantinedFeed>,
     /// Why the catalog was built anew, if it was. A first start is not reported.
     pub rebuilt: Option<Cause>,
-    /// How many records the catalog lacked, all of them where it was built anew.
+    /// How many records the catalog lacked; all that its checkpoint does not stand for where it was built anew.
     pub replayed_records: u64,
+    /// How many records the checkpoint stood for that the catalog was built anew from; 0 without one.
+    pub checkpoint_records: u64,
 }
 
 /// A peer's feed that was damaged.
@@ -66,9 +71,12 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
     let shared = Shared::new(config.me, projects, manifests, Arc::new(MemStore::default()));
     feeds.values().for_each(|file| shared.add_feed(Arc::clone(file.index())));
     let generations = Generations::new(state.catalog.clone(), config.now);
-    let (verified, took) =
-        open_catalog(&shared, &generations, &mut report).map_err(|source| OpenError::Catalog { source })?;
-    let care = Care::new(config.care, &generations, shared.store().generation(), took);
+    let checkpoints = Checkpoints::new(state.catalog.clone());
+    put_aside_newer(&shared, &checkpoints).map_err(|source| OpenError::Catalog { source })?;
+    let (verified, took) = open_catalog(&shared, &generations, &checkpoints, &mut report)
+        .map_err(|source| OpenError::Catalog { source })?;
+    let newest = checkpoints.all().ok().and_then(|all| all.first().copied()).unwrap_or(0);
+    let care = Care::new(config.care, &generations, shared.store().generation(), took, newest);
     replay::find_missing(&shared, &stored).map_err(|source| OpenError::Catalog { source: source.into() })?;
     let writer = Writer {
         shared: Arc::new(shared),
@@ -78,6 +86,7 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
         feeds_dir: state.feeds.clone(),
         feeds,
         generations,
+        checkpoints,
         rebuild_again_in: None,
         care,
         compaction: None,
@@ -159,6 +168,7 @@ fn quarantine(feeds: &Dir, feed: FeedId, reason: FeedFileError) -> Result<Quaran
 fn open_catalog(
     shared: &Shared,
     generations: &Generations,
+    checkpoints: &Checkpoints,
     report: &mut OpenReport,
 ) -> Result<(bool, Duration), RebuildError> {
     generations.tidy().map_err(CatalogError::switch)?;
@@ -181,7 +191,9 @@ fn open_catalog(
         tracing::warn!(error = %ErrorChain(&cause), "catalog is built anew from the feeds");
         report.rebuilt = Some(cause);
     }
-    let store = build_next(shared, generations, &mut |progress| report.replayed_records = progress.records)?;
+    let (store, built) = build_next(shared, generations, checkpoints, &mut |_| {})?;
+    report.replayed_records = built.replayed_records;
+    report.checkpoint_records = built.loaded_records;
     if let Some(current) = current {
         generations.condemn(current);
     }
@@ -197,7 +209,7 @@ fn catch_up(
 ) -> Result<Option<Cause>, RebuildError> {
     let store = &*opened.store;
     let result = replay::check_cursors(shared, store).and_then(|cause| match cause {
-        None => replay::replay(shared, store, &mut |_| {}).map(Ok),
+        None => replay::catch_up(shared, store).map(Ok),
         Some(cause) => Ok(Err(cause)),
     });
     match result {
@@ -212,22 +224,60 @@ fn catch_up(
     }
 }
 
-/// Builds the next generation and makes it the one that counts.
+/// Puts checkpoints aside that stand for more records than the feeds have: the feeds are those of a backup.
+fn put_aside_newer(shared: &Shared, checkpoints: &Checkpoints) -> Result<(), RebuildError> {
+    let total = shared.total_records();
+    let all = checkpoints.all().map_err(CatalogError::switch)?;
+    let newer = all.iter().filter(|records| **records > total);
+    newer.for_each(|records| {
+        checkpoints.put_aside(*records, &SourceError::AheadOfFeeds { records: *records, total })
+    });
+    Ok(())
+}
+
+/// Builds the next generation and makes it the one that counts: from the newest good checkpoint, or from the feeds alone.
 pub(super) fn build_next(
     shared: &Shared,
     generations: &Generations,
+    checkpoints: &Checkpoints,
     progress: &mut dyn FnMut(RebuildProgress),
-) -> Result<Arc<dyn CatalogStore>, RebuildError> {
+) -> Result<(Arc<dyn CatalogStore>, Rebuilt), RebuildError> {
+    for records in checkpoints.all().map_err(CatalogError::switch)? {
+        let rows = checkpoints.open(records).and_then(Snapshot::rows);
+        let built = rows
+            .map_err(FillError::Source)
+            .and_then(|mut rows| build_from(shared, generations, Some(&mut rows), progress));
+        match built {
+            Ok(built) => return Ok(built),
+            Err(FillError::Source(why)) => checkpoints.put_aside(records, &why),
+            Err(FillError::Rebuild(error)) => return Err(error),
+        }
+    }
+    build_from(shared, generations, None, progress).map_err(|error| match error {
+        FillError::Rebuild(error) => error,
+        FillError::Source(source) => RebuildError::Source { source: Arc::new(source) },
+    })
+}
+
+/// Builds the next generation from these rows and the feeds, and makes it the one that counts.
+pub(super) fn build_from(
+    shared: &Shared,
+    generations: &Generations,
+    source: Option<SourceRows<'_>>,
+    progress: &mut dyn FnMut(RebuildProgress),
+) -> Result<(Arc<dyn CatalogStore>, Rebuilt), FillError> {
     let created = generations.create_next().map_err(CatalogError::switch)?;
     let store = created.map_err(|cause| CatalogError::damaged(0, cause))?;
-    let built = replay::build(shared, &*store, progress).and_then(|_| {
-        let switched = generations.switch(store.generation()).map_err(CatalogError::switch);
-        switched.map_err(RebuildError::from)
+    let built = fill(shared, &*store, source, progress).and_then(|built| {
+        generations.switch(store.generation()).map_err(CatalogError::switch)?;
+        Ok(built)
     });
-    if let Err(error) = built {
-        // On a full disk the half of it would be in the way.
-        generations.discard(store.generation());
-        return Err(error);
+    match built {
+        Ok(built) => Ok((store, built)),
+        Err(error) => {
+            // On a full disk the half of it would be in the way.
+            generations.discard(store.generation());
+            Err(error)
+        }
     }
-    Ok(store)
 }

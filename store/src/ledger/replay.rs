@@ -26,12 +26,12 @@ use crate::{
 /// How many bytes of a feed are read at a time.
 const READ_BYTES: usize = 4 << 20;
 /// After so many changes a batch is committed.
-const BATCH_CHANGES: usize = 2000;
+pub(super) const BATCH_CHANGES: usize = 2000;
 
 /// How far a rebuild of the catalog is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RebuildProgress {
-    /// The records applied so far.
+    /// The records applied so far; those that a checkpoint stands for count at once.
     pub records: u64,
     /// All records in the feeds.
     pub total_records: u64,
@@ -71,7 +71,7 @@ pub(super) fn check_cursors(
     }
 }
 
-fn stands_in(shared: &Shared, feed: &FeedId, cursor: FeedHead) -> Result<bool, RebuildError> {
+pub(super) fn stands_in(shared: &Shared, feed: &FeedId, cursor: FeedHead) -> Result<bool, RebuildError> {
     let Some(index) = shared.feed(feed) else { return Ok(cursor == FeedHead::EMPTY) };
     let head = index.head();
     if cursor.next_seq >= head.next_seq {
@@ -87,35 +87,33 @@ fn stands_in(shared: &Shared, feed: &FeedId, cursor: FeedHead) -> Result<bool, R
     }
 }
 
-/// Brings a store up to the heads of all feeds. Files of this node's versions that the new records are about are looked
-/// at again. Returns how many records were applied.
-pub(super) fn replay(
+/// Brings a store that has been in use up to the heads of all feeds. Files of this node's versions that the new records are
+/// about are looked at again. Returns how many records were applied.
+pub(super) fn catch_up(shared: &Shared, store: &dyn CatalogStore) -> Result<u64, RebuildError> {
+    let (mut own, mut records) = (BTreeSet::new(), 0);
+    replay_feeds(shared, store, &mut |group| own.extend(versions_of(group)), &mut |applied| {
+        records += applied
+    })?;
+    relearn_versions(shared, store, &own, &mut |_| {})?;
+    Ok(records)
+}
+
+/// Applies what is in the feeds behind the cursors of a store. Calls `own` with each group of this node, and `applied` with
+/// numbers of records.
+pub(super) fn replay_feeds(
     shared: &Shared,
     store: &dyn CatalogStore,
-    progress: &mut dyn FnMut(RebuildProgress),
-) -> Result<u64, RebuildError> {
-    let feeds = shared.all_feeds();
-    let total_records = feeds.iter().map(|index| index.head().next_seq).sum();
-    let mut state = RebuildProgress { total_records, ..RebuildProgress::default() };
-    let mut own = BTreeSet::new();
-    for index in &feeds {
-        replay_feed(shared, store, index, &mut own, &mut |records| {
-            state.records += records;
-            progress(state);
-        })?;
-    }
-    relearn_versions(shared, store, &own, &mut |files| {
-        state.files += files;
-        progress(state);
-    })?;
-    Ok(state.records)
+    own: &mut dyn FnMut(&Group),
+    applied: &mut dyn FnMut(u64),
+) -> Result<(), RebuildError> {
+    shared.all_feeds().iter().try_for_each(|index| replay_feed(shared, store, index, own, applied))
 }
 
 fn replay_feed(
     shared: &Shared,
     store: &dyn CatalogStore,
     index: &FeedIndex,
-    own: &mut BTreeSet<VersionId>,
+    own: &mut dyn FnMut(&Group),
     applied: &mut dyn FnMut(u64),
 ) -> Result<(), RebuildError> {
     let feed = index.feed();
@@ -132,7 +130,7 @@ fn replay_feed(
             let (body, head) = body_of(group).ok_or_else(damaged).map_err(|error| unreadable(feed, error))?;
             batch.apply_group(&body, head)?;
             if feed.node == shared.me {
-                own.extend(versions_of(&body));
+                own(&body);
             }
             cursor = head;
             batch = flush(store, batch)?;
@@ -143,25 +141,12 @@ fn replay_feed(
 }
 
 /// Commits a batch that has become large, and starts the next.
-fn flush<'a>(store: &'a dyn CatalogStore, batch: Batch<'a>) -> Result<Batch<'a>, CatalogError> {
+pub(super) fn flush<'a>(store: &'a dyn CatalogStore, batch: Batch<'a>) -> Result<Batch<'a>, CatalogError> {
     if batch.len() < BATCH_CHANGES {
         return Ok(batch);
     }
     store.commit(&batch.finish())?;
     Ok(Batch::new(store))
-}
-
-/// Fills an empty store with everything and makes it durable. Files that still have the size and time that their manifest says are taken as
-/// unchanged, without hashing them again.
-pub(super) fn build(
-    shared: &Shared,
-    store: &dyn CatalogStore,
-    progress: &mut dyn FnMut(RebuildProgress),
-) -> Result<u64, RebuildError> {
-    let records = replay(shared, store, progress)?;
-    store.verify()?;
-    store.sync()?;
-    Ok(records)
 }
 
 /// Looks at the files of versions again, as far as this node holds them.

@@ -74,6 +74,12 @@ impl Shared {
         feeds.values().flat_map(BTreeMap::values).cloned().collect()
     }
 
+    /// Returns how many records all feeds have.
+    pub(super) fn total_records(&self) -> u64 {
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        feeds.values().flat_map(BTreeMap::values).map(|index| index.head().next_seq).sum()
+    }
+
     pub(super) fn heads(&self, project: &ProjectName) -> Vec<(NodeId, FeedHead)> {
         let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
         let of_project = feeds.get(project).into_iter().flatten();

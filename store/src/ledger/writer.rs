@@ -23,13 +23,14 @@ use super::{
     Committed, IngestError, Ingested, LedgerError, LedgerEvent, RebuildError, Reply,
     care::Care,
     compact::Compaction,
+    load::Rebuilt,
     open::build_next,
     pack::{Packed, PackedGroup},
     replay::{RebuildProgress, versions_of},
     shared::Shared,
 };
 use crate::{
-    catalog::{Batch, CatalogError, CatalogStore, Cause, Generations, LocalChange},
+    catalog::{Batch, CatalogError, CatalogStore, Cause, Checkpoints, Generations, LocalChange},
     error_chain::ErrorChain,
     feed::{self, FeedFile, Staged, body_of},
     fs::Dir,
@@ -50,7 +51,7 @@ pub(super) enum Job {
     Ingest(Ingest),
     Rebuild {
         progress: Box<dyn FnMut(RebuildProgress) + Send>,
-        reply: Reply<(), LedgerError>,
+        reply: Reply<Rebuilt, LedgerError>,
     },
     Sync {
         reply: Reply<(), LedgerError>,
@@ -90,10 +91,10 @@ impl Job {
     pub(super) fn refuse(self) {
         match self {
             Self::Change(Change::Commit(commit)) => (commit.reply)(Err(LedgerError::Closed)),
-            Self::Change(Change::Local { reply, .. })
-            | Self::Rebuild { reply, .. }
-            | Self::Sync { reply }
-            | Self::Close { reply } => reply(Err(LedgerError::Closed)),
+            Self::Change(Change::Local { reply, .. }) | Self::Sync { reply } | Self::Close { reply } => {
+                reply(Err(LedgerError::Closed))
+            }
+            Self::Rebuild { reply, .. } => reply(Err(LedgerError::Closed)),
             Self::Ingest(ingest) => (ingest.reply)(Err(IngestError::Ledger(LedgerError::Closed))),
             Self::Wake => {}
         }
@@ -108,6 +109,7 @@ pub(super) struct Writer {
     pub(super) feeds_dir: Dir,
     pub(super) feeds: BTreeMap<FeedId, FeedFile>,
     pub(super) generations: Generations,
+    pub(super) checkpoints: Checkpoints,
     /// How many rounds a rebuild that failed still has to wait.
     pub(super) rebuild_again_in: Option<u32>,
     pub(super) care: Care,
@@ -338,16 +340,21 @@ impl Writer {
         &mut self,
         cause: &Cause,
         progress: &mut dyn FnMut(RebuildProgress),
-    ) -> Result<(), RebuildError> {
+    ) -> Result<Rebuilt, RebuildError> {
         self.give_up_compaction("the catalog is built anew");
         self.rebuild_again_in = Some(REBUILD_AGAIN_ROUNDS);
-        let store = build_next(&self.shared, &self.generations, progress)?;
-        let generation = store.generation();
+        let (store, built) = build_next(&self.shared, &self.generations, &self.checkpoints, progress)?;
+        self.use_rebuilt(store);
+        tracing::info!(generation = self.shared.store().generation(), %cause, ?built, "catalog rebuilt");
+        Ok(built)
+    }
+
+    /// Puts a new generation, which counts already, in the place of the one in use.
+    pub(super) fn use_rebuilt(&mut self, store: Arc<dyn CatalogStore>) {
         let old = self.shared.replace_store(store);
         self.generations.condemn(old.generation());
+        self.care.switched(self.generations.now(), None);
         self.rebuild_again_in = None;
-        tracing::info!(generation, %cause, "catalog rebuilt from the feeds");
-        Ok(())
     }
 
     /// Returns the bodies and heads of the groups that a feed has now, of those that were to be appended.

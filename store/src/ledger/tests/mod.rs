@@ -1,5 +1,6 @@
 //! The ledger against crashes, damage and peers that lie.
 
+mod checkpoint;
 mod commit;
 mod compact;
 mod damage;
