@@ -106,7 +106,7 @@ pub(crate) enum Command {
     Log(LogArgs),
     /// Give up a job.
     Cancel(CancelArgs),
-    /// Check or rebuild the daemon's catalog.
+    /// Check, rebuild, export or import the daemon's catalog.
     Catalog(CatalogArgs),
     /// Make the studio's certificate authority and issue identities to nodes.
     Ca(CaArgs),

@@ -13,7 +13,7 @@ use std::{
 
 use avalon_protocol::control::{ApiError, ErrorCode, Event, route};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
@@ -24,7 +24,17 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
-use crate::sse::{Message, Parser};
+use crate::{
+    sse::{Message, Parser},
+    upload::FileBody,
+};
+
+/// What is sent with a request.
+type Content = UnsyncBoxBody<Bytes, io::Error>;
+
+fn content(bytes: Vec<u8>) -> Content {
+    Full::from(bytes).map_err(|never| match never {}).boxed_unsync()
+}
 
 /// How long a question may take; answers come from the catalog in milliseconds, so this is a daemon that hangs.
 /// Requests that do work (publish, verify) have no limit.
@@ -100,6 +110,15 @@ pub enum ClientError {
         #[source]
         source: hyper::http::Error,
     },
+    /// The file that is to be sent cannot be read.
+    #[error("the file for {target} cannot be read")]
+    File {
+        /// What was to be asked.
+        target: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The question cannot be put into JSON.
     #[error("the request to {target} cannot be written")]
     Body {
@@ -153,7 +172,7 @@ impl Client {
         query: &[(&str, Option<&str>)],
     ) -> Result<T, ClientError> {
         let target = with_query(path, query);
-        let answer = timeout(ANSWER_LIMIT, self.exchange(Method::GET, &target, Bytes::new()));
+        let answer = timeout(ANSWER_LIMIT, self.exchange(Method::GET, &target, content(Vec::new())));
         answer
             .await
             .map_err(|_| ClientError::Silent { socket: self.socket.clone(), target: target.clone() })?
@@ -170,7 +189,7 @@ impl Client {
     ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body)
             .map_err(|source| ClientError::Body { target: path.to_owned(), source })?;
-        self.exchange(Method::POST, path, body.into()).await
+        self.exchange(Method::POST, path, content(body)).await
     }
 
     /// Has something removed or cancelled.
@@ -178,7 +197,34 @@ impl Client {
     /// # Errors
     /// [`ClientError`], as for [`Self::get`].
     pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.exchange(Method::DELETE, path, Bytes::new()).await
+        self.exchange(Method::DELETE, path, content(Vec::new())).await
+    }
+
+    /// Sends a file, however long it is, and waits for what comes of it.
+    ///
+    /// # Errors
+    /// [`ClientError`], as for [`Self::get`].
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        file: std::fs::File,
+    ) -> Result<T, ClientError> {
+        let file =
+            FileBody::new(file).map_err(|source| ClientError::File { target: path.to_owned(), source })?;
+        self.exchange(Method::POST, path, file.boxed_unsync()).await
+    }
+
+    /// Asks for something that comes piece by piece, however long it is.
+    ///
+    /// # Errors
+    /// [`ClientError`], as for [`Self::get`].
+    pub async fn download(&self, path: &str) -> Result<Download, ClientError> {
+        let (link, (status, incoming)) = self.request(Method::GET, path, content(Vec::new())).await?;
+        let mut body = Body { link, incoming, target: path.to_owned() };
+        if !status.is_success() {
+            return Err(body.failure(&self.socket, status).await);
+        }
+        Ok(Download { body, socket: self.socket.clone() })
     }
 
     /// Opens the event stream: those after number `since` first, or only new ones without it.
@@ -190,7 +236,7 @@ impl Client {
     pub async fn events(&self, since: Option<u64>) -> Result<EventStream, ClientError> {
         let since = since.map(|number| number.to_string());
         let target = with_query(route::EVENTS, &[("since", since.as_deref())]);
-        let (link, response) = self.request(Method::GET, &target, Bytes::new()).await?;
+        let (link, response) = self.request(Method::GET, &target, content(Vec::new())).await?;
         let mut body = Body { link, incoming: response.1, target };
         if !response.0.is_success() {
             return Err(body.failure(&self.socket, response.0).await);
@@ -202,7 +248,7 @@ impl Client {
         &self,
         method: Method,
         target: &str,
-        content: Bytes,
+        content: Content,
     ) -> Result<T, ClientError> {
         let (link, (status, incoming)) = self.request(method, target, content).await?;
         let mut body = Body { link, incoming, target: target.to_owned() };
@@ -218,7 +264,7 @@ impl Client {
         &self,
         method: Method,
         target: &str,
-        content: Bytes,
+        content: Content,
     ) -> Result<(Link, (StatusCode, Incoming)), ClientError> {
         let broken =
             |source| ClientError::Broken { socket: self.socket.clone(), target: target.to_owned(), source };
@@ -231,7 +277,7 @@ impl Client {
             .uri(target)
             .header("host", "localhost")
             .header("content-type", "application/json")
-            .body(Full::new(content))
+            .body(content)
             .map_err(|source| ClientError::Question { target: target.to_owned(), source })?;
         let response = sender.send_request(request);
         let mut link = Link { connection: Some(Box::pin(connection)), _sender: None };
@@ -249,7 +295,7 @@ type Driver = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
 struct Link {
     connection: Option<Driver>,
     /// Kept so that the connection does not count as given up.
-    _sender: Option<SendRequest<Full<Bytes>>>,
+    _sender: Option<SendRequest<Content>>,
 }
 
 impl Link {
@@ -315,6 +361,28 @@ impl Body {
             Ok(Err(_)) => ClientError::Status { target: self.target.clone(), status },
             Err(error) => error,
         }
+    }
+}
+
+/// An answer that comes piece by piece.
+pub struct Download {
+    body: Body,
+    socket: PathBuf,
+}
+
+impl std::fmt::Debug for Download {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Download").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl Download {
+    /// Returns the next piece, or `None` when all has come. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`ClientError::Broken`] when the daemon ended it before its end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        self.body.next(&self.socket).await
     }
 }
 

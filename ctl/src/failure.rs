@@ -105,7 +105,7 @@ fn client_report(error: &ClientError) -> ApiError {
         }
         ClientError::TooLong { .. } => ApiError::new(ErrorCode::Internal, chain(error))
             .with_hint("ask for less: name a project, an asset or a version"),
-        ClientError::Question { .. } | ClientError::Body { .. } => {
+        ClientError::Question { .. } | ClientError::Body { .. } | ClientError::File { .. } => {
             ApiError::new(ErrorCode::BadRequest, chain(error))
         }
     }

@@ -18,6 +18,7 @@ mod interrupt;
 mod measure;
 mod output;
 mod table;
+mod upload;
 
 #[cfg(test)]
 mod fake;

@@ -1,15 +1,21 @@
 //! [`LocalApi`]: what the daemon answers, without HTTP.
 
+use std::io;
+
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, InfoReply, JobStatus, ListReply, PublishReply, PublishRequest, PullReply,
     PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
 };
-use futures_util::future::BoxFuture;
+use bytes::Bytes;
+use futures_util::{future::BoxFuture, stream::BoxStream};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Caller;
 use crate::events::EventBus;
+
+/// Bytes that come piece by piece, in either direction.
+pub type ByteStream = BoxStream<'static, io::Result<Bytes>>;
 
 /// What the daemon answers to the local API.
 ///
@@ -51,6 +57,12 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// Compares the catalog with the feeds.
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReply, ApiError>>;
+
+    /// The catalog as text. A stream that ends with an error is no whole export.
+    fn export(&self) -> BoxFuture<'_, Result<ByteStream, ApiError>>;
+
+    /// Makes the catalog anew from such a text.
+    fn import(&self, text: ByteStream) -> BoxFuture<'_, Result<RebuildReply, ApiError>>;
 
     /// How large the catalog is.
     fn stats(&self) -> BoxFuture<'_, Result<CatalogStatsReply, ApiError>>;

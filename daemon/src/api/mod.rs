@@ -15,7 +15,7 @@ mod socket;
 
 pub use self::{
     caller::Caller,
-    local::{LocalApi, RefQuery},
+    local::{ByteStream, LocalApi, RefQuery},
     openapi::openapi_json,
     server::{Stop, serve},
     socket::{SocketError, SocketGuard, bind},

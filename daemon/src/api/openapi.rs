@@ -27,6 +27,8 @@ use super::{events, routes};
         routes::rebuild,
         routes::verify,
         routes::stats,
+        routes::export,
+        routes::import,
         routes::openapi,
     )
 )]

@@ -1,6 +1,6 @@
 //! Every request of the API: its path, its description and the call that answers it.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, InfoReply, JobStatus, ListReply, PublishReply, PublishRequest, PullReply,
@@ -8,13 +8,14 @@ use avalon_protocol::control::{
 };
 use axum::{
     Json, Router,
+    body::Body as HttpBody,
     extract::{DefaultBodyLimit, Request, State},
     http::header::CONTENT_TYPE,
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -56,6 +57,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::CATALOG_REBUILD, post(rebuild))
         .route(route::CATALOG_VERIFY, post(verify))
         .route(route::CATALOG_STATS, get(stats))
+        .route(route::CATALOG_EXPORT, get(export))
+        .route(route::CATALOG_IMPORT, post(import))
         .route(route::OPENAPI, get(openapi))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
@@ -152,6 +155,24 @@ pub(super) async fn verify(State(shared): Api) -> Answer<VerifyReply> {
     (status = 200, body = CatalogStatsReply), (status = "5XX", body = ApiError)))]
 pub(super) async fn stats(State(shared): Api) -> Answer<CatalogStatsReply> {
     answer(shared.api.stats().await)
+}
+
+/// The catalog as text, one JSON object on each line; the last has the hash of the others. One that ends early is not whole.
+#[utoipa::path(get, tag = "catalog", path = route::CATALOG_EXPORT, responses(
+    (status = 200, content_type = "application/jsonl", body = String), (status = "5XX", body = ApiError)))]
+pub(super) async fn export(State(shared): Api) -> Result<Response, Failure> {
+    let text = shared.api.export().await?;
+    Ok(([(CONTENT_TYPE, "application/jsonl")], HttpBody::from_stream(text)).into_response())
+}
+
+/// Makes the catalog anew from such a text. It is kept on the state directory's volume until its end has come; the catalog
+/// in use stays when it is refused.
+#[utoipa::path(post, tag = "catalog", path = route::CATALOG_IMPORT,
+    request_body(content = String, content_type = "application/jsonl"), responses(
+    (status = 200, body = RebuildReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn import(State(shared): Api, request: Request) -> Answer<RebuildReply> {
+    let text = request.into_body().into_data_stream().map_err(io::Error::other).boxed();
+    answer(shared.api.import(text).await)
 }
 
 /// The description of this API in OpenAPI 3.

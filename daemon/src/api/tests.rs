@@ -8,13 +8,15 @@ use std::{
     time::Duration,
 };
 
-use avalon_protocol::control::{ApiError, ErrorCode, Event, EventKind, PublishRequest, StatusReply, route};
+use avalon_protocol::control::{
+    ApiError, ErrorCode, Event, EventKind, PublishRequest, RebuildReply, StatusReply, route,
+};
 
 use self::{
     client::{Answer, Client, Served},
     fake::{Call, Fake},
 };
-use super::{RefQuery, routes};
+use super::{RefQuery, extract, routes};
 use crate::events::KEPT_EVENTS;
 
 fn error(answer: &Answer) -> ApiError {
@@ -42,6 +44,7 @@ async fn replies_are_those_of_the_daemon() {
         ("POST", route::CATALOG_REBUILD, ""),
         ("POST", route::CATALOG_VERIFY, ""),
         ("GET", route::CATALOG_STATS, ""),
+        ("POST", route::CATALOG_IMPORT, "any text"),
         ("GET", route::OPENAPI, ""),
     ] {
         let answer = served.request(method, path, body).await;
@@ -49,6 +52,17 @@ async fn replies_are_those_of_the_daemon() {
         assert_eq!(answer.header("content-type"), Some("application/json"));
         answer.json::<serde_json::Value>();
     }
+}
+
+#[tokio::test]
+async fn a_catalog_goes_out_and_in_piece_by_piece_however_long_it_is() {
+    let served = Served::start();
+    let answer = served.request("GET", route::CATALOG_EXPORT, "").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/jsonl")));
+    assert!(answer.body.contains("{\"rows\":0}"), "{answer:?}");
+    let text = "x".repeat(3 * extract::MAX_BODY_BYTES);
+    let answer = served.request("POST", route::CATALOG_IMPORT, &text).await;
+    assert_eq!(answer.json::<RebuildReply>().rows, text.len() as u64);
 }
 
 #[tokio::test]
@@ -281,6 +295,8 @@ async fn every_route_is_described() {
         route::CATALOG_REBUILD,
         route::CATALOG_VERIFY,
         route::CATALOG_STATS,
+        route::CATALOG_EXPORT,
+        route::CATALOG_IMPORT,
         route::OPENAPI,
     ];
     for path in known {

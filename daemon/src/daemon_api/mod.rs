@@ -1,6 +1,7 @@
 //! What the daemon answers to the local API: the words of [`avalon_protocol::control`], filled from the ledger, the jobs
 //! and the network. One file per group of questions.
 
+mod catalog;
 mod find;
 mod publish;
 mod pull;
@@ -20,8 +21,8 @@ use avalon_store::catalog::CatalogError;
 use futures_util::future::BoxFuture;
 
 use crate::{
-    api::{Caller, LocalApi, RefQuery},
-    core::{Core, blocking},
+    api::{ByteStream, Caller, LocalApi, RefQuery},
+    core::Core,
     events::EventBus,
     log::ErrorChain,
     net::Net,
@@ -129,56 +130,23 @@ impl LocalApi for DaemonApi {
     }
 
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {
-        Box::pin(async move {
-            let (ledger, clock) = (self.core.ledger.clone(), Arc::clone(&self.core.clock));
-            let start = clock.monotonic();
-            let rebuilt = blocking(move || ledger.rebuild(Box::new(|_| {})).map(|()| ledger.stats())).await;
-            let stats = rebuilt
-                .map_err(|error| ApiError::new(ErrorCode::Internal, ErrorChain(&error).to_string()))?;
-            Ok(RebuildReply {
-                schema: "avalonctl.catalog-rebuild/1".into(),
-                generation: stats.generation,
-                records: stats.records,
-                rows: stats.rows,
-                seconds: clock.monotonic().saturating_sub(start).as_secs_f64(),
-            })
-        })
+        Box::pin(self.rebuild_reply())
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReply, ApiError>> {
-        Box::pin(async move {
-            let (ledger, clock) = (self.core.ledger.clone(), Arc::clone(&self.core.clock));
-            let start = clock.monotonic();
-            let report = blocking(move || ledger.verify()).await;
-            let mut problems = Vec::new();
-            problems.extend(report.catalog.iter().map(|error| ErrorChain(error).to_string()));
-            problems.extend(report.feeds.iter().map(|(_, error)| ErrorChain(error).to_string()));
-            problems.extend(report.damaged_manifests.iter().map(|id| format!("manifest {id} is damaged")));
-            Ok(VerifyReply {
-                schema: "avalonctl.catalog-verify/1".into(),
-                ok: problems.is_empty(),
-                rows: report.rows,
-                problems,
-                seconds: clock.monotonic().saturating_sub(start).as_secs_f64(),
-            })
-        })
+        Box::pin(self.verify_reply())
+    }
+
+    fn export(&self) -> BoxFuture<'_, Result<ByteStream, ApiError>> {
+        Box::pin(self.export_text())
+    }
+
+    fn import(&self, text: ByteStream) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {
+        Box::pin(self.import_reply(text))
     }
 
     fn stats(&self) -> BoxFuture<'_, Result<CatalogStatsReply, ApiError>> {
-        Box::pin(async move {
-            let ledger = self.core.ledger.clone();
-            let stats = blocking(move || ledger.stats()).await;
-            Ok(CatalogStatsReply {
-                schema: "avalonctl.catalog-stats/1".into(),
-                generation: stats.generation,
-                versions: stats.versions,
-                manifests: stats.manifests,
-                local_files: stats.local_files,
-                feeds: stats.feeds,
-                records: stats.records,
-                disk_bytes: stats.disk_bytes,
-            })
-        })
+        Box::pin(self.stats_reply())
     }
 
     fn events(&self) -> EventBus {

@@ -3,15 +3,18 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// The answer to `catalog rebuild`.
+/// The answer to `catalog rebuild` and `catalog import`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RebuildReply {
-    /// `avalonctl.catalog-rebuild/1`.
+    /// `avalonctl.catalog-rebuild/1` or `avalonctl.catalog-import/1`.
     pub schema: String,
     /// The generation of the new catalog.
     pub generation: u64,
-    /// How many records were read.
+    /// How many records it stands for.
     pub records: u64,
+    /// How many of them were read from the feeds; a checkpoint or the export had the others.
+    #[serde(default)]
+    pub replayed: u64,
     /// How many rows were written.
     pub rows: u64,
     /// How long it took.
@@ -52,4 +55,13 @@ pub struct CatalogStatsReply {
     pub records: u64,
     /// What the catalog takes on disk.
     pub disk_bytes: u64,
+    /// How many rows it has.
+    #[serde(default)]
+    pub rows: u64,
+    /// What its rows take by themselves.
+    #[serde(default)]
+    pub live_bytes: u64,
+    /// How many records the newest checkpoint stands for; 0 without one.
+    #[serde(default)]
+    pub checkpoint_records: u64,
 }

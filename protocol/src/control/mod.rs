@@ -46,6 +46,10 @@ pub mod route {
     pub const CATALOG_REBUILD: &str = "/v1/catalog/rebuild";
     /// POST: [`super::VerifyReply`].
     pub const CATALOG_VERIFY: &str = "/v1/catalog/verify";
+    /// GET: the catalog as text, one JSON object on each line.
+    pub const CATALOG_EXPORT: &str = "/v1/catalog/export";
+    /// POST such a text: [`super::RebuildReply`].
+    pub const CATALOG_IMPORT: &str = "/v1/catalog/import";
     /// GET: [`super::CatalogStatsReply`].
     pub const CATALOG_STATS: &str = "/v1/catalog/stats";
     /// GET: the description of this API in OpenAPI 3.

@@ -67,9 +67,17 @@ impl TableSum {
         self.sum = sum_with(self.sum, &row.hash, u64::borrowing_sub);
     }
 
+    /// Reads a sum back from what [`TableSum::hex`] returned.
+    pub(super) fn from_hex(rows: u64, bytes: u64, text: &str) -> Option<Self> {
+        let mut hash = [0; 32];
+        hex::decode_to_slice(text, &mut hash).ok()?;
+        let sum = sum_with([0; 4], &hash, |_, limb, _| (limb, false));
+        Some(Self { rows, bytes, sum })
+    }
+
     /// Returns the sum of the hashes in hex, the lowest byte first.
     pub fn hex(&self) -> String {
-        self.sum.iter().flat_map(|limb| limb.to_le_bytes()).map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(self.sum.map(u64::to_le_bytes).concat())
     }
 }
 

@@ -17,6 +17,7 @@ mod checkpoint;
 mod envelope;
 mod error;
 mod generation;
+mod jsonl;
 mod mem;
 mod rows;
 mod sled;
@@ -29,6 +30,7 @@ pub use self::{
     batch::LocalChange,
     envelope::TableSum,
     error::{CatalogError, Cause},
+    jsonl::Export,
     mem::MemStore,
     rows::LocalFile,
     snapshot::SourceError,
@@ -37,9 +39,10 @@ pub(crate) use self::{
     batch::Batch,
     checkpoint::Checkpoints,
     generation::{Generations, Opened},
+    jsonl::{EXPORTED, Import},
     rows::{
         Value, cursor_key, feed_of_key, file_key, file_path, files_prefix, manifest_of_key, object_key,
         object_key_file, object_prefix, version_key, version_of_key, versions_prefix,
     },
-    snapshot::{Snapshot, SourceRow},
+    snapshot::{Snapshot, SourceRow, write as write_snapshot},
 };

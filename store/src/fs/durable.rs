@@ -107,6 +107,13 @@ impl Dir {
         }
     }
 
+    /// Makes a file that has no name: it is gone when it is closed, however that happens.
+    pub(crate) fn create_unnamed(&self) -> Result<File, IoError> {
+        let (name, file) = self.create_temporary()?;
+        self.remove_file(&name)?;
+        Ok(file)
+    }
+
     /// Removes temporary files that a crash left in this directory. Nobody may be writing into it.
     pub(crate) fn remove_temporaries(&self) -> Result<(), IoError> {
         let entries = self.list(None)?;

@@ -142,7 +142,10 @@ impl Writer {
         }
         self.care.checkpointed(records);
         match self.checkpoints.write(&*self.shared.store(), records) {
-            Ok(()) => tracing::info!(records, "checkpoint of the catalog written"),
+            Ok(()) => {
+                self.shared.note_checkpoint(records);
+                tracing::info!(records, "checkpoint of the catalog written");
+            }
             Err(SourceError::Catalog(error)) => {
                 self.shared.note_damage(&error);
             }

@@ -176,6 +176,13 @@ pub enum LedgerError {
         #[source]
         source: CatalogError,
     },
+    /// The catalog could not be written out, or what was written out not be taken in.
+    #[error("the catalog cannot be exported")]
+    Export {
+        /// Why.
+        #[source]
+        source: Arc<SourceError>,
+    },
     /// The catalog could not be built anew. What is in the feeds is safe.
     #[error("the catalog was not rebuilt")]
     Rebuild {

@@ -7,6 +7,7 @@
 mod care;
 mod compact;
 mod error;
+mod export;
 mod ingest;
 mod load;
 mod open;
@@ -151,6 +152,8 @@ struct Inner {
     shared: Arc<Shared>,
     jobs: Option<SyncSender<Job>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Where an export that is to be read back is kept meanwhile.
+    catalog_dir: Dir,
 }
 
 impl fmt::Debug for Inner {
@@ -160,8 +163,8 @@ impl fmt::Debug for Inner {
 }
 
 impl Inner {
-    fn new(shared: Arc<Shared>, jobs: SyncSender<Job>, writer: JoinHandle<()>) -> Self {
-        Self { shared, jobs: Some(jobs), writer: Mutex::new(Some(writer)) }
+    fn new(shared: Arc<Shared>, jobs: SyncSender<Job>, writer: JoinHandle<()>, catalog_dir: Dir) -> Self {
+        Self { shared, jobs: Some(jobs), writer: Mutex::new(Some(writer)), catalog_dir }
     }
 
     fn send(&self, job: Job) {

@@ -76,6 +76,7 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
     let (verified, took) = open_catalog(&shared, &generations, &checkpoints, &mut report)
         .map_err(|source| OpenError::Catalog { source })?;
     let newest = checkpoints.all().ok().and_then(|all| all.first().copied()).unwrap_or(0);
+    shared.note_checkpoint(newest);
     let care = Care::new(config.care, &generations, shared.store().generation(), took, newest);
     replay::find_missing(&shared, &stored).map_err(|source| OpenError::Catalog { source: source.into() })?;
     let writer = Writer {
@@ -85,6 +86,7 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
         on_change: config.on_change,
         feeds_dir: state.feeds.clone(),
         feeds,
+        catalog_dir: state.catalog.clone(),
         generations,
         checkpoints,
         rebuild_again_in: None,
@@ -100,9 +102,9 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
 
 fn start(writer: Writer) -> std::io::Result<Ledger> {
     let (jobs, queue): (SyncSender<Job>, Receiver<Job>) = sync_channel(QUEUE_JOBS);
-    let shared = Arc::clone(&writer.shared);
+    let (shared, dir) = (Arc::clone(&writer.shared), writer.catalog_dir.clone());
     let thread = Builder::new().name("ledger".into()).spawn(move || writer.run(&queue))?;
-    Ok(Ledger { inner: Arc::new(Inner::new(shared, jobs, thread)) })
+    Ok(Ledger { inner: Arc::new(Inner::new(shared, jobs, thread, dir)) })
 }
 
 /// A large catalog proves that it has all its rows while it is in use already.

@@ -36,6 +36,10 @@ pub struct CatalogStats {
     pub local_files: u64,
     /// The rows of all tables.
     pub rows: u64,
+    /// What the keys and values of all rows take, in bytes.
+    pub live_bytes: u64,
+    /// How many records the newest checkpoint stands for; 0 without one.
+    pub checkpoint_records: u64,
     /// What the catalog takes on disk, in bytes; 0 while it is damaged.
     pub disk_bytes: u64,
     /// The number of the generation.
@@ -296,6 +300,8 @@ impl Ledger {
             manifests: store.row_count(Table::Manifests),
             local_files: store.row_count(Table::LocalFiles),
             rows: Table::ALL.into_iter().map(|table| store.row_count(table)).sum(),
+            live_bytes: store.live_bytes(),
+            checkpoint_records: self.inner.shared.checkpoint(),
             disk_bytes: self.inner.ask(|store| store.disk_bytes()).unwrap_or(0),
             generation: store.generation(),
             records: feeds.iter().map(|index| index.head().next_seq).sum(),

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use avalon_protocol::{
@@ -34,6 +37,8 @@ pub(super) struct Shared {
     missing: Mutex<Missing>,
     /// The generation that was found damaged, and why.
     damage: Mutex<Option<(u64, Cause)>>,
+    /// How many records the newest checkpoint stands for.
+    checkpoint: AtomicU64,
 }
 
 impl Shared {
@@ -51,6 +56,7 @@ impl Shared {
             catalog: RwLock::new(store),
             missing: Mutex::default(),
             damage: Mutex::new(None),
+            checkpoint: AtomicU64::new(0),
         }
     }
 
@@ -72,6 +78,14 @@ impl Shared {
     pub(super) fn all_feeds(&self) -> Vec<Arc<FeedIndex>> {
         let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
         feeds.values().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    pub(super) fn note_checkpoint(&self, records: u64) {
+        self.checkpoint.store(records, Ordering::Relaxed);
+    }
+
+    pub(super) fn checkpoint(&self) -> u64 {
+        self.checkpoint.load(Ordering::Relaxed)
     }
 
     /// Returns how many records all feeds have.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -23,6 +24,7 @@ use super::{
     Committed, IngestError, Ingested, LedgerError, LedgerEvent, RebuildError, Reply,
     care::Care,
     compact::Compaction,
+    export::ImportRows,
     load::Rebuilt,
     open::build_next,
     pack::{Packed, PackedGroup},
@@ -51,6 +53,14 @@ pub(super) enum Job {
     Ingest(Ingest),
     Rebuild {
         progress: Box<dyn FnMut(RebuildProgress) + Send>,
+        reply: Reply<Rebuilt, LedgerError>,
+    },
+    /// Takes the catalog as it is into a file, for an export.
+    Snapshot {
+        reply: Reply<File, LedgerError>,
+    },
+    Import {
+        rows: ImportRows,
         reply: Reply<Rebuilt, LedgerError>,
     },
     Sync {
@@ -94,7 +104,8 @@ impl Job {
             Self::Change(Change::Local { reply, .. }) | Self::Sync { reply } | Self::Close { reply } => {
                 reply(Err(LedgerError::Closed))
             }
-            Self::Rebuild { reply, .. } => reply(Err(LedgerError::Closed)),
+            Self::Rebuild { reply, .. } | Self::Import { reply, .. } => reply(Err(LedgerError::Closed)),
+            Self::Snapshot { reply } => reply(Err(LedgerError::Closed)),
             Self::Ingest(ingest) => (ingest.reply)(Err(IngestError::Ledger(LedgerError::Closed))),
             Self::Wake => {}
         }
@@ -108,6 +119,7 @@ pub(super) struct Writer {
     pub(super) on_change: Arc<dyn Fn(LedgerEvent) + Send + Sync>,
     pub(super) feeds_dir: Dir,
     pub(super) feeds: BTreeMap<FeedId, FeedFile>,
+    pub(super) catalog_dir: Dir,
     pub(super) generations: Generations,
     pub(super) checkpoints: Checkpoints,
     /// How many rounds a rebuild that failed still has to wait.
@@ -154,6 +166,8 @@ impl Writer {
                     let rebuilt = self.rebuild(&Cause::Asked, &mut *progress);
                     reply(rebuilt.map_err(|source| LedgerError::Rebuild { source }));
                 }
+                Job::Snapshot { reply } => reply(self.snapshot()),
+                Job::Import { rows, reply } => reply(self.import(rows)),
                 Job::Sync { reply } => reply(self.sync()),
                 Job::Close { reply } => break Some(reply),
                 Job::Wake => {}

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use avalon_protocol::control::ListReply;
+use avalon_protocol::{control::ListReply, exit_code::ExitCode};
 use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -113,4 +113,48 @@ fn the_catalog_can_be_rebuilt_while_the_daemon_runs() {
     is_as_before(&montreal, &before);
     montreal.restart();
     is_as_before(&montreal, &before);
+}
+
+#[test]
+fn a_catalog_is_exported_imported_and_counted_by_the_command_line() {
+    let studio = studio();
+    let (london, mut montreal, before) = filled_and_stopped(&studio);
+    montreal.start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("catalog.jsonl");
+    let path = file.to_str().unwrap();
+    let stats = montreal.ctl(&["catalog", "stats", "--json"]).good();
+    assert_eq!(stats["versions"], 22, "{stats}");
+    assert!(stats["live_bytes"].as_u64().is_some_and(|bytes| bytes > 1000), "{stats}");
+    montreal.ctl(&["catalog", "export", "--jsonl", "--out", path]).expect(ExitCode::Ok);
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let first: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
+    assert_eq!((&first["schema"], &first["node"]), (&"avalon.catalog/1".into(), &MONTREAL.into()), "{first}");
+    assert_eq!(first["tables"]["versions"]["rows"], 22);
+    assert!(lines.iter().any(|line| line.contains("\"table\":\"local-files\"")), "{}", lines[1]);
+
+    // What came after the export is there after the import.
+    publish_model(&london, 21, b"later");
+    montreal.until_complete_at(&model(21), MONTREAL);
+    let later = montreal.api().list();
+    assert_ne!(later, before);
+    let imported = montreal.ctl(&["catalog", "import", path, "--json"]).good();
+    assert!(imported["generation"].as_u64() > stats["generation"].as_u64(), "{imported}");
+    assert!(imported["replayed"].as_u64() < imported["records"].as_u64(), "{imported}");
+    is_as_before(&montreal, &later);
+    montreal.restart();
+    is_as_before(&montreal, &later);
+
+    // Another byte, and the catalog in use stays.
+    let generation = montreal.ctl(&["catalog", "stats", "--json"]).good()["generation"].clone();
+    let mut bytes = text.into_bytes();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::File::create(&file).unwrap().write_all(&bytes).unwrap();
+    let refused = montreal.ctl(&["catalog", "import", path]);
+    assert_eq!(refused.code, 8, "{refused:?}");
+    assert!(refused.stderr.contains("the catalog stays as it was"), "{refused:?}");
+    assert_eq!(montreal.ctl(&["catalog", "stats", "--json"]).good()["generation"], generation);
+    is_as_before(&montreal, &later);
 }

@@ -17,13 +17,13 @@ use avalon_protocol::{
     manifest::Completeness,
 };
 use futures_util::{
-    FutureExt as _,
+    FutureExt as _, StreamExt as _,
     future::{BoxFuture, ready},
 };
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    api::{Caller, LocalApi, RefQuery},
+    api::{ByteStream, Caller, LocalApi, RefQuery},
     clock::Clock,
     events::EventBus,
 };
@@ -192,7 +192,8 @@ impl LocalApi for Fake {
 
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {
         let schema = "avalonctl.catalog-rebuild/1".into();
-        ready(Ok(RebuildReply { schema, generation: 2, records: 3, rows: 4, seconds: 0.1 })).boxed()
+        ready(Ok(RebuildReply { schema, generation: 2, records: 3, replayed: 3, rows: 4, seconds: 0.1 }))
+            .boxed()
     }
 
     fn verify(&self) -> BoxFuture<'_, Result<VerifyReply, ApiError>> {
@@ -211,8 +212,27 @@ impl LocalApi for Fake {
             feeds: 1,
             records: 4,
             disk_bytes: 5,
+            rows: 9,
+            live_bytes: 3,
+            checkpoint_records: 2,
         };
         ready(Ok(stats)).boxed()
+    }
+
+    fn export(&self) -> BoxFuture<'_, Result<ByteStream, ApiError>> {
+        let lines = ["{\"schema\":1}\n", "{\"rows\":0}\n"];
+        let pieces = lines.map(|line| Ok(bytes::Bytes::from_static(line.as_bytes())));
+        ready(Ok(futures_util::stream::iter(pieces).boxed())).boxed()
+    }
+
+    fn import(&self, text: ByteStream) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {
+        async move {
+            let pieces: Vec<_> = text.collect().await;
+            let rows = pieces.iter().map(|piece| piece.as_ref().unwrap().len() as u64).sum();
+            let schema = "avalonctl.catalog-import/1".into();
+            Ok(RebuildReply { schema, generation: 3, records: 3, replayed: 0, rows, seconds: 0.1 })
+        }
+        .boxed()
     }
 
     fn events(&self) -> EventBus {

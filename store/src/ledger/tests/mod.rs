@@ -4,6 +4,7 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod damage;
+mod export;
 mod ingest;
 
 use std::{
