@@ -59,7 +59,7 @@ async fn a_catalog_goes_out_and_in_piece_by_piece_however_long_it_is() {
     let served = Served::start();
     let answer = served.request("GET", route::CATALOG_EXPORT, "").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/jsonl")));
-    assert!(answer.body.contains("{\"rows\":0}"), "{answer:?}");
+    assert_eq!(answer.header("transfer-encoding"), Some("chunked"));
     let text = "x".repeat(3 * extract::MAX_BODY_BYTES);
     let answer = served.request("POST", route::CATALOG_IMPORT, &text).await;
     assert_eq!(answer.json::<RebuildReply>().rows, text.len() as u64);
