@@ -1,7 +1,7 @@
 //! Small nodes for tests of the daemon's parts: a real ledger in a temporary directory, a clock that the test moves, and
 //! peers whose records come without a network.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use avalon_certs::{Authority, Identity, NODE_VALIDITY};
 use avalon_protocol::{
@@ -15,7 +15,7 @@ use avalon_protocol::{
     wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
 };
 use avalon_store::{
-    ledger::{Ledger, LedgerConfig},
+    ledger::{CatalogCare, Ledger, LedgerConfig},
     object::{hash::Hasher, serve::BlockCache},
     state_dir::StateDir,
 };
@@ -143,6 +143,8 @@ impl Studio {
             trust: Arc::new(identity.trust()),
             projects: vec![(project.name().clone(), project.dir())],
             on_change: Arc::new(drop),
+            now: Arc::new(Duration::default),
+            care: CatalogCare::default(),
         };
         let (ledger, _) = Ledger::open(&state, config).unwrap();
         let events = EventBus::new(Arc::new(clock.clone()));
