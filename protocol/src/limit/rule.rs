@@ -86,7 +86,7 @@ impl fmt::Display for Rate {
         let units = ["GiB", "MiB", "KiB", "Gbit", "Mbit", "kbit"];
         let even = units.iter().find_map(|name| {
             let (_, unit) = UNITS.iter().find(|(known, _)| known == name)?;
-            (bits >= *unit && bits % unit == 0).then(|| (bits / unit, *name))
+            (bits >= *unit && bits.is_multiple_of(*unit)).then(|| (bits / unit, *name))
         });
         match even {
             _ if bits == 0 => f.write_str("0"),
