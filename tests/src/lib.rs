@@ -1,4 +1,5 @@
-//! What the tests share: the simulated studio, [`daemons`] as real processes, and measurements ([`mod@bench`]).
+//! What the tests share: the simulated studio, [`daemons`] as real processes, links as slow and lossy as the real ones
+//! ([`netem`]), and measurements ([`mod@bench`]).
 //!
 //! In the simulated studio many nodes run in one thread and virtual time, driven by one seed. The decisions are those of
 //! the daemon: `avalon_protocol`'s session, feeds, folds, planner and codec run here as they are. What is simulated is what
@@ -18,6 +19,8 @@ pub mod incoming;
 pub mod invariant;
 pub mod ledger;
 pub mod link;
+#[cfg(target_os = "linux")]
+pub mod netem;
 pub mod node;
 pub mod reply;
 pub mod scenario;

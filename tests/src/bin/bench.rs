@@ -17,6 +17,8 @@ fn main() -> ExitCode {
         Some("avalonctl") => ExitCode::from(avalonctl::app::main().code()),
         _ => match args.next().as_deref() {
             Some("latency") => bench::latency::run(),
+            #[cfg(target_os = "linux")]
+            Some("netem") => avalon_tests::netem::command::run(&args.collect::<Vec<_>>()),
             _ => {
                 eprintln!("usage: bench latency");
                 ExitCode::from(2)
