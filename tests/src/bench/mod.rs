@@ -2,11 +2,87 @@
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
+pub mod contender;
+pub mod delta;
+pub mod ends;
+pub mod hash;
 pub mod latency;
+pub mod multi_source;
+pub mod ours;
+pub mod preempt;
+pub mod raw_quinn;
+pub mod report;
+pub mod rsync;
+pub mod syncthing;
+pub mod transfer;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use crate::daemons::Programs;
+
+const USAGE: &str = "\
+usage: bench SHAPE [--rounds N] [--seed N] [--limit SECONDS] [--source DIR]
+shapes: lan-large lan-small wan-large wan-small grid delta multi-source preempt latency hash
+        netem [--mbit N] [--rtt-ms N] [--loss SHARE] [--check]   a link for programs started by hand
+Links are emulated with network namespaces: that needs root.";
+
+/// What all shapes take.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How often each contender has its turn.
+    pub rounds: usize,
+    /// Data is drawn from it.
+    pub seed: u64,
+    /// Whoever takes longer is left out.
+    pub limit: Duration,
+    /// Versions to publish instead of generated ones, where a shape can use them.
+    pub source: Option<PathBuf>,
+}
+
+impl Options {
+    /// Reads the arguments; nothing when they are wrong.
+    fn read(args: &[String]) -> Option<Self> {
+        let mut options = Self { rounds: 3, seed: 1, limit: transfer::LIMIT, source: None };
+        for pair in args.chunks(2) {
+            let [name, value] = pair else { return None };
+            match name.as_str() {
+                "--rounds" => options.rounds = value.parse().ok().filter(|rounds| *rounds > 0)?,
+                "--seed" => options.seed = value.parse().ok()?,
+                "--limit" => options.limit = Duration::from_secs(value.parse().ok()?),
+                "--source" => options.source = Some(value.into()),
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
+}
+
+/// Runs what the arguments ask for, without the program's own name.
+pub fn main(args: &[String]) -> ExitCode {
+    let usage = || {
+        eprintln!("{USAGE}");
+        ExitCode::from(2)
+    };
+    let Some((shape, args)) = args.split_first() else { return usage() };
+    match shape.as_str() {
+        "netem" => return crate::netem::command::run(args),
+        "raw-quinn" => return raw_quinn::command(args),
+        _ => {}
+    }
+    let Some(options) = Options::read(args) else { return usage() };
+    match shape.as_str() {
+        "latency" => latency::run(),
+        "hash" => hash::run(&options),
+        "delta" => delta::run(&options),
+        "multi-source" => multi_source::run(&options),
+        "preempt" => preempt::run(&options),
+        _ => transfer::run(shape, &options).unwrap_or_else(usage),
+    }
+}
 
 /// Makes this program answer to the names of the daemon and the command line, in a directory of its own.
 fn programs(dir: &Path) -> Programs {

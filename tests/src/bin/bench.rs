@@ -7,22 +7,19 @@
 
 use std::process::ExitCode;
 
-use avalon_tests::bench;
-
+#[cfg(target_os = "linux")]
 fn main() -> ExitCode {
     let mut args = std::env::args();
     let name = args.next().unwrap_or_default();
     match name.rsplit('/').next() {
         Some("avalond") => avalond::command::main(),
         Some("avalonctl") => ExitCode::from(avalonctl::app::main().code()),
-        _ => match args.next().as_deref() {
-            Some("latency") => bench::latency::run(),
-            #[cfg(target_os = "linux")]
-            Some("netem") => avalon_tests::netem::command::run(&args.collect::<Vec<_>>()),
-            _ => {
-                eprintln!("usage: bench latency");
-                ExitCode::from(2)
-            }
-        },
+        _ => avalon_tests::bench::main(&args.collect::<Vec<_>>()),
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    eprintln!("the benchmarks need Linux: they emulate links with network namespaces");
+    ExitCode::from(2)
 }

@@ -41,6 +41,8 @@ pub struct Daemon {
     device: Option<File>,
     /// Who it runs as, when that is not who runs the tests.
     user: Option<u32>,
+    /// The network namespace that its process runs in.
+    network: Option<String>,
     process: Option<Process>,
     /// The logs of earlier processes.
     logs: Vec<Log>,
@@ -55,6 +57,7 @@ impl Daemon {
             mounts: None,
             device: None,
             user: None,
+            network: None,
             process: None,
             logs: Vec::new(),
         }
@@ -90,6 +93,12 @@ impl Daemon {
         fs::set_permissions(studio, fs::Permissions::from_mode(0o711)).unwrap();
     }
 
+    /// Lets the process that starts next run in a network namespace, as those of a link emulator. It goes without
+    /// [`Self::set_mounts`].
+    pub fn set_network(&mut self, namespace: &str) {
+        self.network = Some(namespace.to_owned());
+    }
+
     /// Runs a line of shell in the mount namespace of the running process.
     pub fn in_its_mounts(&mut self, script: &str) -> Said {
         let pid = self.process().pid().to_string();
@@ -103,9 +112,14 @@ impl Daemon {
     }
 
     fn command(&self) -> Command {
-        let mut command = match &self.mounts {
-            None => Command::new(&self.programs.avalond),
-            Some(script) => {
+        let mut command = match (&self.mounts, &self.network) {
+            (None, None) => Command::new(&self.programs.avalond),
+            (None, Some(namespace)) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(&self.programs.avalond);
+                command
+            }
+            (Some(script), _) => {
                 let mut command = Command::new("unshare");
                 command.args(["--mount", "sh", "-c", &format!("{script} && exec \"$0\" \"$@\"")]);
                 command.arg(&self.programs.avalond);
