@@ -74,8 +74,9 @@ fn measure(name: &str, old: &Path, new: &Path, options: &Options) {
     let near = daemon(&studio, &ends, NEAR, "ws1@london", &[]);
     let far = daemon(&studio, &ends, FAR, "srv@montreal", &[&near]);
     far.until_connected("ws1@london");
-    let plain = rsync::daemon(&ends, studio.dir(), "rsync", &[]);
-    let packed = rsync::daemon(&ends, studio.dir(), "rsync-z", &["-z"]);
+    // The second version may have the size and the time of the first: rsync would not look at it.
+    let plain = rsync::daemon(&ends, studio.dir(), "rsync", &["-I"]);
+    let packed = rsync::daemon(&ends, studio.dir(), "rsync-z", &["-I", "-z"]);
     let baselines: Vec<_> = plain.into_iter().chain(packed).collect();
     let mut figures = vec![Figures::new("ours")];
     figures.extend(baselines.iter().map(|rsync| Figures::new(super::contender::Contender::name(rsync))));

@@ -44,6 +44,19 @@ impl Ends {
         }
     }
 
+    /// Returns a command for a server at an end, which ends with this process however that ends, where the system can.
+    pub fn server(&self, end: &str, program: impl AsRef<Path>) -> Command {
+        let wanted = self.command(end, program);
+        let Ok(true) =
+            Command::new("setpriv").arg("--version").output().map(|output| output.status.success())
+        else {
+            return wanted;
+        };
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(wanted.get_program()).args(wanted.get_args());
+        command
+    }
+
     /// Returns the network namespace of an end.
     pub fn namespace(&self, end: &str) -> Option<&str> {
         self.link.as_ref().map(|link| link.namespace(end))

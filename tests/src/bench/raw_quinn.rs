@@ -129,7 +129,7 @@ impl<'a> RawQuinn<'a> {
         let identity = studio.dir().join(format!("raw-{controller}"));
         studio.issue(&format!("raw-{controller}@nowhere"), &identity, now());
         let address = SocketAddr::from((ends.address(NEAR), ends.free_port(NEAR)));
-        let mut command = ends.command(NEAR, std::env::current_exe().expect("this program has a path"));
+        let mut command = ends.server(NEAR, std::env::current_exe().expect("this program has a path"));
         command.args(["raw-quinn", "serve"]).arg(&identity);
         command.args([&address.to_string(), &bytes.to_string(), controller]);
         let server = Process::start(&mut command);

@@ -36,7 +36,7 @@ pub fn daemon<'a>(ends: &'a Ends, dir: &Path, name: &'static str, options: &[&st
     let text = "use chroot = no\nreverse lookup = no\n[all]\npath = /\nread only = yes\nuid = 0\ngid = 0\n";
     fs::write(&config, text).expect("a file in a fresh directory");
     let (address, port) = (ends.address(NEAR), ends.free_port(NEAR));
-    let mut command = ends.command(NEAR, "rsync");
+    let mut command = ends.server(NEAR, "rsync");
     command.args(["--daemon", "--no-detach", &format!("--address={address}"), &format!("--port={port}")]);
     command.arg("--config").arg(&config);
     let server = Process::start(&mut command);
@@ -68,7 +68,7 @@ pub fn over_ssh<'a>(ends: &'a Ends, dir: &Path) -> Option<Rsync<'a>> {
     fs::write(&config, text).expect("a file in a fresh directory");
     // Where sshd shuts its unprivileged half in; its service would make it.
     fs::create_dir_all("/run/sshd").ok();
-    let mut command = ends.command(NEAR, "/usr/sbin/sshd");
+    let mut command = ends.server(NEAR, "/usr/sbin/sshd");
     let server = Process::start(command.args(["-D", "-e", "-f"]).arg(&config));
     let ssh = format!(
         "ssh -i {} -p {port} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o \

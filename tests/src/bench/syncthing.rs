@@ -20,7 +20,7 @@ use crate::daemons::{process::Process, tree};
 const START_LIMIT: Duration = Duration::from_secs(40);
 const FOLDER: &str = "bench";
 
-/// Both instances. Each round is a directory of its own in the shared folder.
+/// Both instances. Each round is a directory of its own in the shared folder, and stays: deletions would be synchronised too.
 #[derive(Debug)]
 pub struct Syncthing {
     near: Instance,
@@ -69,12 +69,6 @@ impl Contender for Syncthing {
         let has_all = || self.far.need().is_some_and(|(bytes, needed)| bytes >= wanted && needed == 0);
         let whole = until(round.limit, has_all);
         let time = start.elapsed();
-        for instance in [&self.far, &self.near] {
-            super::ends::remove(&instance.folder().join(&inside));
-        }
-        self.near.ask("POST", &format!("/rest/db/scan?folder={FOLDER}"));
-        self.far.ask("POST", &format!("/rest/db/scan?folder={FOLDER}"));
-        until(round.limit, || self.far.need().is_some_and(|(bytes, needed)| bytes < wanted && needed == 0));
         if !whole {
             println!("syncthing did not end within {:?}", round.limit);
         }
@@ -99,7 +93,7 @@ impl Instance {
     ) -> Self {
         fs::create_dir_all(home.join("folder/.stfolder")).expect("the disk has room");
         fs::write(home.join("config.xml"), config(&home, ids, addresses, me)).expect("the disk has room");
-        let mut command = ends.command(end, "syncthing");
+        let mut command = ends.server(end, "syncthing");
         command.args(["serve", "--no-browser", "--logflags=0"]).arg(format!("--home={}", home.display()));
         // Without the process that watches over it, so that who ends this one ends it.
         command.env("STMONITORED", "yes").env("STNOUPGRADE", "1").env("HOME", &home);

@@ -24,7 +24,7 @@ const LARGE_LAN: Load = Load { files: 1, bytes_each: 1 << 30 };
 const SMALL_LAN: Load = Load { files: 20_000, bytes_each: 8 << 10 };
 const LARGE_WAN: Load = Load { files: 1, bytes_each: 256 << 20 };
 const SMALL_WAN: Load = Load { files: 2_000, bytes_each: 8 << 10 };
-/// Enough to leave slow start behind at 200 ms.
+/// Two seconds of the link: enough to leave slow start behind at 200 ms, and little enough for twelve cells.
 const GRID: Load = Load { files: 1, bytes_each: 128 << 20 };
 
 /// Whom ours is compared with.
