@@ -153,10 +153,21 @@ impl Emulator {
         self.leaf(leaf).within(work)
     }
 
-    /// Changes a leaf's link while it runs, for packets that come from now on; a loss of 1 cuts it.
+    /// Changes a leaf's link while it runs, for packets that are sent after this returns; a loss of 1 cuts it. It takes up to
+    /// 50 ms.
     pub fn change(&self, leaf: &str, up: Pipe, down: Pipe) {
         let index = self.index(leaf);
-        self.shared.leaves.lock().expect("no panic holds it")[index].change = Some((up, down));
+        let change = |wanted: Option<(Pipe, Pipe)>| {
+            let mut leaves = self.shared.leaves.lock().expect("no panic holds it");
+            leaves[index].change = wanted.or(leaves[index].change);
+            leaves[index].change.is_some()
+        };
+        let mut is_waiting = change(Some((up, down)));
+        // The forwarder looks whenever it wakes; a packet before that would go the old way.
+        while is_waiting && self.forwarder.as_ref().is_some_and(|forwarder| !forwarder.is_finished()) {
+            std::thread::sleep(Duration::from_micros(500));
+            is_waiting = change(None);
+        }
     }
 
     /// Returns what became of a leaf's packets: up, and down. At most 50 ms old.
