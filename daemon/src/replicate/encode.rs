@@ -40,8 +40,11 @@ const MISSES: u32 = 2;
 pub struct Deltas {
     /// Bounds memory and processor: taken for each piece that is worked on against its base.
     pub turns: Arc<Semaphore>,
-    indexes: Mutex<VecDeque<(ObjectHash, Arc<OnceLock<Option<BaseIndex>>>)>>,
+    indexes: Mutex<VecDeque<(ObjectHash, IndexSlot)>>,
 }
+
+/// The index of one base, made by whoever needs it first; none when the base cannot be read.
+type IndexSlot = Arc<OnceLock<Option<BaseIndex>>>;
 
 impl Default for Deltas {
     fn default() -> Self {

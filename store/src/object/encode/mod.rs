@@ -136,7 +136,8 @@ mod tests {
     #[test]
     fn another_base_gives_an_error_or_other_content_and_never_more_memory() {
         let base = bytes(1 << 20, 3);
-        let encoded = compress_against(&base, &base[100..60_100].to_vec()).unwrap();
+        let content = base[100..60_100].to_vec();
+        let encoded = compress_against(&base, &content).unwrap();
         let mut damaged = base.clone();
         damaged[50_000] ^= 1;
         let decoded = decompress(&encoded, Some(&damaged), 60_000).unwrap();
