@@ -287,7 +287,9 @@ mod tests {
             "User=avalon",
             "Group=film",
             "UMask=0002",
+            "RestartPreventExitStatus=2",
             "StateDirectory=avalond",
+            "StateDirectoryMode=0700",
             "RuntimeDirectory=avalond",
             "NoNewPrivileges=yes",
             "CapabilityBoundingSet=",
@@ -300,7 +302,7 @@ mod tests {
         }
         let roots = fs::read_to_string(units.join("avalond.service.d/roots.conf")).unwrap();
         assert!(
-            roots.ends_with("[Service]\nReadWritePaths=/mnt/proj\nReadWritePaths=\"/mnt/my show\"\n"),
+            roots.ends_with("[Service]\nReadWritePaths=-/mnt/proj\nReadWritePaths=-\"/mnt/my show\"\n"),
             "{roots}"
         );
         assert!(

@@ -48,6 +48,8 @@ impl Unit<'_> {
 }
 
 /// Returns the drop-in that lets the service write to project roots, or the root that cannot stand in it.
+///
+/// The `-` lets the service start while a root is missing: the daemon pauses its projects and says so.
 pub(super) fn roots(roots: &[PathBuf]) -> Result<String, (PathBuf, RootError)> {
     let mut text =
         "# Written by `avalonctl service install --root DIR`: where the projects are.\n[Service]\n"
@@ -55,9 +57,9 @@ pub(super) fn roots(roots: &[PathBuf]) -> Result<String, (PathBuf, RootError)> {
     for root in roots {
         let quoted = quote(root, Dollar::IsPlain).map_err(|error| (root.clone(), error))?;
         if HIDDEN.iter().any(|hidden| root.starts_with(hidden)) {
-            text.push_str(&format!("BindPaths={quoted}\n"));
+            text.push_str(&format!("BindPaths=-{quoted}\n"));
         }
-        text.push_str(&format!("ReadWritePaths={quoted}\n"));
+        text.push_str(&format!("ReadWritePaths=-{quoted}\n"));
     }
     Ok(text)
 }
@@ -116,9 +118,9 @@ mod tests {
             lines,
             [
                 "[Service]",
-                "ReadWritePaths=/mnt/proj",
-                "BindPaths=/home/anna/show",
-                "ReadWritePaths=/home/anna/show"
+                "ReadWritePaths=-/mnt/proj",
+                "BindPaths=-/home/anna/show",
+                "ReadWritePaths=-/home/anna/show"
             ]
         );
     }
