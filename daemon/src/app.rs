@@ -88,6 +88,7 @@ pub async fn run(config: Config, log: LogHandle) -> anyhow::Result<()> {
     };
     let (running, mut reloader) = started?;
     running.notifier.ready();
+    running.notifier.status(&format!("running as {}", running.core.me));
     tracing::info!(node = %running.core.me, listen = %running.net.local_addr(), "ready");
     while reload || signals.next().await == Signal::Reload {
         reload = false;
