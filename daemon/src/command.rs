@@ -38,15 +38,21 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The whole chain once, to whoever started the daemon, whatever the log level.
-            say(&format!("avalond: cannot start: {error:#}"));
+            fail(&format!("avalond: cannot start: {error:#}"));
             ExitCode::from(code_of(&error).code())
         }
     }
 }
 
 fn refuse(error: &ConfigError) -> ExitCode {
-    say(&format!("avalond: {}", ErrorChain(error)));
+    fail(&format!("avalond: {}", ErrorChain(error)));
     ExitCode::from(Code::Usage.code())
+}
+
+/// Says what is wrong; in the journal, as an error.
+fn fail(line: &str) {
+    let priority = if log::stderr_is_the_journal() { "<3>" } else { "" };
+    say(&format!("{priority}{line}"));
 }
 
 #[expect(clippy::print_stderr, reason = "the process has no log yet, or ends with this line")]

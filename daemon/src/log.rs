@@ -5,6 +5,7 @@
 
 mod chain;
 mod escape;
+mod journal;
 
 use std::io::IsTerminal as _;
 
@@ -13,14 +14,17 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{LevelFilter, ParseError},
     fmt,
-    fmt::{MakeWriter, format},
+    fmt::{FormatFields, MakeWriter, format},
     layer::SubscriberExt as _,
     reload,
     util::SubscriberInitExt as _,
 };
 
 pub use self::chain::ErrorChain;
-use self::escape::{Escaped, JsonEscape};
+use self::{
+    escape::{Escaped, JsonEscape},
+    journal::JournalLine,
+};
 
 /// Overrides the configured level, as `info` or `avalond=debug`.
 pub const LEVEL_VARIABLE: &str = "AVALOND_LOG";
@@ -61,13 +65,6 @@ pub enum LogError {
         /// The level that the variable asks for.
         level: String,
     },
-    /// The journal does not answer.
-    #[error("cannot reach the journal that stderr is connected to")]
-    Journal {
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
     /// A log was started before in this process.
     #[error("the log was started before")]
     Twice {
@@ -92,9 +89,7 @@ pub fn init(level: &str) -> Result<LogHandle, LogError> {
     let settings = Settings::from_process()?;
     let (filter, handle) = settings.filter(level)?;
     let output: Box<dyn Layer<Filtered> + Send + Sync> = match settings.output {
-        Output::Journal => {
-            Box::new(tracing_journald::layer().map_err(|source| LogError::Journal { source })?)
-        }
+        Output::Journal => journal(std::io::stderr),
         Output::Text(look) => text(std::io::stderr, look),
         Output::Json => json(std::io::stderr),
     };
@@ -112,6 +107,12 @@ pub fn init(level: &str) -> Result<LogHandle, LogError> {
 /// [`LogError::BadLevel`].
 pub fn check_level(level: &str) -> Result<(), LogError> {
     parse_level("log.level", level).map(drop)
+}
+
+/// Says whether what this process writes to stderr goes to the journal.
+pub fn stderr_is_the_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    stderr_id().is_some_and(|stderr| started_by_journald(stream.as_deref(), stderr))
 }
 
 /// Says whether `stderr` is the stream that systemd connected to the journal, going by `JOURNAL_STREAM`, which is
@@ -169,13 +170,11 @@ impl Settings {
     fn from_process() -> Result<Self, LogError> {
         let variable = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
         let level = variable(LEVEL_VARIABLE);
-        let journal = stderr_id()
-            .is_some_and(|stderr| started_by_journald(variable("JOURNAL_STREAM").as_deref(), stderr));
         let look = if std::io::stderr().is_terminal() { Look::Coloured } else { Look::Plain };
         let output = match variable(FORMAT_VARIABLE).as_deref() {
             Some("json") => Output::Json,
             Some("text") => Output::Text(look),
-            None if journal => Output::Journal,
+            None if stderr_is_the_journal() => Output::Journal,
             None => Output::Text(look),
             Some(format) => return Err(LogError::BadFormat { format: format.to_owned() }),
         };
@@ -218,13 +217,25 @@ fn text<W>(writer: W, look: Look) -> Box<dyn Layer<Filtered> + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    let layer = fmt::layer().with_writer(writer).fmt_fields(fields()).with_target(true);
+    Box::new(layer.with_ansi(look == Look::Coloured))
+}
+
+/// As [`text`], for the journal, which knows the time and the unit.
+fn journal<W>(writer: W) -> Box<dyn Layer<Filtered> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layer = fmt::layer().with_writer(writer).fmt_fields(fields()).with_ansi(false);
+    Box::new(layer.event_format(JournalLine::new()))
+}
+
+fn fields() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
     let fields = format::debug_fn(|writer, field, value| match field.name() {
         "message" => write!(writer, "{}", Escaped(value)),
         name => write!(writer, "{name}={}", Escaped(value)),
     });
-    let fields = tracing_subscriber::field::MakeExt::delimited(fields, " ");
-    let layer = fmt::layer().with_writer(writer).fmt_fields(fields).with_target(true);
-    Box::new(layer.with_ansi(look == Look::Coloured))
+    tracing_subscriber::field::MakeExt::delimited(fields, " ")
 }
 
 /// One JSON object for each event.

@@ -43,7 +43,7 @@ fn logged(output: Output, settings_level: Option<&str>, body: impl FnOnce(&LogHa
     let layer = match output {
         Output::Json => json(captured.clone()),
         Output::Text(look) => text(captured.clone(), look),
-        Output::Journal => unreachable!("no journal in a test"),
+        Output::Journal => journal(captured.clone()),
     };
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     tracing::subscriber::with_default(subscriber, || body(&handle));
@@ -70,8 +70,26 @@ fn a_line_is_time_level_target_message_and_fields() {
 }
 
 #[test]
+fn a_line_of_the_journal_is_priority_message_and_fields() {
+    let lines = logged(Output::Journal, Some("trace"), |_| {
+        tracing::error!(error = %"no room", "catalog is damaged");
+        tracing::warn!(project = "lantern", "the project is paused");
+        tracing::info!(site = "london", files = 3, "version placed");
+        tracing::debug!("block");
+        tracing::trace!("block");
+    });
+    let want = concat!(
+        "<3>catalog is damaged error=no room\n",
+        "<4>the project is paused project=\"lantern\"\n",
+        "<6>version placed site=\"london\" files=3\n",
+        "<7>block\n<7>block\n",
+    );
+    assert_eq!(lines, want);
+}
+
+#[test]
 fn names_cannot_write_to_the_terminal() {
-    for output in [PLAIN, Output::Json] {
+    for output in [PLAIN, Output::Json, Output::Journal] {
         assert_harmless(&logged(output, None, |_| tracing::info!(path = %HOSTILE, "file placed")));
         assert_harmless(&logged(output, None, |_| tracing::info!(path = ?HOSTILE, "file placed")));
         assert_harmless(&logged(output, None, |_| tracing::info!(path = HOSTILE, "file placed")));
