@@ -7,7 +7,7 @@ use avalon_protocol::signing::RecordSigner as _;
 use quinn::{
     ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime,
     TransportConfig, VarInt,
-    congestion::{BbrConfig, ControllerFactory},
+    congestion::ControllerFactory,
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
 use ring::{
@@ -16,6 +16,8 @@ use ring::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
+
+use super::congestion::CongestionFactory;
 
 /// The kernel's buffers that are asked for: 10 ms of 6 Gbit/s, so that a thread that is late loses no packets.
 pub const UDP_BUFFER_BYTES: usize = 7_500_000;
@@ -175,7 +177,7 @@ fn transport() -> TransportConfig {
 
 /// The one place that chooses the congestion controller.
 fn congestion() -> Arc<dyn ControllerFactory + Send + Sync> {
-    Arc::new(BbrConfig::default())
+    Arc::new(CongestionFactory::new(random()))
 }
 
 fn open_socket(listen: SocketAddr) -> io::Result<(Socket, UdpBuffers)> {

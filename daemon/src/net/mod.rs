@@ -1,7 +1,8 @@
 //! Peers: who is connected, what their feeds say, and the objects that move between them.
 //!
 //! [`Net`] is the face. Beneath it, in the order of a connection's life: [`endpoint`] is QUIC and its settings, `accept`
-//! and `dial` make connections, `peer` carries one from handshake to end, `table` and `registry` know which there are and
+//! and `dial` make connections, `peer` carries one from handshake to end, [`congestion`] decides how much
+//! is under way, `table` and `registry` know which there are and
 //! which of two is kept, `control` drives the session over the control stream, `serve` answers requests and [`fetch`]
 //! makes them. What the network needs of the rest of the daemon is behind the traits of [`seam`].
 //!
@@ -12,6 +13,7 @@
 mod accept;
 mod channel;
 pub mod closed;
+pub mod congestion;
 mod context;
 mod control;
 mod dial;
