@@ -22,12 +22,15 @@ use super::congestion::CongestionFactory;
 /// The kernel's buffers that are asked for: 10 ms of 6 Gbit/s, so that a thread that is late loses no packets.
 pub const UDP_BUFFER_BYTES: usize = 7_500_000;
 
-/// How much of one stream may be under way: 100 ms of 2.5 Gbit/s, so that one big file alone fills most links.
-const STREAM_WINDOW_BYTES: u32 = 32 << 20;
-/// How much of one connection may be under way or wait to be read: what a peer can make this side hold.
-const RECEIVE_WINDOW_BYTES: u32 = 64 << 20;
+/// How much of one stream may be under way, or have come and wait for what was lost before it. That takes another round
+/// trip, and one more where the repetition is lost too, so this is five bandwidth-delay products of 500 Mbit/s and 200 ms,
+/// or nearly two of 1 Gbit/s and 300 ms. Measured on the former with 1 % of loss: a twelfth faster than with half of it.
+const STREAM_WINDOW_BYTES: u32 = 64 << 20;
+/// How much of one connection may be under way or wait to be read: what a peer can make this side hold. Three and a half
+/// bandwidth-delay products of 1 Gbit/s and 300 ms, for several streams.
+const RECEIVE_WINDOW_BYTES: u32 = 128 << 20;
 /// How much may be sent and not acknowledged; no less than what the other side admits.
-const SEND_WINDOW_BYTES: u64 = 64 << 20;
+const SEND_WINDOW_BYTES: u64 = 128 << 20;
 /// Streams that the peer may have open: the control stream and its requests, of which 32 are worked on.
 const MAX_STREAMS: u32 = 64;
 /// A peer that is silent for as long is gone.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 
+pub mod congestion;
 pub mod contender;
 pub mod delta;
 pub mod ends;
@@ -28,6 +29,7 @@ const USAGE: &str = "\
 usage: bench SHAPE [--rounds N] [--seed N] [--limit SECONDS] [--source DIR]
 shapes: lan-large lan-small wan-large wan-small grid delta multi-source preempt latency hash
         netem [--mbit N] [--rtt-ms N] [--loss SHARE] [--check]   a link for programs started by hand
+        congestion grid|shares|loopback [ROUNDS] [CONTROLLER]    congestion controllers on one stream of raw quinn
 Links are emulated with network namespaces: that needs root.";
 
 /// What all shapes take.
@@ -70,6 +72,7 @@ pub fn main(args: &[String]) -> ExitCode {
     let Some((shape, args)) = args.split_first() else { return usage() };
     match shape.as_str() {
         "netem" => return crate::netem::command::run(args),
+        "congestion" => return congestion::run(args),
         "raw-quinn" => return raw_quinn::command(args),
         _ => {}
     }
