@@ -19,8 +19,7 @@ use avalon_protocol::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    LocalFile, Table, TableSum, Value, cursor_key, feed_of_key, file_key, file_path, manifest_of_key,
-    sled::FORMAT,
+    FORMAT, LocalFile, Table, TableSum, Value, cursor_key, feed_of_key, file_key, file_path, manifest_of_key,
     snapshot::{Checked, Rows, Snapshot, SourceError, SourceRow},
     version_key, version_of_key,
 };

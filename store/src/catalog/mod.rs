@@ -25,6 +25,9 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+/// The layout of all tables together; raised with any change of a key or a value, which then rebuilds.
+const FORMAT: u16 = 2;
+
 pub use self::{
     api::{CatalogStore, MAX_PAGE_ROWS, Row, Table, WriteSet},
     batch::LocalChange,

@@ -23,13 +23,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CatalogError, CatalogStore, Cause, MAX_PAGE_ROWS, Row, Table, WriteSet,
+    CatalogError, CatalogStore, Cause, FORMAT, MAX_PAGE_ROWS, Row, Table, WriteSet,
     envelope::{self, RowMark, Sums, TableSum},
 };
 use crate::error_chain::ErrorChain;
 
-/// The layout of all tables together; raised with any change of a key or a value, which then rebuilds.
-pub(super) const FORMAT: u16 = 2;
 /// The engine's page cache; it takes about twice as much memory.
 const CACHE_BYTES: u64 = 64 << 20;
 /// How much an index may lag behind on disk; a power cut costs a replay of that.

@@ -17,9 +17,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{
-    CatalogError, CatalogStore, Cause, MAX_PAGE_ROWS, Table, TableSum, envelope::row_mark, sled::FORMAT,
-};
+use super::{CatalogError, CatalogStore, Cause, FORMAT, MAX_PAGE_ROWS, Table, TableSum, envelope::row_mark};
 use crate::fs::IoError;
 
 const MAGIC: [u8; 4] = *b"AVCK";

@@ -36,12 +36,13 @@ impl Node {
 
     /// Has the thread that writes look around until the catalog is of another generation than `before`.
     fn until_copied(&self, before: u64) {
-        for _ in 0..1_000_000 {
+        for _ in 0..60_000 {
             self.ledger.sync().unwrap();
             if self.generation() != before {
                 return;
             }
-            thread::yield_now();
+            // Without a pause the thread that copies never gets the engine's lock on a busy machine.
+            thread::park_timeout(Duration::from_millis(1));
         }
         panic!("the catalog is still generation {before}");
     }
