@@ -23,6 +23,7 @@ pub mod close_code;
 pub mod settle;
 pub mod session;
 pub mod plan;
+pub mod schedule;
 pub mod delta_base;
 pub mod limit;
 pub mod backoff;
