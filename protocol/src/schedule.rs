@@ -115,7 +115,7 @@ impl Schedule {
         while sum < goal && wants.len() < MAX_WANTS {
             let Some(want) = self.queue.pop_front() else { break };
             let blocks = (goal - sum).div_ceil(BLOCK_BYTES);
-            let want = if want.blocks > blocks {
+            let want = if want.blocks > blocks && !want.with_list {
                 let (head, tail) = split(want, blocks);
                 self.queue.push_front(tail);
                 head
@@ -256,7 +256,10 @@ impl Stream {
             let Some(want) = self.missing.pop_back() else { break };
             let bytes = bytes_of(&want);
             let is_first = self.missing.is_empty();
-            let keep = if sum + bytes > goal || is_first {
+            let keep = if want.with_list {
+                // Its blocks mean nothing without the list, which comes in front of them.
+                if sum + bytes > goal || is_first { want.blocks } else { 0 }
+            } else if sum + bytes > goal || is_first {
                 let spare = (goal - sum) / BLOCK_BYTES;
                 want.blocks.saturating_sub(spare).max(u64::from(is_first))
             } else {

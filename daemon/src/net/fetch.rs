@@ -88,6 +88,13 @@ pub struct FetchSummary {
     pub bytes: u64,
 }
 
+/// A request that was sent. Dropping it cancels it.
+#[derive(Debug)]
+pub struct Begun {
+    wants: Vec<(Want, Option<Terms>)>,
+    answer: Inbound,
+}
+
 /// Why a fetch ended before its end. What the sink got until then is good.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -193,7 +200,7 @@ impl PeerLink {
     }
 
     /// Asks for objects and hands what comes to `sink`, in the order of `wants`. One request is one stream, without a
-    /// round trip for each object; [`plan::batches`](avalon_protocol::plan::batches) cuts requests of a good size.
+    /// round trip for each object; [`Schedule`](avalon_protocol::schedule::Schedule) makes requests of a good size.
     ///
     /// Dropping the future cancels the request; the sink then has whole blocks only.
     ///
@@ -205,39 +212,49 @@ impl PeerLink {
         wants: Vec<Want>,
         sink: &mut S,
     ) -> Result<FetchSummary, FetchError> {
-        self.check_count(wants.len(), MAX_WANTS)?;
-        let request = Request::Objects(FetchObjects { project: project.clone(), wants });
-        let mut answer = self.ask(&request).await?;
-        let Request::Objects(FetchObjects { wants, .. }) = request else {
-            return Ok(FetchSummary::default());
-        };
-        let wants = wants.iter().map(|want| (want, None));
-        self.take_answer(wants, &mut answer, sink).await
+        let begun = self.begin_objects(project, wants).await?;
+        self.take(begun, sink).await
     }
 
-    /// Asks for objects in whatever encoding costs least, as [`PeerLink::fetch_objects`] does; a peer that does not
-    /// [encode](PeerLink::encodes) is asked for them as they are.
+    /// Sends a request for objects in whatever encoding costs least; [`PeerLink::take`] takes the answer. A peer that does
+    /// not [encode](PeerLink::encodes) is asked for them as they are. Until it is taken, as much of the answer waits as
+    /// QUIC's windows admit.
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn begin(&self, fetch: FetchEncoded) -> Result<Begun, FetchError> {
+        if !self.encodes() {
+            return self.begin_objects(&fetch.project, fetch.wants).await;
+        }
+        self.check_count(fetch.wants.len(), MAX_WANTS)?;
+        let mut bases = fetch.bases.iter().peekable();
+        let terms = (0u32..).zip(&fetch.wants).map(|(number, want)| {
+            let base = bases.next_if(|base| base.want == number).copied();
+            (*want, Some(Terms { compress: fetch.compress, base }))
+        });
+        let wants = terms.collect();
+        let answer = self.ask(&Request::Encoded(fetch)).await?;
+        Ok(Begun { wants, answer })
+    }
+
+    async fn begin_objects(&self, project: &ProjectName, wants: Vec<Want>) -> Result<Begun, FetchError> {
+        self.check_count(wants.len(), MAX_WANTS)?;
+        let terms = wants.iter().map(|want| (*want, None)).collect();
+        let answer = self.ask(&Request::Objects(FetchObjects { project: project.clone(), wants })).await?;
+        Ok(Begun { wants: terms, answer })
+    }
+
+    /// Takes the answer to a request and hands what comes to `sink`, as [`PeerLink::fetch_objects`] does.
     ///
     /// # Errors
     /// [`FetchError`]; what the sink got before is good.
-    pub async fn fetch_encoded<S: BlockSink + ?Sized>(
+    pub async fn take<S: BlockSink + ?Sized>(
         &self,
-        fetch: FetchEncoded,
+        begun: Begun,
         sink: &mut S,
     ) -> Result<FetchSummary, FetchError> {
-        if !self.encodes() {
-            return self.fetch_objects(&fetch.project, fetch.wants, sink).await;
-        }
-        self.check_count(fetch.wants.len(), MAX_WANTS)?;
-        let request = Request::Encoded(fetch);
-        let mut answer = self.ask(&request).await?;
-        let Request::Encoded(fetch) = request else { return Ok(FetchSummary::default()) };
-        let mut bases = fetch.bases.iter().peekable();
-        let terms = fetch.wants.iter().zip(0u32..).map(|(want, number)| {
-            let base = bases.next_if(|base| base.want == number).copied();
-            (want, Some(Terms { compress: fetch.compress, base }))
-        });
-        self.take_answer(terms, &mut answer, sink).await
+        let Begun { wants, mut answer } = begun;
+        self.take_answer(wants.iter().map(|(want, terms)| (want, *terms)), &mut answer, sink).await
     }
 
     async fn take_answer<S: BlockSink + ?Sized>(

@@ -37,7 +37,7 @@ pub use self::{
     closed::Closed,
     endpoint::{NetError, UDP_BUFFER_BYTES, UdpBuffers},
     event::NetEvent,
-    fetch::{BlockSink, FetchError, FetchSummary, SinkStopped},
+    fetch::{Begun, BlockSink, FetchError, FetchSummary, SinkStopped},
     handle::{Net, NetConfig},
     link::PeerLink,
     metrics::NetMetrics,

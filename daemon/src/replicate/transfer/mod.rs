@@ -8,6 +8,7 @@ mod bases;
 mod local;
 mod remote;
 mod sink;
+mod streams;
 
 use std::{sync::Arc, time::Duration};
 

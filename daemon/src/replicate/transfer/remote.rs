@@ -1,30 +1,17 @@
 //! What comes over the network: the manifest, then the blocks, from every node that holds the version.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::sync::Arc;
 
 use avalon_protocol::{
-    block::{BLOCK_BYTES, block_count},
-    close_code::CloseCode,
-    control::{ErrorCode, Health, Severity},
-    id::NodeId,
-    manifest::Manifest,
-    plan::{BATCH_BYTES, Missing, batches, rank_sources},
-    version_fold::VersionFold,
-    wire::{FetchEncoded, Want},
+    block::block_count, control::ErrorCode, manifest::Manifest, plan::rank_sources,
+    version_fold::VersionFold, wire::Want,
 };
 use avalon_store::object::incoming::{Incoming, ObjectNeed};
 
 use super::{
     RETRY_SOURCES,
     bases::Bases,
-    failed, incoming_failed,
-    sink::{JobSink, SinkError},
+    streams::{Round, Trouble},
     waiting,
 };
 use crate::{
@@ -34,9 +21,9 @@ use crate::{
     replicate::jobs::{Job, Outcome, RetryWhen},
 };
 
-/// How many streams bring one version, over all sources. Each has at most one block that is not written yet, so a cut
-/// costs at most this many blocks.
-const STREAMS: usize = 4;
+/// Objects above this size come over several streams, and their block list before everything else; the list of a smaller
+/// one comes in front of its blocks.
+const LIST_FIRST_BYTES: u64 = 8 << 20;
 
 /// Returns the job's manifest, from this node's disk or from a node that holds the version.
 pub(super) async fn manifest(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<Manifest, Outcome> {
@@ -117,18 +104,15 @@ impl Sources {
         };
         Err(waiting(ErrorCode::NoSource, reason, RetryWhen::PeerCame))
     }
-}
 
-/// What the streams of one round share.
-struct Round {
-    bases: Arc<Bases>,
-    /// How many bases turned out to be of no use.
-    spoiled: AtomicUsize,
-    queue: Mutex<VecDeque<Vec<Want>>>,
-    /// Nodes that sent what does not verify, or that lack objects: not asked again by this job.
-    unfit: Mutex<BTreeSet<NodeId>>,
-    /// What this side could not do.
-    outcome: Mutex<Option<Outcome>>,
+    /// Returns the sources to ask: those at this node's own site alone, as long as they do well.
+    fn best(&self, core: &Core, bad: &Trouble) -> Vec<PeerLink> {
+        let fit = || self.links.iter().filter(|link| !bad.unfit.contains(link.node())).cloned();
+        let near: Vec<PeerLink> = fit()
+            .filter(|link| link.node().site == core.me.site && !bad.broke.contains(link.node()))
+            .collect();
+        if near.is_empty() { fit().collect() } else { near }
+    }
 }
 
 /// Fetches until nothing is missing.
@@ -139,172 +123,73 @@ pub(super) async fn fetch(
     incoming: &Arc<Incoming>,
     bases: &Arc<Bases>,
 ) -> Result<(), Outcome> {
-    let mut unfit = BTreeSet::new();
+    let mut bad = Trouble::default();
     loop {
         let needs = incoming.needs();
         if needs.is_empty() {
             return Ok(());
         }
-        let mut sources = Sources::find(core, net, job).await?;
-        sources.links.retain(|link| !unfit.contains(link.node()));
-        if sources.links.is_empty() {
-            let names: Vec<String> = unfit.iter().map(ToString::to_string).collect();
+        let sources = Sources::find(core, net, job).await?;
+        let links = sources.best(core, &bad);
+        if links.is_empty() {
+            let names: Vec<String> = bad.unfit.iter().map(ToString::to_string).collect();
             let reason =
                 format!("what {} sent was not usable, and nobody else holds it now", names.join(", "));
             return Err(waiting(ErrorCode::NoSource, reason, RetryWhen::After(RETRY_SOURCES)));
         }
-        let round = Arc::new(Round {
-            bases: Arc::clone(bases),
-            spoiled: AtomicUsize::new(0),
-            queue: Mutex::new(requests(&needs).into()),
-            unfit: Mutex::new(unfit),
-            outcome: Mutex::new(None),
-        });
-        let missing = |needs: &[ObjectNeed]| needs.iter().map(|need| need.bytes_missing).sum::<u64>();
-        let failures = run_round(core, job, incoming, &sources.links, &round).await;
-        unfit = round.unfit.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(outcome) = round.outcome.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let round = Arc::new(Round::new(core, job, incoming, bases, wants(&needs)));
+        let trouble = round.run(&links).await;
+        if let Some(outcome) = trouble.outcome {
             return Err(outcome);
         }
         if job.cancel.is_cancelled() {
             return Err(Outcome::Cancelled);
         }
-        let went_on = round.spoiled.load(Ordering::Relaxed) > 0;
-        if failures > 0 && !went_on && missing(&incoming.needs()) == missing(&needs) {
+        let missing = |needs: &[ObjectNeed]| needs.iter().map(|need| need.bytes_missing).sum::<u64>();
+        let failed = !trouble.broke.is_empty() || !trouble.unfit.is_empty();
+        bad.unfit.extend(trouble.unfit);
+        // A source at this site that broke is not asked alone again.
+        let is_news = !trouble.broke.is_subset(&bad.broke);
+        bad.broke.extend(trouble.broke);
+        if failed && !is_news && missing(&incoming.needs()) == missing(&needs) {
             let reason = "the sources do not answer";
             return Err(waiting(ErrorCode::NoSource, reason, RetryWhen::After(RETRY_SOURCES)));
         }
     }
 }
 
-/// Cuts what is missing into requests. Objects that take several requests need their block list first; the lists come
-/// in one request of their own, and the next round asks for the blocks.
-fn requests(needs: &[ObjectNeed]) -> Vec<Vec<Want>> {
-    let (unlisted, ready): (Vec<_>, Vec<_>) = needs
-        .iter()
-        .partition(|need| need.blocks.is_none() && block_count(need.size) > 1 && need.size > BATCH_BYTES);
-    let lists = unlisted.iter().map(|need| Want {
+/// Returns what is missing, in the order of the manifest. Of a large object, whose blocks come over several streams, the
+/// block list is needed first: as long as one is missing, the lists are all that is asked for.
+fn wants(needs: &[ObjectNeed]) -> Vec<Want> {
+    let want = |need: &ObjectNeed| Want {
         object: need.object,
         size: need.size,
         first_block: 0,
         blocks: 0,
-        with_list: true,
-    });
-    let lists: Vec<Want> = lists.collect();
-    let mut requests: Vec<Vec<Want>> =
-        lists.chunks(avalon_protocol::limits::MAX_WANTS).map(<[Want]>::to_vec).collect();
-    let missing: Vec<Missing> = ready
-        .into_iter()
-        .map(|need| Missing {
-            object: need.object,
-            size: need.size,
-            blocks: need.missing.clone(),
-            list_known: need.blocks.is_some() || need.size <= BLOCK_BYTES,
-        })
-        .collect();
-    requests.extend(batches(&missing));
-    requests
-}
-
-/// Runs the streams of one round and returns how many of them failed.
-async fn run_round(
-    core: &Arc<Core>,
-    job: &Arc<Job>,
-    incoming: &Arc<Incoming>,
-    links: &[PeerLink],
-    round: &Arc<Round>,
-) -> usize {
-    let streams = (0..STREAMS).filter_map(|stream| links.get(stream % links.len()));
-    let streams = streams.map(|link| run_stream(core, job, incoming, link, round));
-    let ended = futures_util::future::join_all(streams).await;
-    ended.into_iter().filter(|ended| *ended == StreamEnd::Failed).count()
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum StreamEnd {
-    QueueEmpty,
-    Failed,
-}
-
-async fn run_stream(
-    core: &Arc<Core>,
-    job: &Arc<Job>,
-    incoming: &Arc<Incoming>,
-    link: &PeerLink,
-    round: &Round,
-) -> StreamEnd {
-    loop {
-        let batch = round.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some(batch) = batch else { return StreamEnd::QueueEmpty };
-        let mut sink =
-            JobSink::new(Arc::clone(core), Arc::clone(incoming), Arc::clone(job), Arc::clone(&round.bases));
-        job.add_source(link.node());
-        let fetch = FetchEncoded {
-            project: job.version.project.clone(),
-            priority: job.priority(),
-            // Within a site the line is faster than the compressor.
-            compress: link.node().site != core.me.site,
-            bases: round.bases.of(&batch),
-            wants: batch,
-        };
-        let fetched = tokio::select! {
-            () = job.cancel.cancelled() => return StreamEnd::Failed,
-            fetched = link.fetch_encoded(fetch, &mut sink) => fetched,
-        };
-        if let Some(error) = sink.error.take() {
-            blame(core, job, link, round, &error);
-            return StreamEnd::Failed;
-        }
-        if let Err(error) = fetched {
-            if error.is_peers_fault() {
-                link.close(CloseCode::Protocol, "an answer broke the protocol");
-            }
-            tracing::info!(peer = %link.node(), version = %job.version, error = %ErrorChain(&error), "a stream broke, its blocks are asked for again");
-            return StreamEnd::Failed;
-        }
-        if !sink.not_found.is_empty() {
-            tracing::warn!(peer = %link.node(), version = %job.version, objects = sink.not_found.len(), "the peer does not have all that it said");
-            round.unfit.lock().unwrap_or_else(PoisonError::into_inner).insert(link.node().clone());
-            return StreamEnd::Failed;
-        }
-    }
-}
-
-/// A peer whose bytes do not verify is not asked again by this job and somebody hears of it; an error of our own disk
-/// ends the job for now.
-fn blame(core: &Core, job: &Job, link: &PeerLink, round: &Round, error: &SinkError) {
-    let reason = ErrorChain(error).to_string();
-    if error.is_senders_fault() {
-        tracing::warn!(peer = %link.node(), version = %job.version, error = reason, "the peer sent bytes that do not verify");
-        core.health.about(&link.node().to_string()).raise(Health {
-            code: "bad-content".into(),
-            severity: Severity::Warning,
-            message: format!(
-                "{} sent content of {} that does not verify; it was refused",
-                link.node(),
-                job.version
-            ),
-            hint: Some(format!("check the disk of {}", link.node())),
-        });
-        round.unfit.lock().unwrap_or_else(PoisonError::into_inner).insert(link.node().clone());
-        link.close(CloseCode::Content, "content does not match its hash");
-        return;
-    }
-    let outcome = match error {
-        SinkError::Base(object) => {
-            tracing::warn!(peer = %link.node(), version = %job.version, error = reason, "a delta gave something else, the object is fetched as it is");
-            round.spoiled.fetch_add(usize::from(round.bases.spoil(*object)), Ordering::Relaxed);
-            return;
-        }
-        SinkError::Block(error) => incoming_failed(core, job, error),
-        SinkError::List(_) | SinkError::Piece(_) => failed(ErrorCode::Internal, reason),
+        with_list: need.blocks.is_none() && block_count(need.size) > 1,
     };
-    *round.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    let unlisted = needs.iter().filter(|need| need.blocks.is_none() && need.size > LIST_FIRST_BYTES);
+    let lists: Vec<Want> = unlisted.map(want).collect();
+    if !lists.is_empty() {
+        return lists;
+    }
+    let ranges = needs.iter().flat_map(|need| {
+        (0..).zip(&need.missing).map(move |(number, range)| Want {
+            first_block: range.start,
+            blocks: range.end - range.start,
+            with_list: want(need).with_list && number == 0,
+            ..want(need)
+        })
+    });
+    ranges.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use avalon_protocol::hash::ObjectHash;
+    use avalon_protocol::{
+        block::{BLOCK_BYTES, BlockList},
+        hash::ObjectHash,
+    };
 
     use super::*;
 
@@ -319,11 +204,16 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_objects_that_take_several_requests_come_first_and_alone() {
-        let requests = requests(&[need(1, 100), need(2, 100 * BLOCK_BYTES), need(3, 3 * BLOCK_BYTES)]);
-        assert_eq!(requests.len(), 2);
-        assert_eq!((requests[0][0].blocks, requests[0][0].with_list), (0, true));
-        let rest: Vec<(u64, bool)> = requests[1].iter().map(|want| (want.blocks, want.with_list)).collect();
-        assert_eq!(rest, [(1, false), (3, true)]);
+    fn lists_of_large_objects_come_first_and_alone() {
+        let large = need(2, 100 * BLOCK_BYTES);
+        let mut needs = [need(1, 100), large.clone(), need(3, 3 * BLOCK_BYTES)];
+        let shape = |needs: &[ObjectNeed]| -> Vec<(u64, bool)> {
+            wants(needs).iter().map(|want| (want.blocks, want.with_list)).collect()
+        };
+        assert_eq!(shape(&needs), [(0, true)]);
+        let values = vec![[0; 32]; 100];
+        needs[1].blocks = Some(Arc::new(BlockList::of_values(large.size, values)));
+        needs[1].missing = vec![0..10, 20..100];
+        assert_eq!(shape(&needs), [(1, false), (10, false), (80, false), (3, true)]);
     }
 }

@@ -1,26 +1,26 @@
 //! Where the blocks of one stream go: checked, written and counted one by one.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     block::{BLOCK_BYTES, BlockList, BlockListError, BlockValue, block_range},
     hash::ObjectHash,
+    schedule::{Next, StreamId},
     wire::PieceEncoding,
 };
 use avalon_store::object::{
     encode::{DecodeError, decompress},
-    incoming::{Incoming, IncomingError},
+    incoming::IncomingError,
     serve::ObjectReader,
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
-use super::{bases::Bases, tell_progress};
+use super::{streams::Round, tell_progress};
 use crate::{
-    core::{Core, blocking},
+    core::blocking,
     net::{BlockSink, Piece, SinkStopped},
-    replicate::jobs::Job,
 };
 
 /// Why the stream's bytes were not taken.
@@ -54,27 +54,40 @@ impl SinkError {
 /// Takes what one stream brings.
 #[derive(Debug)]
 pub(super) struct JobSink {
-    core: Arc<Core>,
-    incoming: Arc<Incoming>,
-    job: Arc<Job>,
-    bases: Arc<Bases>,
+    round: Arc<Round>,
+    stream: StreamId,
+    /// How long before its end the stream's next request should go out.
+    ahead: Duration,
     /// The base that was used last; the pieces of an object follow one another.
     base: Option<(ObjectHash, Arc<ObjectReader>)>,
     /// Objects that the peer does not have.
     pub(super) not_found: BTreeSet<ObjectHash>,
     /// Why the last call failed.
     pub(super) error: Option<SinkError>,
+    /// The rest of the answer is another stream's now.
+    pub(super) robbed: bool,
 }
 
 impl JobSink {
-    pub(super) fn new(core: Arc<Core>, incoming: Arc<Incoming>, job: Arc<Job>, bases: Arc<Bases>) -> Self {
-        Self { core, incoming, job, bases, base: None, not_found: BTreeSet::new(), error: None }
+    pub(super) fn new(round: Arc<Round>, stream: StreamId, ahead: Duration) -> Self {
+        Self { round, stream, ahead, base: None, not_found: BTreeSet::new(), error: None, robbed: false }
     }
 
-    async fn write(&mut self, object: ObjectHash, first_block: u64, content: Bytes) -> Result<(), SinkError> {
-        let incoming = Arc::clone(&self.incoming);
+    /// Ends a call: with what went wrong, or with whether the stream reads on.
+    fn end(&mut self, result: Result<Next, SinkError>) -> Result<(), SinkStopped> {
+        match result {
+            Ok(Next::Read) => return Ok(()),
+            Ok(Next::Stop) => self.robbed = true,
+            Err(error) => self.error = Some(error),
+        }
+        Err(SinkStopped)
+    }
+
+    async fn write(&mut self, object: ObjectHash, first: u64, content: Bytes) -> Result<Next, SinkError> {
+        let incoming = Arc::clone(&self.round.incoming);
+        let (blocks, bytes) = (blocks_of(&content).count() as u64, content.len() as u64);
         let written = blocking(move || {
-            for (index, block) in (first_block..).zip(blocks_of(&content)) {
+            for (index, block) in (first..).zip(blocks_of(&content)) {
                 match incoming.write_block(&object, index, block) {
                     Ok(_) | Err(IncomingError::NotNeeded { .. }) => {}
                     Err(error) => return Err(error),
@@ -83,10 +96,10 @@ impl JobSink {
             Ok(())
         });
         written.await.map_err(SinkError::Block)?;
-        if self.job.progress_is_due() {
-            tell_progress(&self.job, &self.incoming);
+        if self.round.job.progress_is_due() {
+            tell_progress(&self.round.job, &self.round.incoming);
         }
-        Ok(())
+        Ok(self.round.arrived((self.stream, self.ahead), &object, (first, blocks), bytes))
     }
 
     /// Returns the content of a piece.
@@ -97,7 +110,7 @@ impl JobSink {
         piece: Piece,
     ) -> Result<Bytes, SinkError> {
         let Piece { head, content } = piece;
-        let size = self.incoming.need(&object).map_or(0, |need| need.size);
+        let size = self.round.incoming.need(&object).map_or(0, |need| need.size);
         let last = block_range(size, first_block.saturating_add(head.blocks).saturating_sub(1));
         let length = last.end.saturating_sub(block_range(size, first_block).start);
         let length = usize::try_from(length).unwrap_or(0);
@@ -111,7 +124,7 @@ impl JobSink {
                 let spoiled = SinkError::Base(object);
                 let Some(base) = self.base_of(object).await else { return Err(spoiled) };
                 // Only closed when the daemon goes.
-                let turn = Arc::clone(&self.core.deltas.turns).acquire_owned().await;
+                let turn = Arc::clone(&self.round.core.deltas.turns).acquire_owned().await;
                 let decoded = blocking(move || {
                     let window =
                         base.read_range(head.base_offset, usize::try_from(head.base_bytes).ok()?).ok()?;
@@ -131,7 +144,7 @@ impl JobSink {
             return Some(Arc::clone(base));
         }
         let (core, bases, version) =
-            (Arc::clone(&self.core), Arc::clone(&self.bases), self.job.version.clone());
+            (Arc::clone(&self.round.core), Arc::clone(&self.round.bases), self.round.job.version.clone());
         let opened = blocking(move || bases.open(&core, &version, &object)).await.map(Arc::new)?;
         self.base = Some((object, Arc::clone(&opened)));
         Some(opened)
@@ -142,15 +155,16 @@ impl JobSink {
         object: ObjectHash,
         first_block: u64,
         piece: Piece,
-    ) -> Result<(), SinkError> {
+    ) -> Result<Next, SinkError> {
         let (encoding, wire_bytes) = (piece.head.encoding, piece.head.bytes);
-        self.job.add_received(wire_bytes);
+        self.round.job.add_received(wire_bytes);
         // Another stream has brought it, or the file went away from the manifest's needs: nothing to decode it for.
-        if self.incoming.need(&object).is_none() {
-            return Ok(());
+        if self.round.incoming.need(&object).is_none() {
+            let blocks = (first_block, piece.head.blocks);
+            return Ok(self.round.arrived((self.stream, self.ahead), &object, blocks, wire_bytes));
         }
         let content = self.decode(object, first_block, piece).await?;
-        self.job.add_content(encoding, content.len() as u64);
+        self.round.job.add_content(encoding, content.len() as u64);
         match self.write(object, first_block, content).await {
             // The peer's bytes decoded to another object: its copy of the base or ours is damaged.
             Err(SinkError::Block(error)) if encoding == PieceEncoding::Delta && error.is_senders_fault() => {
@@ -158,11 +172,6 @@ impl JobSink {
             }
             written => written,
         }
-    }
-
-    fn fail(&mut self, error: SinkError) -> Result<(), SinkStopped> {
-        self.error = Some(error);
-        Err(SinkStopped)
     }
 }
 
@@ -174,15 +183,15 @@ impl BlockSink for JobSink {
         values: Vec<BlockValue>,
     ) -> BoxFuture<'_, Result<(), SinkStopped>> {
         Box::pin(async move {
-            self.job.add_received(values.len() as u64 * size_of::<BlockValue>() as u64);
+            self.round.job.add_received(values.len() as u64 * size_of::<BlockValue>() as u64);
             let list = match BlockList::verified(object, size, values) {
                 Ok(list) => list,
-                Err(error) => return self.fail(SinkError::List(error)),
+                Err(error) => return self.end(Err(SinkError::List(error))),
             };
-            let incoming = Arc::clone(&self.incoming);
+            let incoming = Arc::clone(&self.round.incoming);
             match blocking(move || incoming.set_blocks(list)).await {
                 Ok(()) | Err(IncomingError::NotNeeded { .. }) => Ok(()),
-                Err(error) => self.fail(SinkError::Block(error)),
+                Err(error) => self.end(Err(SinkError::Block(error))),
             }
         })
     }
@@ -194,12 +203,10 @@ impl BlockSink for JobSink {
         bytes: Bytes,
     ) -> BoxFuture<'_, Result<(), SinkStopped>> {
         Box::pin(async move {
-            self.job.add_received(bytes.len() as u64);
-            self.job.add_content(PieceEncoding::Raw, bytes.len() as u64);
-            match self.write(object, index, bytes).await {
-                Ok(()) => Ok(()),
-                Err(error) => self.fail(error),
-            }
+            self.round.job.add_received(bytes.len() as u64);
+            self.round.job.add_content(PieceEncoding::Raw, bytes.len() as u64);
+            let written = self.write(object, index, bytes).await;
+            self.end(written)
         })
     }
 
@@ -210,15 +217,14 @@ impl BlockSink for JobSink {
         piece: Piece,
     ) -> BoxFuture<'_, Result<(), SinkStopped>> {
         Box::pin(async move {
-            match self.take_piece(object, first_block, piece).await {
-                Ok(()) => Ok(()),
-                Err(error) => self.fail(error),
-            }
+            let taken = self.take_piece(object, first_block, piece).await;
+            self.end(taken)
         })
     }
 
     fn not_found(&mut self, object: ObjectHash) -> BoxFuture<'_, Result<(), SinkStopped>> {
         self.not_found.insert(object);
+        self.round.passed_over(self.stream, &object);
         Box::pin(std::future::ready(Ok(())))
     }
 }
