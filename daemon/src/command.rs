@@ -31,7 +31,11 @@ pub fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     if args.check_config {
-        say(&format!("{}: ok, {} projects", args.config.display(), config.projects.len()));
+        let projects = match config.projects.len() {
+            1 => "1 project".to_owned(),
+            count => format!("{count} projects"),
+        };
+        say(&format!("{}: ok, {projects}", args.config.display()));
         return ExitCode::SUCCESS;
     }
     match run(config) {

@@ -214,7 +214,8 @@ fn root_missing(project: &Project, detail: &str) -> Health {
         severity: Severity::Error,
         message: format!("project {} is paused: {detail}", project.name()),
         hint: Some(format!(
-            "mount or create {}, or give the daemon's user the right to read it; nothing is deleted meanwhile",
+            "mount or create {} (and restart the service if it was created), or give the daemon's user the right to read \
+             it; nothing is deleted meanwhile",
             project.path().display()
         )),
     }

@@ -46,6 +46,11 @@ impl IoError {
         matches!(self.errno(), Some(Errno::NOSPC | Errno::DQUOT))
     }
 
+    /// Says whether this user may not do it, or nobody may because the volume is mounted read-only.
+    pub fn is_not_allowed(&self) -> bool {
+        matches!(self.errno(), Some(Errno::ACCESS | Errno::PERM | Errno::ROFS))
+    }
+
     /// Says whether the volume is mounted read-only.
     pub fn is_read_only(&self) -> bool {
         self.errno() == Some(Errno::ROFS)

@@ -104,6 +104,30 @@ fn a_project_that_the_user_may_not_read_is_paused_with_the_reason_until_it_may()
 }
 
 #[test]
+fn a_mirror_that_may_not_write_its_project_says_so_and_goes_on_when_it_may() {
+    if !is_root() {
+        return;
+    }
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let mut montreal = studio.node(MONTREAL, ProjectMode::Mirror);
+    montreal.config.peers = vec![london.listen()];
+    montreal.set_user(USER);
+    own_all(&montreal.config.project_dir(), 0);
+    fs::set_permissions(montreal.config.project_dir(), Permissions::from_mode(0o755)).unwrap();
+    montreal.start();
+    publish_model(&london, 1, b"one");
+    let health = montreal.until("somebody hears of it", |api| {
+        api.status().health.into_iter().find(|health| health.code == "root-read-only")
+    });
+    assert!(health.message.contains("Permission denied"), "{health:?}");
+    assert!(health.hint.unwrap().contains("right to write"));
+    own_all(&montreal.config.project_dir(), USER);
+    montreal.until_complete_at(&model(1), MONTREAL);
+    assert!(!montreal.api().has_health("root-read-only"));
+}
+
+#[test]
 fn a_directory_in_a_project_that_the_user_may_not_read_is_told_and_the_rest_works() {
     if !is_root() {
         return;

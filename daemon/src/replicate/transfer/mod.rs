@@ -75,7 +75,9 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
         let incoming = Arc::clone(&incoming);
         blocking(move || incoming.reserve()).await.map_err(|error| incoming_failed(core, job, &error))?;
     }
-    core.health.about(job.version.project.as_str()).clear(DISK_FULL);
+    for mended in [DISK_FULL, ROOT_READ_ONLY] {
+        core.health.about(job.version.project.as_str()).clear(mended);
+    }
     let bases = Arc::new(Bases::find(core, job, &manifest, &incoming).await);
     remote::fetch(core, net, job, &incoming, &bases).await?;
     tell_progress(job, &incoming);
@@ -224,9 +226,25 @@ fn tell_progress(job: &Job, incoming: &Incoming) {
 /// The health code of a project whose disk is full.
 const DISK_FULL: &str = "disk-full";
 
+/// The health code of a project in which the daemon's user may not write.
+const ROOT_READ_ONLY: &str = "root-read-only";
+
 /// Turns an error of the incoming area into what becomes of the job.
 fn incoming_failed(core: &Core, job: &Job, error: &IncomingError) -> Outcome {
     let reason = ErrorChain(error).to_string();
+    if error.is_not_allowed() {
+        core.health.about(job.version.project.as_str()).raise(Health {
+            code: ROOT_READ_ONLY.into(),
+            severity: Severity::Error,
+            message: format!("nothing can be placed in project {}: {reason}", job.version.project),
+            hint: Some(
+                "give the daemon's user the right to write there; a directory that was made after the service had \
+                 started needs a restart of it"
+                    .into(),
+            ),
+        });
+        return waiting(ErrorCode::Internal, reason, RetryWhen::After(RETRY_DISK));
+    }
     if error.is_no_space() {
         core.health.about(job.version.project.as_str()).raise(Health {
             code: DISK_FULL.into(),

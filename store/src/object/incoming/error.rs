@@ -102,6 +102,11 @@ impl IncomingError {
         }
     }
 
+    /// Says whether the user may not write there.
+    pub fn is_not_allowed(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.is_not_allowed())
+    }
+
     /// Says whether whoever sent the bytes is to blame.
     pub fn is_senders_fault(&self) -> bool {
         matches!(self, Self::BadBlock { .. } | Self::BlockListSize { .. })
