@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     ops::Range,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Condvar, Mutex, OnceLock, PoisonError},
 };
 
 use avalon_protocol::{
@@ -21,7 +21,6 @@ use avalon_store::object::{
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use tokio::sync::Semaphore;
 
 use crate::{
     core::blocking,
@@ -39,7 +38,7 @@ const MISSES: u32 = 2;
 #[derive(Debug)]
 pub struct Deltas {
     /// Bounds memory and processor: taken for each piece that is worked on against its base.
-    pub turns: Arc<Semaphore>,
+    pub turns: Turns,
     indexes: Mutex<VecDeque<(ObjectHash, IndexSlot)>>,
 }
 
@@ -48,7 +47,39 @@ type IndexSlot = Arc<OnceLock<Option<BaseIndex>>>;
 
 impl Default for Deltas {
     fn default() -> Self {
-        Self { turns: Arc::new(Semaphore::new(DELTAS_AT_ONCE)), indexes: Mutex::default() }
+        Self {
+            turns: Turns { free: Mutex::new(DELTAS_AT_ONCE), freed: Condvar::new() },
+            indexes: Mutex::default(),
+        }
+    }
+}
+
+/// A number of turns, for threads that may wait. Not for futures: one that has its turn and is not polled, because another
+/// of the same task is, would keep it for ever.
+#[derive(Debug)]
+pub struct Turns {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// A turn; dropping it gives it back.
+#[derive(Debug)]
+pub struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    /// Waits for a turn. Blocks.
+    pub fn take(&self) -> Turn<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
     }
 }
 
@@ -143,9 +174,8 @@ impl Encoder {
     async fn delta(&self, base: Arc<ObjectReader>, span: u64) -> Result<Option<Piece>, ServeError> {
         let (deltas, reader) = (Arc::clone(&self.deltas), Arc::clone(&self.reader));
         let first = self.blocks.start;
-        // Only closed when the daemon goes.
-        let Ok(_turn) = Arc::clone(&self.deltas.turns).acquire_owned().await else { return Ok(None) };
         blocking(move || {
+            let _turn = deltas.turns.take();
             let offset = first * BLOCK_BYTES;
             let length = usize::try_from((reader.size() - offset).min(span * BLOCK_BYTES)).unwrap_or(0);
             let content = reader.read_range(offset, length)?;
@@ -192,5 +222,31 @@ impl PieceSource for Encoder {
                 None => self.encode().await,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_turns_are_taken_and_each_comes_back() {
+        let deltas = Deltas::default();
+        let (first, second) = (deltas.turns.take(), deltas.turns.take());
+        let (said, heard) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let turn = deltas.turns.take();
+                said.send(()).unwrap();
+                drop(turn);
+            });
+            assert!(heard.try_recv().is_err(), "there is no turn left");
+            drop(first);
+            heard.recv().unwrap();
+        });
+        drop(second);
+        assert_eq!(*deltas.turns.free.lock().unwrap(), DELTAS_AT_ONCE);
     }
 }

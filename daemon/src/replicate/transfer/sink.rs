@@ -123,15 +123,14 @@ impl JobSink {
             PieceEncoding::Delta => {
                 let spoiled = SinkError::Base(object);
                 let Some(base) = self.base_of(object).await else { return Err(spoiled) };
-                // Only closed when the daemon goes.
-                let turn = Arc::clone(&self.round.core.deltas.turns).acquire_owned().await;
+                let deltas = Arc::clone(&self.round.core.deltas);
                 let decoded = blocking(move || {
+                    let _turn = deltas.turns.take();
                     let window =
                         base.read_range(head.base_offset, usize::try_from(head.base_bytes).ok()?).ok()?;
                     decompress(&content, Some(&window), length).ok()
                 });
                 let decoded = decoded.await;
-                drop(turn);
                 decoded.map(Bytes::from).ok_or(spoiled)
             }
         }
