@@ -118,3 +118,24 @@ fn within_a_site_content_goes_as_it_is_but_for_deltas() {
     assert_eq!(count(&pulled, "bytes_delta"), count(&pulled, "bytes"), "{pulled}");
     assert_arrived(&london, &other);
 }
+
+#[test]
+fn many_files_that_each_have_a_base_do_not_wait_for_one_another_for_ever() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let home = studio.on_demand(HOME, &[&london]);
+    for version in 1..=2 {
+        let dir = london.path(&format!("{MODEL}/v{version:03}"));
+        for file in 0..16 {
+            let content = tree::noise(file, 1_300_000);
+            let content = if version == 1 { content } else { changed(&content) };
+            tree::write(&dir.join(format!("modelDefault.part{file:02}")), &content);
+        }
+        assert_eq!(london.api().publish(&dir).error, None);
+        until_known(&home, version);
+        let pulled = pull(&home, version);
+        let way = if version == 1 { "bytes_raw" } else { "bytes_delta" };
+        assert_eq!(count(&pulled, way), count(&pulled, "bytes"), "{pulled}");
+    }
+    assert_arrived(&london, &home);
+}
