@@ -21,6 +21,29 @@ impl BlockSet {
         Self { object_bytes, words: vec![0; words], count: 0 }
     }
 
+    /// Takes the set from the bits of its blocks, 64 to a word and the lowest first; `None` when that is no set of this
+    /// object's blocks.
+    pub(crate) fn from_words(object_bytes: u64, words: Vec<u64>) -> Option<Self> {
+        let blocks = block_count(object_bytes);
+        let used = blocks % 64;
+        let has_stray_bits = used != 0 && words.last().is_some_and(|last| *last >> used != 0);
+        if words.len() as u64 != blocks.div_ceil(64) || has_stray_bits {
+            return None;
+        }
+        let count = words.iter().map(|word| u64::from(word.count_ones())).sum();
+        Some(Self { object_bytes, words, count })
+    }
+
+    /// Returns the bits of its blocks, 64 to a word and the lowest first.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// Returns the size of the object whose blocks these are.
+    pub(crate) fn object_bytes(&self) -> u64 {
+        self.object_bytes
+    }
+
     /// Adds a block; one that the object does not have is ignored.
     pub(crate) fn insert(&mut self, index: u64) {
         if index >= block_count(self.object_bytes) {
@@ -53,6 +76,11 @@ impl BlockSet {
 
     pub(crate) fn is_full(&self) -> bool {
         self.count == block_count(self.object_bytes)
+    }
+
+    /// Returns how many blocks are in the set.
+    pub(crate) fn count(&self) -> u64 {
+        self.count
     }
 
     /// Returns how many bytes the blocks of the set have together.
@@ -105,6 +133,19 @@ mod tests {
         assert_eq!(set.bytes(), 69 * BLOCK_BYTES + 5);
         set.clear();
         assert_eq!((set.bytes(), set.contains(0)), (0, false));
+    }
+
+    #[test]
+    fn a_set_of_words_has_no_block_that_the_object_does_not_have() {
+        let size = 69 * BLOCK_BYTES + 5;
+        let mut set = BlockSet::empty(size);
+        [0, 63, 64, 69].into_iter().for_each(|index| set.insert(index));
+        assert_eq!(BlockSet::from_words(size, set.words().to_vec()), Some(set));
+        for words in [vec![0], vec![0; 3], vec![0, 1 << 6], vec![]] {
+            assert_eq!(BlockSet::from_words(size, words), None);
+        }
+        let whole = BlockSet::from_words(64 * BLOCK_BYTES, vec![u64::MAX]).unwrap();
+        assert!(whole.is_full());
     }
 
     #[test]

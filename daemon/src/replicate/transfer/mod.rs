@@ -5,6 +5,7 @@
 //! that does not verify is not asked again for this job.
 
 mod bases;
+mod claims;
 mod local;
 mod remote;
 mod sink;
@@ -79,7 +80,7 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
         core.health.about(job.version.project.as_str()).clear(mended);
     }
     let bases = Arc::new(Bases::find(core, job, &manifest, &incoming).await);
-    remote::fetch(core, net, job, &incoming, &bases).await?;
+    claims::kept_while(core, job, &incoming, remote::fetch(core, net, job, &incoming, &bases)).await?;
     tell_progress(job, &incoming);
     job.set_state(JobState::Placing, None, None);
     let verified = {
@@ -256,7 +257,9 @@ fn incoming_failed(core: &Core, job: &Job, error: &IncomingError) -> Outcome {
     }
     match error {
         // Everything of it was deleted: it is fetched again.
-        IncomingError::Fsync { .. } => waiting(ErrorCode::Damaged, reason, RetryWhen::After(RETRY_DISK)),
+        IncomingError::Fsync { .. } | IncomingError::PartFsync { .. } => {
+            waiting(ErrorCode::Damaged, reason, RetryWhen::After(RETRY_DISK))
+        }
         IncomingError::SizeConflict { .. } => failed(ErrorCode::Damaged, reason),
         _ => waiting(ErrorCode::Internal, reason, RetryWhen::After(RETRY_DISK)),
     }

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::{
     Incoming, IncomingError,
     area::{area_path, blocks_name, part_name},
+    claim::claim_name,
     slot::Slot,
 };
 use crate::{
@@ -20,8 +21,8 @@ use crate::{
 
 impl Incoming {
     /// Takes what is still needed here from the area of another manifest of the project, by renaming: block lists, parts
-    /// that are whole or begun, and files of a tree that was being built. Everything is hashed again on the rayon pool
-    /// that the caller runs on, and only good blocks count; a part is left when it has no more of them than the one here.
+    /// that are whole or begun, and files of a tree that was being built. What no claim names is hashed again on the rayon
+    /// pool that the caller runs on, and only good blocks count; a part is left when it has no more of them than the one here.
     ///
     /// Returns the bytes gained, those of an object that several files share once. What is not needed here stays where it
     /// is, and that there is no such area is no error. The caller makes sure that nobody uses the other area, and
@@ -93,13 +94,23 @@ impl Incoming {
         };
         let found = good.map(|good| {
             let mut found = BlockSet::empty(slot.size);
-            good.into_iter().for_each(|index| found.insert(index));
+            good.blocks.into_iter().for_each(|index| found.insert(index));
             found
         });
         if !stat.is_writable() && !found.as_ref().is_some_and(BlockSet::is_full) {
             return Ok(0);
         }
-        self.take_as_part(parts, &name, slot, found)
+        let gained = self.take_as_part(parts, &name, slot, found)?;
+        if gained > 0 {
+            let claim = claim_name(slot.object);
+            match parts.rename(&claim, &self.parts, &claim, Overwrite::Replace) {
+                Err(error) if !error.is_not_found() => {
+                    tracing::debug!(object = %slot.object, %error, "a claim did not come with its part");
+                }
+                _ => {}
+            }
+        }
+        Ok(gained)
     }
 
     /// Makes a file the part of an object if it has more than the one here, and returns how many bytes more. Without
@@ -126,6 +137,7 @@ impl Incoming {
             .map_err(|e| self.failed(e))?;
         state.has_part = true;
         state.is_unchecked = found.is_none();
+        state.claimed_bytes = 0;
         if let Some(found) = found {
             state.present = found;
         }

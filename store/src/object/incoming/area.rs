@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -16,7 +16,7 @@ use avalon_protocol::{
     rel_path::RelPath,
 };
 
-use super::{IncomingError, slot::Slot};
+use super::{IncomingError, persist::Claiming, slot::Slot};
 use crate::fs::{Dir, FileKind, FileStat, IoError, path_of};
 
 /// Where all incoming areas of a project lie.
@@ -44,6 +44,10 @@ pub struct Incoming {
     /// that comes twice must not be written into a file that has its final time already. Never held across work of a
     /// thread pool, which may run another caller's task on the thread that waits.
     pub(super) building: RwLock<()>,
+    /// Held while parts are synced for claims, which must not be while a version is made durable.
+    pub(super) claiming: Mutex<Claiming>,
+    /// Bytes of parts that were read and hashed, to find out what they have.
+    pub(super) bytes_rehashed: AtomicU64,
     next_copy: AtomicU64,
 }
 
@@ -76,8 +80,9 @@ pub struct Progress {
 }
 
 impl Incoming {
-    /// Creates the area, or takes up what any earlier run left in it: every part is hashed again, in parallel on the
-    /// rayon pool that the caller runs on, and only what verifies counts.
+    /// Creates the area, or takes up what any earlier run left in it: blocks that a claim of
+    /// [`Incoming::persist_progress`] names are taken as they are; everything else that was written is hashed again, in
+    /// parallel on the rayon pool that the caller runs on, and only what verifies counts.
     ///
     /// Files that lie in their final place already, from an earlier generation or a placement that was cut, need
     /// nothing; they are hashed too.
@@ -105,8 +110,18 @@ impl Incoming {
         let area = project.create_dirs_unsynced(&area_path(manifest.id())).map_err(failed)?;
         let parts = area.create_dirs_unsynced(&path_of("parts")).map_err(failed)?;
         let project = project.clone();
-        let (building, next_copy) = (RwLock::new(()), AtomicU64::new(0));
-        let incoming = Self { project, area, parts, manifest, slots, in_place, building, next_copy };
+        let incoming = Self {
+            project,
+            area,
+            parts,
+            manifest,
+            slots,
+            in_place,
+            building: RwLock::new(()),
+            claiming: Mutex::default(),
+            bytes_rehashed: AtomicU64::new(0),
+            next_copy: AtomicU64::new(0),
+        };
         incoming.take_up()?;
         Ok(incoming)
     }
@@ -176,6 +191,11 @@ impl Incoming {
             progress.bytes_present += state.present.bytes() * slot.files.len() as u64;
         }
         progress
+    }
+
+    /// Returns how many bytes of parts were read and hashed since this was opened, because no claim named them.
+    pub fn bytes_rehashed(&self) -> u64 {
+        self.bytes_rehashed.load(Ordering::Relaxed)
     }
 
     /// Keeps the tree from being built while parts are written.

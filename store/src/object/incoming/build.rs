@@ -12,6 +12,8 @@ use rayon::prelude::*;
 use super::{
     Incoming, IncomingError,
     area::part_name,
+    claim::claim_name,
+    persist::Claiming,
     slot::{Slot, is_empty_object},
 };
 use crate::fs::{Dir, FILES_SYNCED_ONE_BY_ONE, FileStat, IoError, Overwrite, path_of};
@@ -48,11 +50,25 @@ impl Incoming {
     /// Builds the tree of the version when all objects are complete, and makes it durable. To be called by one thread at
     /// a time; may be called again after a failure.
     ///
+    /// Parts are not read again: each block was hashed when it came, or when the area was opened, or by an earlier run
+    /// that then synced and claimed it. Bits that rot on the disk, or are changed by somebody, after a block was claimed
+    /// are not noticed here.
+    ///
     /// # Errors
     /// [`IncomingError::Incomplete`]. [`IncomingError::Io`]: all that was here is still here.
     /// [`IncomingError::CopyMismatch`]: an object rotted since it came, and is needed again.
     /// [`IncomingError::Fsync`]: nothing is here any more, [`Incoming::needs`] says everything again.
     pub fn finish(&self) -> Result<VerifiedVersion, IncomingError> {
+        // An error that a sync for a claim was told of, the sync below might not be told again.
+        self.set_claiming(Claiming::Stopped);
+        let finished = self.build();
+        if finished.is_err() {
+            self.set_claiming(Claiming::Allowed);
+        }
+        finished
+    }
+
+    fn build(&self) -> Result<VerifiedVersion, IncomingError> {
         // Lets every write end that has begun. Later ones find their object complete and write nothing.
         drop(self.building.write().unwrap_or_else(PoisonError::into_inner));
         let objects = self.slots.values().filter(|slot| !slot.is_complete()).count();
@@ -173,7 +189,10 @@ impl Incoming {
             slot.reset();
         }
         let tree = self.area.remove_tree(&path_of("tree"));
-        let parts = self.slots.keys().try_for_each(|object| self.parts.remove_tree(&part_name(*object)));
+        let parts = self.slots.keys().try_for_each(|object| {
+            self.parts.remove_tree(&claim_name(*object))?;
+            self.parts.remove_tree(&part_name(*object))
+        });
         if let Err(error) = tree.and(parts) {
             tracing::error!(%error, area = %self.area.path().display(), "data that could not be synced stays behind");
         }

@@ -90,6 +90,16 @@ pub enum IncomingError {
         #[source]
         source: IoError,
     },
+    /// The system could not make a part durable while the rest was on its way. The part was deleted, for a second sync
+    /// would prove nothing; it must be fetched again.
+    #[error("the part of {} could not be made durable and was deleted; check the disk", object.short())]
+    PartFsync {
+        /// The object.
+        object: ObjectHash,
+        /// Which sync and why.
+        #[source]
+        source: IoError,
+    },
 }
 
 impl IncomingError {
@@ -97,7 +107,9 @@ impl IncomingError {
     pub fn is_no_space(&self) -> bool {
         match self {
             Self::NoSpace { .. } => true,
-            Self::Io { source, .. } | Self::Fsync { source, .. } => source.is_no_space(),
+            Self::Io { source, .. } | Self::Fsync { source, .. } | Self::PartFsync { source, .. } => {
+                source.is_no_space()
+            }
             _ => false,
         }
     }

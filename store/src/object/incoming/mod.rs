@@ -4,18 +4,22 @@
 //! {project}/.avalon/incoming/<manifest id>/
 //!     parts/<object hash>           content under its hash alone, whole or in part
 //!     parts/<object hash>.blocks    the block values of an object of several blocks
+//!     parts/<object hash>.have      which blocks of a part of 16 blocks or more were synced
 //!     parts/<object hash>.copy-<n>  a copy that is not verified yet; a crash may leave one, opening removes it
 //!     tree/...                      the version as it will be, built at the end
 //! ```
 //!
-//! Nothing here is believed after a crash: [`Incoming::open`] hashes every part again and counts what is good. So nothing
-//! has to be synced while blocks arrive; [`Incoming::finish`] does that once.
+//! No block write waits for a sync; [`Incoming::finish`] makes all of it durable at once. What is believed after a crash are
+//! the blocks that a claim names, written by [`Incoming::persist_progress`] after a sync of the part; everything else
+//! [`Incoming::open`] hashes again, and counts what is good.
 
 mod adopt;
 mod area;
 mod build;
+mod claim;
 mod error;
 mod local_copy;
+mod persist;
 mod receive;
 mod resume;
 mod slot;

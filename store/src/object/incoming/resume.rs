@@ -1,6 +1,11 @@
-//! Taking up what an earlier run left: nothing counts that was not hashed again.
+//! Taking up what an earlier run left: nothing counts that was not hashed again, or claimed after a sync.
 
-use std::{fs::File, io, ops::Range, sync::Arc};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+};
 
 use avalon_protocol::{
     block::{BLOCK_BYTES, BlockList, block_count},
@@ -17,13 +22,15 @@ use rustix::{
 use super::{
     Incoming, IncomingError,
     area::{blocks_name, part_name},
+    claim::{Claim, claim_name},
     slot::Slot,
 };
 use crate::{
     fs::{Dir, FileKind, FileStat, IoError, Overwrite, path_of},
     object::{
+        block_set::BlockSet,
         hash::hash_file_by_pool,
-        name::{Spread, name_file, with_block},
+        name::{Spread, block_bytes, name_file, with_block},
         serve::read_list,
     },
 };
@@ -56,13 +63,19 @@ pub(super) fn find_in_place(
     manifest.files().par_iter().map(find).collect()
 }
 
+/// The blocks of a part that are what they should be.
+pub(super) struct GoodBlocks {
+    pub(super) blocks: Vec<u64>,
+    /// How many bytes of them a claim names.
+    claimed_bytes: u64,
+}
+
 impl Incoming {
     /// Brings the area into order after whatever happened to it.
     pub(super) fn take_up(&self) -> Result<(), IncomingError> {
         self.dismantle_tree()?;
         for entry in self.parts.list(None).map_err(|e| self.failed(e))? {
-            let object = entry.name.to_str().map(|name| name.strip_suffix(".blocks").unwrap_or(name));
-            let object = object.and_then(|hex| hex.parse::<ObjectHash>().ok());
+            let object = entry.name.to_str().and_then(object_of);
             let is_known = object.is_some_and(|object| self.slots.contains_key(&object));
             if let (false, Ok(name)) = (is_known, entry.rel_path()) {
                 self.parts.remove_tree(&name).map_err(|e| self.failed(e))?;
@@ -100,9 +113,12 @@ impl Incoming {
         {
             slot.state().blocks = Some(Arc::new(list));
         }
-        let Some(part) = part else { return Ok(()) };
+        let Some(part) = part else {
+            return self.parts.remove_tree(&claim_name(slot.object)).map_err(|e| self.failed(e));
+        };
         if part.kind != FileKind::File || part.size != slot.size {
-            return self.parts.remove_tree(&name).map_err(|e| self.failed(e));
+            let removed = self.parts.remove_tree(&claim_name(slot.object));
+            return removed.and_then(|()| self.parts.remove_tree(&name)).map_err(|e| self.failed(e));
         }
         self.check_part(slot)?;
         if !slot.is_complete() && !part.is_writable() {
@@ -112,43 +128,58 @@ impl Incoming {
         Ok(())
     }
 
-    /// Hashes the part of an object that has its full length, and notes which blocks are good.
+    /// Looks which blocks of an object's part are good, which has its full length, and notes them.
     pub(super) fn check_part(&self, slot: &Slot) -> Result<(), IncomingError> {
         let list = slot.state().blocks.clone();
         let good = self.good_blocks(&self.parts, slot, list.as_deref())?;
         let mut state = slot.state();
         state.has_part = true;
         state.is_unchecked = good.is_none();
-        good.into_iter().flatten().for_each(|index| state.present.insert(index));
+        if let Some(good) = good {
+            good.blocks.into_iter().for_each(|index| state.present.insert(index));
+            state.claimed_bytes = good.claimed_bytes;
+        }
         Ok(())
     }
 
-    /// Hashes an object's part of full length in `parts`, and returns the blocks that are good; `None` when only the block
-    /// list, which is not here, could tell.
+    /// Hashes what no claim names of an object's part of full length in `parts`, and returns the blocks that are good;
+    /// `None` when only the block list, which is not here, could tell.
     pub(super) fn good_blocks(
         &self,
         parts: &Dir,
         slot: &Slot,
         list: Option<&BlockList>,
-    ) -> Result<Option<Vec<u64>>, IncomingError> {
+    ) -> Result<Option<GoodBlocks>, IncomingError> {
         let name = part_name(slot.object);
         let read_failed =
             |error: io::Error| self.failed(IoError::new("read", parts.path().join(name.as_str()), error));
         let file = parts.open_file(&name).map_err(|e| self.failed(e))?;
         let runs = written_blocks(&file, slot.size).map_err(|e| read_failed(e.into()))?;
-        let blocks: Vec<u64> = runs.into_iter().flatten().collect();
+        let written: Vec<u64> = runs.into_iter().flatten().collect();
         let Some(list) = list else {
-            let is_whole = blocks.len() as u64 == block_count(slot.size)
-                && name_file(&file, slot.size, Spread::Pool, &|_, _| Ok(())).map_err(read_failed)?.object()
-                    == slot.object;
-            return Ok(is_whole.then_some(blocks));
+            if written.len() as u64 != block_count(slot.size) {
+                return Ok(None);
+            }
+            self.count_rehashed(slot.size);
+            let named = name_file(&file, slot.size, Spread::Pool, &|_, _| Ok(())).map_err(read_failed)?;
+            let whole = GoodBlocks { blocks: written, claimed_bytes: 0 };
+            return Ok((named.object() == slot.object).then_some(whole));
         };
         let check = |index| {
-            let is_good = with_block(&file, slot.size, index, |bytes| Ok(list.accepts(index, bytes)))?;
-            Ok(is_good.then_some(index))
+            self.count_rehashed(block_bytes(slot.size, index));
+            with_block(&file, slot.size, index, |bytes| Ok(list.accepts(index, bytes)))
         };
-        let good = blocks.into_par_iter().filter_map(|index| check(index).transpose());
-        good.collect::<io::Result<_>>().map(Some).map_err(read_failed)
+        let claimed = believed_blocks(parts, &file, slot, &written, &check).map_err(read_failed)?;
+        let (mut blocks, unknown): (Vec<u64>, Vec<u64>) =
+            written.into_iter().partition(|index| claimed.contains(*index));
+        let checked = unknown.into_par_iter().map(|index| Ok((index, check(index)?)));
+        let checked = checked.collect::<io::Result<Vec<(u64, bool)>>>().map_err(read_failed)?;
+        blocks.extend(checked.into_iter().filter_map(|(index, is_good)| is_good.then_some(index)));
+        Ok(Some(GoodBlocks { blocks, claimed_bytes: claimed.bytes() }))
+    }
+
+    fn count_rehashed(&self, bytes: u64) {
+        self.bytes_rehashed.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// A file in its final place may serve others of the same content. A failure costs a transfer, no more.
@@ -165,6 +196,35 @@ impl Incoming {
             }
         }
     }
+}
+
+/// Returns the blocks of a part that need not be read: those of its claim. A claim that names a hole, or whose first or last
+/// block does not verify, is none: something else was written into the part since.
+fn believed_blocks(
+    parts: &Dir,
+    part: &File,
+    slot: &Slot,
+    written: &[u64],
+    check: &dyn Fn(u64) -> io::Result<bool>,
+) -> io::Result<BlockSet> {
+    let nothing = BlockSet::empty(slot.size);
+    let Some(claim) = Claim::read(parts, part, slot.object, slot.size) else { return Ok(nothing) };
+    let named = || written.iter().copied().filter(|index| claim.blocks.contains(*index));
+    if named().count() as u64 != claim.blocks.count() {
+        return Ok(nothing);
+    }
+    for index in named().next().into_iter().chain(named().next_back()) {
+        if !check(index)? {
+            return Ok(nothing);
+        }
+    }
+    Ok(claim.blocks)
+}
+
+/// Returns the object that a name among the parts belongs to; copies that are not verified belong to none.
+fn object_of(name: &str) -> Option<ObjectHash> {
+    let hex = name.strip_suffix(".blocks").or_else(|| name.strip_suffix(".have")).unwrap_or(name);
+    hex.parse().ok()
 }
 
 /// Returns the runs of blocks that are not entirely holes: room that was reserved and never written reads as a hole.

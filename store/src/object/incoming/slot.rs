@@ -28,6 +28,8 @@ pub(super) struct SlotState {
     pub(super) has_part: bool,
     /// The part is from an earlier run whose block list is lost: look at it when the list comes.
     pub(super) is_unchecked: bool,
+    /// How many bytes the last claim about the part names.
+    pub(super) claimed_bytes: u64,
 }
 
 impl Slot {
@@ -37,6 +39,7 @@ impl Slot {
             present: BlockSet::empty(size),
             has_part: false,
             is_unchecked: false,
+            claimed_bytes: 0,
         };
         Self { object, size, files: Vec::new(), state: Mutex::new(state) }
     }
@@ -60,6 +63,7 @@ impl Slot {
         state.present.fill();
         state.has_part = true;
         state.is_unchecked = false;
+        state.claimed_bytes = 0;
     }
 
     /// Forgets everything but the block list.
@@ -68,6 +72,7 @@ impl Slot {
         state.present.clear();
         state.has_part = false;
         state.is_unchecked = false;
+        state.claimed_bytes = 0;
         if is_empty_object(self.object, self.size) {
             state.present.fill();
         }
