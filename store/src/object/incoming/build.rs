@@ -76,10 +76,11 @@ impl Incoming {
             return Err(IncomingError::Incomplete { objects });
         }
         let name = path_of("tree");
+        let is_begun = self.area.stat(&name).map_err(|e| self.failed(e))?.is_some();
         let tree = self.area.create_dirs_unsynced(&name).map_err(|e| self.failed(e))?;
         let dirs = self.make_dirs(&tree).map_err(|e| self.failed(e))?;
         let slots: Vec<&Slot> = self.slots.values().collect();
-        slots.par_iter().try_for_each(|slot| self.move_into_tree(&tree, slot))?;
+        slots.par_iter().try_for_each(|slot| self.move_into_tree(&tree, is_begun, slot))?;
         let files = self.verified_files(&tree).map_err(|e| self.failed(e))?;
         if let Err(source) = self.make_durable(&tree, &dirs) {
             self.forget_everything();
@@ -109,11 +110,12 @@ impl Incoming {
         Ok(dirs)
     }
 
-    /// Gives the first file of an object its part, the others copies, and all of them their times.
-    fn move_into_tree(&self, tree: &Dir, slot: &Slot) -> Result<(), IncomingError> {
+    /// Gives the first file of an object its part, the others copies, and all of them their times. Only a tree that an
+    /// earlier call has begun is looked at for files that are there.
+    fn move_into_tree(&self, tree: &Dir, is_begun: bool, slot: &Slot) -> Result<(), IncomingError> {
         let mut source: Option<&RelPath> = None;
         for file in slot.files.iter().filter_map(|index| self.manifest.files().get(*index)) {
-            let is_built = tree.stat(&file.path).map_err(|e| self.failed(e))?.is_some();
+            let is_built = is_begun && tree.stat(&file.path).map_err(|e| self.failed(e))?.is_some();
             if !is_built {
                 self.build_file(tree, slot, &file.path, source)?;
             }

@@ -1,6 +1,7 @@
 //! Taking up what an earlier run left: nothing counts that was not hashed again, or claimed after a sync.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io,
     ops::Range,
@@ -74,14 +75,18 @@ impl Incoming {
     /// Brings the area into order after whatever happened to it.
     pub(super) fn take_up(&self) -> Result<(), IncomingError> {
         self.dismantle_tree()?;
+        let mut found = HashSet::new();
         for entry in self.parts.list(None).map_err(|e| self.failed(e))? {
             let object = entry.name.to_str().and_then(object_of);
-            let is_known = object.is_some_and(|object| self.slots.contains_key(&object));
-            if let (false, Ok(name)) = (is_known, entry.rel_path()) {
+            let known = object.filter(|object| self.slots.contains_key(object));
+            if let (None, Ok(name)) = (known, entry.rel_path()) {
                 self.parts.remove_tree(&name).map_err(|e| self.failed(e))?;
             }
+            found.extend(known);
         }
-        let slots: Vec<&Slot> = self.slots.values().filter(|slot| !slot.is_complete()).collect();
+        // Many objects have nothing here yet: they cost no call of the system.
+        let slots = found.iter().filter_map(|object| self.slots.get(object));
+        let slots: Vec<&Slot> = slots.filter(|slot| !slot.is_complete()).collect();
         slots.par_iter().with_max_len(1).try_for_each(|slot| self.take_up_slot(slot))?;
         self.copy_from_place();
         Ok(())
