@@ -68,6 +68,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Status(args) => command::status::run(context, &args).await,
         Command::Log(args) => command::log::run(context, &args).await,
         Command::Cancel(args) => command::cancel::run(context, &args).await,
+        Command::Limit(args) => command::limit::run(context, args).await,
         Command::Catalog(args) => command::catalog::run(context, &args).await,
         Command::Ca(args) => command::ca::run(context, &args),
         Command::Service(args) => command::service::run(context, &args),
@@ -90,9 +91,10 @@ mod tests {
     fn help_is_data_and_a_wrong_command_line_is_talk_with_a_suggestion() {
         let ran = run(&["--help"]);
         assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
-        for command in
-            ["publish", "pull", "wait", "ls", "where", "info", "status", "log", "ca", "catalog", "demo"]
-        {
+        for command in [
+            "publish", "pull", "wait", "ls", "where", "info", "status", "log", "limit", "ca", "catalog",
+            "demo",
+        ] {
             assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
         }
         let ran = run(&["pul", "a/b"]);

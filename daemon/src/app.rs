@@ -29,8 +29,9 @@ use crate::{
     daemon_api::DaemonApi,
     events::EventBus,
     health::HealthBoard,
+    limits::Limits,
     log::{ErrorChain, LogHandle},
-    net::{Catalog as _, Net, NetConfig, UDP_BUFFER_BYTES, UdpBuffers},
+    net::{Catalog as _, Net, NetConfig, Throttle, UDP_BUFFER_BYTES, UdpBuffers},
     project::Project,
     publish::{publisher, settle::SettlerHandle},
     reload::Reloader,
@@ -151,6 +152,7 @@ async fn start(
         peers: config.peers.clone(),
         hello: hello.clone(),
         identity: Arc::clone(&identity),
+        throttle: Arc::clone(core.limits.throttle()),
     };
     let net = Net::start(
         net_config,
@@ -227,6 +229,9 @@ async fn open_core(
     let state_there = Arc::clone(state);
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
     report_open(&health, &report);
+    let throttle = Arc::new(Throttle::new(identity.node().clone(), Arc::clone(&clock)));
+    let (state_there, configured, health_) = (Arc::clone(state), config.limits.clone(), health.clone());
+    let limits = blocking(move || Limits::open(&state_there.root, throttle, &configured, &health_)).await;
     let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
     Ok(Arc::new(Core {
         me: identity.node().clone(),
@@ -238,6 +243,7 @@ async fn open_core(
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
         events,
         health,
+        limits,
         clock,
     }))
 }

@@ -16,7 +16,8 @@ use avalon_store::{
 
 pub use crate::tasks::blocking;
 use crate::{
-    clock::Clock, events::EventBus, health::HealthBoard, project::Project, replicate::encode::Deltas,
+    clock::Clock, events::EventBus, health::HealthBoard, limits::Limits, project::Project,
+    replicate::encode::Deltas,
 };
 
 /// Shared by all tasks; holds no task itself.
@@ -40,6 +41,8 @@ pub struct Core {
     pub events: EventBus,
     /// What somebody has to look at.
     pub health: HealthBoard,
+    /// How much of the line content may take.
+    pub limits: Limits,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }

@@ -28,7 +28,8 @@ use crate::{
     core::Core,
     events::EventBus,
     health::HealthBoard,
-    net::{Net, NetConfig, NetEvent},
+    limits::Limits,
+    net::{Net, NetConfig, NetEvent, Throttle},
     project::Project,
     replicate::{announce::LedgerCatalog, serve::TreeObjects},
     tasks::Tasks,
@@ -148,6 +149,8 @@ impl Studio {
         };
         let (ledger, _) = Ledger::open(&state, config).unwrap();
         let events = EventBus::new(Arc::new(clock.clone()));
+        let health = HealthBoard::new(events.clone());
+        let throttle = Arc::new(Throttle::new(identity.node().clone(), Arc::new(clock.clone())));
         let core = Arc::new(Core {
             me: identity.node().clone(),
             studio: identity.studio().clone(),
@@ -155,7 +158,8 @@ impl Studio {
             hasher: Hasher::new(NonZeroUsize::MIN).unwrap(),
             blocks: BlockCache::open(&state.root).unwrap(),
             projects: [(project.name().clone(), project)].into(),
-            health: HealthBoard::new(events.clone()),
+            limits: Limits::open(&state.root, throttle, &[], &health),
+            health,
             deltas: Arc::default(),
             events,
             clock: Arc::new(clock.clone()),
@@ -206,6 +210,7 @@ impl Node {
                 projects: vec![served],
             },
             identity: Arc::clone(&self.identity),
+            throttle: Arc::clone(core.limits.throttle()),
         };
         let (catalog, objects) = (LedgerCatalog(Arc::clone(core)), TreeObjects(Arc::clone(core)));
         let clock = Arc::new(self.clock.clone());

@@ -16,6 +16,7 @@ pub mod certificate;
 pub mod reload;
 pub mod signals;
 pub mod service;
+pub mod limits;
 pub mod log;
 pub mod tasks;
 pub mod clock;

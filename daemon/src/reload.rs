@@ -10,7 +10,7 @@ use avalon_protocol::{
 use crate::{
     app::served,
     config::{Config, compare},
-    core::Core,
+    core::{Core, blocking},
     log::{ErrorChain, LogHandle},
     net::Net,
     project::Project,
@@ -79,6 +79,8 @@ impl Reloader {
         let reload = compare(&self.config, new);
         self.config = reload.config;
         self.net.set_peers(self.config.peers.clone());
+        let (core, limits) = (Arc::clone(&self.core), self.config.limits.clone());
+        blocking(move || core.limits.configure(&limits)).await;
         self.hello.projects = served(&self.config);
         self.net.set_hello(self.hello.clone());
         if reload.applied.iter().any(|key| key == "log.level")

@@ -3,8 +3,8 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, JobStatus, ListReply, PublishReply, PublishRequest, PullReply,
-    PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+    ApiError, CatalogStatsReply, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply, PublishReply,
+    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -51,6 +51,23 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// Gives a job up.
     fn cancel<'a>(&'a self, id: &'a str, caller: Caller) -> BoxFuture<'a, Result<JobStatus, ApiError>>;
+
+    /// What content may take of the line.
+    fn limits(&self) -> BoxFuture<'_, LimitsReply>;
+
+    /// Sets a limit; ready when it is kept.
+    fn set_limit(
+        &self,
+        request: LimitRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<LimitsReply, ApiError>>;
+
+    /// Clears one limit that was set so, or all of them.
+    fn clear_limits(
+        &self,
+        id: Option<String>,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<LimitsReply, ApiError>>;
 
     /// Makes the catalog anew from the feeds.
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>>;

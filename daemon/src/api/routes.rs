@@ -3,8 +3,8 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, JobStatus, ListReply, PublishReply, PublishRequest, PullReply,
-    PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, route,
+    ApiError, CatalogStatsReply, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply, PublishReply,
+    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, route,
 };
 use axum::{
     Json, Router,
@@ -13,7 +13,7 @@ use axum::{
     http::header::CONTENT_TYPE,
     middleware::{Next, from_fn},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,9 @@ use super::{
 
 /// The path of one job.
 pub(super) const JOB: &str = "/v1/jobs/{id}";
+
+/// The path of one limit.
+pub(super) const LIMIT: &str = "/v1/limits/{id}";
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -53,6 +56,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::PULL, post(pull))
         .route(route::JOBS, get(jobs))
         .route(JOB, get(job).delete(cancel))
+        .route(route::LIMITS, get(limits).post(set_limit).delete(clear_limits))
+        .route(LIMIT, delete(clear_limit))
         .route(route::EVENTS, get(events::stream))
         .route(route::CATALOG_REBUILD, post(rebuild))
         .route(route::CATALOG_VERIFY, post(verify))
@@ -134,6 +139,37 @@ pub(super) async fn job(State(shared): Api, Id(id): Id) -> Answer<JobStatus> {
     (status = 200, body = JobStatus), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn cancel(State(shared): Api, caller: Caller, Id(id): Id) -> Answer<JobStatus> {
     answer(shared.api.cancel(&id, caller).await)
+}
+
+/// The limits on the content that this node sends and receives.
+#[utoipa::path(get, tag = "limits", path = route::LIMITS, responses((status = 200, body = LimitsReply)))]
+pub(super) async fn limits(State(shared): Api) -> Json<LimitsReply> {
+    Json(shared.api.limits().await)
+}
+
+/// Sets a limit, kept over restarts; answers with what was set.
+#[utoipa::path(post, tag = "limits", path = route::LIMITS, request_body = LimitRequest, responses(
+    (status = 200, body = LimitsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn set_limit(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<LimitRequest>,
+) -> Answer<LimitsReply> {
+    answer(shared.api.set_limit(request, caller).await)
+}
+
+/// Clears all limits that were set so; answers with what was cleared.
+#[utoipa::path(delete, tag = "limits", path = route::LIMITS, responses(
+    (status = 200, body = LimitsReply), (status = "5XX", body = ApiError)))]
+pub(super) async fn clear_limits(State(shared): Api, caller: Caller) -> Answer<LimitsReply> {
+    answer(shared.api.clear_limits(None, caller).await)
+}
+
+/// Clears a limit that was set so.
+#[utoipa::path(delete, tag = "limits", path = LIMIT, params(("id" = String, Path, description = "The limit's id.")), responses(
+    (status = 200, body = LimitsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn clear_limit(State(shared): Api, caller: Caller, Id(id): Id) -> Answer<LimitsReply> {
+    answer(shared.api.clear_limits(Some(id), caller).await)
 }
 
 /// Makes the catalog anew from the feeds.

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
-use avalon_protocol::control::{
-    ApiError, ErrorCode, Event, EventKind, PublishRequest, RebuildReply, StatusReply, route,
+use avalon_protocol::{
+    control::{ApiError, ErrorCode, Event, EventKind, PublishRequest, RebuildReply, StatusReply, route},
+    limit::Class,
 };
 
 use self::{
@@ -41,6 +42,10 @@ async fn replies_are_those_of_the_daemon() {
         ("GET", route::JOBS, ""),
         ("GET", "/v1/jobs/7", ""),
         ("DELETE", "/v1/jobs/7", ""),
+        ("GET", route::LIMITS, ""),
+        ("POST", route::LIMITS, r#"{"rate":"200Mbit/s"}"#),
+        ("DELETE", route::LIMITS, ""),
+        ("DELETE", "/v1/limits/7", ""),
         ("POST", route::CATALOG_REBUILD, ""),
         ("POST", route::CATALOG_VERIFY, ""),
         ("GET", route::CATALOG_STATS, ""),
@@ -91,6 +96,25 @@ async fn the_kernel_says_who_calls() {
         (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
     );
     assert_eq!(caller.pid, i32::try_from(std::process::id()).ok());
+}
+
+#[tokio::test]
+async fn a_limit_is_set_and_cleared_by_its_id_or_with_all() {
+    let served = Served::start();
+    let body = r#"{"rate":"200Mbit/s","direction":"send","site":"montreal","class":"backfill"}"#;
+    served.request("POST", route::LIMITS, body).await;
+    served.request("DELETE", "/v1/limits/7", "").await;
+    served.request("DELETE", route::LIMITS, "").await;
+    let calls = served.fake.calls();
+    let [Call::SetLimit(request, _), Call::ClearLimits(one, _), Call::ClearLimits(None, _)] =
+        calls.as_slice()
+    else {
+        panic!("{calls:?}")
+    };
+    assert_eq!((request.class, request.when.as_deref()), (Some(Class::Backfill), None));
+    assert_eq!(one.as_deref(), Some("7"));
+    let answer = served.request("POST", route::LIMITS, r#"{"rate":"1MB/s","class":"urgent"}"#).await;
+    assert_eq!((answer.status, error(&answer).code), (400, ErrorCode::BadRequest));
 }
 
 #[tokio::test]
@@ -291,6 +315,8 @@ async fn every_route_is_described() {
         route::PULL,
         route::JOBS,
         routes::JOB,
+        route::LIMITS,
+        routes::LIMIT,
         route::EVENTS,
         route::CATALOG_REBUILD,
         route::CATALOG_VERIFY,

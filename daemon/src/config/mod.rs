@@ -1,6 +1,7 @@
 //! The configuration, in two steps: `raw` is what the file says, [`Config`] is what it means. Nothing is bound, opened
 //! or written before the second step has passed; `avalond --check-config` stops there.
 
+mod limits;
 mod raw;
 mod reload;
 
@@ -14,6 +15,7 @@ use std::{
 
 use avalon_protocol::{
     id::ProjectName,
+    limit::Limit,
     mode::ProjectMode,
     template::{DEFAULT_PUBLISH, Template, TemplateError, TemplateSet},
 };
@@ -48,6 +50,8 @@ pub struct Config {
     pub settle_quiet: Duration,
     /// How often every project is scanned, because network file systems tell of nothing.
     pub scan_interval: Duration,
+    /// What content may take of the line.
+    pub limits: Vec<Limit>,
     /// The log filter, as `info` or `avalond=debug`.
     pub log_level: String,
 }
@@ -176,6 +180,7 @@ impl Checker<'_> {
             peers,
             settle_quiet: self.duration("settle.quiet", raw.settle.quiet, "5s")?,
             scan_interval: self.duration("scan.interval", raw.scan.interval, "10m")?,
+            limits: self.limits(raw.limit)?,
             log_level: self.log_level(raw.log.level)?,
         })
     }

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use avalon_protocol::mode::ProjectMode;
+use avalon_protocol::{
+    limit::{Class, Direction},
+    mode::ProjectMode,
+};
 use serde::Deserialize;
 
 use super::ConfigError;
@@ -19,6 +22,8 @@ pub(super) struct RawConfig {
     pub(super) settle: RawSettle,
     #[serde(default)]
     pub(super) scan: RawScan,
+    #[serde(default)]
+    pub(super) limit: Vec<RawLimit>,
     #[serde(default)]
     pub(super) log: RawLog,
 }
@@ -61,6 +66,16 @@ pub(super) struct RawSettle {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawScan {
     pub(super) interval: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawLimit {
+    pub(super) rate: String,
+    pub(super) direction: Option<Direction>,
+    pub(super) site: Option<String>,
+    pub(super) class: Option<Class>,
+    pub(super) when: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -29,6 +29,10 @@ pub fn compare(running: &Config, new: &Config) -> Reload {
         config.scan_interval = new.scan_interval;
         applied.push("scan.interval".to_owned());
     }
+    if running.limits != new.limits {
+        config.limits.clone_from(&new.limits);
+        applied.push("limits".to_owned());
+    }
     if running.log_level != new.log_level {
         config.log_level.clone_from(&new.log_level);
         applied.push("log.level".to_owned());

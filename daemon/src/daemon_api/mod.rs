@@ -3,6 +3,7 @@
 
 mod catalog;
 mod find;
+mod limit;
 mod publish;
 mod pull;
 mod show;
@@ -14,8 +15,8 @@ use std::{
 };
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ErrorCode, InfoReply, JobStatus, ListReply, PublishReply, PublishRequest,
-    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+    ApiError, CatalogStatsReply, ErrorCode, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
 };
 use avalon_store::catalog::CatalogError;
 use futures_util::future::BoxFuture;
@@ -127,6 +128,26 @@ impl LocalApi for DaemonApi {
             self.replicator.cancel(id).await.map_err(|_| stopping())?;
             Ok(known.status())
         })
+    }
+
+    fn limits(&self) -> BoxFuture<'_, LimitsReply> {
+        Box::pin(self.limits_reply())
+    }
+
+    fn set_limit(
+        &self,
+        request: LimitRequest,
+        _caller: Caller,
+    ) -> BoxFuture<'_, Result<LimitsReply, ApiError>> {
+        Box::pin(self.limit_set(request))
+    }
+
+    fn clear_limits(
+        &self,
+        id: Option<String>,
+        _caller: Caller,
+    ) -> BoxFuture<'_, Result<LimitsReply, ApiError>> {
+        Box::pin(self.limits_cleared(id))
     }
 
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {

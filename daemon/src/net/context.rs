@@ -12,6 +12,7 @@ use super::{
     metrics::NetMetrics,
     registry::Registry,
     seam::{Catalog, Objects},
+    throttle::Throttle,
 };
 use crate::{clock::Clock, tasks::Tasks};
 
@@ -25,6 +26,7 @@ pub(crate) struct Context {
     pub(crate) advanced: broadcast::Sender<(FeedId, FeedHead)>,
     pub(crate) registry: Registry,
     pub(crate) metrics: Arc<NetMetrics>,
+    pub(crate) throttle: Arc<Throttle>,
     pub(crate) endpoint: quinn::Endpoint,
     pub(crate) client: quinn::ClientConfig,
     pub(crate) local: SocketAddr,

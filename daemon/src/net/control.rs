@@ -247,8 +247,13 @@ impl Driver<'_> {
     /// Takes the connection into use, unless there is a better one with this peer.
     async fn admit(&mut self, hello: Hello) -> Result<(), Closed> {
         let context = Arc::clone(&self.context);
-        let link =
-            PeerLink::new(&self.hello, hello, Arc::clone(&self.seat.channel), Arc::clone(&context.metrics));
+        let link = PeerLink::new(
+            &self.hello,
+            hello,
+            Arc::clone(&self.seat.channel),
+            Arc::clone(&context.metrics),
+            Arc::clone(&context.throttle),
+        );
         loop {
             match context.registry.greet(self.seat.key, link.hello(), &link).await {
                 Verdict::Kept { superseded } => {

@@ -3,17 +3,19 @@
 //! A peer is not trusted: every reply is held against what was asked, lengths before memory. Whether the bytes are those
 //! of the object is for the [`BlockSink`] to check; the bytes of a manifest for the caller.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use avalon_protocol::{
-    block::{BLOCK_BYTES, BlockList, BlockValue, block_count, block_range},
+    block::{BlockValue, block_range},
     close_code::CloseCode,
     hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
+    limit::Direction,
     limits::{MAX_MANIFEST_WANTS, MAX_WANTS},
+    plan::Priority,
     wire::{
-        Base, FetchEncoded, FetchManifests, FetchObjects, FrameError, Framed, ManifestReply, ObjectReply,
-        ObjectStatus, PIECES, PieceEncoding, PieceHead, RAW, Request, Want,
+        FetchEncoded, FetchManifests, FetchObjects, FrameError, Framed, ManifestReply, ObjectReply,
+        ObjectStatus, PIECES, PieceHead, RAW, Request, Want,
     },
 };
 use bytes::Bytes;
@@ -25,8 +27,11 @@ use tokio::time::timeout;
 use super::{
     closed::Closed,
     link::PeerLink,
+    paced,
+    piece_fit::{body_bytes, fits, list_values},
     seam::{Piece, Terms},
     stream::{Inbound, StreamFault},
+    throttle::Flow,
 };
 
 /// A peer that sends not one byte of an answer for as long is given up; a slow line is not that slow.
@@ -91,8 +96,12 @@ pub struct FetchSummary {
 /// A request that was sent. Dropping it cancels it.
 #[derive(Debug)]
 pub struct Begun {
-    wants: Vec<(Want, Option<Terms>)>,
-    answer: Inbound,
+    class: Priority,
+    encoded: bool,
+    /// What is not asked for yet.
+    parts: VecDeque<FetchEncoded>,
+    /// What is, with the answers.
+    asked: VecDeque<(Vec<(Want, Option<Terms>)>, Inbound)>,
 }
 
 /// Why a fetch ended before its end. What the sink got until then is good.
@@ -220,28 +229,50 @@ impl PeerLink {
     /// not [encode](PeerLink::encodes) is asked for them as they are. Until it is taken, as much of the answer waits as
     /// QUIC's windows admit.
     ///
+    /// Under a limit on what is received, only a part is asked for, and the rest as the answer comes: what a peer was asked
+    /// for cannot be slowed down any more. Waits while a limit lets nothing through.
+    ///
     /// # Errors
     /// [`FetchError`].
     pub async fn begin(&self, fetch: FetchEncoded) -> Result<Begun, FetchError> {
-        if !self.encodes() {
-            return self.begin_objects(&fetch.project, fetch.wants).await;
-        }
-        self.check_count(fetch.wants.len(), MAX_WANTS)?;
-        let mut bases = fetch.bases.iter().peekable();
-        let terms = (0u32..).zip(&fetch.wants).map(|(number, want)| {
-            let base = bases.next_if(|base| base.want == number).copied();
-            (*want, Some(Terms { compress: fetch.compress, base }))
-        });
-        let wants = terms.collect();
-        let answer = self.ask(&Request::Encoded(fetch)).await?;
-        Ok(Begun { wants, answer })
+        self.begin_parts(fetch, self.encodes()).await
     }
 
     async fn begin_objects(&self, project: &ProjectName, wants: Vec<Want>) -> Result<Begun, FetchError> {
-        self.check_count(wants.len(), MAX_WANTS)?;
-        let terms = wants.iter().map(|want| (*want, None)).collect();
-        let answer = self.ask(&Request::Objects(FetchObjects { project: project.clone(), wants })).await?;
-        Ok(Begun { wants: terms, answer })
+        let (project, priority) = (project.clone(), Priority::Publish);
+        let fetch = FetchEncoded { project, priority, compress: false, wants, bases: Vec::new() };
+        self.begin_parts(fetch, false).await
+    }
+
+    async fn begin_parts(&self, fetch: FetchEncoded, encoded: bool) -> Result<Begun, FetchError> {
+        self.check_count(fetch.wants.len(), MAX_WANTS)?;
+        let class = fetch.priority;
+        let parts = match self.throttle().request_bytes(self.receiving(class)) {
+            Some(bytes) => paced::parts(fetch, bytes),
+            None => VecDeque::from([fetch]),
+        };
+        let mut begun = Begun { class, encoded, parts, asked: VecDeque::new() };
+        self.ask_next(&mut begun).await?;
+        Ok(begun)
+    }
+
+    /// Asks for the next part, if there is one.
+    async fn ask_next(&self, begun: &mut Begun) -> Result<(), FetchError> {
+        let Some(part) = begun.parts.pop_front() else { return Ok(()) };
+        self.throttle().opened(self.receiving(begun.class)).await;
+        let mut bases = part.bases.iter().peekable();
+        let terms = (0u32..).zip(&part.wants).map(|(number, want)| {
+            let base = bases.next_if(|base| base.want == number).copied();
+            (*want, begun.encoded.then_some(Terms { compress: part.compress, base }))
+        });
+        let wants = terms.collect();
+        let request = match begun.encoded {
+            true => Request::Encoded(part),
+            false => Request::Objects(FetchObjects { project: part.project, wants: part.wants }),
+        };
+        let answer = self.ask(&request).await?;
+        begun.asked.push_back((wants, answer));
+        Ok(())
     }
 
     /// Takes the answer to a request and hands what comes to `sink`, as [`PeerLink::fetch_objects`] does.
@@ -250,16 +281,31 @@ impl PeerLink {
     /// [`FetchError`]; what the sink got before is good.
     pub async fn take<S: BlockSink + ?Sized>(
         &self,
-        begun: Begun,
+        mut begun: Begun,
         sink: &mut S,
     ) -> Result<FetchSummary, FetchError> {
-        let Begun { wants, mut answer } = begun;
-        self.take_answer(wants.iter().map(|(want, terms)| (want, *terms)), &mut answer, sink).await
+        let mut summary = FetchSummary::default();
+        loop {
+            while begun.asked.len() < paced::PARTS_AHEAD && !begun.parts.is_empty() {
+                self.ask_next(&mut begun).await?;
+            }
+            let Some((wants, mut answer)) = begun.asked.pop_front() else { return Ok(summary) };
+            let wants = wants.iter().map(|(want, terms)| (want, *terms));
+            let taken = self.take_answer(wants, self.receiving(begun.class), &mut answer, sink).await?;
+            summary.found += taken.found;
+            summary.not_found += taken.not_found;
+            summary.bytes += taken.bytes;
+        }
+    }
+
+    fn receiving(&self, class: Priority) -> Flow<'_> {
+        Flow { direction: Direction::Receive, peer: self.node(), class }
     }
 
     async fn take_answer<S: BlockSink + ?Sized>(
         &self,
         wants: impl Iterator<Item = (&Want, Option<Terms>)>,
+        flow: Flow<'_>,
         answer: &mut Inbound,
         sink: &mut S,
     ) -> Result<FetchSummary, FetchError> {
@@ -274,8 +320,8 @@ impl PeerLink {
                 ObjectStatus::Found => {
                     self.take_list(want, &reply, answer, sink).await?;
                     summary.bytes += match terms.filter(|_| reply.encoding == PIECES) {
-                        Some(terms) => self.take_pieces(want, terms, answer, sink).await?,
-                        None => self.take_blocks(want, answer, sink).await?,
+                        Some(terms) => self.take_pieces(want, terms, flow, answer, sink).await?,
+                        None => self.take_blocks(want, flow, answer, sink).await?,
                     };
                     summary.found += 1;
                 }
@@ -360,13 +406,14 @@ impl PeerLink {
     async fn take_blocks<S: BlockSink + ?Sized>(
         &self,
         want: &Want,
+        flow: Flow<'_>,
         answer: &mut Inbound,
         sink: &mut S,
     ) -> Result<u64, FetchError> {
         for index in want.first_block..want.first_block.saturating_add(want.blocks) {
             let range = block_range(want.size, index);
             let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-            let bytes = answer.exact(length).await.map_err(|fault| self.fault(fault))?;
+            let bytes = self.content(flow, answer, length).await?;
             self.metrics().bytes_fetched.add(range.end - range.start);
             sink.block(want.object, index, bytes).await.map_err(|source| self.stopped(source))?;
         }
@@ -378,6 +425,7 @@ impl PeerLink {
         &self,
         want: &Want,
         terms: Terms,
+        flow: Flow<'_>,
         answer: &mut Inbound,
         sink: &mut S,
     ) -> Result<u64, FetchError> {
@@ -389,7 +437,7 @@ impl PeerLink {
                 return Err(self.protocol("a piece is not of what was asked for"));
             }
             let length = usize::try_from(head.bytes).unwrap_or(usize::MAX);
-            let content = answer.exact(length).await.map_err(|fault| self.fault(fault))?;
+            let content = self.content(flow, answer, length).await?;
             self.metrics().bytes_fetched.add(head.bytes);
             received += head.bytes;
             let piece = Piece { head, content };
@@ -397,6 +445,12 @@ impl PeerLink {
             next += head.blocks;
         }
         Ok(received)
+    }
+
+    /// Reads content at the pace of the limits.
+    async fn content(&self, flow: Flow<'_>, answer: &mut Inbound, bytes: usize) -> Result<Bytes, FetchError> {
+        let read = paced::read(self.throttle(), flow, answer, bytes).await;
+        read.map_err(|fault| self.fault(fault))
     }
 
     async fn check_end(&self, answer: &mut Inbound) -> Result<(), FetchError> {
@@ -430,87 +484,5 @@ impl PeerLink {
 
     fn stopped(&self, source: SinkStopped) -> FetchError {
         FetchError::Stopped { node: self.node().clone(), source }
-    }
-}
-
-/// Says whether a piece can be the next one of an object of `size` bytes of which the blocks `missing` are missing. Its
-/// own bounds were checked when it was read.
-fn fits(head: &PieceHead, size: u64, missing: Range<u64>, terms: Terms) -> bool {
-    let bytes =
-        block_range(size, missing.start + head.blocks - 1).end - block_range(size, missing.start).start;
-    let fits_base = |base: Base| {
-        head.base_offset.checked_add(head.base_bytes).is_some_and(|end| end <= base.size)
-            && head.base_bytes > 0
-    };
-    let encoding_fits = match head.encoding {
-        PieceEncoding::Raw => head.blocks == 1 && head.bytes == bytes && head.base_bytes == 0,
-        PieceEncoding::Zstd => head.bytes < bytes && head.base_bytes == 0 && terms.compress,
-        PieceEncoding::Delta => head.bytes < bytes && terms.base.is_some_and(fits_base),
-    };
-    head.blocks <= missing.end - missing.start && encoding_fits
-}
-
-/// Returns how many values of a block list answer a want.
-pub(crate) fn list_values(want: &Want) -> u64 {
-    if want.with_list { BlockList::value_count(want.size) } else { 0 }
-}
-
-/// Returns how many bytes of content answer a want whose range lies within the object.
-pub(crate) fn body_bytes(want: &Want) -> u64 {
-    let start = want.first_block.saturating_mul(BLOCK_BYTES).min(want.size);
-    let end = want.first_block.saturating_add(want.blocks).saturating_mul(BLOCK_BYTES).min(want.size);
-    end - start
-}
-
-/// Says whether a want's range lies within its object.
-pub(crate) fn is_within(want: &Want) -> bool {
-    let end = want.first_block.checked_add(want.blocks);
-    end.is_some_and(|end| end <= block_count(want.size))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_piece_must_be_of_what_was_asked_for() {
-        let size = 2 * BLOCK_BYTES + 100;
-        let base = Base { want: 0, object: ObjectHash::of(b"base"), size: 1000 };
-        let (plain, with_base) =
-            (Terms { compress: false, base: None }, Terms { compress: true, base: Some(base) });
-        let raw = PieceHead {
-            blocks: 1,
-            encoding: PieceEncoding::Raw,
-            bytes: BLOCK_BYTES,
-            base_offset: 0,
-            base_bytes: 0,
-        };
-        let zstd = PieceHead { encoding: PieceEncoding::Zstd, bytes: 50, ..raw };
-        let delta = PieceHead {
-            blocks: 3,
-            encoding: PieceEncoding::Delta,
-            bytes: 50,
-            base_offset: 10,
-            base_bytes: 990,
-        };
-        for good in [raw, zstd, delta] {
-            assert!(fits(&good, size, 0..3, with_base), "{good:?}");
-        }
-        assert!(fits(&PieceHead { bytes: 100, ..raw }, size, 2..3, plain), "the last block is shorter");
-        let bad = [
-            ("compressed without leave", zstd, 0..3, plain),
-            ("a delta without a base", delta, 0..3, plain),
-            ("beyond the base", PieceHead { base_offset: 11, ..delta }, 0..3, with_base),
-            ("overflow", PieceHead { base_offset: u64::MAX, ..delta }, 0..3, with_base),
-            ("no window", PieceHead { base_offset: 0, base_bytes: 0, ..delta }, 0..3, with_base),
-            ("more blocks than wanted", delta, 0..2, with_base),
-            ("longer than it is", PieceHead { bytes: BLOCK_BYTES, ..zstd }, 0..3, with_base),
-            ("longer than the last block", PieceHead { bytes: 100, ..zstd }, 2..3, with_base),
-            ("raw of another length", PieceHead { bytes: 5, ..raw }, 0..3, with_base),
-            ("raw of two blocks", PieceHead { blocks: 2, ..raw }, 0..3, with_base),
-        ];
-        for (why, head, missing, terms) in bad {
-            assert!(!fits(&head, size, missing, terms), "{why}");
-        }
     }
 }

@@ -23,6 +23,7 @@ use super::{
     metrics::NetMetrics,
     registry::Registry,
     seam::{Catalog, Objects},
+    throttle::Throttle,
 };
 use crate::{clock::Clock, tasks::Tasks};
 
@@ -40,6 +41,8 @@ pub struct NetConfig {
     pub hello: Hello,
     /// Who this node is.
     pub identity: Arc<Identity>,
+    /// Keeps content within limits.
+    pub throttle: Arc<Throttle>,
 }
 
 /// The connections with all peers. Clones are the same.
@@ -76,6 +79,7 @@ impl Net {
             advanced,
             registry,
             metrics: Arc::default(),
+            throttle: config.throttle,
             endpoint,
             client,
             local,

@@ -8,7 +8,7 @@ use avalon_protocol::{
     wire::{FEATURE_ENCODED, Hello},
 };
 
-use super::{channel::Channel, closed::Closed, metrics::NetMetrics, table::Handle};
+use super::{channel::Channel, closed::Closed, metrics::NetMetrics, table::Handle, throttle::Throttle};
 
 /// A connection with a peer that was greeted. Clones are the same connection.
 ///
@@ -23,14 +23,21 @@ struct Inner {
     shared: BTreeSet<ProjectName>,
     channel: Arc<Channel>,
     metrics: Arc<NetMetrics>,
+    throttle: Arc<Throttle>,
 }
 
 impl PeerLink {
-    pub(crate) fn new(local: &Hello, hello: Hello, channel: Arc<Channel>, metrics: Arc<NetMetrics>) -> Self {
+    pub(crate) fn new(
+        local: &Hello,
+        hello: Hello,
+        channel: Arc<Channel>,
+        metrics: Arc<NetMetrics>,
+        throttle: Arc<Throttle>,
+    ) -> Self {
         let ours: BTreeSet<&ProjectName> = local.projects.iter().map(|project| &project.name).collect();
         let theirs = hello.projects.iter().map(|project| &project.name);
         let shared = theirs.filter(|name| ours.contains(name)).cloned().collect();
-        Self { inner: Arc::new(Inner { hello, shared, channel, metrics }) }
+        Self { inner: Arc::new(Inner { hello, shared, channel, metrics, throttle }) }
     }
 
     /// Returns the peer.
@@ -86,6 +93,10 @@ impl PeerLink {
 
     pub(crate) fn metrics(&self) -> &NetMetrics {
         &self.inner.metrics
+    }
+
+    pub(crate) fn throttle(&self) -> &Throttle {
+        &self.inner.throttle
     }
 }
 

@@ -4,7 +4,7 @@
 //! and `dial` make connections, `peer` carries one from handshake to end, [`congestion`] decides how much
 //! is under way, `table` and `registry` know which there are and
 //! which of two is kept, `control` drives the session over the control stream, `serve` answers requests and [`fetch`]
-//! makes them. What the network needs of the rest of the daemon is behind the traits of [`seam`].
+//! makes them, both at the pace of the [`throttle`]. What the network needs of the rest of the daemon is behind the traits of [`seam`].
 //!
 //! A peer is authenticated by TLS before it is listened to, and never trusted: each length is held against a limit before
 //! memory is taken, each request against the projects that both sides serve, and a fault of a peer costs it its
@@ -23,12 +23,15 @@ pub mod fetch;
 pub mod handle;
 pub mod link;
 pub mod metrics;
+mod paced;
 mod peer;
+mod piece_fit;
 mod registry;
 pub mod seam;
 mod serve;
 mod stream;
 mod table;
+pub mod throttle;
 
 #[cfg(test)]
 mod tests;
@@ -42,4 +45,5 @@ pub use self::{
     link::PeerLink,
     metrics::NetMetrics,
     seam::{Catalog, GroupsRead, ObjectSource, Objects, Piece, PieceSource, ReadFailed, StoreRefused, Terms},
+    throttle::Throttle,
 };

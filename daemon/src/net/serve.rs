@@ -9,6 +9,7 @@ use avalon_protocol::{
     block::{BLOCK_BYTES, BlockList},
     close_code::CloseCode,
     id::ProjectName,
+    limit::Direction,
     plan::Priority,
     wire::{
         FetchEncoded, FetchManifests, FetchObjects, Framed as _, ManifestReply, ObjectReply, ObjectStatus,
@@ -22,10 +23,12 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     context::Context,
-    fetch::{body_bytes, is_within, list_values},
     link::PeerLink,
+    paced::Paced,
+    piece_fit::{body_bytes, is_within, list_values},
     seam::{ObjectSource, Piece, PieceSource, ReadFailed, Terms},
     stream::{Inbound, Outbound, StreamFault},
+    throttle::Flow,
 };
 
 /// Requests of one peer that are worked on at once; the others wait in QUIC.
@@ -82,9 +85,16 @@ async fn answer(context: &Context, link: &PeerLink, send: SendStream, receive: R
         Ok(_) | Err(_) => return out.give_up(VarInt::from_u32(CloseCode::Protocol.code())),
     };
     out.set_priority(priority(&request));
+    let flow = |class| Flow { direction: Direction::Send, peer: link.node(), class };
     let answered = match request {
-        Request::Objects(fetch) => send_objects(context, link, Asked::raw(fetch), &mut out).await,
-        Request::Encoded(fetch) => send_objects(context, link, Asked::encoded(fetch), &mut out).await,
+        Request::Objects(fetch) => {
+            let mut out = Paced::new(&context.throttle, flow(Priority::Publish), &mut out);
+            send_objects(context, link, Asked::raw(fetch), &mut out).await
+        }
+        Request::Encoded(fetch) => {
+            let mut out = Paced::new(&context.throttle, flow(fetch.priority), &mut out);
+            send_objects(context, link, Asked::encoded(fetch), &mut out).await
+        }
         Request::Manifests(fetch) => send_manifests(context, link, fetch, &mut out).await,
     };
     match answered {
@@ -164,7 +174,7 @@ async fn send_objects(
     context: &Context,
     link: &PeerLink,
     asked: Asked,
-    out: &mut Outbound,
+    out: &mut Paced<'_>,
 ) -> Result<(), AnswerFault> {
     if !asked.wants.iter().all(|(want, _)| is_within(want)) {
         return Err(AnswerFault::Range);
@@ -228,7 +238,7 @@ async fn send_object(
     context: &Context,
     want: &Want,
     found: Found,
-    out: &mut Outbound,
+    out: &mut Paced<'_>,
 ) -> Result<(), AnswerFault> {
     let Found { source, list, body } = found;
     let head = match body {
@@ -252,12 +262,12 @@ async fn send_object(
         sent += piece.len() as u64;
         context.metrics.bytes_served.add(piece.len() as u64);
         if sent >= total {
-            push(out, piece).await?;
+            out.content(piece).await?;
             break;
         }
         // The disk reads on while the network takes what was read.
         let next = read(&*source, want, sent, (total - sent).min(BLOCK_BYTES));
-        let (pushed, next) = tokio::join!(push(out, piece), next);
+        let (pushed, next) = tokio::join!(out.content(piece), next);
         pushed?;
         piece = next.map_err(AnswerFault::Read)?;
     }
@@ -269,13 +279,13 @@ async fn send_object(
 async fn send_found(
     list: Option<BlockList>,
     (encoding, body_bytes): (u16, u64),
-    out: &mut Outbound,
+    out: &mut Paced<'_>,
 ) -> Result<(), AnswerFault> {
     let list_values = list.as_ref().map_or(0, |list| list.values().len() as u64);
     let reply = ObjectReply { status: ObjectStatus::Found, list_values, body_bytes, encoding };
-    push(out, Bytes::from(reply.to_frame())).await?;
+    out.frame(Bytes::from(reply.to_frame())).await?;
     match list {
-        Some(list) => push(out, Bytes::copy_from_slice(list.values().as_flattened())).await,
+        Some(list) => Ok(out.frame(Bytes::copy_from_slice(list.values().as_flattened())).await?),
         None => Ok(()),
     }
 }
@@ -284,15 +294,15 @@ async fn send_pieces(
     context: &Context,
     list: Option<BlockList>,
     mut pieces: Box<dyn PieceSource>,
-    out: &mut Outbound,
+    out: &mut Paced<'_>,
 ) -> Result<(), AnswerFault> {
     send_found(list, (PIECES, 0), out).await?;
     let mut next = pieces.next().await.map_err(AnswerFault::Read)?;
     while let Some(Piece { head, content }) = next {
         context.metrics.bytes_served.add(content.len() as u64);
-        push(out, Bytes::from(head.to_frame())).await?;
+        out.frame(Bytes::from(head.to_frame())).await?;
         // The next piece is encoded while the network takes this one.
-        let (pushed, encoded) = tokio::join!(push(out, content), pieces.next());
+        let (pushed, encoded) = tokio::join!(out.content(content), pieces.next());
         pushed?;
         next = encoded.map_err(AnswerFault::Read)?;
     }
@@ -300,10 +310,10 @@ async fn send_pieces(
     Ok(())
 }
 
-async fn send_not_found(context: &Context, out: &mut Outbound) -> Result<(), AnswerFault> {
+async fn send_not_found(context: &Context, out: &mut Paced<'_>) -> Result<(), AnswerFault> {
     context.metrics.objects_refused.add(1);
     let reply = ObjectReply { status: ObjectStatus::NotFound, list_values: 0, body_bytes: 0, encoding: RAW };
-    push(out, Bytes::from(reply.to_frame())).await
+    Ok(out.frame(Bytes::from(reply.to_frame())).await?)
 }
 
 async fn send_manifests(
@@ -323,6 +333,12 @@ async fn send_manifests(
     Ok(())
 }
 
+impl From<StreamFault> for AnswerFault {
+    fn from(fault: StreamFault) -> Self {
+        Self::Stream(fault)
+    }
+}
+
 async fn push(out: &mut Outbound, bytes: Bytes) -> Result<(), AnswerFault> {
-    out.push(bytes).await.map_err(AnswerFault::Stream)
+    Ok(out.push(bytes).await?)
 }

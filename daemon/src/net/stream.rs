@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use avalon_protocol::wire::{Control, FRAME_HEADER_BYTES, FrameError, FrameHeader, Framed};
 use bytes::{Buf as _, Bytes, BytesMut};
-use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use tokio::time::timeout;
 
 /// How many pieces are taken off a stream under one lock; a piece is about a packet.
@@ -70,7 +70,7 @@ impl Inbound {
     }
 
     /// Waits until `bytes` bytes are ready; false when the stream ends before.
-    async fn fill(&mut self, bytes: usize) -> Result<bool, StreamFault> {
+    pub(crate) async fn fill(&mut self, bytes: usize) -> Result<bool, StreamFault> {
         while self.ready_bytes < bytes {
             let mut pieces: [Bytes; PIECES] = std::array::from_fn(|_| Bytes::new());
             let reading = self.stream.read_chunks(&mut pieces);
@@ -135,6 +135,18 @@ impl Outbound {
     pub(crate) fn set_priority(&mut self, priority: i32) {
         // A stream that is closed already needs none.
         self.stream.set_priority(priority).ok();
+    }
+
+    /// Waits until the other side wants no more of it, or all is acknowledged.
+    pub(crate) fn stopped(&self) -> impl Future<Output = StreamFault> + Send + use<> {
+        let stopped = self.stream.stopped();
+        async move {
+            match stopped.await {
+                Ok(Some(code)) => StreamFault::GivenUp(code),
+                Err(StoppedError::ConnectionLost(error)) => StreamFault::Lost(error),
+                Ok(None) | Err(_) => StreamFault::Ended,
+            }
+        }
     }
 
     /// Adds bytes; waits while the stream is full. Not cancel-safe.

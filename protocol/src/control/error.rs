@@ -23,6 +23,9 @@ pub enum ErrorCode {
     /// No project given and none to guess.
     #[serde(rename = "AVL-0204")]
     NoProject,
+    /// A limit is written wrongly, or cannot be changed by command.
+    #[serde(rename = "AVL-0205")]
+    BadLimit,
     /// Nothing by that name.
     #[serde(rename = "AVL-0401")]
     NotFound,
@@ -66,7 +69,9 @@ impl ErrorCode {
     pub fn exit(self) -> ExitCode {
         match self {
             Self::Internal | Self::ProjectPaused | Self::Stopping | Self::NotWhole => ExitCode::Error,
-            Self::BadRequest | Self::BadReference | Self::BadPath | Self::NoProject => ExitCode::Usage,
+            Self::BadRequest | Self::BadReference | Self::BadPath | Self::NoProject | Self::BadLimit => {
+                ExitCode::Usage
+            }
             Self::NotFound => ExitCode::NotFound,
             Self::DaemonUnreachable => ExitCode::DaemonUnreachable,
             Self::NoSource => ExitCode::NoSource,
@@ -81,7 +86,7 @@ impl ErrorCode {
     pub fn http_status(self) -> u16 {
         match self {
             Self::Internal => 500,
-            Self::BadRequest | Self::BadReference | Self::BadPath | Self::NoProject => 400,
+            Self::BadRequest | Self::BadReference | Self::BadPath | Self::NoProject | Self::BadLimit => 400,
             Self::NotFound => 404,
             Self::DiskFull => 507,
             Self::Denied => 403,

@@ -7,6 +7,7 @@ mod catalog;
 mod error;
 mod event;
 mod job;
+mod limit;
 mod status;
 mod version;
 
@@ -15,6 +16,7 @@ pub use self::{
     error::{ApiError, ErrorCode},
     event::{Event, EventKind},
     job::{JobKind, JobState, JobStatus, PlanState, PullItem, PullReply, PullRequest},
+    limit::{LimitItem, LimitOrigin, LimitRequest, LimitsReply},
     status::{
         Health, PeerState, PeerStatus, PendingVersion, ProjectState, ProjectStatus, Severity, StatusReply,
     },
@@ -40,6 +42,9 @@ pub mod route {
     pub const PULL: &str = "/v1/pull";
     /// GET: all jobs; GET and DELETE with `/{id}`: one [`super::JobStatus`]; DELETE cancels.
     pub const JOBS: &str = "/v1/jobs";
+    /// GET, POST [`super::LimitRequest`], DELETE all that commands have set; DELETE with `/{id}`: one. Each answers
+    /// [`super::LimitsReply`].
+    pub const LIMITS: &str = "/v1/limits";
     /// GET `?since=`: [`super::Event`]s as server-sent events, those after number `since` first.
     pub const EVENTS: &str = "/v1/events";
     /// POST: [`super::RebuildReply`].

@@ -5,7 +5,7 @@ mod shaper;
 mod when;
 
 pub use self::{
-    rule::{Direction, InvalidLimit, Limit, Rate},
+    rule::{Class, Direction, InvalidLimit, Limit, Rate},
     shaper::{BucketId, Shaper, Ticket},
     when::{Moment, When},
 };

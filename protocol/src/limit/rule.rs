@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use super::{Moment, When};
 use crate::{
@@ -101,13 +102,69 @@ impl fmt::Display for Rate {
 }
 
 /// Which way content goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// To peers.
     Send,
     /// From peers.
     Receive,
+}
+
+impl Direction {
+    /// Both ways.
+    pub const ALL: [Self; 2] = [Self::Send, Self::Receive];
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Send => "send",
+            Self::Receive => "receive",
+        })
+    }
+}
+
+/// An urgency as it is written in limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Class {
+    /// [`Priority::Waiting`].
+    Waiting,
+    /// [`Priority::Publish`].
+    Publish,
+    /// [`Priority::Backfill`].
+    Backfill,
+}
+
+impl From<Class> for Priority {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Waiting => Self::Waiting,
+            Class::Publish => Self::Publish,
+            Class::Backfill => Self::Backfill,
+        }
+    }
+}
+
+impl From<Priority> for Class {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Waiting => Self::Waiting,
+            Priority::Publish => Self::Publish,
+            Priority::Backfill => Self::Backfill,
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting",
+            Self::Publish => "publish",
+            Self::Backfill => "backfill",
+        })
+    }
 }
 
 /// One limit on the content that this node sends or receives. All limits that match hold at once.

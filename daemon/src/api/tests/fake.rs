@@ -10,9 +10,9 @@ use std::{
 
 use avalon_protocol::{
     control::{
-        ApiError, CatalogStatsReply, InfoReply, JobKind, JobState, JobStatus, ListReply, Presence,
-        PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply,
-        WhereReply,
+        ApiError, CatalogStatsReply, InfoReply, JobKind, JobState, JobStatus, LimitRequest, LimitsReply,
+        ListReply, Presence, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply,
+        VerifyReply, WhereReply,
     },
     manifest::Completeness,
 };
@@ -35,6 +35,8 @@ pub(super) enum Call {
     Publish(PublishRequest, Caller),
     Pull(PullRequest, Caller),
     Cancel(String, Caller),
+    SetLimit(LimitRequest, Caller),
+    ClearLimits(Option<String>, Caller),
 }
 
 pub(super) struct Fake {
@@ -117,6 +119,10 @@ fn job(id: &str) -> JobStatus {
     }
 }
 
+fn no_limits() -> LimitsReply {
+    LimitsReply { schema: "avalonctl.limit/1".into(), limits: Vec::new() }
+}
+
 fn info() -> InfoReply {
     InfoReply {
         schema: "avalonctl.info/1".into(),
@@ -188,6 +194,26 @@ impl LocalApi for Fake {
 
     fn cancel<'a>(&'a self, id: &'a str, caller: Caller) -> BoxFuture<'a, Result<JobStatus, ApiError>> {
         self.reply(Call::Cancel(id.into(), caller), JobStatus { state: JobState::Cancelled, ..job(id) })
+    }
+
+    fn limits(&self) -> BoxFuture<'_, LimitsReply> {
+        ready(no_limits()).boxed()
+    }
+
+    fn set_limit(
+        &self,
+        request: LimitRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<LimitsReply, ApiError>> {
+        self.reply(Call::SetLimit(request, caller), no_limits())
+    }
+
+    fn clear_limits(
+        &self,
+        id: Option<String>,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<LimitsReply, ApiError>> {
+        self.reply(Call::ClearLimits(id, caller), no_limits())
     }
 
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {

@@ -16,7 +16,7 @@ use tokio::{runtime::Handle, sync::mpsc};
 use super::toy::{ToyCatalog, ToyObjects};
 use crate::{
     clock::{Clock, RealClock},
-    net::{Net, NetConfig, NetEvent, PeerLink},
+    net::{Net, NetConfig, NetEvent, PeerLink, Throttle},
     tasks::Tasks,
 };
 
@@ -127,6 +127,7 @@ impl Setup {
             peers: self.peers.clone(),
             hello: self.hello.clone(),
             identity: Arc::clone(&self.identity),
+            throttle: Arc::new(Throttle::new(self.hello.node.clone(), Arc::clone(&self.clock))),
         };
         let (catalog, objects) = (self.catalog.clone(), self.objects.clone());
         let (advanced, clock) = (self.catalog.advanced(), Arc::clone(&self.clock));
