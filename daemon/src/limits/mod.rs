@@ -138,6 +138,9 @@ impl Limits {
                     .with_hint("edit the configuration and reload: systemctl reload avalond"));
             }
         }
+        if items.is_empty() {
+            return Ok(items);
+        }
         let mut changed = book.clone();
         changed.live.limits.retain(|number, _| !items.iter().any(|item| item.id == number.to_string()));
         self.change(&mut book, changed)?;

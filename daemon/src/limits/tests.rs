@@ -70,7 +70,8 @@ fn what_commands_set_is_kept_over_restarts_and_numbers_are_not_used_again() {
 
 #[test]
 fn the_same_limit_with_another_rate_takes_its_place() {
-    let limits = World::new().open(&[]);
+    let world = World::new();
+    let limits = world.open(&[]);
     limits.set(&request("4MiB/s")).unwrap();
     let send = LimitRequest { direction: Some(Direction::Send), ..request("8MiB/s") };
     assert_eq!(shown(&limits.set(&send).unwrap()), ["1 8MiB/s send"]);
@@ -81,7 +82,8 @@ fn the_same_limit_with_another_rate_takes_its_place() {
 
 #[test]
 fn limits_of_the_configuration_are_cleared_there() {
-    let limits = World::new().open(&[configured()]);
+    let world = World::new();
+    let limits = world.open(&[configured()]);
     let error = limits.clear(Some("config-1")).unwrap_err();
     assert_eq!(error.code, ErrorCode::BadLimit);
     assert!(error.hint.unwrap().contains("edit the configuration"));
@@ -92,7 +94,8 @@ fn limits_of_the_configuration_are_cleared_there() {
 
 #[test]
 fn what_is_written_wrongly_changes_nothing() {
-    let limits = World::new().open(&[]);
+    let world = World::new();
+    let limits = world.open(&[]);
     let wrong = [
         request("fast"),
         LimitRequest { site: Some("a b".into()), ..request("1MB/s") },
