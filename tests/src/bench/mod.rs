@@ -8,6 +8,7 @@ pub mod delta;
 pub mod ends;
 pub mod hash;
 pub mod latency;
+pub mod limit;
 pub mod multi_source;
 pub mod ours;
 pub mod preempt;
@@ -27,7 +28,7 @@ use crate::daemons::Programs;
 
 const USAGE: &str = "\
 usage: bench SHAPE [--rounds N] [--seed N] [--limit SECONDS] [--source DIR]
-shapes: lan-large lan-small wan-large wan-small grid delta multi-source preempt latency hash
+shapes: lan-large lan-small wan-large wan-small grid delta multi-source preempt limit latency hash
         netem [--mbit N] [--rtt-ms N] [--loss SHARE] [--check]   a link for programs started by hand
         congestion grid|shares|loopback [ROUNDS] [CONTROLLER]    congestion controllers on one stream of raw quinn
 Links are emulated with network namespaces: that needs root.";
@@ -83,6 +84,7 @@ pub fn main(args: &[String]) -> ExitCode {
         "delta" => delta::run(&options),
         "multi-source" => multi_source::run(&options),
         "preempt" => preempt::run(&options),
+        "limit" => limit::run(&options),
         _ => transfer::run(shape, &options).unwrap_or_else(usage),
     }
 }

@@ -14,6 +14,7 @@ mod durable;
 mod encoding;
 mod identity;
 mod left_over;
+mod limits;
 mod mirror;
 mod mounts;
 mod names;

@@ -1,0 +1,90 @@
+//! How near to its figure a limit keeps what it limits, on either side.
+
+use std::process::ExitCode;
+
+use avalon_protocol::{
+    control::{LimitRequest, LimitsReply, route},
+    limit::{Direction, Rate},
+};
+use serde_json::{Value, json};
+
+use super::{
+    Options,
+    contender::Load,
+    ends::{Ends, FAR, NEAR},
+    ours::{daemon, publish, pull, write_version},
+    programs, spread,
+};
+use crate::daemons::{Studio, daemon::Daemon};
+
+const LOAD: Load = Load { files: 1, bytes_each: 64 << 20 };
+const RATES: [&str; 3] = ["10MiB/s", "100MiB/s", "200Mbit/s"];
+
+/// Runs the shape.
+pub fn run(options: &Options) -> ExitCode {
+    let links = tempfile::tempdir().expect("a directory for links");
+    let studio = Studio::new(programs(links.path()));
+    let ends = Ends::loopback();
+    let near = daemon(&studio, &ends, NEAR, "ws1@london", &[]);
+    let far = daemon(&studio, &ends, FAR, "srv@montreal", &[&near]);
+    far.until_connected("ws1@london");
+    println!("\nlimit: {} MiB over loopback, the rate while it flows by the limit", LOAD.bytes() >> 20);
+    let (mut number, mut rows) = (0, Vec::new());
+    for rate in RATES {
+        for (limited, direction) in [(&near, Direction::Send), (&far, Direction::Receive)] {
+            let mut ratios = Vec::new();
+            set(limited, rate, direction);
+            for _ in 0..options.rounds {
+                number += 1;
+                let subset = format!("cache{number}");
+                write_version(&near, &subset, options.seed + number, LOAD);
+                let reference = publish(&near, &far, &studio, &subset, "v001");
+                ratios.extend(flow(&far, &studio, &reference, rate, options));
+            }
+            limited.ctl(&["--quiet", "limit", "clear", "--all"]);
+            rows.push(row(rate, direction, &ratios));
+        }
+    }
+    let line = json!({ "schema": "avalon.bench/1", "shape": "limit", "ours": rows, "baselines": {} });
+    println!("{line}");
+    ExitCode::SUCCESS
+}
+
+fn set(daemon: &Daemon, rate: &str, direction: Direction) {
+    let request =
+        LimitRequest { rate: rate.into(), direction: Some(direction), site: None, class: None, when: None };
+    let _set: LimitsReply = daemon.api().post(route::LIMITS, &request).expect("the daemon takes the limit");
+}
+
+/// Pulls, and returns the rate between the first content that came and the last, by the limit.
+fn flow(far: &Daemon, studio: &Studio, reference: &str, rate: &str, options: &Options) -> Option<f64> {
+    let limit = rate.parse::<Rate>().expect("a rate").bytes_per_second as f64;
+    let mut samples = Vec::new();
+    let time = std::thread::scope(|scope| {
+        let pulling = scope.spawn(|| pull(far, studio, reference, options.limit));
+        let start = std::time::Instant::now();
+        while !pulling.is_finished() {
+            let job = far.api().jobs().into_iter().find(|job| job.reference == reference);
+            samples.extend(job.map(|job| (start.elapsed().as_secs_f64(), job.bytes_received as f64)));
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        pulling.join().expect("a pull does not panic")
+    });
+    time?;
+    let (first, last) = between(&samples, LOAD.bytes() as f64)?;
+    Some((last.1 - first.1) / (last.0 - first.0) / limit)
+}
+
+/// The first sample with content, and the first with all of it.
+fn between(samples: &[(f64, f64)], all: f64) -> Option<((f64, f64), (f64, f64))> {
+    let first = samples.iter().find(|sample| sample.1 > 0.0)?;
+    let last = samples.iter().find(|sample| sample.1 >= all)?;
+    (last.0 > first.0).then_some((*first, *last))
+}
+
+fn row(rate: &str, direction: Direction, ratios: &[f64]) -> Value {
+    let times: Vec<_> = ratios.iter().map(|ratio| std::time::Duration::from_secs_f64(*ratio)).collect();
+    let (median, least, most) = spread(&times);
+    println!("{rate:>10} {direction:<8} median {median:.4}, least {least:.4}, most {most:.4}");
+    json!({ "rate": rate, "direction": direction, "median": median, "least": least, "most": most })
+}
