@@ -1,6 +1,9 @@
 //! How near to its figure a limit keeps what it limits, on either side.
 
-use std::process::ExitCode;
+use std::{
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
 
 use avalon_protocol::{
     control::{LimitRequest, LimitsReply, route},
@@ -11,8 +14,8 @@ use serde_json::{Value, json};
 use super::{
     Options,
     contender::Load,
-    ends::{Ends, FAR, NEAR},
-    ours::{daemon, publish, pull, write_version},
+    ends::{Ends, FAR, NEAR, until},
+    ours::{daemon, publish, write_version},
     programs, spread,
 };
 use crate::daemons::{Studio, daemon::Daemon};
@@ -60,17 +63,22 @@ fn set(daemon: &Daemon, rate: &str, direction: Direction) {
 fn flow(far: &Daemon, studio: &Studio, reference: &str, rate: &str, options: &Options) -> Option<f64> {
     let limit = rate.parse::<Rate>().expect("a rate").bytes_per_second as f64;
     let mut samples = Vec::new();
-    let time = std::thread::scope(|scope| {
-        let pulling = scope.spawn(|| pull(far, studio, reference, options.limit));
-        let start = std::time::Instant::now();
-        while !pulling.is_finished() {
-            let job = far.api().jobs().into_iter().find(|job| job.reference == reference);
-            samples.extend(job.map(|job| (start.elapsed().as_secs_f64(), job.bytes_received as f64)));
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        pulling.join().expect("a pull does not panic")
+    let start = Instant::now();
+    let mut pull = Command::new(&studio.programs().avalonctl)
+        .arg("--socket")
+        .arg(&far.config.socket)
+        .args(["--quiet", "pull", reference])
+        .spawn()
+        .expect("avalonctl starts");
+    let ended = until(options.limit, || {
+        let job = far.api().jobs().into_iter().find(|job| job.reference == reference);
+        samples.extend(job.map(|job| (start.elapsed().as_secs_f64(), job.bytes_received as f64)));
+        pull.try_wait().expect("it is our child").is_some()
     });
-    time?;
+    if !ended {
+        pull.kill().and_then(|()| pull.wait()).ok();
+        return None;
+    }
     let (first, last) = between(&samples, LOAD.bytes() as f64)?;
     Some((last.1 - first.1) / (last.0 - first.0) / limit)
 }
@@ -83,7 +91,7 @@ fn between(samples: &[(f64, f64)], all: f64) -> Option<((f64, f64), (f64, f64))>
 }
 
 fn row(rate: &str, direction: Direction, ratios: &[f64]) -> Value {
-    let times: Vec<_> = ratios.iter().map(|ratio| std::time::Duration::from_secs_f64(*ratio)).collect();
+    let times: Vec<_> = ratios.iter().map(|ratio| Duration::from_secs_f64(*ratio)).collect();
     let (median, least, most) = spread(&times);
     println!("{rate:>10} {direction:<8} median {median:.4}, least {least:.4}, most {most:.4}");
     json!({ "rate": rate, "direction": direction, "median": median, "least": least, "most": most })
