@@ -185,13 +185,9 @@ async fn start(
         resume(&core, project, &replicator, &tasks);
     }
     let api = DaemonApi::new(&core, &net, &replicator, settlers.clone(), identity.expires_at());
-    let api_tasks = tasks.child();
-    let (token, clock_) = (api_tasks.token(), Arc::clone(&clock));
-    let served = api::serve(
-        listener,
-        Arc::new(api),
-        api::Stop { token, grace: Duration::from_secs(2), clock: clock_ },
-    );
+    let (token, clock_) = (tasks.child().token(), Arc::clone(&clock));
+    let stop = api::Stop { token, grace: Duration::from_secs(2), clock: clock_ };
+    let served = api::serve(listener, Arc::new(api), stop);
     tasks.spawn("api", async move {
         if let Err(error) = served.await {
             tracing::error!(error = %ErrorChain(&error), "the local API ended");
