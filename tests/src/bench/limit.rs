@@ -20,8 +20,8 @@ use super::{
 };
 use crate::daemons::{Studio, daemon::Daemon};
 
-const LOAD: Load = Load { files: 1, bytes_each: 64 << 20 };
-const RATES: [&str; 3] = ["10MiB/s", "100MiB/s", "200Mbit/s"];
+/// Rates, and how much flows: seconds of it.
+const RATES: [(&str, u64); 3] = [("10MiB/s", 64 << 20), ("100MiB/s", 256 << 20), ("200Mbit/s", 64 << 20)];
 
 /// Runs the shape.
 pub fn run(options: &Options) -> ExitCode {
@@ -31,18 +31,19 @@ pub fn run(options: &Options) -> ExitCode {
     let near = daemon(&studio, &ends, NEAR, "ws1@london", &[]);
     let far = daemon(&studio, &ends, FAR, "srv@montreal", &[&near]);
     far.until_connected("ws1@london");
-    println!("\nlimit: {} MiB over loopback, the rate while it flows by the limit", LOAD.bytes() >> 20);
+    println!("\nlimit: over loopback, the rate while content flows by the limit");
     let (mut number, mut rows) = (0, Vec::new());
-    for rate in RATES {
+    for (rate, bytes_each) in RATES {
+        let load = Load { files: 1, bytes_each };
         for (limited, direction) in [(&near, Direction::Send), (&far, Direction::Receive)] {
             let mut ratios = Vec::new();
             set(limited, rate, direction);
             for _ in 0..options.rounds {
                 number += 1;
                 let subset = format!("cache{number}");
-                write_version(&near, &subset, options.seed + number, LOAD);
+                write_version(&near, &subset, options.seed + number, load);
                 let reference = publish(&near, &far, &studio, &subset, "v001");
-                ratios.extend(flow(&far, &studio, &reference, rate, options));
+                ratios.extend(flow((&far, &studio), &reference, (rate, load), options));
             }
             limited.ctl(&["--quiet", "limit", "clear", "--all"]);
             rows.push(row(rate, direction, &ratios));
@@ -59,8 +60,13 @@ fn set(daemon: &Daemon, rate: &str, direction: Direction) {
     let _set: LimitsReply = daemon.api().post(route::LIMITS, &request).expect("the daemon takes the limit");
 }
 
-/// Pulls, and returns the rate between the first content that came and the last, by the limit.
-fn flow(far: &Daemon, studio: &Studio, reference: &str, rate: &str, options: &Options) -> Option<f64> {
+/// Pulls, and returns the rate of the middle part, by the limit.
+fn flow(
+    (far, studio): (&Daemon, &Studio),
+    reference: &str,
+    (rate, load): (&str, Load),
+    options: &Options,
+) -> Option<f64> {
     let limit = rate.parse::<Rate>().expect("a rate").bytes_per_second as f64;
     let mut samples = Vec::new();
     let start = Instant::now();
@@ -79,14 +85,15 @@ fn flow(far: &Daemon, studio: &Studio, reference: &str, rate: &str, options: &Op
         pull.kill().and_then(|()| pull.wait()).ok();
         return None;
     }
-    let (first, last) = between(&samples, LOAD.bytes() as f64)?;
+    let (first, last) = between(&samples, load.bytes() as f64)?;
     Some((last.1 - first.1) / (last.0 - first.0) / limit)
 }
 
-/// The first sample with content, and the first with all of it.
+/// The first samples with a fifth and with four fifths of the content: whole blocks are counted, and at both there are as
+/// many that are not whole.
 fn between(samples: &[(f64, f64)], all: f64) -> Option<((f64, f64), (f64, f64))> {
-    let first = samples.iter().find(|sample| sample.1 > 0.0)?;
-    let last = samples.iter().find(|sample| sample.1 >= all)?;
+    let reached = |share: f64| samples.iter().find(|sample| sample.1 >= all * share);
+    let (first, last) = (reached(0.2)?, reached(0.8)?);
     (last.0 > first.0).then_some((*first, *last))
 }
 
