@@ -84,7 +84,8 @@ impl Drop for Turn<'_> {
 }
 
 impl Deltas {
-    /// Returns the part of a base that a piece is best compressed against; none when the base cannot be read.
+    /// Returns the part of a base that a piece is best compressed against; none when the piece does not resemble it, or it
+    /// cannot be read.
     fn window(&self, base: &ObjectReader, offset: u64, content: &[u8]) -> Option<Range<u64>> {
         let slot = {
             let mut indexes = self.indexes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,7 +99,7 @@ impl Deltas {
         let index = slot.get_or_init(|| {
             BaseIndex::read(base).inspect_err(|error| tracing::debug!(%error, "a base cannot be read")).ok()
         });
-        index.as_ref().map(|index| index.window(offset, content))
+        index.as_ref().and_then(|index| index.window(offset, content))
     }
 }
 

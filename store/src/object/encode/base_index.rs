@@ -1,9 +1,10 @@
-//! Where content of a large base has moved to.
+//! Whether content resembles a base, and where in a large one it has moved to.
 //!
 //! A delta refers to a window of the base, which for a large one is a part of it. When frames or meshes were inserted in
 //! front, the same content lies elsewhere. So the sender takes samples of the base, at places that the content itself
 //! chooses by a rolling hash (the gear hash of FastCDC, Xia et al. 2016), finds the same samples in the piece, and takes
-//! the window that most of them point to.
+//! the window that most of them point to. When hardly any is found, as in frames that were rendered anew, a delta would
+//! cost a tenth of a second for each piece and save nothing: it is not tried.
 
 use std::ops::Range;
 
@@ -13,6 +14,10 @@ use crate::object::serve::{ObjectReader, ServeError};
 
 /// One byte in about 16 KiB is a sample: 512 for each piece of 8 MiB, and 4 MiB of memory for a base of 4 GiB.
 const SAMPLE_BITS: u32 = 14;
+/// With fewer samples than this a piece is too short to say anything, and quickly tried.
+const FEW_SAMPLES: usize = 16;
+/// A piece of which less than one sample in this many is in the base does not resemble it.
+const RESEMBLES_ONE_IN: usize = 12;
 /// The gear hash forgets a byte after 64 more.
 const MEMORY_BYTES: usize = 64;
 
@@ -66,23 +71,27 @@ impl BaseIndex {
     }
 
     /// Returns the part of the base that a piece is best compressed against: at most [`MAX_BASE_WINDOW_BYTES`], all of a
-    /// base that is no longer. `offset` is where the piece lies in its own object.
-    pub fn window(&self, offset: u64, piece: &[u8]) -> Range<u64> {
-        if self.size <= MAX_BASE_WINDOW_BYTES {
-            return 0..self.size;
-        }
-        let mut starts = Vec::new();
+    /// base that is no longer; none when the piece does not resemble it. `offset` is where the piece lies in its own object.
+    pub fn window(&self, offset: u64, piece: &[u8]) -> Option<Range<u64>> {
+        let (mut starts, mut samples) = (Vec::new(), 0);
         SampleScan::default().update(piece, |hash, position| {
+            samples += 1;
             let found = self.samples.binary_search_by_key(&hash, |sample| sample.0).ok();
             let at = found.and_then(|place| self.samples.get(place));
             starts.extend(at.map(|(_, base_position)| base_position.saturating_sub(position)));
         });
+        if samples >= FEW_SAMPLES && starts.len() * RESEMBLES_ONE_IN < samples {
+            return None;
+        }
+        if self.size <= MAX_BASE_WINDOW_BYTES {
+            return Some(0..self.size);
+        }
         starts.sort_unstable();
         // Where most of the piece began in the base, or where it begins now.
         let start = starts.get(starts.len() / 2).copied().unwrap_or(offset);
         let margin = (MAX_BASE_WINDOW_BYTES - (piece.len() as u64).min(MAX_BASE_WINDOW_BYTES)) / 2;
         let from = start.saturating_sub(margin).min(self.size - MAX_BASE_WINDOW_BYTES);
-        from..from + MAX_BASE_WINDOW_BYTES
+        Some(from..from + MAX_BASE_WINDOW_BYTES)
     }
 }
 
@@ -121,7 +130,8 @@ mod tests {
     #[test]
     fn a_small_base_is_its_own_window() {
         let base = bytes(3 * MIB, 1);
-        assert_eq!(index_of(&base).window(0, &base[..10]), 0..3 * MIB as u64);
+        assert_eq!(index_of(&base).window(0, &base[..10]), Some(0..3 * MIB as u64));
+        assert_eq!(index_of(&base).window(0, &base[MIB..]), Some(0..3 * MIB as u64));
     }
 
     #[test]
@@ -129,17 +139,27 @@ mod tests {
         let base = bytes(64 * MIB, 2);
         let index = index_of(&base);
         let piece = &base[50 * MIB + 123..58 * MIB + 123];
-        let window = index.window(0, piece);
+        let window = index.window(0, piece).unwrap();
         assert_eq!(window.end - window.start, MAX_BASE_WINDOW_BYTES);
         assert!(window.start <= 50 * MIB as u64 && window.end >= 58 * MIB as u64 + 123, "{window:?}");
     }
 
     #[test]
-    fn content_that_is_not_in_the_base_gets_the_window_around_its_own_place() {
-        let base = vec![0; 64 * MIB];
-        let window = index_of(&base).window(32 * MIB as u64, &bytes(8 * MIB, 3));
-        assert_eq!(window, 24 * MIB as u64..48 * MIB as u64);
-        let beyond = index_of(&base).window(1 << 40, &bytes(8 * MIB, 3));
-        assert_eq!(beyond, 40 * MIB as u64..64 * MIB as u64);
+    fn content_that_is_not_in_the_base_is_told_from_content_of_which_a_part_is() {
+        let base = bytes(8 * MIB, 3);
+        let index = index_of(&base);
+        let other = bytes(8 * MIB, 4);
+        assert_eq!(index.window(0, &other), None);
+        let mut part = other;
+        part[..2 * MIB].copy_from_slice(&base[5 * MIB..7 * MIB]);
+        assert_eq!(index.window(0, &part), Some(0..8 * MIB as u64));
+    }
+
+    #[test]
+    fn content_without_samples_gets_the_window_around_its_own_place() {
+        let index = index_of(&vec![0; 64 * MIB]);
+        let flat = vec![0; 8 * MIB];
+        assert_eq!(index.window(32 * MIB as u64, &flat), Some(24 * MIB as u64..48 * MIB as u64));
+        assert_eq!(index.window(1 << 40, &flat), Some(40 * MIB as u64..64 * MIB as u64));
     }
 }
