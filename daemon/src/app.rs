@@ -55,6 +55,8 @@ const NET_EVENTS: usize = 1024;
 /// How much longer than usual the service manager is asked to wait while the catalog is built anew.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// How often the watchdog looks whether a ledger that does not answer is at long work.
+const PROBE_AGAIN: Duration = Duration::from_secs(1);
 /// How often the ledger is asked whether it works.
 const LEDGER_EVERY: Duration = Duration::from_secs(30);
 
@@ -346,12 +348,29 @@ async fn forward_heads(
     }
 }
 
-/// The watchdog's question: does the runtime run, and does the ledger answer?
+/// The watchdog's question: does the runtime run, and does the ledger answer? While it builds the catalog it has no time
+/// to, and a restart would only begin that again; a full disk is told in the status, and no restart makes room.
 fn probe(core: &Arc<Core>) -> impl Fn() -> futures_util::future::BoxFuture<'static, bool> + Send + 'static {
     let core = Arc::clone(core);
     move || {
-        let ledger = core.ledger.clone();
-        Box::pin(blocking(move || ledger.sync().is_ok()))
+        let core = Arc::clone(&core);
+        Box::pin(async move {
+            let ledger = core.ledger.clone();
+            let mut answer = std::pin::pin!(blocking(move || match ledger.sync() {
+                Ok(()) => true,
+                Err(error) => error.is_no_space(),
+            }));
+            loop {
+                tokio::select! {
+                    alive = &mut answer => return alive,
+                    () = core.clock.sleep(PROBE_AGAIN) => {
+                        if core.ledger.is_at_long_work() {
+                            return true;
+                        }
+                    }
+                }
+            }
+        })
     }
 }
 

@@ -205,6 +205,17 @@ impl Schedule {
         left <= ahead.as_secs_f64() && !self.queue.is_empty()
     }
 
+    /// Takes back what a stream was to ask for and did not, after its request was answered: the next request was given up
+    /// before it was sent.
+    pub fn give_back(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.missing_bytes = 0;
+            for want in stream.missing.drain(..).rev() {
+                self.queue.push_front(want);
+            }
+        }
+    }
+
     /// Takes back what a stream was asked for and has not brought.
     pub fn fail(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.remove(&id) {
@@ -431,6 +442,20 @@ mod tests {
         schedule.arrived(1, &object(0), (2, 2), 2 * MIB, ms(2000));
         assert!(schedule.is_done());
         assert!(schedule.ask(0, ms(2000)).is_empty());
+    }
+
+    #[test]
+    fn what_was_never_asked_for_is_given_back_and_the_rate_kept() {
+        let mut schedule = Schedule::new([large(9)]);
+        let second = Duration::from_secs(1);
+        schedule.ask(0, Duration::ZERO);
+        for block in 0..4 {
+            schedule.arrived(0, &object(0), (block, 1), MIB, second);
+        }
+        let ahead = schedule.ask(0, second);
+        schedule.give_back(0);
+        assert!(!schedule.is_done());
+        assert_eq!(schedule.ask(0, second), ahead, "as much as before, and the same");
     }
 
     #[test]

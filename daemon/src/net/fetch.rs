@@ -347,7 +347,7 @@ impl PeerLink {
             Ok::<RecvStream, FetchError>(receive)
         };
         let receive = timeout(STALL_LIMIT, asking).await.map_err(|_| self.fault(StreamFault::Stalled))??;
-        Ok(Inbound::impatient(receive, STALL_LIMIT))
+        Ok(Inbound::impatient(receive, self.channel().quinn().clone(), STALL_LIMIT))
     }
 
     async fn reply<T: Framed>(&self, answer: &mut Inbound) -> Result<T, FetchError> {

@@ -3,7 +3,7 @@
 //! Every request is authorised by its project; what is not allowed looks like what is not there. Small objects follow
 //! one another without a pause: the next ones are opened while one is being sent.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     block::{BLOCK_BYTES, BlockList},
@@ -19,7 +19,10 @@ use avalon_protocol::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::{
     context::Context,
@@ -31,8 +34,10 @@ use super::{
     throttle::Flow,
 };
 
-/// Requests of one peer that are worked on at once; the others wait in QUIC.
+/// Requests of one peer that are worked on at once; the others wait.
 pub(crate) const MAX_REQUESTS: usize = 32;
+/// How many of them are for what somebody waits for, and for manifests: a backfill does not keep those waiting.
+const URGENT_REQUESTS: usize = 12;
 
 /// How long a peer may take to send a request, which is under 200 KiB.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -58,20 +63,38 @@ enum AnswerFault {
 
 /// Answers a peer until its connection ends.
 pub(crate) async fn serve(context: Arc<Context>, link: PeerLink) {
-    let slots = Arc::new(Semaphore::new(MAX_REQUESTS));
+    let slots = Arc::new(Slots {
+        urgent: Semaphore::new(URGENT_REQUESTS),
+        others: Semaphore::new(MAX_REQUESTS - URGENT_REQUESTS),
+    });
     loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        // How many there are is bounded by QUIC's limit of streams.
         let Ok((send, receive)) = link.channel().quinn().accept_bi().await else { return };
-        let (context, link) = (Arc::clone(&context), link.clone());
+        let (context, link, slots) = (Arc::clone(&context), link.clone(), Arc::clone(&slots));
         let tasks = context.tasks.clone();
         tasks.spawn("answer a peer's request", async move {
-            answer(&context, &link, send, receive).await;
-            drop(slot);
+            answer(&context, &link, &slots, send, receive).await;
         });
     }
 }
 
-async fn answer(context: &Context, link: &PeerLink, send: SendStream, receive: RecvStream) {
+/// The places of one peer's requests.
+#[derive(Debug)]
+struct Slots {
+    urgent: Semaphore,
+    others: Semaphore,
+}
+
+impl Slots {
+    /// Waits for a place for a request.
+    async fn take(&self, request: &Request) -> Option<SemaphorePermit<'_>> {
+        let urgent = priority(request) >= WAITING_PRIORITY;
+        let slots = if urgent { &self.urgent } else { &self.others };
+        slots.acquire().await.ok()
+    }
+}
+
+async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStream, receive: RecvStream) {
     let mut inbound = Inbound::patient(receive);
     let mut out = Outbound::new(send, TAKE_LIMIT);
     let request = match timeout(REQUEST_DEADLINE, inbound.frame::<Request>()).await {
@@ -84,6 +107,7 @@ async fn answer(context: &Context, link: &PeerLink, send: SendStream, receive: R
         // Nothing was asked: a probe, a change of mind, or a peer that is too slow.
         Ok(_) | Err(_) => return out.give_up(VarInt::from_u32(CloseCode::Protocol.code())),
     };
+    let Some(_slot) = slots.take(&request).await else { return };
     out.set_priority(priority(&request));
     let flow = |class| Flow { direction: Direction::Send, peer: link.node(), class };
     let answered = match request {
@@ -116,12 +140,15 @@ async fn answer(context: &Context, link: &PeerLink, send: SendStream, receive: R
     }
 }
 
+/// The priority of an answer that somebody waits for.
+const WAITING_PRIORITY: i32 = 3;
+
 /// How urgent an answer is among those of one connection: QUIC sends all of a higher one first. Manifests are small, and a
 /// job cannot begin without.
 fn priority(request: &Request) -> i32 {
     match request {
         Request::Manifests(_) => 4,
-        Request::Encoded(FetchEncoded { priority: Priority::Waiting, .. }) => 3,
+        Request::Encoded(FetchEncoded { priority: Priority::Waiting, .. }) => WAITING_PRIORITY,
         Request::Encoded(FetchEncoded { priority: Priority::Publish, .. }) | Request::Objects(_) => 2,
         Request::Encoded(FetchEncoded { priority: Priority::Backfill, .. }) => 1,
     }
@@ -168,6 +195,8 @@ enum Body {
     /// As it is, with the first bytes: all of a small object, nothing yet of a large one.
     Raw(Bytes),
     Encoded(Box<dyn PieceSource>),
+    /// With a base: encoded when its turn has come, for that takes a thread that may have to wait.
+    Later(Terms),
 }
 
 async fn send_objects(
@@ -208,8 +237,10 @@ async fn prepare(
     };
     let bytes = body_bytes(want);
     if let Some(terms) = terms.filter(|_| bytes > 0) {
-        let blocks = want.first_block..want.first_block.saturating_add(want.blocks);
-        if let Some(pieces) = source.encode(blocks, terms).await {
+        if terms.base.is_some() {
+            return Some(Found { source, list, body: Body::Later(terms) });
+        }
+        if let Some(pieces) = source.encode(blocks_of(want), terms).await {
             return Some(Found { source, list, body: Body::Encoded(pieces) });
         }
     }
@@ -234,6 +265,10 @@ async fn read(source: &dyn ObjectSource, want: &Want, offset: u64, bytes: u64) -
     }
 }
 
+fn blocks_of(want: &Want) -> Range<u64> {
+    want.first_block..want.first_block.saturating_add(want.blocks)
+}
+
 async fn send_object(
     context: &Context,
     want: &Want,
@@ -243,6 +278,10 @@ async fn send_object(
     let Found { source, list, body } = found;
     let head = match body {
         Body::Encoded(pieces) => return send_pieces(context, list, pieces, out).await,
+        Body::Later(terms) => match source.encode(blocks_of(want), terms).await {
+            Some(pieces) => return send_pieces(context, list, pieces, out).await,
+            None => Bytes::new(),
+        },
         Body::Raw(head) => head,
     };
     let total = body_bytes(want);

@@ -4,7 +4,9 @@ use std::{collections::VecDeque, time::Duration};
 
 use avalon_protocol::wire::{Control, FRAME_HEADER_BYTES, FrameError, FrameHeader, Framed};
 use bytes::{Buf as _, Bytes, BytesMut};
-use quinn::{ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
+use quinn::{
+    Connection, ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError,
+};
 use tokio::time::timeout;
 
 /// How many pieces are taken off a stream under one lock; a piece is about a packet.
@@ -34,7 +36,22 @@ pub(crate) struct Inbound {
     stream: RecvStream,
     ready: VecDeque<Bytes>,
     ready_bytes: usize,
-    stall: Option<Duration>,
+    stall: Option<Stall>,
+}
+
+/// When a silence is a fault.
+#[derive(Debug)]
+struct Stall {
+    limit: Duration,
+    connection: Connection,
+}
+
+impl Stall {
+    /// Counts what came for any stream: an answer that is less urgent than others on its connection is silent for good
+    /// reason.
+    fn frames(&self) -> u64 {
+        self.connection.stats().frame_rx.stream
+    }
 }
 
 impl Inbound {
@@ -43,9 +60,9 @@ impl Inbound {
         Self { stream, ready: VecDeque::new(), ready_bytes: 0, stall: None }
     }
 
-    /// Reads a stream that fails when not a byte comes for as long as `stall`.
-    pub(crate) fn impatient(stream: RecvStream, stall: Duration) -> Self {
-        Self { stall: Some(stall), ..Self::patient(stream) }
+    /// Reads a stream that fails when not a byte of any stream of `connection` comes for as long as `limit`.
+    pub(crate) fn impatient(stream: RecvStream, connection: Connection, limit: Duration) -> Self {
+        Self { stall: Some(Stall { limit, connection }), ..Self::patient(stream) }
     }
 
     /// Reads the next frame; none when the stream ended properly before it.
@@ -73,9 +90,14 @@ impl Inbound {
     pub(crate) async fn fill(&mut self, bytes: usize) -> Result<bool, StreamFault> {
         while self.ready_bytes < bytes {
             let mut pieces: [Bytes; PIECES] = std::array::from_fn(|_| Bytes::new());
+            let before = self.stall.as_ref().map(Stall::frames);
             let reading = self.stream.read_chunks(&mut pieces);
-            let read = match self.stall {
-                Some(limit) => timeout(limit, reading).await.map_err(|_| StreamFault::Stalled)?,
+            let read = match &self.stall {
+                Some(stall) => match timeout(stall.limit, reading).await {
+                    Ok(read) => read,
+                    Err(_) if before == Some(stall.frames()) => return Err(StreamFault::Stalled),
+                    Err(_) => continue,
+                },
                 None => reading.await,
             };
             let Some(count) = read.map_err(read_fault)? else { return Ok(false) };

@@ -99,6 +99,11 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
+    /// Says whether room on the volume would help.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Damaged { cause: Cause::NoSpace, .. })
+    }
+
     /// Says that `cause` makes a generation useless.
     pub(crate) fn damaged(generation: u64, cause: Cause) -> Self {
         Self::Damaged { generation, cause }

@@ -63,6 +63,15 @@ impl Dir {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// Returns how large the volume is.
+    ///
+    /// # Errors
+    /// [`IoError`] when the system does not say.
+    pub fn volume_bytes(&self) -> Result<u64, IoError> {
+        let stat = fstatvfs(self.fd()).map_err(|e| IoError::new("measure the volume of", self.path(), e))?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
     /// Makes everything written to the volume so far durable, by whomever; cheaper than an fsync for each of many files.
     ///
     /// # Errors

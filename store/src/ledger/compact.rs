@@ -141,7 +141,8 @@ impl Writer {
             return;
         }
         self.care.checkpointed(records);
-        match self.checkpoints.write(&*self.shared.store(), records) {
+        let write = || self.checkpoints.write(&*self.shared.store(), records);
+        match self.shared.long_work(write) {
             Ok(()) => {
                 self.shared.note_checkpoint(records);
                 tracing::info!(records, "checkpoint of the catalog written");

@@ -200,7 +200,11 @@ impl LedgerError {
 
     /// Says whether room on the volume would help.
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::NoSpace { .. })
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Catalog { source } => source.is_no_space(),
+            _ => false,
+        }
     }
 
     pub(super) fn append(error: AppendError) -> Self {

@@ -310,6 +310,11 @@ impl Ledger {
         wait(|reply| self.inner.send(Job::Rebuild { progress, reply })).unwrap_or(Err(LedgerError::Closed))
     }
 
+    /// Says whether the thread that writes is at work that takes long, so that [`Ledger::sync`] has to wait for it.
+    pub fn is_at_long_work(&self) -> bool {
+        self.inner.shared.is_at_long_work()
+    }
+
     /// Makes the catalog durable up to here. The feeds always are.
     ///
     /// # Errors

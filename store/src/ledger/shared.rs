@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -39,9 +39,23 @@ pub(super) struct Shared {
     damage: Mutex<Option<(u64, Cause)>>,
     /// How many records the newest checkpoint stands for.
     checkpoint: AtomicU64,
+    /// The thread that writes is at work that takes long: building, reading or writing all of the catalog.
+    at_long_work: AtomicBool,
 }
 
 impl Shared {
+    /// Does work that takes long; meanwhile [`Shared::is_at_long_work`].
+    pub(super) fn long_work<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.at_long_work.store(true, Ordering::Release);
+        let done = work();
+        self.at_long_work.store(false, Ordering::Release);
+        done
+    }
+
+    pub(super) fn is_at_long_work(&self) -> bool {
+        self.at_long_work.load(Ordering::Acquire)
+    }
+
     pub(super) fn new(
         me: NodeId,
         projects: BTreeMap<ProjectName, Dir>,
@@ -57,6 +71,7 @@ impl Shared {
             missing: Mutex::default(),
             damage: Mutex::new(None),
             checkpoint: AtomicU64::new(0),
+            at_long_work: AtomicBool::new(false),
         }
     }
 

@@ -166,8 +166,14 @@ impl Writer {
                     let rebuilt = self.rebuild(&Cause::Asked, &mut *progress);
                     reply(rebuilt.map_err(|source| LedgerError::Rebuild { source }));
                 }
-                Job::Snapshot { reply } => reply(self.snapshot()),
-                Job::Import { rows, reply } => reply(self.import(rows)),
+                Job::Snapshot { reply } => {
+                    let shared = Arc::clone(&self.shared);
+                    reply(shared.long_work(|| self.snapshot()));
+                }
+                Job::Import { rows, reply } => {
+                    let shared = Arc::clone(&self.shared);
+                    reply(shared.long_work(|| self.import(rows)));
+                }
                 Job::Sync { reply } => reply(self.sync()),
                 Job::Close { reply } => break Some(reply),
                 Job::Wake => {}
@@ -357,7 +363,8 @@ impl Writer {
     ) -> Result<Rebuilt, RebuildError> {
         self.give_up_compaction("the catalog is built anew");
         self.rebuild_again_in = Some(REBUILD_AGAIN_ROUNDS);
-        let (store, built) = build_next(&self.shared, &self.generations, &self.checkpoints, progress)?;
+        let build = || build_next(&self.shared, &self.generations, &self.checkpoints, progress);
+        let (store, built) = self.shared.long_work(build)?;
         self.use_rebuilt(store);
         tracing::info!(generation = self.shared.store().generation(), %cause, ?built, "catalog rebuilt");
         Ok(built)

@@ -105,12 +105,11 @@ impl JobSink {
     /// Returns the content of a piece.
     async fn decode(
         &mut self,
-        object: ObjectHash,
+        (object, size): (ObjectHash, u64),
         first_block: u64,
         piece: Piece,
     ) -> Result<Bytes, SinkError> {
         let Piece { head, content } = piece;
-        let size = self.round.incoming.need(&object).map_or(0, |need| need.size);
         let last = block_range(size, first_block.saturating_add(head.blocks).saturating_sub(1));
         let length = last.end.saturating_sub(block_range(size, first_block).start);
         let length = usize::try_from(length).unwrap_or(0);
@@ -158,11 +157,11 @@ impl JobSink {
         let (encoding, wire_bytes) = (piece.head.encoding, piece.head.bytes);
         self.round.job.add_received(wire_bytes);
         // Another stream has brought it, or the file went away from the manifest's needs: nothing to decode it for.
-        if self.round.incoming.need(&object).is_none() {
+        let Some(need) = self.round.incoming.need(&object) else {
             let blocks = (first_block, piece.head.blocks);
             return Ok(self.round.arrived((self.stream, self.ahead), &object, blocks, wire_bytes));
-        }
-        let content = self.decode(object, first_block, piece).await?;
+        };
+        let content = self.decode((object, need.size), first_block, piece).await?;
         self.round.job.add_content(encoding, content.len() as u64);
         match self.write(object, first_block, content).await {
             // The peer's bytes decoded to another object: its copy of the base or ours is damaged.

@@ -203,6 +203,10 @@ impl Round {
                 .iter()
                 .filter(|want| want.blocks == 0)
                 .for_each(|want| schedule.passed_over(id, &want.object));
+            if ahead.is_none() {
+                // The answer came to its end while the next request was on its way out, and that was given up.
+                schedule.give_back(id);
+            }
             drop(schedule);
             if !sink.not_found.is_empty() {
                 tracing::warn!(peer = %link.node(), version = %self.job.version, objects = sink.not_found.len(), "the peer does not have all that it said");

@@ -105,6 +105,12 @@ impl Incoming {
         known: &(dyn Fn(&RelPath, &FileStat) -> Option<ObjectHash> + Sync),
     ) -> Result<Self, IncomingError> {
         let failed = |source| IncomingError::Io { manifest: manifest.id(), source };
+        // Before any memory is taken for its objects: a manifest is a peer's word.
+        let (needed_bytes, volume_bytes) =
+            (distinct_bytes(&manifest), project.volume_bytes().map_err(failed)?);
+        if needed_bytes > volume_bytes {
+            return Err(IncomingError::NoSpace { needed_bytes, free_bytes: volume_bytes });
+        }
         let in_place = super::resume::find_in_place(project, &manifest, known).map_err(failed)?;
         let slots = slots_of(&manifest, &in_place)?;
         let area = project.create_dirs_unsynced(&area_path(manifest.id())).map_err(failed)?;
@@ -250,6 +256,15 @@ fn need_of(slot: &Slot) -> Option<ObjectNeed> {
         missing: state.present.missing(),
         bytes_missing: slot.size - state.present.bytes(),
     })
+}
+
+/// Returns how many bytes the distinct objects of a manifest have.
+fn distinct_bytes(manifest: &Manifest) -> u64 {
+    let mut sizes: Vec<(ObjectHash, u64)> =
+        manifest.files().iter().map(|file| (file.hash, file.size)).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes.into_iter().fold(0, |sum, (_, size)| sum.saturating_add(size))
 }
 
 fn slots_of(

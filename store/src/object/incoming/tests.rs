@@ -5,11 +5,14 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _, symlink},
 };
 
-use avalon_protocol::hash::{ManifestId, ObjectHash};
+use avalon_protocol::{
+    hash::{ManifestId, ObjectHash},
+    manifest::FileEntry,
+};
 
 use super::{BlockWritten, Incoming, IncomingError, LocalCopy, Progress};
 use crate::{
-    fs::path_of,
+    fs::{Dir, path_of},
     object::fixture::{BLOCK, Studio, block_of, bytes, list_of},
 };
 
@@ -304,11 +307,32 @@ fn a_version_that_cannot_fit_is_known_before_the_transfer() {
     let mut studio = Studio::new();
     let manifest = studio.version(&[("a", b"x")]);
     let mut draft = manifest.draft().clone();
-    (draft.files[0].size, draft.files[0].hash) = (8 << 40, ObjectHash::of(b"huge"));
+    let dir = Dir::open(studio.path()).unwrap();
+    let volume_bytes = dir.volume_bytes().unwrap();
+    (draft.files[0].size, draft.files[0].hash) = (volume_bytes, ObjectHash::of(b"huge"));
     let incoming = studio.open(&std::sync::Arc::new(draft.finish().unwrap()));
     let error = incoming.reserve().unwrap_err();
     assert!(matches!(error, IncomingError::NoSpace { .. }) && error.is_no_space(), "{error}");
     studio.open(&manifest).reserve().unwrap();
+}
+
+#[test]
+fn a_version_larger_than_the_volume_costs_neither_memory_nor_an_area() {
+    let mut studio = Studio::new();
+    let manifest = studio.version(&[("a", b"x")]);
+    let mut draft = manifest.draft().clone();
+    let file = draft.files[0].clone();
+    draft.files.extend((0..1000u32).map(|number| FileEntry {
+        path: format!("huge{number:04}").parse().unwrap(),
+        size: 8 << 40,
+        hash: ObjectHash::of(&number.to_le_bytes()),
+        ..file.clone()
+    }));
+    let manifest = std::sync::Arc::new(draft.finish().unwrap());
+    let dir = Dir::open(studio.path()).unwrap();
+    let error = Incoming::open(&dir, std::sync::Arc::clone(&manifest)).unwrap_err();
+    assert!(error.is_no_space(), "{error}");
+    assert!(Incoming::list(&dir).unwrap().is_empty());
 }
 
 #[test]
