@@ -93,6 +93,9 @@ pub struct FetchSummary {
     pub bytes: u64,
 }
 
+/// Wants of one part of a request with their terms, and the answer to it.
+type Part = (Vec<(Want, Option<Terms>)>, Inbound);
+
 /// A request that was sent. Dropping it cancels it.
 #[derive(Debug)]
 pub struct Begun {
@@ -101,7 +104,7 @@ pub struct Begun {
     /// What is not asked for yet.
     parts: VecDeque<FetchEncoded>,
     /// What is, with the answers.
-    asked: VecDeque<(Vec<(Want, Option<Terms>)>, Inbound)>,
+    asked: VecDeque<Part>,
 }
 
 /// Why a fetch ended before its end. What the sink got until then is good.

@@ -160,7 +160,7 @@ fn an_object_is_taken_from_a_local_file_only_when_it_is_that_object() {
     let (large, small) = (bytes(2 * BLOCK + 5, 1), bytes(300, 2));
     let manifest = studio.version(&[("a", &large), ("b", &small)]);
     let source = tempfile::tempdir().unwrap();
-    let source_dir = crate::fs::Dir::open(source.path()).unwrap();
+    let source_dir = Dir::open(source.path()).unwrap();
     for (name, data) in [("large", &large), ("small", &small)] {
         source_dir.write_atomic(&path_of(name), data, crate::fs::WriteMode::CreateNew).unwrap();
     }
