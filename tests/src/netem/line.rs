@@ -15,7 +15,7 @@ pub struct Pipe {
     pub rate: Option<u64>,
     /// How long a packet travels after its last byte was sent.
     pub delay: Duration,
-    /// How many bytes may wait to be sent; what comes then is dropped. Nothing for [`Pipe::default_queue`].
+    /// How many bytes may wait to be sent; what comes then is dropped. Nothing for `Pipe::default_queue`.
     pub queue: Option<u64>,
     /// The share of packets that is lost on the way, from 0 to 1; 1 cuts the link.
     pub loss: f64,

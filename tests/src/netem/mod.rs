@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A packet passes the sender's [`Leaf::up`] and then the receiver's [`Leaf::down`]; a plain link shapes only `up` of both. The
-//! pure queue is [`line`]; what became of the packets is in [`Counters`]. A namespace's name holds the number of its process. It
+//! pure queue is [`mod@line`]; what became of the packets is in [`Counters`]. A namespace's name holds the number of its process. It
 //! is removed on drop, and what a killed process left is removed by the next [`Emulator::start`].
 
 #![expect(clippy::disallowed_methods, reason = "real packets travel in real time")]

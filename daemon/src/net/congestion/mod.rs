@@ -2,7 +2,7 @@
 //!
 //! It is of the BBR family (draft-ietf-ccwg-bbr, called "the draft" here): it models the path by its bandwidth and its
 //! shortest round trip and keeps about their product in flight, instead of taking each lost packet for a full queue. In the
-//! order of the data: [`delivery`] makes samples of acknowledgements, [`filter`] remembers the largest and shortest, [`loss`]
+//! order of the data: `delivery` makes samples of acknowledgements, `filter` remembers the largest and shortest, `loss`
 //! judges what was lost, `model` holds all of that, `phase` decides what to try next, `window` turns it into bytes.
 //!
 //! Where it differs from the draft, and why:
@@ -12,7 +12,7 @@
 //!   As in the draft, twice the bandwidth-delay product is the cap.
 //! - **Draining needs no gain below 1**: a smaller window stops the sender until the queue is gone.
 //! - **Loss below the limit has no effect at all.** The draft lowers its short-term bounds on any loss outside of probing, which
-//!   costs a path with 1 % of random loss its rate. Here rounds that lose too much ([`loss`]) do that, and no others.
+//!   costs a path with 1 % of random loss its rate. Here rounds that lose too much (`loss`) do that, and no others.
 //! - **The limit of 2 % is a test with a margin**, because a short round trip is too few packets to know a rate by.
 //! - **It probes every 6 to 8 round trips** as BBRv1 did, and not every 2 to 3 seconds: files are often gone by then.
 
