@@ -10,7 +10,7 @@ use avalon_protocol::{
     id::{ProjectName, VersionId, VersionSlot},
     manifest::{Completeness, FileEntry, Manifest, ManifestDraft, Representation},
     mode::ProjectMode,
-    record::{Held, Published, Record},
+    record::{Held, Record},
     template::{DEFAULT_PUBLISH, Template, TemplateSet},
     wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
 };
@@ -22,6 +22,7 @@ use avalon_store::{
 use tempfile::TempDir;
 use tokio::sync::{broadcast, mpsc};
 
+pub(crate) use crate::publish::record::published;
 use crate::{
     clock::{Clock as _, ManualClock},
     config::ProjectConfig,
@@ -94,23 +95,6 @@ pub(crate) fn draft(number: u32, content: &[u8]) -> ManifestDraft {
 
 pub(crate) fn manifest(number: u32, content: &[u8]) -> Manifest {
     draft(number, content).finish().unwrap()
-}
-
-/// What an honest node says of a manifest.
-pub(crate) fn published(manifest: &Manifest) -> Published {
-    let draft = manifest.draft();
-    Published {
-        version: draft.version.clone(),
-        manifest: manifest.id(),
-        content: manifest.content(),
-        generation: draft.generation,
-        predecessor: draft.predecessor,
-        files: manifest.files().len() as u64,
-        bytes: manifest.total_bytes(),
-        representations: manifest.representations().iter().map(|r| r.name.clone()).collect(),
-        author: draft.author.clone(),
-        published_at_ms: draft.published_at_ms,
-    }
 }
 
 impl Studio {

@@ -86,8 +86,9 @@ pub struct Missing {
 /// answered, few enough that several requests share a version evenly.
 pub const BATCH_BYTES: u64 = 32 << 20;
 
-/// Cuts what is missing into requests, each of about [`BATCH_BYTES`] and at most [`MAX_WANTS`] wants: many small objects
-/// in one, a large one over several. A block list is asked for once, with the first range of its object.
+/// Cuts what is missing into requests for who has no [`Schedule`](crate::schedule::Schedule) of streams, as the simulation:
+/// each of about [`BATCH_BYTES`] and at most [`MAX_WANTS`] wants, many small objects in one, a large one over several. A
+/// block list is asked for once, with the first range of its object.
 pub fn batches(missing: &[Missing]) -> Vec<Vec<Want>> {
     let mut batches: Vec<Vec<Want>> = Vec::new();
     let mut batch: Vec<Want> = Vec::new();

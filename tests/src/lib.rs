@@ -2,9 +2,9 @@
 //! ([`netem`]), and measurements ([`mod@bench`]).
 //!
 //! In the simulated studio many nodes run in one thread and virtual time, driven by one seed. The decisions are those of
-//! the daemon: `avalon_protocol`'s session, feeds, folds, planner and codec run here as they are. What is simulated is what
-//! surrounds them: clocks, links, disks that forget what was not synced, artists, and a peer that lies. [`world::World`]
-//! runs the steps, [`invariant::Checker`] looks at the nodes after each of them, and [`harness`] runs many seeds, replays
+//! the daemon: `avalon_protocol`'s session, feeds, folds, planner and codec run here as they are; only which stream brings
+//! which blocks is simpler than by the daemon's schedule. What is simulated is what surrounds them: clocks, links, disks
+//! that forget what was not synced, artists, and a peer that lies. [`world::World`] runs the steps, [`invariant::Checker`] looks at the nodes after each of them, and [`harness`] runs many seeds, replays
 //! one and writes down what happened. Deliberately absent there: threads, real time, and any map whose order is not that
 //! of its keys.
 

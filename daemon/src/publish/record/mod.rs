@@ -371,7 +371,8 @@ pub fn superseded_hero(fold: &VersionFold, me: &NodeId, version: &VersionId, new
 /// The health code of published files that were changed in place.
 const REWRITTEN: &str = "rewritten";
 
-fn published(manifest: &Manifest) -> Published {
+/// What the record of a publish says of a manifest.
+pub(crate) fn published(manifest: &Manifest) -> Published {
     let draft = manifest.draft();
     Published {
         version: draft.version.clone(),
