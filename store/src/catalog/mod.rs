@@ -24,6 +24,7 @@ mod sled;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod unbuilt;
 
 /// The layout of all tables together; raised with any change of a key or a value, which then rebuilds.
 const FORMAT: u16 = 2;
@@ -48,4 +49,5 @@ pub(crate) use self::{
         object_key_file, object_prefix, version_key, version_of_key, versions_prefix,
     },
     snapshot::{Snapshot, SourceRow, write as write_snapshot},
+    unbuilt::Unbuilt,
 };

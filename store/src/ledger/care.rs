@@ -22,6 +22,8 @@ pub struct CatalogCare {
     pub again_after: Duration,
     /// After how many records a checkpoint is written; in a large catalog only when a quarter of all came since the last.
     pub checkpoint_records: u64,
+    /// Up to so many records a catalog of no use is built before opening returns; above, meanwhile, about a second or two.
+    pub build_at_open_records: u64,
 }
 
 impl Default for CatalogCare {
@@ -33,6 +35,7 @@ impl Default for CatalogCare {
             slow_open: Duration::from_secs(5),
             again_after: Duration::from_hours(24),
             checkpoint_records: 100_000,
+            build_at_open_records: 20_000,
         }
     }
 }

@@ -77,6 +77,9 @@ pub enum OpenError {
 /// Why a catalog cannot be built from the feeds.
 #[derive(Debug, Clone, Error)]
 pub enum RebuildError {
+    /// The ledger closes meanwhile.
+    #[error("the daemon stops; the next start builds it")]
+    Stopped,
     /// The new generation fails.
     #[error("the new catalog cannot be written")]
     Catalog {

@@ -144,9 +144,10 @@ fn relearn_held(
     shared: &Shared,
     store: &dyn CatalogStore,
     looked_at: &mut dyn FnMut(u64),
-) -> Result<(), CatalogError> {
+) -> Result<(), RebuildError> {
     let mut after: Option<Vec<u8>> = None;
     loop {
+        shared.go_on()?;
         let rows = store.scan(Table::Versions, &[], after.as_deref(), MAX_PAGE_ROWS)?;
         let Some((last, _)) = rows.last() else { return Ok(()) };
         after = Some(last.clone());

@@ -10,6 +10,7 @@ mod error;
 mod export;
 mod ingest;
 mod load;
+mod mending;
 mod open;
 mod pack;
 mod query;
@@ -49,7 +50,7 @@ use self::{
     writer::{Change, Commit, Ingest, Job},
 };
 use crate::{
-    catalog::{CatalogError, LocalChange},
+    catalog::{CatalogError, Cause, LocalChange},
     fs::Dir,
     state_dir::StateDir,
     time::Monotonic,
@@ -98,6 +99,13 @@ pub enum LedgerEvent {
         /// The versions that the new records are about.
         touched: Vec<VersionId>,
     },
+    /// The catalog is of no use and is built anew; again where an earlier try failed.
+    Rebuilding {
+        /// What is wrong with it.
+        cause: Cause,
+    },
+    /// Another catalog is in use, built from the feeds: what could not be asked meanwhile can be asked again.
+    Rebuilt,
 }
 
 /// Records that are durable: proof that fdatasync has returned. Only the ledger makes one.
@@ -203,6 +211,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.shared.mending.close();
         drop(self.jobs.take());
         self.join();
     }
@@ -221,7 +230,8 @@ fn wait<T: Send + 'static, E: Send + 'static>(ask: impl FnOnce(Reply<T, E>)) -> 
 
 impl Ledger {
     /// Opens the ledger of a state directory: checks all feeds, repairs what a crash left, proves the catalog or builds it
-    /// anew, and starts the thread that writes.
+    /// anew, and starts the thread that writes. Where building takes long ([`CatalogCare::build_at_open_records`]) or needs
+    /// room that is not there, that thread does it, and the report says so: until [`Ledger::is_ready`], writing waits.
     ///
     /// # Errors
     /// [`OpenError`]; a damaged own feed is one, damaged feeds of peers and a damaged catalog are not.
@@ -323,12 +333,29 @@ impl Ledger {
         wait(|reply| self.inner.send(Job::Sync { reply })).unwrap_or(Err(LedgerError::Closed))
     }
 
+    /// Says whether the catalog can be asked. While it is built anew, feeds, manifests and [`Ledger::locate_meanwhile`] can.
+    pub fn is_ready(&self) -> bool {
+        self.inner.shared.damage().is_none()
+    }
+
+    /// Waits until the catalog can be asked, for as long as that takes; false when the ledger closes before.
+    pub fn wait_ready(&self) -> bool {
+        let shared = &self.inner.shared;
+        shared.mending.wait_until(|| shared.damage().is_none())
+    }
+
+    /// Returns how far the catalog is that is being built, if one is.
+    pub fn rebuild_progress(&self) -> Option<RebuildProgress> {
+        self.inner.shared.mending.progress()
+    }
+
     /// Finishes what is queued, flushes the catalog and ends the thread that writes. Clones can still read; what they
     /// write is refused.
     ///
     /// # Errors
     /// [`LedgerError::Catalog`] when the catalog could not be flushed, which the next start repairs.
     pub fn close(self) -> Result<(), LedgerError> {
+        self.inner.shared.mending.close();
         let closed = wait(|reply| self.inner.send(Job::Close { reply })).unwrap_or(Err(LedgerError::Closed));
         self.inner.join();
         closed

@@ -15,7 +15,7 @@ use avalon_protocol::{feed::FeedId, signing::RecordTrust};
 use rayon::prelude::*;
 
 use super::{
-    Inner, Ledger, LedgerConfig, OpenError, RebuildError,
+    CatalogCare, Inner, Ledger, LedgerConfig, OpenError, RebuildError,
     care::Care,
     load::{FillError, Rebuilt, SourceRows, fill},
     replay::{self, RebuildProgress},
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     catalog::{
         CatalogError, CatalogStore, Cause, Checkpoints, Generations, MemStore, Opened, Snapshot, SourceError,
+        Unbuilt,
     },
     error_chain::ErrorChain,
     feed::{self, FeedFile, FeedFileError, TornTail},
@@ -45,6 +46,8 @@ pub struct OpenReport {
     pub quarantined: Vec<QuarantinedFeed>,
     /// Why the catalog was built anew, if it was. A first start is not reported.
     pub rebuilt: Option<Cause>,
+    /// Why there is no catalog yet, if there is none: the thread that writes builds it, which takes long or needs room.
+    pub rebuilding: Option<Cause>,
     /// How many records the catalog lacked; all that its checkpoint does not stand for where it was built anew.
     pub replayed_records: u64,
     /// How many records the checkpoint stood for that the catalog was built anew from; 0 without one.
@@ -73,12 +76,15 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
     let generations = Generations::new(state.catalog.clone(), config.now);
     let checkpoints = Checkpoints::new(state.catalog.clone());
     put_aside_newer(&shared, &checkpoints).map_err(|source| OpenError::Catalog { source })?;
-    let (verified, took) = open_catalog(&shared, &generations, &checkpoints, &mut report)
+    let (verified, took) = open_catalog(&shared, &generations, &checkpoints, config.care, &mut report)
         .map_err(|source| OpenError::Catalog { source })?;
     let newest = checkpoints.all().ok().and_then(|all| all.first().copied()).unwrap_or(0);
     shared.note_checkpoint(newest);
     let care = Care::new(config.care, &generations, shared.store().generation(), took, newest);
-    replay::find_missing(&shared, &stored).map_err(|source| OpenError::Catalog { source: source.into() })?;
+    if report.rebuilding.is_none() {
+        let found = replay::find_missing(&shared, &*shared.store(), &stored);
+        found.map_err(|source| OpenError::Catalog { source: source.into() })?;
+    }
     let writer = Writer {
         shared: Arc::new(shared),
         signer: config.signer,
@@ -91,6 +97,7 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
         checkpoints,
         rebuild_again_in: None,
         care,
+        is_missing_unknown: report.rebuilding.is_some(),
         compaction: None,
     };
     let ledger = start(writer).map_err(|source| OpenError::Thread { source })?;
@@ -171,6 +178,7 @@ fn open_catalog(
     shared: &Shared,
     generations: &Generations,
     checkpoints: &Checkpoints,
+    care: CatalogCare,
     report: &mut OpenReport,
 ) -> Result<(bool, Duration), RebuildError> {
     generations.tidy().map_err(CatalogError::switch)?;
@@ -185,8 +193,12 @@ fn open_catalog(
         },
     };
     let current = generations.current().map_err(CatalogError::switch)?;
-    if cause == Cause::NoSpace {
-        return Err(CatalogError::damaged(current.unwrap_or(0), cause).into());
+    if cause == Cause::NoSpace || shared.total_records() > care.build_at_open_records {
+        tracing::warn!(error = %ErrorChain(&cause), "catalog is built from the feeds while the daemon runs");
+        shared.replace_store(Arc::new(Unbuilt::new(current.unwrap_or(0), cause.clone())));
+        shared.note_damage(&CatalogError::damaged(current.unwrap_or(0), cause.clone()));
+        report.rebuilding = Some(cause);
+        return Ok((true, Duration::ZERO));
     }
     let is_new = cause == Cause::Absent && shared.all_feeds().is_empty();
     if !is_new {
@@ -201,6 +213,21 @@ fn open_catalog(
     }
     shared.replace_store(store);
     Ok((true, Duration::ZERO))
+}
+
+/// Opens the generation that counts once more: it lacked room, and may be good. None when it is not.
+pub(super) fn reopen(
+    shared: &Shared,
+    generations: &Generations,
+) -> Result<Option<Arc<dyn CatalogStore>>, RebuildError> {
+    let Ok(opened) = generations.open_current().map_err(CatalogError::switch)? else { return Ok(None) };
+    if catch_up(shared, &opened, &mut OpenReport::default())?.is_some() {
+        return Ok(None);
+    }
+    if !opened.verified && opened.store.verify().is_err() {
+        return Ok(None);
+    }
+    Ok(Some(opened.store))
 }
 
 /// Checks the cursors and applies what is behind them; returns why the generation is of no use, if it is not.
@@ -270,10 +297,16 @@ pub(super) fn build_from(
 ) -> Result<(Arc<dyn CatalogStore>, Rebuilt), FillError> {
     let created = generations.create_next().map_err(CatalogError::switch)?;
     let store = created.map_err(|cause| CatalogError::damaged(0, cause))?;
-    let built = fill(shared, &*store, source, progress).and_then(|built| {
+    shared.mending.begin(Arc::clone(&store));
+    let filled = fill(shared, &*store, source, &mut |state| {
+        shared.mending.advanced(state);
+        progress(state);
+    });
+    let built = filled.and_then(|built| {
         generations.switch(store.generation()).map_err(CatalogError::switch)?;
         Ok(built)
     });
+    shared.mending.end(built.is_err());
     match built {
         Ok(built) => Ok((store, built)),
         Err(error) => {

@@ -1,6 +1,6 @@
 //! Reading: from any thread, without waiting for the one that writes.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     feed::{FeedHead, FeedId, SealedGroup},
@@ -24,6 +24,10 @@ use crate::{
 
 /// How many places of one object are returned at most.
 pub const MAX_PLACES: usize = 16;
+
+/// How long a question waits for a catalog that is being built anew: that of a few hundred thousand records is there by
+/// then, and who asks need not know that anything happened.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How much there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,7 +73,7 @@ pub struct VerifyReport {
 
 impl Inner {
     /// Asks the catalog. Damage that shows is noted and repaired by the thread that writes.
-    fn ask<T>(
+    fn ask_now<T>(
         &self,
         question: impl FnOnce(&dyn CatalogStore) -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {
@@ -80,11 +84,42 @@ impl Inner {
         }
         answer
     }
+
+    /// Asks the catalog, and if that is damaged the next one, should it come soon.
+    fn ask<T>(
+        &self,
+        question: impl Fn(&dyn CatalogStore) -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        let seen = self.shared.mending.switches();
+        match self.ask_now(&question) {
+            Err(CatalogError::Damaged { .. }) if self.shared.mending.wait_for_switch(seen, PATIENCE) => {
+                self.ask_now(&question)
+            }
+            answer => answer,
+        }
+    }
 }
 
 /// Says that a key is not one, though its row is as it was written.
 fn bad_key(store: &dyn CatalogStore, table: Table) -> CatalogError {
     CatalogError::damaged(store.generation(), Cause::Row { table })
+}
+
+fn places_in(
+    store: &dyn CatalogStore,
+    prefix: &[u8],
+) -> Result<Vec<(ProjectName, RelPath, LocalFile)>, CatalogError> {
+    let mut places = Vec::new();
+    for (key, _) in store.scan(Table::Objects, prefix, None, MAX_PLACES)? {
+        let bad = || bad_key(store, Table::Objects);
+        let key = object_key_file(&key).ok_or_else(bad)?;
+        let (project, path) = file_path(key).ok_or_else(bad)?;
+        // A commit between the two reads may have taken the file away.
+        if let Some(file) = LocalFile::load(store, key)? {
+            places.push((project, path, file));
+        }
+    }
+    Ok(places)
 }
 
 impl Ledger {
@@ -223,20 +258,28 @@ impl Ledger {
         self.places(&object_key(hash, &files_prefix(project, None)))
     }
 
+    /// As [`Ledger::locate_in`], without waiting for a damaged catalog: while the next one is built, what that knows already
+    /// is returned.
+    ///
+    /// # Errors
+    /// [`CatalogError`] when the catalog is being rebuilt and the next one knows no such file, yet.
+    pub fn locate_meanwhile(
+        &self,
+        project: &ProjectName,
+        hash: &ObjectHash,
+    ) -> Result<Vec<(ProjectName, RelPath, LocalFile)>, CatalogError> {
+        let prefix = object_key(hash, &files_prefix(project, None));
+        let damaged = match self.inner.ask_now(|store| places_in(store, &prefix)) {
+            Err(error @ CatalogError::Damaged { .. }) => error,
+            answer => return answer,
+        };
+        let next = self.inner.shared.mending.next();
+        let known = next.and_then(|next| places_in(&*next, &prefix).ok()).unwrap_or_default();
+        if known.is_empty() { Err(damaged) } else { Ok(known) }
+    }
+
     fn places(&self, prefix: &[u8]) -> Result<Vec<(ProjectName, RelPath, LocalFile)>, CatalogError> {
-        self.inner.ask(|store| {
-            let mut places = Vec::new();
-            for (key, _) in store.scan(Table::Objects, prefix, None, MAX_PLACES)? {
-                let bad = || bad_key(store, Table::Objects);
-                let key = object_key_file(&key).ok_or_else(bad)?;
-                let (project, path) = file_path(key).ok_or_else(bad)?;
-                // A commit between the two reads may have taken the file away.
-                if let Some(file) = LocalFile::load(store, key)? {
-                    places.push((project, path, file));
-                }
-            }
-            Ok(places)
-        })
+        self.inner.ask(|store| places_in(store, prefix))
     }
 
     /// Makes a manifest durable. May be called before or after the record that names it.
@@ -302,7 +345,7 @@ impl Ledger {
             rows: Table::ALL.into_iter().map(|table| store.row_count(table)).sum(),
             live_bytes: store.live_bytes(),
             checkpoint_records: self.inner.shared.checkpoint(),
-            disk_bytes: self.inner.ask(|store| store.disk_bytes()).unwrap_or(0),
+            disk_bytes: self.inner.ask_now(|store| store.disk_bytes()).unwrap_or(0),
             generation: store.generation(),
             records: feeds.iter().map(|index| index.head().next_seq).sum(),
             feeds: feeds.len() as u64,
@@ -313,7 +356,7 @@ impl Ledger {
     /// writing goes on meanwhile. A damaged catalog is rebuilt.
     pub fn verify(&self) -> VerifyReport {
         let mut report = VerifyReport::default();
-        match self.inner.ask(|store| store.verify()) {
+        match self.inner.ask_now(|store| store.verify()) {
             Ok(rows) => report.rows = rows,
             Err(error) => report.catalog = Some(error),
         }

@@ -119,6 +119,7 @@ fn replay_feed(
     let feed = index.feed();
     let mut cursor = FeedHead::load(store, &cursor_key(feed))?.unwrap_or(FeedHead::EMPTY);
     loop {
+        shared.go_on()?;
         let groups = index.read(cursor.next_seq, READ_BYTES).map_err(|error| unreadable(feed, error))?;
         if groups.is_empty() {
             return Ok(());
@@ -233,8 +234,11 @@ fn remove_row(batch: &mut Batch<'_>, manifest: &Manifest, path: RelPath) -> Resu
 }
 
 /// Notes every published generation whose manifest is not in `stored`.
-pub(super) fn find_missing(shared: &Shared, stored: &HashSet<ManifestId>) -> Result<(), CatalogError> {
-    let store = shared.store();
+pub(super) fn find_missing(
+    shared: &Shared,
+    store: &dyn CatalogStore,
+    stored: &HashSet<ManifestId>,
+) -> Result<(), CatalogError> {
     let mut after: Option<Vec<u8>> = None;
     loop {
         let rows = store.scan(Table::Manifests, &[], after.as_deref(), MAX_PAGE_ROWS)?;
@@ -242,7 +246,7 @@ pub(super) fn find_missing(shared: &Shared, stored: &HashSet<ManifestId>) -> Res
         after = Some(last.clone());
         for (key, value) in rows {
             if let Some(id) = manifest_of_key(&key).filter(|id| !stored.contains(id)) {
-                shared.note_missing(id, VersionId::from_row(&*store, &value)?);
+                shared.note_missing(id, VersionId::from_row(store, &value)?);
             }
         }
     }

@@ -15,6 +15,7 @@ use avalon_protocol::{
     record::Published,
 };
 
+use super::{RebuildError, mending::Mending};
 use crate::{
     catalog::{CatalogError, CatalogStore, Cause},
     error_chain::ErrorChain,
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     checkpoint: AtomicU64,
     /// The thread that writes is at work that takes long: building, reading or writing all of the catalog.
     at_long_work: AtomicBool,
+    /// The next generation, while it is built.
+    pub(super) mending: Mending,
 }
 
 impl Shared {
@@ -72,6 +75,7 @@ impl Shared {
             damage: Mutex::new(None),
             checkpoint: AtomicU64::new(0),
             at_long_work: AtomicBool::new(false),
+            mending: Mending::default(),
         }
     }
 
@@ -121,8 +125,17 @@ impl Shared {
 
     /// Puts a new generation in the place of the old one, which is returned.
     pub(super) fn replace_store(&self, store: Arc<dyn CatalogStore>) -> Arc<dyn CatalogStore> {
-        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut catalog, store)
+        let old = {
+            let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *catalog, store)
+        };
+        self.mending.switched();
+        old
+    }
+
+    /// Ends what takes long when the ledger closes: the next start does it anew.
+    pub(super) fn go_on(&self) -> Result<(), RebuildError> {
+        if self.mending.is_closing() { Err(RebuildError::Stopped) } else { Ok(()) }
     }
 
     /// Notes that a generation is of no use, if the error says so; returns true when that is news.
@@ -142,6 +155,11 @@ impl Shared {
         let current = self.store().generation();
         let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
         damage.as_ref().filter(|(generation, _)| *generation == current).map(|(_, cause)| cause.clone())
+    }
+
+    /// The generation in use was only out of room, and has it now.
+    pub(super) fn clear_damage(&self) {
+        *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Notes a generation whose manifest may not be here.

@@ -26,9 +26,9 @@ use super::{
     compact::Compaction,
     export::ImportRows,
     load::Rebuilt,
-    open::build_next,
+    open::{build_next, reopen},
     pack::{Packed, PackedGroup},
-    replay::{RebuildProgress, versions_of},
+    replay::{RebuildProgress, find_missing, versions_of},
     shared::Shared,
 };
 use crate::{
@@ -125,6 +125,8 @@ pub(super) struct Writer {
     /// How many rounds a rebuild that failed still has to wait.
     pub(super) rebuild_again_in: Option<u32>,
     pub(super) care: Care,
+    /// It was opened without a catalog, so nobody knows yet which manifests are missing.
+    pub(super) is_missing_unknown: bool,
     /// The copy of the catalog that is under way.
     pub(super) compaction: Option<Compaction>,
 }
@@ -135,6 +137,7 @@ pub(super) type Applied = Vec<(Group, FeedHead)>;
 impl Writer {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         let mut waiting = None;
+        self.heal(0);
         let closed = loop {
             self.look_after_catalog();
             let pause = if self.compaction.is_some() { COMPACTION_PAUSE } else { REBUILD_AGAIN_AFTER };
@@ -350,9 +353,32 @@ impl Writer {
             self.rebuild_again_in = Some(left);
             return;
         }
-        if let Err(error) = self.rebuild(&cause, &mut |_| {}) {
-            tracing::error!(error = %ErrorChain(&error), "catalog not rebuilt");
+        (self.on_change)(LedgerEvent::Rebuilding { cause: cause.clone() });
+        if cause == Cause::NoSpace && self.reopen() {
+            return;
         }
+        match self.rebuild(&cause, &mut |_| {}) {
+            Ok(_) => {}
+            Err(RebuildError::Stopped) => tracing::info!("catalog not rebuilt: the ledger closes"),
+            Err(error) => tracing::error!(error = %ErrorChain(&error), "catalog not rebuilt"),
+        }
+    }
+
+    /// Goes on with the generation that a start could not open for lack of room; false when it is of no use.
+    fn reopen(&mut self) -> bool {
+        // One that failed while in use holds the engine's lock, and its rows are in doubt.
+        if !self.is_missing_unknown {
+            return false;
+        }
+        let shared = Arc::clone(&self.shared);
+        let reopened = shared.long_work(|| reopen(&shared, &self.generations));
+        let Ok(Some(store)) = reopened else { return false };
+        tracing::info!(generation = store.generation(), "catalog opened, now that there is room");
+        self.find_missing(&*store);
+        shared.clear_damage();
+        shared.replace_store(store);
+        self.in_use();
+        true
     }
 
     /// Builds the next generation from the feeds and puts it in the place of this one.
@@ -364,18 +390,39 @@ impl Writer {
         self.give_up_compaction("the catalog is built anew");
         self.rebuild_again_in = Some(REBUILD_AGAIN_ROUNDS);
         let build = || build_next(&self.shared, &self.generations, &self.checkpoints, progress);
-        let (store, built) = self.shared.long_work(build)?;
+        let (store, built) = self.shared.long_work(build).inspect_err(|_| self.shared.mending.end(true))?;
         self.use_rebuilt(store);
         tracing::info!(generation = self.shared.store().generation(), %cause, ?built, "catalog rebuilt");
         Ok(built)
     }
 
+    /// Notes, once, which manifests are missing: a ledger that was opened without a catalog could not.
+    fn find_missing(&mut self, store: &dyn CatalogStore) {
+        if !std::mem::take(&mut self.is_missing_unknown) {
+            return;
+        }
+        let stored = self.shared.manifests.ids();
+        let found =
+            stored.map_err(CatalogError::switch).and_then(|ids| find_missing(&self.shared, store, &ids));
+        if let Err(error) = found {
+            self.is_missing_unknown = true;
+            self.shared.note_damage(&error);
+            tracing::warn!(error = %ErrorChain(&error), "missing manifests not looked for");
+        }
+    }
+
     /// Puts a new generation, which counts already, in the place of the one in use.
     pub(super) fn use_rebuilt(&mut self, store: Arc<dyn CatalogStore>) {
+        self.find_missing(&*store);
         let old = self.shared.replace_store(store);
         self.generations.condemn(old.generation());
+        self.in_use();
+    }
+
+    fn in_use(&mut self) {
         self.care.switched(self.generations.now(), None);
         self.rebuild_again_in = None;
+        (self.on_change)(LedgerEvent::Rebuilt);
     }
 
     /// Returns the bodies and heads of the groups that a feed has now, of those that were to be appended.

@@ -28,7 +28,7 @@ fn a_publish_is_visible_in_every_index_once_it_is_acknowledged() {
     assert_eq!((heads.len(), heads[0].1.next_seq), (1, 2), "the key and the publish");
     node.ledger.sync().unwrap(); // the observer is told after the reply: the next job comes after both
     let events = world.events.lock().unwrap();
-    let LedgerEvent::Advanced { feed, head, touched } = &events[0];
+    let LedgerEvent::Advanced { feed, head, touched } = &events[0] else { panic!("{events:?}") };
     assert_eq!((feed, *head, touched.as_slice()), (&toy::feed(ME), heads[0].1, &[toy::version(7)][..]));
 }
 

@@ -127,7 +127,7 @@ fn a_node_that_lost_its_own_feed_takes_it_back_from_a_peer() {
     drop(node);
     fs::remove_dir_all(state.join("feeds/lantern")).unwrap();
     let node = world.open();
-    assert!(matches!(node.report.rebuilt, Some(crate::catalog::Cause::Cursor { .. })));
+    assert!(matches!(node.report.rebuilt, Some(Cause::Cursor { .. })));
     let ingested = node.ledger.ingest_wait(toy::feed(ME), groups.clone(), vec![]).unwrap();
     assert_eq!(ingested.touched, [toy::version(1)]);
     assert_eq!(node.groups(ME), groups);

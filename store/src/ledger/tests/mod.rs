@@ -6,6 +6,7 @@ mod compact;
 mod damage;
 mod export;
 mod ingest;
+mod meanwhile;
 
 use std::{
     collections::BTreeMap,
