@@ -263,6 +263,9 @@ fn report_open(health: &HealthBoard, report: &OpenReport) {
             hint: Some("check the disk of the state directory".into()),
         });
     }
+    if let Some(cause) = &report.rebuilding {
+        listen::tell_rebuilding(health, cause);
+    }
     if let Some(cause) = &report.rebuilt {
         tracing::warn!(%cause, records = report.replayed_records, "the catalog was built anew from the feeds");
     }
@@ -306,7 +309,11 @@ fn start_replicator(core: &Arc<Core>, net: &Net, tasks: &Tasks, instance: u64) -
 /// Lets transfers of an earlier run go on, and looks at what a mirror lacks.
 fn resume(core: &Arc<Core>, project: &Arc<Project>, replicator: &ReplicatorHandle, tasks: &Tasks) {
     let (core, project, replicator) = (Arc::clone(core), Arc::clone(project), replicator.clone());
+    let stop = tasks.token();
     tasks.spawn("resume", async move {
+        if !core.until_catalog(&stop).await {
+            return;
+        }
         if let Some(dir) = project.dir() {
             let mut pulled = Vec::new();
             for manifest in transfer::unfinished(&core, &dir).await {
@@ -338,6 +345,7 @@ async fn forward_heads(
         };
         match event {
             Ok(LedgerEvent::Advanced { feed, head, .. }) => drop(heads.send((feed, head))),
+            Ok(LedgerEvent::Rebuilding { .. } | LedgerEvent::Rebuilt) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 for (feed, head) in LedgerCatalog(Arc::clone(&core)).heads() {
                     drop(heads.send((feed, head)));

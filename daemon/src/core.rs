@@ -14,6 +14,8 @@ use avalon_store::{
     object::{hash::Hasher, serve::BlockCache},
 };
 
+use tokio_util::sync::CancellationToken;
+
 pub use crate::tasks::blocking;
 use crate::{
     clock::Clock, events::EventBus, health::HealthBoard, limits::Limits, project::Project,
@@ -69,6 +71,16 @@ impl Core {
 }
 
 impl Core {
+    /// Waits until the catalog can be asked: a start does not wait for one that is built anew. False when the daemon stops
+    /// before.
+    pub async fn until_catalog(&self, stop: &CancellationToken) -> bool {
+        let ledger = self.ledger.clone();
+        tokio::select! {
+            () = stop.cancelled() => false,
+            is_ready = blocking(move || ledger.wait_ready()) => is_ready,
+        }
+    }
+
     /// Records facts about a project, with what changed on disk; returns when they are durable.
     ///
     /// # Errors

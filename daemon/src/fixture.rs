@@ -1,7 +1,13 @@
 //! Small nodes for tests of the daemon's parts: a real ledger in a temporary directory, a clock that the test moves, and
 //! peers whose records come without a network.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex},
+    time::Duration,
+};
 
 use avalon_certs::{Authority, Identity, NODE_VALIDITY};
 use avalon_protocol::{
@@ -15,7 +21,7 @@ use avalon_protocol::{
     wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
 };
 use avalon_store::{
-    ledger::{CatalogCare, Ledger, LedgerConfig},
+    ledger::{CatalogCare, Ledger, LedgerConfig, LedgerEvent},
     object::{hash::Hasher, serve::BlockCache},
     state_dir::StateDir,
 };
@@ -51,6 +57,25 @@ pub(crate) struct Node {
     /// The project's directory.
     pub(crate) dir: PathBuf,
     _state: StateDir,
+}
+
+/// Keeps threads waiting until it opens.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn wait(&self) {
+        let shut = self.is_open.lock().unwrap();
+        drop(self.opened.wait_while(shut, |is_open| !*is_open).unwrap());
+    }
+
+    pub(crate) fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
 }
 
 pub(crate) fn project() -> ProjectName {
@@ -108,11 +133,38 @@ impl Studio {
     /// Makes a node such as `srv@london`. All nodes of a studio have one clock.
     pub(crate) fn node(&self, name: &str, mode: ProjectMode) -> Node {
         let (at, clock) = (self.dir.path().join(name), self.clock.clone());
-        let dir = at.join("root").join(project().as_str());
-        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::create_dir_all(at.join("root").join(project().as_str())).unwrap();
         self.authority
             .issue_into(&name.parse().unwrap(), NODE_VALIDITY, &at.join("identity"), clock.now())
             .unwrap();
+        self.open(name, mode, CatalogCare::default(), Arc::new(drop))
+    }
+
+    /// Restarts a node whose catalog somebody deleted, and which builds it only when the gate opens.
+    pub(crate) fn without_catalog(&self, node: Node) -> (Node, Arc<Gate>) {
+        let (name, mode) = (node.core.me.to_string(), node.project().mode());
+        drop(node);
+        std::fs::remove_dir_all(self.dir.path().join(&name).join("state/catalog")).unwrap();
+        let gate = Arc::new(Gate::default());
+        let at_gate = Arc::clone(&gate);
+        let care = CatalogCare { build_at_open_records: 0, ..CatalogCare::default() };
+        let on_change = move |event| {
+            if matches!(event, LedgerEvent::Rebuilding { .. }) {
+                at_gate.wait();
+            }
+        };
+        (self.open(&name, mode, care, Arc::new(on_change)), gate)
+    }
+
+    fn open(
+        &self,
+        name: &str,
+        mode: ProjectMode,
+        care: CatalogCare,
+        on_change: Arc<dyn Fn(LedgerEvent) + Send + Sync>,
+    ) -> Node {
+        let (at, clock) = (self.dir.path().join(name), self.clock.clone());
+        let dir = at.join("root").join(project().as_str());
         let identity = Arc::new(Identity::load(&at.join("identity"), clock.now()).unwrap());
         let project = Arc::new(Project::new(&ProjectConfig {
             name: project(),
@@ -127,9 +179,9 @@ impl Studio {
             signer: identity.signer(),
             trust: Arc::new(identity.trust()),
             projects: vec![(project.name().clone(), project.dir())],
-            on_change: Arc::new(drop),
+            on_change,
             now: Arc::new(Duration::default),
-            care: CatalogCare::default(),
+            care,
         };
         let (ledger, _) = Ledger::open(&state, config).unwrap();
         let events = EventBus::new(Arc::new(clock.clone()));

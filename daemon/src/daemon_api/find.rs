@@ -99,7 +99,7 @@ impl DaemonApi {
                 all.extend(page);
             }
         });
-        read.await.map_err(|error| catalog_failed(&error))
+        read.await.map_err(|error| catalog_failed(&self.core.ledger, &error))
     }
 }
 

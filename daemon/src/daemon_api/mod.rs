@@ -18,7 +18,10 @@ use avalon_protocol::control::{
     ApiError, CatalogStatsReply, ErrorCode, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
     PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
 };
-use avalon_store::catalog::CatalogError;
+use avalon_store::{
+    catalog::CatalogError,
+    ledger::{Ledger, RebuildProgress},
+};
 use futures_util::future::BoxFuture;
 
 use crate::{
@@ -70,9 +73,19 @@ impl DaemonApi {
     }
 }
 
-fn catalog_failed(error: &CatalogError) -> ApiError {
-    ApiError::new(ErrorCode::Internal, format!("the catalog cannot be read: {}", ErrorChain(error)))
-        .with_hint("it is rebuilt by itself when it is damaged; try again in a moment")
+/// Says that the catalog does not answer, and how far it is if it is being built anew.
+fn catalog_failed(ledger: &Ledger, error: &CatalogError) -> ApiError {
+    let reason = match ledger.rebuild_progress() {
+        Some(RebuildProgress { records, total_records, files: 0 }) => {
+            format!("the catalog is being built anew, {records} of {total_records} records are in it")
+        }
+        Some(RebuildProgress { files, .. }) => {
+            format!("the catalog is being built anew, all records are in it, {files} files were looked at")
+        }
+        None => format!("the catalog cannot be read: {}", ErrorChain(error)),
+    };
+    ApiError::new(ErrorCode::Internal, reason)
+        .with_hint("nothing is lost; try again in a moment, avalonctl status says what is wrong")
 }
 
 fn stopping() -> ApiError {

@@ -188,8 +188,9 @@ impl DaemonApi {
     /// Returns what is known of one version.
     pub(super) async fn fold_of(&self, version: &VersionId) -> Result<VersionFold, ApiError> {
         let (ledger, version) = (self.core.ledger.clone(), version.clone());
-        let fold =
-            blocking(move || ledger.version(&version)).await.map_err(|error| catalog_failed(&error))?;
+        let fold = blocking(move || ledger.version(&version))
+            .await
+            .map_err(|error| catalog_failed(&self.core.ledger, &error))?;
         Ok(fold.unwrap_or_default())
     }
 }

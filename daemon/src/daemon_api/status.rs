@@ -34,7 +34,11 @@ impl DaemonApi {
     async fn project_status(&self, project: &Project) -> ProjectStatus {
         let (state, detail) = project.state();
         let (ledger, name) = (self.core.ledger.clone(), project.name().clone());
-        let versions = blocking(move || ledger.version_count(&name)).await.unwrap_or_default();
+        // A status says that the catalog is being rebuilt; it does not wait for it.
+        let versions = match ledger.is_ready() {
+            true => blocking(move || ledger.version_count(&name)).await.unwrap_or_default(),
+            false => 0,
+        };
         ProjectStatus {
             name: project.name().to_string(),
             path: project.path().display().to_string(),

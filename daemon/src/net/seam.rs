@@ -92,13 +92,13 @@ pub enum StoreRefused {
 /// The objects that can be served.
 pub trait Objects: Send + Sync + 'static {
     /// Opens an object of `size` bytes for a peer. None when it is not held, belongs to no manifest of the project, has
-    /// another size, or changed on disk.
+    /// another size, or changed on disk. An error when that cannot be told now: the peer is told to come back.
     fn open<'a>(
         &'a self,
         project: &'a ProjectName,
         object: &'a ObjectHash,
         size: u64,
-    ) -> BoxFuture<'a, Option<Arc<dyn ObjectSource>>>;
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn ObjectSource>>, ReadFailed>>;
 }
 
 /// One open object.

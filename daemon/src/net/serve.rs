@@ -182,7 +182,8 @@ impl Asked {
 /// A want with what is needed to answer it.
 struct Prepared {
     want: Want,
-    found: Option<Found>,
+    /// An error ends the answer: the peer comes back.
+    found: Result<Option<Found>, ReadFailed>,
 }
 
 struct Found {
@@ -211,12 +212,12 @@ async fn send_objects(
     let allowed = link.shares(&asked.project);
     let project = &asked.project;
     let preparing = stream::iter(asked.wants).map(|(want, terms)| async move {
-        let found = if allowed { prepare(context, project, &want, terms).await } else { None };
+        let found = if allowed { prepare(context, project, &want, terms).await } else { Ok(None) };
         Prepared { want, found }
     });
     let mut prepared = std::pin::pin!(preparing.buffered(LOOK_AHEAD));
     while let Some(Prepared { want, found }) = prepared.next().await {
-        match found {
+        match found.map_err(AnswerFault::Read)? {
             Some(found) => send_object(context, &want, found, out).await?,
             None => send_not_found(context, out).await?,
         }
@@ -229,8 +230,15 @@ async fn prepare(
     project: &ProjectName,
     want: &Want,
     terms: Option<Terms>,
-) -> Option<Found> {
-    let source = context.objects.open(project, &want.object, want.size).await?;
+) -> Result<Option<Found>, ReadFailed> {
+    match context.objects.open(project, &want.object, want.size).await? {
+        Some(source) => Ok(prepare_source(source, want, terms).await),
+        None => Ok(None),
+    }
+}
+
+/// Returns nothing when the content cannot be read.
+async fn prepare_source(source: Arc<dyn ObjectSource>, want: &Want, terms: Option<Terms>) -> Option<Found> {
     let list = match list_values(want) {
         0 => None,
         count => Some(source.list().await.filter(|list| list.values().len() as u64 == count)?),

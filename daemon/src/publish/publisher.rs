@@ -44,7 +44,13 @@ pub fn start(core: &Arc<Core>, project: &Arc<Project>, config: &Config, tasks: &
     let clock = Arc::clone(&core.clock);
     let (settler, handle) =
         Settler::new(source, settler_config(config), (clock, system), settled, tasks.token());
-    tasks.spawn(format!("settle {}", project.name()), settler.run());
+    let (core_there, stop) = (Arc::clone(core), tasks.token());
+    tasks.spawn(format!("settle {}", project.name()), async move {
+        // Without a catalog everything would look new, and be hashed.
+        if core_there.until_catalog(&stop).await {
+            settler.run().await;
+        }
+    });
     let publisher = Publisher {
         core: Arc::clone(core),
         project: Arc::clone(project),

@@ -11,6 +11,7 @@ use avalon_protocol::{
     hash::ManifestId,
     id::{NodeId, ProjectName},
     limits::{INLINE_MANIFEST_BYTES, RECORDS_FRAME_TARGET_BYTES},
+    manifest::Manifest,
     record::Record,
     wire::Records,
 };
@@ -82,11 +83,15 @@ impl Catalog for LedgerCatalog {
     ) -> BoxFuture<'a, Option<Vec<u8>>> {
         let (ledger, project, id) = (self.0.ledger.clone(), project.clone(), *id);
         Box::pin(blocking(move || {
-            let version = ledger.version_of(id).ok().flatten()?;
-            if version.project != project {
-                return None;
-            }
-            ledger.manifest_bytes(id).ok().flatten()
+            let bytes = ledger.manifest_bytes(id).ok().flatten()?;
+            let belongs = match ledger.is_ready().then(|| ledger.version_of(id)) {
+                Some(Ok(version)) => version.is_some_and(|version| version.project == project),
+                // The catalog is being rebuilt. A manifest is kept only where a record names it.
+                Some(Err(_)) | None => {
+                    Manifest::decode(&bytes).is_ok_and(|manifest| *manifest.project() == project)
+                }
+            };
+            belongs.then_some(bytes)
         }))
     }
 }

@@ -12,7 +12,7 @@ use avalon_protocol::{
     manifest::Manifest,
     record::Record,
 };
-use avalon_store::ledger::LedgerEvent;
+use avalon_store::{catalog::Cause, ledger::LedgerEvent};
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use super::{announce::records_of, jobs::ReplicatorHandle};
 use crate::{
     clock::{Clock, Sleep},
     core::{Core, blocking},
+    health::HealthBoard,
     log::ErrorChain,
     net::{Net, NetEvent, PeerLink, endpoint::random},
 };
@@ -38,12 +39,21 @@ pub async fn to_ledger(
             told.insert(FeedId { project: project.clone(), node }, head.next_seq);
         }
     }
+    // It may have been ready before anybody listened.
+    if core.ledger.is_ready() {
+        core.health.clear(CATALOG_REBUILDING);
+    }
     loop {
         let event = tokio::select! {
             () = stop.cancelled() => return,
             event = ledger_events.recv() => event,
         };
         match event {
+            Ok(LedgerEvent::Rebuilding { cause }) => tell_rebuilding(&core.health, &cause),
+            Ok(LedgerEvent::Rebuilt) => {
+                core.health.clear(CATALOG_REBUILDING);
+                look_at_all(&core, &replicator, &manifests).await;
+            }
             Ok(LedgerEvent::Advanced { feed, head, touched }) => {
                 let from_seq = told.insert(feed.clone(), head.next_seq).unwrap_or(0);
                 if feed.node != core.me {
@@ -54,14 +64,36 @@ pub async fn to_ledger(
             }
             // Too much at once: everything is looked at instead.
             Err(broadcast::error::RecvError::Lagged(_)) => {
-                for project in core.projects.keys() {
-                    replicator.look_at(project.clone()).await;
+                if core.ledger.is_ready() {
+                    core.health.clear(CATALOG_REBUILDING);
                 }
-                manifests.notify_one();
+                look_at_all(&core, &replicator, &manifests).await;
             }
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// The health code of a catalog that is being rebuilt.
+const CATALOG_REBUILDING: &str = "catalog-rebuilding";
+
+/// Says that the catalog is built anew, and what does not go on meanwhile.
+pub fn tell_rebuilding(health: &HealthBoard, cause: &Cause) {
+    health.raise(Health {
+        code: CATALOG_REBUILDING.into(),
+        severity: Severity::Warning,
+        message: format!(
+            "the catalog is built anew ({cause}); peers are served what is known by now, publishing and fetching wait"
+        ),
+        hint: Some("nothing is lost; it goes on by itself, or once there is room on the disk".into()),
+    });
+}
+
+async fn look_at_all(core: &Core, replicator: &ReplicatorHandle, manifests: &Notify) {
+    for project in core.projects.keys() {
+        replicator.look_at(project.clone()).await;
+    }
+    manifests.notify_one();
 }
 
 /// Tells what another node's new records say, some at a time: after a long absence there are many.

@@ -8,8 +8,10 @@ use std::{sync::Arc, time::Duration};
 use avalon_protocol::{
     control::{ErrorCode, EventKind, Health, JobKind, Severity},
     hash::ManifestId,
+    id::{VersionId, VersionSlot},
+    manifest::Manifest,
     record::{Held, Record},
-    version_fold::{Standing, VersionFold},
+    version_fold::Standing,
 };
 use avalon_store::{
     catalog::{LocalChange, LocalFile},
@@ -20,7 +22,7 @@ use avalon_store::{
 
 use super::{
     jobs::{Job, Outcome, RetryWhen},
-    transfer::{failed, waiting},
+    transfer::{catalog_failed, failed, waiting},
 };
 use crate::{
     core::{Core, blocking},
@@ -50,8 +52,8 @@ pub(super) async fn place(
     let version = job.version.clone();
     still_wanted(core, job).await?;
     still_there(project).await?;
+    let replaces = replaced_hero(core, &version).await?;
     let placed = blocking(move || {
-        let replaces = replaced_hero(&core_there, &version);
         let options = PlaceOptions { read_only: ReadOnly::Keep, replaces: replaces.as_ref() };
         core_there.hasher.run(|| avalon_store::place::place(verified, &options))
     });
@@ -105,7 +107,8 @@ async fn still_there(project: &Arc<Project>) -> Result<(), Outcome> {
 /// conflict, or a newer generation stands for it.
 async fn still_wanted(core: &Arc<Core>, job: &Job) -> Result<(), Outcome> {
     let (ledger, version) = (core.ledger.clone(), job.version.clone());
-    let fold = blocking(move || ledger.version(&version)).await.ok().flatten().unwrap_or_default();
+    let fold = blocking(move || ledger.version(&version)).await;
+    let fold = fold.map_err(|error| catalog_failed(&error))?.unwrap_or_default();
     match fold.standing(job.version.slot) {
         Standing::Head(head) if fold.same_as(&head, &job.manifest) => Ok(()),
         Standing::Head(_) => Err(Outcome::Cancelled),
@@ -116,23 +119,25 @@ async fn still_wanted(core: &Arc<Core>, job: &Job) -> Result<(), Outcome> {
 }
 
 /// Returns the manifest of the hero files that lie here now.
-fn replaced_hero(
-    core: &Core,
-    version: &avalon_protocol::id::VersionId,
-) -> Option<avalon_protocol::manifest::Manifest> {
-    if version.slot != avalon_protocol::id::VersionSlot::Hero {
-        return None;
+async fn replaced_hero(core: &Arc<Core>, version: &VersionId) -> Result<Option<Manifest>, Outcome> {
+    if version.slot != VersionSlot::Hero {
+        return Ok(None);
     }
-    let fold: VersionFold = core.ledger.version(version).ok().flatten()?;
-    let held = fold.held_by(&core.me).max_by_key(|id| fold.generation(id).map(|g| g.generation))?;
-    core.ledger.manifest(held).ok().flatten()
+    let (core, version) = (Arc::clone(core), version.clone());
+    blocking(move || {
+        let fold = core.ledger.version(&version).map_err(|error| catalog_failed(&error))?.unwrap_or_default();
+        let held = fold.held_by(&core.me).max_by_key(|id| fold.generation(id).map(|g| g.generation));
+        Ok(held.and_then(|held| core.ledger.manifest(held).ok().flatten()))
+    })
+    .await
 }
 
 async fn record(core: &Arc<Core>, placement: &Placement) -> Result<Committed, LedgerError> {
     let manifest = placement.manifest();
     let held = Held { version: manifest.version().clone(), manifest: manifest.id() };
     let (ledger, version) = (core.ledger.clone(), manifest.version().clone());
-    let fold = blocking(move || ledger.version(&version)).await.ok().flatten().unwrap_or_default();
+    let fold = blocking(move || ledger.version(&version)).await;
+    let fold = fold.map_err(|source| LedgerError::Catalog { source })?.unwrap_or_default();
     let mut records = superseded_hero(&fold, &core.me, manifest.version(), manifest.id());
     records.push(Record::Placed(held));
     let local = placement.files().iter().map(|file| LocalChange::Put {

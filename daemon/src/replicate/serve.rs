@@ -33,7 +33,7 @@ impl Objects for TreeObjects {
         project: &'a ProjectName,
         object: &'a ObjectHash,
         size: u64,
-    ) -> BoxFuture<'a, Option<Arc<dyn ObjectSource>>> {
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn ObjectSource>>, ReadFailed>> {
         let (core, project, object) = (Arc::clone(&self.0), project.clone(), *object);
         Box::pin(blocking(move || open(&core, &project, &object, size)))
     }
@@ -44,22 +44,25 @@ fn open(
     project: &ProjectName,
     object: &ObjectHash,
     size: u64,
-) -> Option<Arc<dyn ObjectSource>> {
-    let reader = open_reader(core, project, object, size)?;
-    Some(Arc::new(TreeObject { core: Arc::clone(core), project: project.clone(), reader: Arc::new(reader) }))
+) -> Result<Option<Arc<dyn ObjectSource>>, ReadFailed> {
+    let Some(reader) = open_reader(core, project, object, size)? else { return Ok(None) };
+    let reader = Arc::new(reader);
+    Ok(Some(Arc::new(TreeObject { core: Arc::clone(core), project: project.clone(), reader })))
 }
 
-/// Opens an object wherever it lies in a project.
+/// Opens an object wherever it lies in a project. An error means that nobody knows: the catalog is being rebuilt, and what
+/// it knows of by now is served already.
 pub(super) fn open_reader(
     core: &Core,
     project: &ProjectName,
     object: &ObjectHash,
     size: u64,
-) -> Option<ObjectReader> {
-    let dir = core.project(project)?.dir()?;
-    let places = core.ledger.locate_in(project, object).ok()?;
+) -> Result<Option<ObjectReader>, ReadFailed> {
+    let Some(dir) = core.project(project).and_then(|project| project.dir()) else { return Ok(None) };
+    let failed = |source| ReadFailed { what: format!("object {}", object.short()), source: Box::new(source) };
+    let places = core.ledger.locate_meanwhile(project, object).map_err(failed)?;
     let mut here = places.into_iter().filter(|(_, _, file)| file.size == size);
-    here.find_map(|(_, path, file)| open_one(&dir, &path, &file))
+    Ok(here.find_map(|(_, path, file)| open_one(&dir, &path, &file)))
 }
 
 fn open_one(dir: &Dir, path: &RelPath, file: &LocalFile) -> Option<ObjectReader> {
@@ -109,6 +112,8 @@ impl ObjectSource for TreeObject {
                     let (core, project) = (Arc::clone(&self.core), self.project.clone());
                     blocking(move || open_reader(&core, &project, &base.object, base.size))
                         .await
+                        .ok()
+                        .flatten()
                         .map(Arc::new)
                 }
                 None => None,
@@ -119,5 +124,94 @@ impl ObjectSource for TreeObject {
             let (deltas, reader) = (Arc::clone(&self.core.deltas), Arc::clone(&self.reader));
             Encoder::begin(deltas, reader, base, terms.compress, blocks).await
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::{close_code::CloseCode, mode::ProjectMode, wire::Want};
+    use avalon_store::catalog::LocalChange;
+
+    use super::*;
+    use crate::{
+        fixture::{Node, Studio, manifest, project},
+        net::{BlockSink, FetchError, SinkStopped},
+        tasks::Tasks,
+    };
+
+    const CONTENT: &[u8] = b"a robot";
+
+    /// Publishes a file that lies in the node's tree.
+    fn publish(node: &Node) -> avalon_protocol::manifest::Manifest {
+        let manifest = manifest(1, CONTENT);
+        let path = manifest.dir().join(&manifest.files()[0].path).unwrap();
+        let at = node.dir.join(path.as_str());
+        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+        std::fs::write(&at, CONTENT).unwrap();
+        let dir = node.project().dir().unwrap();
+        dir.set_mtime(&path, manifest.files()[0].mtime_ns).unwrap();
+        node.publishes(&manifest);
+        let file =
+            LocalFile::new(manifest.files()[0].hash, &dir.stat(&path).unwrap().unwrap(), manifest.id());
+        let put = LocalChange::Put { project: project(), path, file };
+        node.core.ledger.update_local_wait(vec![put]).unwrap();
+        manifest
+    }
+
+    #[derive(Debug, Default)]
+    struct Kept(Vec<u8>, usize);
+
+    impl BlockSink for Kept {
+        fn list<'a>(
+            &'a mut self,
+            _: ObjectHash,
+            _: u64,
+            _: Vec<avalon_protocol::block::BlockValue>,
+        ) -> BoxFuture<'a, Result<(), SinkStopped>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn block<'a>(
+            &'a mut self,
+            _: ObjectHash,
+            _: u64,
+            bytes: Bytes,
+        ) -> BoxFuture<'a, Result<(), SinkStopped>> {
+            self.0.extend_from_slice(&bytes);
+            Box::pin(async { Ok(()) })
+        }
+
+        fn not_found<'a>(&'a mut self, _: ObjectHash) -> BoxFuture<'a, Result<(), SinkStopped>> {
+            self.1 += 1;
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn while_the_catalog_is_built_anew_peers_are_told_to_come_back_and_then_served() {
+        let studio = Studio::new();
+        let london = studio.node("srv@london", ProjectMode::OnDemand);
+        let manifest = publish(&london);
+        let (london, gate) = studio.without_catalog(london);
+        let montreal = studio.node("srv@montreal", ProjectMode::OnDemand);
+        let tasks = Tasks::new();
+        let (serving, _events) = london.net(&tasks, &[]);
+        let (net, mut events) = montreal.net(&tasks, &[serving.local_addr().to_string()]);
+        events.recv().await.unwrap();
+        let link = net.link(&london.core.me).unwrap();
+        let file = &manifest.files()[0];
+        let want = Want { object: file.hash, size: file.size, first_block: 0, blocks: 1, with_list: false };
+
+        let manifests = link.fetch_manifests(&project(), vec![manifest.id()]).await.unwrap();
+        assert!(manifests[0].is_some(), "manifests need no catalog");
+        let mut kept = Kept::default();
+        let refused = link.fetch_objects(&project(), vec![want], &mut kept).await.unwrap_err();
+        let is_busy = matches!(&refused, FetchError::GivenUp { code: Some(CloseCode::Busy), .. });
+        assert!(is_busy && kept.1 == 0, "{refused:?}: not here and not known are two things");
+
+        gate.open();
+        assert!(london.core.until_catalog(&tasks.token()).await);
+        link.fetch_objects(&project(), vec![want], &mut kept).await.unwrap();
+        assert_eq!(kept.0, CONTENT);
     }
 }

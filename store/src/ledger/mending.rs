@@ -130,9 +130,9 @@ mod tests {
 
     #[test]
     fn who_waits_for_the_next_generation_is_woken_by_it_by_a_failure_and_by_the_end() {
-        let ends: [(fn(&Mending), bool); 3] =
-            [(Mending::switched, true), (|mending| mending.end(true), false), (Mending::close, false)];
-        for (end, expected) in ends {
+        type End = fn(&Mending);
+        let ends: [End; 3] = [Mending::switched, |mending| mending.end(true), Mending::close];
+        for (end, expected) in ends.into_iter().zip([true, false, false]) {
             let mending = Arc::new(Mending::default());
             let waiting = {
                 let mending = Arc::clone(&mending);

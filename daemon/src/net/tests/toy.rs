@@ -207,11 +207,11 @@ impl Objects for ToyObjects {
         project: &'a ProjectName,
         object: &'a ObjectHash,
         size: u64,
-    ) -> BoxFuture<'a, Option<Arc<dyn ObjectSource>>> {
+    ) -> BoxFuture<'a, Result<Option<Arc<dyn ObjectSource>>, ReadFailed>> {
         let objects = self.objects.lock().unwrap();
         let found = objects.get(&(project.clone(), *object)).filter(|toy| toy.bytes.len() as u64 == size);
         let source = found.map(|toy| Arc::new(toy.clone()) as Arc<dyn ObjectSource>);
-        async move { source }.boxed()
+        async move { Ok(source) }.boxed()
     }
 }
 

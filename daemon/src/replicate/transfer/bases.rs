@@ -70,7 +70,7 @@ impl Bases {
     /// Opens the base of an object.
     pub(super) fn open(&self, core: &Core, version: &VersionId, object: &ObjectHash) -> Option<ObjectReader> {
         let (base, size) = self.by_object.get(object)?;
-        open_reader(core, &version.project, base, *size)
+        open_reader(core, &version.project, base, *size).ok().flatten()
     }
 
     /// Takes note that the base of an object is of no use. Says whether that is new.

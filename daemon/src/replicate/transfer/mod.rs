@@ -21,6 +21,7 @@ use avalon_protocol::{
     plan::{Decision, Wish},
 };
 use avalon_store::{
+    catalog::CatalogError,
     fs::Dir,
     object::incoming::{Incoming, IncomingError},
 };
@@ -113,7 +114,8 @@ fn check_place(project: &Project, manifest: &Manifest, job: &Job) -> Result<(), 
 /// those of another.
 async fn check_record(core: &Arc<Core>, manifest: &Manifest, job: &Job) -> Result<(), Outcome> {
     let (ledger, version) = (core.ledger.clone(), job.version.clone());
-    let fold = blocking(move || ledger.version(&version)).await.ok().flatten().unwrap_or_default();
+    let fold = blocking(move || ledger.version(&version)).await;
+    let fold = fold.map_err(|error| catalog_failed(&error))?.unwrap_or_default();
     let said = fold.generation(&job.manifest);
     let draft = manifest.draft();
     let agrees = said.is_some_and(|said| {
@@ -263,6 +265,11 @@ fn incoming_failed(core: &Core, job: &Job, error: &IncomingError) -> Outcome {
         IncomingError::SizeConflict { .. } => failed(ErrorCode::Damaged, reason),
         _ => waiting(ErrorCode::Internal, reason, RetryWhen::After(RETRY_DISK)),
     }
+}
+
+/// The catalog is being rebuilt: nothing is decided on what it does not say.
+pub(super) fn catalog_failed(error: &CatalogError) -> Outcome {
+    waiting(ErrorCode::Internal, ErrorChain(error).to_string(), RetryWhen::After(RETRY_SOURCES))
 }
 
 pub(super) fn waiting(code: ErrorCode, reason: impl Into<String>, when: RetryWhen) -> Outcome {

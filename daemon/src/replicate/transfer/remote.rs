@@ -11,6 +11,7 @@ use avalon_store::object::incoming::{Incoming, ObjectNeed};
 use super::{
     RETRY_SOURCES,
     bases::Bases,
+    catalog_failed,
     streams::{Round, Trouble},
     waiting,
 };
@@ -86,10 +87,7 @@ impl Sources {
         let (ledger, version) = (core.ledger.clone(), job.version.clone());
         let fold: VersionFold = match blocking(move || ledger.version(&version)).await {
             Ok(fold) => fold.unwrap_or_default(),
-            Err(error) => {
-                let reason = ErrorChain(&error).to_string();
-                return Err(waiting(ErrorCode::Internal, reason, RetryWhen::After(RETRY_SOURCES)));
-            }
+            Err(error) => return Err(catalog_failed(&error)),
         };
         let holders = rank_sources(&core.me, &fold.holders(&job.manifest));
         let links: Vec<PeerLink> = holders.iter().filter_map(|node| net.link(node)).collect();
