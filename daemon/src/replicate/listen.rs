@@ -79,6 +79,7 @@ const CATALOG_REBUILDING: &str = "catalog-rebuilding";
 
 /// Says that the catalog is built anew, and what does not go on meanwhile.
 pub fn tell_rebuilding(health: &HealthBoard, cause: &Cause) {
+    tracing::warn!(%cause, "the catalog is built anew while the daemon runs");
     health.raise(Health {
         code: CATALOG_REBUILDING.into(),
         severity: Severity::Warning,

@@ -130,7 +130,7 @@ impl ObjectSource for TreeObject {
 #[cfg(test)]
 mod tests {
     use avalon_protocol::{close_code::CloseCode, mode::ProjectMode, wire::Want};
-    use avalon_store::catalog::LocalChange;
+    use avalon_store::{catalog::LocalChange, fs::WriteMode};
 
     use super::*;
     use crate::{
@@ -145,10 +145,9 @@ mod tests {
     fn publish(node: &Node) -> avalon_protocol::manifest::Manifest {
         let manifest = manifest(1, CONTENT);
         let path = manifest.dir().join(&manifest.files()[0].path).unwrap();
-        let at = node.dir.join(path.as_str());
-        std::fs::create_dir_all(at.parent().unwrap()).unwrap();
-        std::fs::write(&at, CONTENT).unwrap();
         let dir = node.project().dir().unwrap();
+        dir.create_dirs(manifest.dir()).unwrap();
+        dir.write_atomic(&path, CONTENT, WriteMode::Replace).unwrap();
         dir.set_mtime(&path, manifest.files()[0].mtime_ns).unwrap();
         node.publishes(&manifest);
         let file =

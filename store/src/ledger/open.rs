@@ -194,18 +194,20 @@ fn open_catalog(
     };
     let current = generations.current().map_err(CatalogError::switch)?;
     if cause == Cause::NoSpace || shared.total_records() > care.build_at_open_records {
-        tracing::warn!(error = %ErrorChain(&cause), "catalog is built from the feeds while the daemon runs");
-        shared.replace_store(Arc::new(Unbuilt::new(current.unwrap_or(0), cause.clone())));
-        shared.note_damage(&CatalogError::damaged(current.unwrap_or(0), cause.clone()));
-        report.rebuilding = Some(cause);
-        return Ok((true, Duration::ZERO));
+        return Ok(build_later(shared, current, cause, report));
     }
     let is_new = cause == Cause::Absent && shared.all_feeds().is_empty();
     if !is_new {
         tracing::warn!(error = %ErrorChain(&cause), "catalog is built anew from the feeds");
-        report.rebuilt = Some(cause);
     }
-    let (store, built) = build_next(shared, generations, checkpoints, &mut |_| {})?;
+    let (store, built) = match build_next(shared, generations, checkpoints, &mut |_| {}) {
+        Ok(built) => built,
+        Err(RebuildError::Catalog { source }) if source.is_no_space() && !is_new => {
+            return Ok(build_later(shared, current, Cause::NoSpace, report));
+        }
+        Err(error) => return Err(error),
+    };
+    report.rebuilt = (!is_new).then_some(cause);
     report.replayed_records = built.replayed_records;
     report.checkpoint_records = built.loaded_records;
     if let Some(current) = current {
@@ -213,6 +215,21 @@ fn open_catalog(
     }
     shared.replace_store(store);
     Ok((true, Duration::ZERO))
+}
+
+/// Leaves it to the thread that writes: building takes long, or needs room that is not there.
+fn build_later(
+    shared: &Shared,
+    current: Option<u64>,
+    cause: Cause,
+    report: &mut OpenReport,
+) -> (bool, Duration) {
+    tracing::warn!(error = %ErrorChain(&cause), "catalog is built from the feeds while the daemon runs");
+    let generation = current.unwrap_or(0);
+    shared.replace_store(Arc::new(Unbuilt::new(generation, cause.clone())));
+    shared.note_damage(&CatalogError::damaged(generation, cause.clone()));
+    report.rebuilding = Some(cause);
+    (true, Duration::ZERO)
 }
 
 /// Opens the generation that counts once more: it lacked room, and may be good. None when it is not.

@@ -4,9 +4,23 @@ use std::{
     fs,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use avalon_protocol::{control::ListReply, exit_code::ExitCode};
+use avalon_certs::Identity;
+use avalon_protocol::{
+    control::ListReply,
+    exit_code::ExitCode,
+    hash::ManifestId,
+    id::{ProjectName, VersionId, VersionSlot},
+    mode::ProjectMode,
+    record::{Held, Record},
+};
+use avalon_store::{
+    ledger::{CatalogCare, Ledger, LedgerConfig},
+    state_dir::StateDir,
+};
 use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -157,4 +171,54 @@ fn a_catalog_is_exported_imported_and_counted_by_the_command_line() {
     assert!(refused.stderr.contains("the catalog stays as it was"), "{refused:?}");
     assert_eq!(montreal.ctl(&["catalog", "stats", "--json"]).good()["generation"], generation);
     is_as_before(&montreal, &later);
+}
+
+/// Gives a node that is stopped so many records that its catalog takes a while.
+fn add_records(daemon: &Daemon, count: u32) {
+    let state = StateDir::open(&daemon.config.state_dir).unwrap();
+    let identity = Identity::load(&state.root.path().join("identity"), SystemTime::now()).unwrap();
+    let project: ProjectName = "lantern".parse().unwrap();
+    let config = LedgerConfig {
+        me: identity.node().clone(),
+        signer: identity.signer(),
+        trust: Arc::new(identity.trust()),
+        projects: vec![(project.clone(), None)],
+        on_change: Arc::new(drop),
+        now: Arc::new(Duration::default),
+        care: CatalogCare::default(),
+    };
+    let (ledger, _) = Ledger::open(&state, config).unwrap();
+    let records = (1..=count).map(|number| {
+        let version = VersionId {
+            project: project.clone(),
+            asset: "crowd".parse().unwrap(),
+            subset: "cacheDefault".parse().unwrap(),
+            slot: VersionSlot::Number(number),
+        };
+        let manifest = ManifestId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes());
+        Record::Placed(Held { version, manifest })
+    });
+    ledger.commit_wait(&project, records.collect(), Vec::new(), 0).unwrap();
+    ledger.close().unwrap();
+}
+
+#[test]
+fn a_node_with_a_large_catalog_that_was_lost_starts_at_once_and_serves() {
+    let studio = studio();
+    let mut london = studio.on_demand(LONDON, &[]);
+    publish_model(&london, 1, &tree::noise(1, 3 << 20));
+    let mut montreal = studio.node(MONTREAL, ProjectMode::Mirror);
+    montreal.config.peers = vec![london.listen()];
+    assert_eq!(london.terminate().code(), Some(0));
+    add_records(&london, 25_000);
+    fs::remove_dir_all(london.config.state_dir.join("catalog")).unwrap();
+    london.start();
+    montreal.config.peers = vec![london.listen()];
+    montreal.start();
+    montreal.until_complete_at(&model(1), MONTREAL);
+    tree::assert_equal(&london.path(""), &montreal.path(""));
+    assert!(london.log().contains("while the daemon runs"), "{}", london.log());
+    london.until("the catalog is there", |api| (!api.has_health("catalog-rebuilding")).then_some(()));
+    publish_model(&london, 2, b"later");
+    montreal.until_complete_at(&model(2), MONTREAL);
 }

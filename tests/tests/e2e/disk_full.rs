@@ -89,3 +89,35 @@ fn a_state_directory_that_fills_up_loses_nothing_that_was_acknowledged() {
     let verified = london.ctl(&["catalog", "verify", "--json"]).good();
     assert_eq!(verified["ok"], true, "{verified}");
 }
+
+#[test]
+fn a_node_whose_state_volume_is_full_starts_serves_and_goes_on_when_there_is_room() {
+    if !may_mount() {
+        return;
+    }
+    let studio = studio();
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    let state = london.config.state_dir.display().to_string();
+    london.set_mounts(&format!(
+        "cp -a {state} {state}.copy && mount -t tmpfs -o size=16m tmpfs {state} && cp -a {state}.copy/. {state}/"
+    ));
+    london.start();
+    publish_model(&london, 1, b"one");
+    // The volume belongs to the mount namespace of this run, so it is the next start that finds it full.
+    london.in_its_mounts(&format!("cp -a {state}/. {state}.copy/")).expect(ExitCode::Ok);
+    assert_eq!(london.terminate().code(), Some(0));
+    london.set_mounts(&format!(
+        "mount -t tmpfs -o size=16m tmpfs {state} && cp -a {state}.copy/. {state}/ && rm -rf {state}/catalog/gen-1 && \
+         (cat /dev/zero > {state}/fill 2> {state}.said; true)"
+    ));
+    london.start();
+    let health = london.api().status().health;
+    assert!(london.api().has_health("catalog-rebuilding"), "{health:?}");
+    london.in_its_mounts(&format!("rm {state}/fill")).expect(ExitCode::Ok);
+    // Without this it looks for room again within a minute.
+    london.ctl(&["catalog", "rebuild"]).expect(ExitCode::Ok);
+    london.until_complete_at(&model(1), LONDON);
+    london.until("it is well again", |api| (!api.has_health("catalog-rebuilding")).then_some(()));
+    publish_model(&london, 2, b"two");
+    london.until_complete_at(&model(2), LONDON);
+}
