@@ -66,6 +66,27 @@ fn generate(dir: &Path, seed: u64) -> PathBuf {
 }
 
 fn measure(name: &str, old: &Path, new: &Path, options: &Options) {
+    let mut figures: Vec<Figures> = Vec::new();
+    for round in 1..=options.rounds {
+        // Nodes of their own: to those of an earlier round version 2 is content that they have.
+        let measured = one_round(name, old, new, options);
+        if round == 1 {
+            figures.extend(measured);
+        } else {
+            for (all, one) in figures.iter_mut().zip(measured) {
+                all.times.extend(one.times);
+                all.wire_bytes.extend(one.wire_bytes);
+            }
+        }
+    }
+    let bytes = fs::metadata(new).expect("it was listed").len();
+    let note = format!(
+        "{name}, {bytes} bytes, version 1 is there; ratios are of wire bytes, packet headers included"
+    );
+    report::print("delta", &note, Load { files: 1, bytes_each: bytes }, None, Of::WireBytes, &figures);
+}
+
+fn one_round(name: &str, old: &Path, new: &Path, options: &Options) -> Vec<Figures> {
     let links = tempfile::tempdir().expect("a directory for links");
     let studio = Studio::new(programs(links.path()));
     let open = Topology { leaves: Vec::new(), seed: options.seed };
@@ -80,37 +101,31 @@ fn measure(name: &str, old: &Path, new: &Path, options: &Options) {
     let baselines: Vec<_> = plain.into_iter().chain(packed).collect();
     let mut figures = vec![Figures::new("ours")];
     figures.extend(baselines.iter().map(|rsync| Figures::new(super::contender::Contender::name(rsync))));
-    let bytes = fs::metadata(new).expect("it was listed").len();
-    for round in 1..=options.rounds {
-        let subset = format!("model{round}");
-        let put = |version: &str, from: &Path| {
-            let dir = near.path(&format!("assets/robot/publish/{subset}/{version}"));
-            // An entry that Avalon would load: named for the subset.
-            let ending = name.rsplit('.').next().unwrap_or(name);
-            tree::copy_file(from, &dir.join(format!("{subset}.{ending}")));
-            (dir, publish(&near, &far, &studio, &subset, version))
-        };
-        let (old_dir, first) = put("v001", old);
-        assert!(pull(&far, &studio, &first, options.limit).is_some(), "{}", far.log());
-        let (new_dir, second) = put("v002", new);
+    let subset = "model";
+    let put = |version: &str, from: &Path| {
+        let dir = near.path(&format!("assets/robot/publish/{subset}/{version}"));
+        // An entry that Avalon would load: named for the subset.
+        let ending = name.rsplit('.').next().unwrap_or(name);
+        tree::copy_file(from, &dir.join(format!("{subset}.{ending}")));
+        (dir, publish(&near, &far, &studio, subset, version))
+    };
+    let (old_dir, first) = put("v001", old);
+    assert!(pull(&far, &studio, &first, options.limit).is_some(), "{}", far.log());
+    let (new_dir, second) = put("v002", new);
+    let before = ends.wire_bytes(&[NEAR, FAR]);
+    let time = pull(&far, &studio, &second, options.limit);
+    let after = ends.wire_bytes(&[NEAR, FAR]);
+    figures[0].times.extend(time);
+    figures[0].wire_bytes.extend(before.zip(after).map(|(before, after)| after - before));
+    tree::assert_equal(&new_dir, &far.path(&format!("assets/robot/publish/{subset}/v002")));
+    for (rsync, figures) in baselines.iter().zip(&mut figures[1..]) {
+        let target = studio.dir().join(format!("base-{}", figures.name));
+        tree::copy(&old_dir, &target);
         let before = ends.wire_bytes(&[NEAR, FAR]);
-        let time = pull(&far, &studio, &second, options.limit);
+        figures.times.extend(rsync.copy(&new_dir, &target, options.limit));
         let after = ends.wire_bytes(&[NEAR, FAR]);
-        figures[0].times.extend(time);
-        figures[0].wire_bytes.extend(before.zip(after).map(|(before, after)| after - before));
-        tree::assert_equal(&new_dir, &far.path(&format!("assets/robot/publish/{subset}/v002")));
-        for (rsync, figures) in baselines.iter().zip(&mut figures[1..]) {
-            let target = studio.dir().join(format!("base-{}", figures.name));
-            tree::copy(&old_dir, &target);
-            let before = ends.wire_bytes(&[NEAR, FAR]);
-            figures.times.extend(rsync.copy(&new_dir, &target, options.limit));
-            let after = ends.wire_bytes(&[NEAR, FAR]);
-            figures.wire_bytes.extend(before.zip(after).map(|(before, after)| after - before));
-            super::ends::remove(&target);
-        }
+        figures.wire_bytes.extend(before.zip(after).map(|(before, after)| after - before));
+        super::ends::remove(&target);
     }
-    let note = format!(
-        "{name}, {bytes} bytes, version 1 is there; ratios are of wire bytes, packet headers included"
-    );
-    report::print("delta", &note, Load { files: 1, bytes_each: bytes }, None, Of::WireBytes, &figures);
+    figures
 }
