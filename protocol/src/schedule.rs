@@ -25,6 +25,12 @@ const REQUEST_TIME: Duration = Duration::from_secs(1);
 /// A tail is taken over only when that saves more time than this.
 const WORTH: Duration = Duration::from_millis(100);
 
+/// A stream that has brought nothing for this long, and for four times as long as a block takes it, is late: all that it
+/// was asked for is brought by others.
+const LATE: Duration = Duration::from_secs(5);
+/// The same for a stream that has brought nothing yet.
+const LATE_AT_FIRST: Duration = Duration::from_secs(30);
+
 /// Names a stream.
 pub type StreamId = u32;
 
@@ -55,6 +61,8 @@ struct Stream {
     /// When it was asked, and how many bytes it has brought since.
     asked: Option<Duration>,
     brought: u64,
+    /// When it last brought something, or had nothing to bring.
+    heard: Duration,
     /// Bytes per second, over what it brought so far.
     rate: f64,
 }
@@ -91,8 +99,9 @@ impl Schedule {
         let stream = self.streams.entry(id).or_default();
         if stream.missing.is_empty() {
             stream.robbed = false;
+            stream.heard = now;
         }
-        let wants = if self.queue.is_empty() { self.rob(id) } else { self.take(id) };
+        let wants = if self.queue.is_empty() { self.rob(id, now) } else { self.take(id) };
         let stream = self.streams.entry(id).or_default();
         if stream.asked.is_none() {
             stream.asked = Some(now);
@@ -128,12 +137,18 @@ impl Schedule {
         wants
     }
 
-    /// Takes over the tail of the stream that would end last, so that both end together.
-    fn rob(&mut self, id: StreamId) -> Vec<Want> {
+    /// Takes over the tail of the stream that would end last, so that both end together, or all of one that is late.
+    fn rob(&mut self, id: StreamId, now: Duration) -> Vec<Want> {
         let my_rate = self.streams.get(&id).map_or(0.0, |stream| stream.rate);
         // A stream that has not brought anything yet says nothing about its source.
         if my_rate <= 0.0 {
             return Vec::new();
+        }
+        let mut late = self.streams.iter_mut().filter(|(other, stream)| **other != id && stream.is_late(now));
+        if let Some((_, stream)) = late.next() {
+            stream.robbed = true;
+            stream.missing_bytes = 0;
+            return stream.missing.drain(..).collect();
         }
         let others =
             self.streams.iter().filter(|(other, stream)| **other != id && !stream.missing.is_empty());
@@ -167,6 +182,7 @@ impl Schedule {
     ) -> Next {
         let Some(stream) = self.streams.get_mut(&id) else { return Next::Stop };
         stream.brought += bytes;
+        stream.heard = now;
         if let Some(asked) = stream.asked {
             let elapsed = now.saturating_sub(asked).as_secs_f64();
             #[expect(clippy::cast_precision_loss, reason = "a rate")]
@@ -225,6 +241,11 @@ impl Schedule {
         }
     }
 
+    /// Says whether everything has arrived, and what a stream still brings is of no use: others have brought its part.
+    pub fn is_released(&self, id: StreamId) -> bool {
+        self.is_done() && self.streams.get(&id).is_some_and(|stream| stream.robbed)
+    }
+
     /// Says whether everything has arrived.
     pub fn is_done(&self) -> bool {
         self.queue.is_empty() && self.streams.values().all(|stream| stream.missing.is_empty())
@@ -237,6 +258,16 @@ impl Stream {
         #[expect(clippy::cast_precision_loss, reason = "a time for comparing")]
         let bytes = self.missing_bytes as f64;
         bytes / self.rate.max(1.0)
+    }
+
+    fn is_late(&self, now: Duration) -> bool {
+        let silence = now.saturating_sub(self.heard);
+        #[expect(clippy::cast_precision_loss, reason = "a time for comparing")]
+        let allowed = match self.rate > 0.0 {
+            true => LATE.as_secs_f64() + 4.0 * BLOCK_BYTES as f64 / self.rate,
+            false => LATE_AT_FIRST.as_secs_f64(),
+        };
+        !self.missing.is_empty() && silence.as_secs_f64() > allowed
     }
 
     fn strike(&mut self, object: &ObjectHash, first: u64, blocks: u64) {
@@ -442,6 +473,45 @@ mod tests {
         schedule.arrived(1, &object(0), (2, 2), 2 * MIB, ms(2000));
         assert!(schedule.is_done());
         assert!(schedule.ask(0, ms(2000)).is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_is_late_keeps_not_even_the_block_that_is_half_here() {
+        let mut schedule = Schedule::new([large(8)]);
+        let second = Duration::from_secs(1);
+        schedule.ask(0, Duration::ZERO);
+        schedule.ask(1, Duration::ZERO);
+        for block in 0..3 {
+            schedule.arrived(0, &object(0), (block, 1), MIB, second);
+        }
+        for block in 4..8 {
+            schedule.arrived(1, &object(0), (block, 1), MIB, second);
+        }
+        // A block took it a third of a second.
+        assert!(schedule.ask(1, second * 7).is_empty(), "it may still come");
+        let rest = schedule.ask(1, second * 8);
+        assert_eq!((rest[0].first_block, rest[0].blocks), (3, 1));
+        assert_eq!(schedule.arrived(1, &object(0), (3, 1), MIB, second * 9), Next::Read);
+        assert!(schedule.is_done() && schedule.is_released(0) && !schedule.is_released(1));
+        assert_eq!(schedule.arrived(0, &object(0), (3, 1), MIB, second * 10), Next::Stop);
+    }
+
+    #[test]
+    fn a_stream_that_has_brought_nothing_is_late_after_half_a_minute() {
+        let mut schedule = Schedule::new([large(8)]);
+        let second = Duration::from_secs(1);
+        schedule.ask(0, Duration::ZERO);
+        schedule.ask(1, Duration::ZERO);
+        for block in 4..8 {
+            schedule.arrived(1, &object(0), (block, 1), MIB, second);
+        }
+        let robbed = schedule.ask(1, second);
+        assert_eq!(robbed[0].first_block, 1, "all but what may be half here");
+        for block in 1..4 {
+            schedule.arrived(1, &object(0), (block, 1), MIB, second * 2);
+        }
+        assert!(schedule.ask(1, second * 30).is_empty());
+        assert_eq!(schedule.ask(1, second * 31)[0].first_block, 0);
     }
 
     #[test]

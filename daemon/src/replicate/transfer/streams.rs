@@ -139,6 +139,8 @@ impl Round {
     async fn stream(self: &Arc<Self>, id: StreamId, link: &PeerLink) {
         let ended = tokio::select! {
             () = self.stop.cancelled() => Ok(()),
+            // Its source trickles: others have brought all of it.
+            () = self.released(id) => Ok(()),
             ended = self.requests(id, link) => ended,
         };
         if let Err(error) = ended {
@@ -150,6 +152,18 @@ impl Round {
         }
         self.schedule().fail(id);
         self.changed.notify_waiters();
+    }
+
+    /// Ends when what a stream still brings is of no use.
+    async fn released(&self, id: StreamId) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.schedule().is_released(id) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Asks and takes until there is nothing left to ask for.
