@@ -101,7 +101,10 @@ pub enum CatalogError {
 impl CatalogError {
     /// Says whether room on the volume would help.
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Damaged { cause: Cause::NoSpace, .. })
+        match self {
+            Self::Damaged { cause, .. } => *cause == Cause::NoSpace,
+            Self::Switch { source } => source.is_no_space(),
+        }
     }
 
     /// Says that `cause` makes a generation useless.

@@ -10,7 +10,7 @@ use std::{
 use avalon_protocol::rel_path::RelPath;
 
 use super::{
-    CatalogStore, Cause, Table,
+    CatalogError, CatalogStore, Cause, Table,
     sled::{SledStore, guarded},
 };
 use crate::{
@@ -22,18 +22,21 @@ use crate::{
 /// How long the engine may take to open, whatever its size, and how much longer for each started GiB.
 const OPEN_DEADLINE: Duration = Duration::from_secs(60);
 const OPEN_DEADLINE_PER_GIB: Duration = Duration::from_secs(10);
-/// Up to this many rows a generation proves at open that it has all of them (about 3 s); above, the ledger has it done
-/// in the background.
-const VERIFY_AT_OPEN_ROWS: u64 = 1_000_000;
 const CURRENT: &str = "CURRENT";
 const COMPACTED: &str = "COMPACTED";
 const GOOD: &str = "gen-";
 const BAD: &str = "bad-gen-";
 
+/// Opens or creates the generation of this number in this directory. May hang or panic: the caller guards it.
+pub(crate) type Opener = Arc<dyn Fn(&Path, u64) -> Result<Opened, Cause> + Send + Sync>;
+
 /// The directory of the catalog.
 pub(crate) struct Generations {
     dir: Dir,
     now: Monotonic,
+    opener: Opener,
+    /// How long the opening of this generation may take, whatever its size.
+    deadline: fn(u64) -> Duration,
 }
 
 /// A generation that opened, and whether every row in it was seen.
@@ -46,8 +49,19 @@ pub(crate) struct Opened {
 }
 
 impl Generations {
-    pub(crate) fn new(dir: Dir, now: Monotonic) -> Self {
-        Self { dir, now }
+    /// Uses a directory. Up to `verify_rows` rows a generation proves at open that it has all of them; above, the ledger
+    /// has it done in the background.
+    pub(crate) fn new(dir: Dir, now: Monotonic, verify_rows: u64) -> Self {
+        let clock = Arc::clone(&now);
+        let opener =
+            move |directory: &Path, number: u64| open(directory, number, SledStore::open, &clock, verify_rows);
+        Self { dir, now, opener: Arc::new(opener), deadline: |_| OPEN_DEADLINE }
+    }
+
+    /// Puts something between the ledger and the engine, and other deadlines.
+    #[cfg(test)]
+    pub(crate) fn opened_by(self, opener: impl FnOnce(Opener) -> Opener, deadline: fn(u64) -> Duration) -> Self {
+        Self { opener: opener(self.opener), deadline, ..self }
     }
 
     /// Returns the time.
@@ -66,15 +80,38 @@ impl Generations {
         if self.dir.stat(&generation_path(number))?.is_none() {
             return Ok(Err(Cause::Absent));
         }
-        Ok(open_guarded(&self.path_of(number), number, self.deadline(number), &self.now))
+        Ok(self.open_guarded(number))
     }
 
     /// Creates the next generation, empty. It does not count before [`Generations::switch`].
-    pub(crate) fn create_next(&self) -> Result<Result<Arc<dyn CatalogStore>, Cause>, IoError> {
-        let number = self.highest()?.map_or(1, |highest| highest + 1);
-        self.dir.create_dirs(&generation_path(number))?;
-        let opened = open_guarded(&self.path_of(number), number, OPEN_DEADLINE, &self.now);
-        Ok(opened.map(|opened| opened.store))
+    pub(crate) fn create_next(&self) -> Result<Arc<dyn CatalogStore>, CatalogError> {
+        let number = self.highest().map_err(CatalogError::switch)?.map_or(1, |highest| highest + 1);
+        self.dir.create_dirs(&generation_path(number)).map_err(CatalogError::switch)?;
+        self.open_guarded(number).map(|opened| opened.store).map_err(|cause| {
+            // The next try takes the next number: on a full disk each would leave something.
+            self.discard(number);
+            CatalogError::damaged(number, cause)
+        })
+    }
+
+    /// Opens and verifies in a thread of its own: a damaged file may make the engine panic or never return. One that comes
+    /// too late is closed again; by then its directory has another name, or none.
+    fn open_guarded(&self, number: u64) -> Result<Opened, Cause> {
+        let (done, opened) = sync_channel(1);
+        let (directory, opener, deadline) =
+            (self.path_of(number), Arc::clone(&self.opener), self.deadline_of(number));
+        let helper = Builder::new().name("catalog-open".into()).spawn(move || {
+            let result = guarded(|| opener(&directory, number));
+            if done.send(result).is_err() {
+                tracing::warn!(number, "catalog opened after its deadline");
+            }
+        });
+        let thread = helper.map_err(|error| Cause::Engine { text: error.to_string() })?;
+        let result = opened.recv_timeout(deadline);
+        if thread.is_finished() && thread.join().is_err() {
+            tracing::error!(number, "catalog opener panicked");
+        }
+        result.unwrap_or(Err(Cause::Timeout { seconds: deadline.as_secs() }))
     }
 
     /// Makes a generation, all of it durable by now, the one that counts.
@@ -168,10 +205,10 @@ impl Generations {
         self.dir.path().join(generation_path(number).as_str())
     }
 
-    fn deadline(&self, number: u64) -> Duration {
+    fn deadline_of(&self, number: u64) -> Duration {
         let db = self.path_of(number).join("db");
         let bytes = db.metadata().map_or(0, |metadata| metadata.len());
-        OPEN_DEADLINE + OPEN_DEADLINE_PER_GIB * u32::try_from(bytes >> 30).unwrap_or(u32::MAX)
+        (self.deadline)(number) + OPEN_DEADLINE_PER_GIB * u32::try_from(bytes >> 30).unwrap_or(u32::MAX)
     }
 }
 
@@ -179,32 +216,32 @@ fn generation_path(number: u64) -> RelPath {
     path_of(&format!("{GOOD}{number}"))
 }
 
-/// Opens and verifies in a thread of its own: a damaged file may make the engine panic or never return.
-fn open_guarded(directory: &Path, number: u64, deadline: Duration, now: &Monotonic) -> Result<Opened, Cause> {
-    let (done, opened) = sync_channel(1);
-    let (directory, now) = (directory.to_owned(), Arc::clone(now));
-    let helper = Builder::new().name("catalog-open".into()).spawn(move || {
-        let result = guarded(|| open(&directory, number, &now));
-        if done.send(result).is_err() {
-            tracing::warn!(number, "catalog opened after its deadline");
-        }
-    });
-    let thread = helper.map_err(|error| Cause::Engine { text: error.to_string() })?;
-    let result = opened.recv_timeout(deadline).unwrap_or(Err(Cause::Timeout { seconds: deadline.as_secs() }));
-    if thread.is_finished() && thread.join().is_err() {
-        tracing::error!(number, "catalog opener panicked");
-    }
-    result
-}
-
-fn open(directory: &Path, number: u64, now: &Monotonic) -> Result<Opened, Cause> {
+/// Opens with this call of the engine, and verifies up to so many rows.
+fn open(
+    directory: &Path,
+    number: u64,
+    engine: impl FnOnce(&Path, u64) -> Result<SledStore, Cause>,
+    now: &Monotonic,
+    verify_rows: u64,
+) -> Result<Opened, Cause> {
     let start = now();
-    let store = SledStore::open(directory, number)?;
+    let store = engine(directory, number)?;
     let took = now().saturating_sub(start);
     let rows: u64 = Table::ALL.into_iter().map(|table| store.row_count(table)).sum();
-    let verified = rows <= VERIFY_AT_OPEN_ROWS;
+    let verified = rows <= verify_rows;
     if verified {
-        store.verify().map_err(super::CatalogError::into_cause)?;
+        store.verify().map_err(CatalogError::into_cause)?;
     }
     Ok(Opened { store: Arc::new(store), verified, took })
+}
+
+/// Opens with another fsync in the place of the real one.
+#[cfg(test)]
+pub(crate) fn open_syncing(
+    directory: &Path,
+    number: u64,
+    fsync: impl FnOnce(super::sled::Fsync) -> super::sled::Fsync,
+) -> Result<Opened, Cause> {
+    let now: Monotonic = Arc::new(|| Duration::ZERO);
+    open(directory, number, |directory, number| SledStore::open_with(directory, number, fsync), &now, u64::MAX)
 }

@@ -26,6 +26,13 @@ mod snapshot;
 mod tests;
 mod unbuilt;
 
+#[cfg(test)]
+pub(crate) use self::{
+    generation::{Opener, open_syncing},
+    sled::Fsync,
+    tests::tamper,
+};
+
 /// The layout of all tables together; raised with any change of a key or a value, which then rebuilds.
 const FORMAT: u16 = 2;
 

@@ -42,14 +42,24 @@ const SUMS_KEY: [u8; 1] = [0];
 #[derive(Debug)]
 pub(super) struct SledStore {
     engine: Arc<Engine>,
-    flusher: Option<(SyncSender<()>, JoinHandle<()>)>,
+    /// Goes last, and lets go of the engine.
+    _flusher: Flusher,
 }
+
+/// Flushes every second; closes the engine, or abandons it.
+#[derive(Debug)]
+struct Flusher {
+    engine: Option<Arc<Engine>>,
+    thread: Option<(SyncSender<()>, JoinHandle<()>)>,
+}
+
+/// Makes what the engine wrote durable.
+pub(crate) type Fsync = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 struct Engine {
     generation: u64,
     db: sled::Db,
-    /// What an fsync has to cover. Opened once, so that no error of an earlier write goes unseen.
-    files: Vec<File>,
+    fsync: Fsync,
     books: Mutex<Books>,
     /// Held by the one scan that verifies.
     scanning: Mutex<()>,
@@ -85,41 +95,58 @@ struct SumsRow {
 }
 
 impl SledStore {
-    /// Opens or creates a generation in `directory`. May hang or panic on a damaged one: the caller guards it.
+    /// Opens or creates a generation in `directory`, which exists. May hang or panic on a damaged one: the caller guards it.
     pub(super) fn open(directory: &Path, generation: u64) -> Result<Self, Cause> {
-        let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
-        let db = open_patiently(&config)?;
+        Self::open_with(directory, generation, |fsync| fsync)
+    }
+
+    /// As [`SledStore::open`], with another fsync in the place of the real one.
+    pub(super) fn open_with(
+        directory: &Path,
+        generation: u64,
+        fsync: impl FnOnce(Fsync) -> Fsync,
+    ) -> Result<Self, Cause> {
+        let db = open_patiently(directory)?;
         let sums = match db.get(SUMS_KEY).map_err(cause_of)? {
             Some(value) => read_sums(&value)?,
             None if db.is_empty() => Sums::default(),
             None => return Err(Cause::StrayRow),
         };
-        let opened = |path: &Path| File::open(path).map_err(|error| fsync_cause(&error));
-        let mut files = vec![opened(&directory.join("db"))?, opened(directory)?];
-        let blobs = directory.join("blobs");
-        if blobs.is_dir() {
-            files.push(opened(&blobs)?);
-        }
         let engine = Arc::new(Engine {
             generation,
             db,
-            files,
+            fsync: fsync(fsync_of(directory).map_err(|error| fsync_cause(&error))?),
             books: Mutex::new(Books { sums, scan: None }),
             scanning: Mutex::new(()),
             flushing: Mutex::new(()),
             failed: OnceLock::new(),
             dirty: AtomicBool::new(false),
         });
-        let flusher = Some(spawn_flusher(&engine).map_err(|error| cause_of(sled::Error::Io(error)))?);
-        Ok(Self { engine, flusher })
+        let flusher = Flusher::spawn(&engine).map_err(|error| cause_of(sled::Error::Io(error)))?;
+        Ok(Self { engine, _flusher: flusher })
     }
+}
+
+/// The files are opened once, so that no error of an earlier write goes unseen.
+fn fsync_of(directory: &Path) -> io::Result<Fsync> {
+    let mut files = vec![File::open(directory.join("db"))?, File::open(directory)?];
+    let blobs = directory.join("blobs");
+    if blobs.is_dir() {
+        files.push(File::open(blobs)?);
+    }
+    Ok(Box::new(move || files.iter().try_for_each(File::sync_all)))
 }
 
 /// Threads of the engine may hold the lock of a generation a little longer than whoever dropped it. Another process
 /// cannot: the state directory is ours.
-fn open_patiently(config: &sled::Config) -> Result<sled::Db, Cause> {
+fn open_patiently(directory: &Path) -> Result<sled::Db, Cause> {
+    let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     let mut tries = 0;
     loop {
+        // The engine would make it again where it was put aside because this call came too late.
+        if !directory.is_dir() {
+            return Err(Cause::Absent);
+        }
         match config.open() {
             Err(sled::Error::Io(error)) if tries < LOCK_TRIES && is_locked(&error) => tries += 1,
             opened => return opened.map_err(cause_of),
@@ -143,18 +170,20 @@ fn read_sums(value: &[u8]) -> Result<Sums, Cause> {
     postcard::from_bytes::<SumsRow>(payload).map(|row| row.sums).map_err(|_| Cause::StrayRow)
 }
 
-fn spawn_flusher(engine: &Arc<Engine>) -> io::Result<(SyncSender<()>, JoinHandle<()>)> {
-    let (stop, stopped) = sync_channel(1);
-    let engine = Arc::clone(engine);
-    let thread = Builder::new().name("catalog-flush".into()).spawn(move || {
-        while stopped.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
-            if let Err(error) = engine.sync() {
-                tracing::error!(error = %ErrorChain(&error), "catalog cannot be flushed");
-                break;
+impl Flusher {
+    fn spawn(engine: &Arc<Engine>) -> io::Result<Self> {
+        let (stop, stopped) = sync_channel(1);
+        let flushed = Arc::clone(engine);
+        let thread = Builder::new().name("catalog-flush".into()).spawn(move || {
+            while stopped.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if let Err(error) = flushed.sync() {
+                    tracing::error!(error = %ErrorChain(&error), "catalog cannot be flushed");
+                    break;
+                }
             }
-        }
-    })?;
-    Ok((stop, thread))
+        })?;
+        Ok(Self { engine: Some(Arc::clone(engine)), thread: Some((stop, thread)) })
+    }
 }
 
 fn cause_of(error: sled::Error) -> Cause {
@@ -279,7 +308,7 @@ impl Engine {
         }
         self.run(|| {
             self.db.flush().map_err(cause_of)?;
-            self.files.iter().try_for_each(File::sync_all).map_err(|error| fsync_cause(&error))
+            (self.fsync)().map_err(|error| fsync_cause(&error))
         })
     }
 
@@ -370,19 +399,20 @@ impl CatalogStore for SledStore {
     }
 }
 
-impl Drop for SledStore {
+impl Drop for Flusher {
     fn drop(&mut self) {
-        let Some((stop, thread)) = self.flusher.take() else { return };
+        let (Some(engine), Some((stop, thread))) = (self.engine.take(), self.thread.take()) else { return };
         drop(stop);
-        if self.engine.failed.get().is_some() {
-            abandon(Arc::clone(&self.engine));
+        if engine.failed.get().is_some() {
+            abandon(engine);
             return;
         }
         if thread.join().is_err() {
-            tracing::error!(generation = self.engine.generation, "catalog flusher panicked");
+            tracing::error!(generation = engine.generation, "catalog flusher panicked");
         }
-        if let Err(error) = self.engine.sync() {
+        if let Err(error) = engine.sync() {
             tracing::warn!(error = %ErrorChain(&error), "catalog not flushed on close");
+            abandon(engine);
         }
     }
 }

@@ -1,6 +1,12 @@
 //! Every store against the model.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use proptest::prelude::*;
 
@@ -111,7 +117,7 @@ fn verifying_while_commits_go_on_finds_nothing_wrong() {
 }
 
 /// Changes the rows behind the store's back, with the engine itself.
-fn tamper(path: &Path, change: impl FnOnce(&::sled::Db)) {
+pub(crate) fn tamper(path: &Path, change: impl FnOnce(&::sled::Db)) {
     // The store that was dropped may hold the lock a little longer.
     let db = loop {
         match ::sled::Config::new().path(path).open() {
@@ -164,6 +170,45 @@ fn a_damaged_row_is_an_error_at_the_read_and_ends_the_generation() {
     assert!(store.get(Table::Versions, &5u32.to_be_bytes()).is_err());
     assert!(store.get(Table::Versions, &4u32.to_be_bytes()).is_err());
     assert!(store.commit(&put(0..1, b"x")).is_err() && store.sync().is_err());
+}
+
+#[test]
+fn a_failed_fsync_ends_the_generation_and_is_not_tried_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let tries = Arc::new(AtomicU64::new(0));
+    let fsync = {
+        let tries = Arc::clone(&tries);
+        // The disk fails once and says that all is well afterwards, as Linux does.
+        move |real: Fsync| -> Fsync {
+            Box::new(move || match tries.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(std::io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error())),
+                _ => real(),
+            })
+        }
+    };
+    let store = SledStore::open_with(temp.path(), 1, fsync).unwrap();
+    store.commit(&put(0..10, b"value")).unwrap();
+    let text = "Input/output error (os error 5)".to_owned();
+    let check = |error: CatalogError| match error {
+        CatalogError::Damaged { generation: 1, cause } => assert_eq!(cause, Cause::Fsync { text: text.clone() }),
+        other => panic!("{other:?}"),
+    };
+    (0..2).for_each(|_| check(store.sync().unwrap_err()));
+    check(store.get(Table::Versions, &1u32.to_be_bytes()).unwrap_err());
+    check(store.scan(Table::Versions, &[], None, 1).unwrap_err());
+    check(store.commit(&put(0..1, b"x")).unwrap_err());
+    check(store.verify().unwrap_err());
+    check(store.disk_bytes().unwrap_err());
+    drop(store);
+    assert_eq!(tries.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_generation_whose_directory_is_gone_is_not_made_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let directory = temp.path().join("gen-1");
+    assert_eq!(SledStore::open(&directory, 1).unwrap_err(), Cause::Absent);
+    assert!(!directory.exists());
 }
 
 #[test]

@@ -24,6 +24,10 @@ pub struct CatalogCare {
     pub checkpoint_records: u64,
     /// Up to so many records a catalog of no use is built before opening returns; above, meanwhile, about a second or two.
     pub build_at_open_records: u64,
+    /// Up to so many rows it proves at open that it has all of them (about 3 s for a million); above, in the background.
+    pub verify_at_open_rows: u64,
+    /// A copy during which so many rows change is given up: it was the wrong time for it.
+    pub max_touched_rows: usize,
 }
 
 impl Default for CatalogCare {
@@ -36,6 +40,8 @@ impl Default for CatalogCare {
             again_after: Duration::from_hours(24),
             checkpoint_records: 100_000,
             build_at_open_records: 20_000,
+            verify_at_open_rows: 1_000_000,
+            max_touched_rows: 1_000_000,
         }
     }
 }
@@ -92,6 +98,11 @@ impl Care {
     /// Notes that a checkpoint of `records` was written, or failed and is not tried again soon.
     pub(super) fn checkpointed(&mut self, records: u64) {
         self.checkpoint_at = records;
+    }
+
+    /// Returns how many changed rows end a copy.
+    pub(super) fn max_touched_rows(&self) -> usize {
+        self.limits.max_touched_rows
     }
 
     /// Says whether it is time to look at the sizes; once for each interval.

@@ -21,8 +21,6 @@ use crate::{
     error_chain::ErrorChain,
 };
 
-/// More rows than that do not change while a copy runs, or it was the wrong time for it.
-const MAX_TOUCHED_ROWS: usize = 1_000_000;
 /// How many times the bytes of its rows a new generation may need while it is written.
 const ROOM_FACTOR: u64 = 4;
 
@@ -39,6 +37,8 @@ pub(super) struct Compaction {
 struct Watched {
     inner: Arc<dyn CatalogStore>,
     touched: Mutex<BTreeSet<(Table, Vec<u8>)>>,
+    /// So many are too many.
+    max_touched: usize,
 }
 
 impl CatalogStore for Watched {
@@ -62,7 +62,7 @@ impl CatalogStore for Watched {
 
     fn commit(&self, set: &WriteSet) -> Result<(), CatalogError> {
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        if touched.len() < MAX_TOUCHED_ROWS {
+        if touched.len() < self.max_touched {
             touched.extend(set.iter().map(|(table, key, _)| (table, key.to_vec())));
         }
         drop(touched);
@@ -192,9 +192,9 @@ impl Writer {
     }
 
     fn begin_compaction(&self, store: Arc<dyn CatalogStore>) -> Result<Compaction, CatalogError> {
-        let created = self.generations.create_next().map_err(CatalogError::switch)?;
-        let new = created.map_err(|cause| CatalogError::damaged(0, cause))?;
-        let old = Arc::new(Watched { inner: store, touched: Mutex::default() });
+        let new = self.generations.create_next()?;
+        let max_touched = self.care.max_touched_rows();
+        let old = Arc::new(Watched { inner: store, touched: Mutex::default(), max_touched });
         let stop = Arc::new(AtomicBool::new(false));
         let (from, to, stopped) = (Arc::clone(&old.inner), Arc::clone(&new), Arc::clone(&stop));
         // From here on every commit goes through it; only this thread commits.
@@ -240,7 +240,7 @@ impl Writer {
     /// Brings the copy up to the old generation, proves that both are the same, and makes the copy the one that counts.
     fn finish_copy(&self, old: &Watched, new: &dyn CatalogStore) -> Result<(), CatalogError> {
         let touched = std::mem::take(&mut *old.touched.lock().unwrap_or_else(PoisonError::into_inner));
-        if touched.len() >= MAX_TOUCHED_ROWS {
+        if touched.len() >= old.max_touched {
             let text = "too many rows changed meanwhile".into();
             return Err(CatalogError::damaged(new.generation(), Cause::Engine { text }));
         }

@@ -205,7 +205,9 @@ impl LedgerError {
     pub fn is_no_space(&self) -> bool {
         match self {
             Self::NoSpace { .. } => true,
-            Self::Catalog { source } => source.is_no_space(),
+            Self::Catalog { source } | Self::Rebuild { source: RebuildError::Catalog { source } } => {
+                source.is_no_space()
+            }
             _ => false,
         }
     }

@@ -66,6 +66,17 @@ pub struct QuarantinedFeed {
 }
 
 pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, OpenReport), OpenError> {
+    let verify_rows = config.care.verify_at_open_rows;
+    let generations = Generations::new(state.catalog.clone(), Arc::clone(&config.now), verify_rows);
+    open_with(state, config, generations)
+}
+
+/// As [`open`], with these generations.
+pub(super) fn open_with(
+    state: &StateDir,
+    config: LedgerConfig,
+    generations: Generations,
+) -> Result<(Ledger, OpenReport), OpenError> {
     let mut report = OpenReport::default();
     let feeds = open_feeds(state, &config, &mut report)?;
     let manifests = ManifestFiles::new(state.manifests.clone());
@@ -73,7 +84,6 @@ pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, Op
     let projects = config.projects.into_iter().filter_map(|(name, dir)| Some((name, dir?))).collect();
     let shared = Shared::new(config.me, projects, manifests, Arc::new(MemStore::default()));
     feeds.values().for_each(|file| shared.add_feed(Arc::clone(file.index())));
-    let generations = Generations::new(state.catalog.clone(), config.now);
     let checkpoints = Checkpoints::new(state.catalog.clone());
     put_aside_newer(&shared, &checkpoints).map_err(|source| OpenError::Catalog { source })?;
     let (verified, took) = open_catalog(&shared, &generations, &checkpoints, config.care, &mut report)
@@ -312,8 +322,7 @@ pub(super) fn build_from(
     source: Option<SourceRows<'_>>,
     progress: &mut dyn FnMut(RebuildProgress),
 ) -> Result<(Arc<dyn CatalogStore>, Rebuilt), FillError> {
-    let created = generations.create_next().map_err(CatalogError::switch)?;
-    let store = created.map_err(|cause| CatalogError::damaged(0, cause))?;
+    let store = generations.create_next()?;
     shared.mending.begin(Arc::clone(&store));
     let filled = fill(shared, &*store, source, &mut |state| {
         shared.mending.advanced(state);

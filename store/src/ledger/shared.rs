@@ -49,10 +49,16 @@ pub(super) struct Shared {
 impl Shared {
     /// Does work that takes long; meanwhile [`Shared::is_at_long_work`].
     pub(super) fn long_work<T>(&self, work: impl FnOnce() -> T) -> T {
+        /// Also when the work panics: a watchdog that is told to wait for a dead thread never barks.
+        struct Done<'a>(&'a AtomicBool);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
         self.at_long_work.store(true, Ordering::Release);
-        let done = work();
-        self.at_long_work.store(false, Ordering::Release);
-        done
+        let _done = Done(&self.at_long_work);
+        work()
     }
 
     pub(super) fn is_at_long_work(&self) -> bool {

@@ -7,7 +7,7 @@ use crate::catalog::Cause;
 use super::*;
 
 /// A node with five versions of its own and a peer's feed.
-fn filled() -> (World, Vec<LocalChange>) {
+pub(super) fn filled() -> (World, Vec<LocalChange>) {
     let world = World::new();
     let node = world.open();
     let manifests: Vec<Manifest> = (1..=5).map(|number| world.publish(&node.ledger, number)).collect();

@@ -4,7 +4,9 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod damage;
+mod engine;
 mod export;
+mod failing;
 mod ingest;
 mod meanwhile;
 
