@@ -53,14 +53,19 @@ impl Generations {
     /// has it done in the background.
     pub(crate) fn new(dir: Dir, now: Monotonic, verify_rows: u64) -> Self {
         let clock = Arc::clone(&now);
-        let opener =
-            move |directory: &Path, number: u64| open(directory, number, SledStore::open, &clock, verify_rows);
+        let opener = move |directory: &Path, number: u64| {
+            open(directory, number, SledStore::open, &clock, verify_rows)
+        };
         Self { dir, now, opener: Arc::new(opener), deadline: |_| OPEN_DEADLINE }
     }
 
     /// Puts something between the ledger and the engine, and other deadlines.
     #[cfg(test)]
-    pub(crate) fn opened_by(self, opener: impl FnOnce(Opener) -> Opener, deadline: fn(u64) -> Duration) -> Self {
+    pub(crate) fn opened_by(
+        self,
+        opener: impl FnOnce(Opener) -> Opener,
+        deadline: fn(u64) -> Duration,
+    ) -> Self {
         Self { opener: opener(self.opener), deadline, ..self }
     }
 
@@ -243,5 +248,11 @@ pub(crate) fn open_syncing(
     fsync: impl FnOnce(super::sled::Fsync) -> super::sled::Fsync,
 ) -> Result<Opened, Cause> {
     let now: Monotonic = Arc::new(|| Duration::ZERO);
-    open(directory, number, |directory, number| SledStore::open_with(directory, number, fsync), &now, u64::MAX)
+    open(
+        directory,
+        number,
+        |directory, number| SledStore::open_with(directory, number, fsync),
+        &now,
+        u64::MAX,
+    )
 }

@@ -190,7 +190,9 @@ fn a_failed_fsync_ends_the_generation_and_is_not_tried_again() {
     store.commit(&put(0..10, b"value")).unwrap();
     let text = "Input/output error (os error 5)".to_owned();
     let check = |error: CatalogError| match error {
-        CatalogError::Damaged { generation: 1, cause } => assert_eq!(cause, Cause::Fsync { text: text.clone() }),
+        CatalogError::Damaged { generation: 1, cause } => {
+            assert_eq!(cause, Cause::Fsync { text: text.clone() })
+        }
         other => panic!("{other:?}"),
     };
     (0..2).for_each(|_| check(store.sync().unwrap_err()));
@@ -208,6 +210,38 @@ fn a_generation_whose_directory_is_gone_is_not_made_again() {
     let temp = tempfile::tempdir().unwrap();
     let directory = temp.path().join("gen-1");
     assert_eq!(SledStore::open(&directory, 1).unwrap_err(), Cause::Absent);
+    assert!(!directory.exists());
+}
+
+#[test]
+fn a_generation_whose_files_are_removed_under_a_reader_gives_right_rows_or_a_clear_error() {
+    let temp = tempfile::tempdir().unwrap();
+    let directory = temp.path().join("gen-1");
+    std::fs::create_dir(&directory).unwrap();
+    // The engine keeps pages of that size in files of their own, which it opens by name.
+    let value = vec![7; 3 << 20];
+    let store = open(&directory);
+    store.commit(&put(0..5000, b"value")).unwrap();
+    store.commit(&put(5000..5001, &value)).unwrap();
+    drop(store);
+    assert!(std::fs::read_dir(directory.join("blobs")).unwrap().next().is_some());
+    let store = open(&directory);
+    std::fs::remove_dir_all(&directory).unwrap();
+    let mut failed = None;
+    for key in (0..=5000).chain(0..50) {
+        match store.get(Table::Versions, &u32::to_be_bytes(key)) {
+            Ok(Some(found)) => {
+                assert!(failed.is_none() && found == if key == 5000 { &*value } else { b"value" })
+            }
+            Ok(None) => panic!("row {key} is gone"),
+            Err(CatalogError::Damaged { generation: 1, cause }) => {
+                assert_eq!(*failed.get_or_insert_with(|| cause.clone()), cause);
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(matches!(failed, Some(Cause::Engine { .. } | Cause::Panic { .. })), "{failed:?}");
+    drop(store);
     assert!(!directory.exists());
 }
 

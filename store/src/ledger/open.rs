@@ -117,10 +117,24 @@ pub(super) fn open_with(
     Ok((ledger, report))
 }
 
+/// Lets nobody wait for a catalog that a thread was to build which panicked.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.mending.end(true);
+        self.0.mending.close();
+    }
+}
+
 fn start(writer: Writer) -> std::io::Result<Ledger> {
     let (jobs, queue): (SyncSender<Job>, Receiver<Job>) = sync_channel(QUEUE_JOBS);
     let (shared, dir) = (Arc::clone(&writer.shared), writer.catalog_dir.clone());
-    let thread = Builder::new().name("ledger".into()).spawn(move || writer.run(&queue))?;
+    let ended = Ended(Arc::clone(&shared));
+    let thread = Builder::new().name("ledger".into()).spawn(move || {
+        let _ended = ended;
+        writer.run(&queue);
+    })?;
     Ok(Ledger { inner: Arc::new(Inner::new(shared, jobs, thread, dir)) })
 }
 

@@ -1,6 +1,6 @@
 //! A catalog that takes too much room is copied while it is in use, and not again and again.
 
-use super::*;
+use super::{engine::Gate, *};
 
 const HOUR: u64 = 3600;
 
@@ -16,11 +16,11 @@ fn watched() -> (World, Node) {
 }
 
 impl World {
-    fn hours_pass(&self, hours: u64) {
+    pub(super) fn hours_pass(&self, hours: u64) {
         self.clock.fetch_add(hours * HOUR, Ordering::Relaxed);
     }
 
-    fn generations(&self) -> Vec<String> {
+    pub(super) fn generations(&self) -> Vec<String> {
         let entries = fs::read_dir(self.state_path().join("catalog")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.filter(|name| name.contains("gen-")).collect();
@@ -30,12 +30,12 @@ impl World {
 }
 
 impl Node {
-    fn generation(&self) -> u64 {
+    pub(super) fn generation(&self) -> u64 {
         self.ledger.stats().generation
     }
 
     /// Has the thread that writes look around until the catalog is of another generation than `before`.
-    fn until_copied(&self, before: u64) {
+    pub(super) fn until_copied(&self, before: u64) {
         for _ in 0..60_000 {
             self.ledger.sync().unwrap();
             if self.generation() != before {
@@ -48,12 +48,15 @@ impl Node {
     }
 
     /// Has the thread that writes look around; nothing is copied, nor begun to be.
-    fn stays(&self, generation: u64) {
+    pub(super) fn stays(&self, generation: u64) {
         self.ledger.sync().unwrap();
         self.ledger.sync().unwrap();
         assert_eq!(self.generation(), generation);
-        let store = format!("{:?}", self.ledger.inner.shared.store());
-        assert!(!store.contains("Watched"), "{store}");
+        assert!(!self.is_copying());
+    }
+
+    fn is_copying(&self) -> bool {
+        format!("{:?}", self.ledger.inner.shared.store()).contains("Watched")
     }
 }
 
@@ -154,4 +157,80 @@ fn a_small_catalog_is_left_alone() {
         world.hours_pass(24);
         node.stays(1);
     }
+}
+
+#[test]
+fn a_catalog_that_opened_slowly_is_copied_once() {
+    let world = World::new();
+    let node = world.open();
+    (1..=5).for_each(|number| drop(world.publish(&node.ledger, number)));
+    let rows = node.rows();
+    drop(node);
+    world.open_takes.store(5, Ordering::Relaxed);
+    let node = world.open();
+    world.hours_pass(1);
+    node.stays(1);
+    drop(node);
+
+    world.open_takes.store(6, Ordering::Relaxed);
+    let node = world.open();
+    node.stays(1);
+    world.hours_pass(1);
+    node.until_copied(1);
+    assert_eq!((node.rows(), world.generations()), (rows.clone(), vec!["gen-2".to_owned()]));
+    assert!(node.ledger.verify().catalog.is_none());
+    for _ in 0..30 {
+        world.hours_pass(1);
+        node.stays(2);
+    }
+    drop(node);
+
+    // A copy that opens as slowly is not copied again before a day.
+    let node = world.open();
+    assert_eq!((&node.report.rebuilt, node.report.replayed_records), (&None, 0));
+    for _ in 0..23 {
+        world.hours_pass(1);
+        node.stays(2);
+    }
+    world.hours_pass(1);
+    node.until_copied(2);
+    assert_eq!((node.rows(), world.generations()), (rows, vec!["gen-3".to_owned()]));
+}
+
+#[test]
+fn a_copy_during_which_too_many_rows_change_is_given_up_and_tried_again_the_next_day() {
+    let (world, node) = watched();
+    drop(node);
+    let world = World { care: CatalogCare { max_touched_rows: 8, ..world.care }, ..world };
+    let (release, gate) = Gate::new();
+    let node = world.open_hooked(move |store| {
+        if store.inner.generation() == 2 {
+            let gate = Arc::clone(&gate);
+            store.commit = Box::new(move || gate.wait());
+        }
+    });
+    world.hours_pass(1);
+    node.ledger.sync().unwrap();
+    let manifests: Vec<Manifest> = (6..=8).map(|number| world.publish(&node.ledger, number)).collect();
+    assert!(node.is_copying());
+    let rows = node.rows();
+    drop(release);
+    for _ in 0..60_000 {
+        node.ledger.sync().unwrap();
+        if !node.is_copying() {
+            break;
+        }
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    node.stays(1);
+    assert_eq!((node.rows(), world.generations()), (rows.clone(), vec!["gen-1".to_owned()]));
+    let file = manifests[2].dir().join_str("a.abc").unwrap();
+    assert!(node.ledger.local_file(&project(), &file).unwrap().is_some());
+    for _ in 0..23 {
+        world.hours_pass(1);
+        node.stays(1);
+    }
+    world.hours_pass(1);
+    node.until_copied(1);
+    assert_eq!((node.rows(), world.generations()), (rows, vec!["gen-2".to_owned()]));
 }

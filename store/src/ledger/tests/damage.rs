@@ -26,7 +26,7 @@ pub(super) fn filled() -> (World, Vec<LocalChange>) {
 }
 
 /// Adds a peer with so many versions that the engine has several segments, and snapshots of them.
-fn grow(world: &World) {
+pub(super) fn grow(world: &World) {
     let mut reader = avalon_protocol::feed::FeedReader::new(toy::feed("farm@paris"));
     for round in 0..4 {
         let groups: Vec<SealedGroup> = (0..3)

@@ -277,4 +277,6 @@ fn a_watchdog_is_told_of_long_work_and_of_its_end_also_when_it_fails_or_panics()
     assert!(matches!(result, Err(LedgerError::Closed)), "{result:?}");
     assert!(during && !after, "{during} {after}");
     assert!(matches!(node.ledger.sync(), Err(LedgerError::Closed)), "which the watchdog sees");
+    let mending = &node.ledger.inner.shared.mending;
+    assert!(mending.is_closing() && mending.next().is_none(), "nobody waits for what it built");
 }
