@@ -181,6 +181,7 @@ impl Flusher {
                     break;
                 }
             }
+            let_go(flushed);
         })?;
         Ok(Self { engine: Some(Arc::clone(engine)), thread: Some((stop, thread)) })
     }
@@ -197,8 +198,9 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// A volume without room may say so as late as here.
 fn fsync_cause(error: &io::Error) -> Cause {
-    Cause::Fsync { text: error.to_string() }
+    if is_full(error) { Cause::NoSpace } else { Cause::Fsync { text: error.to_string() } }
 }
 
 /// Runs a call into the engine; a panic becomes a cause.
@@ -413,19 +415,28 @@ impl Drop for Flusher {
         if let Err(error) = engine.sync() {
             tracing::warn!(error = %ErrorChain(&error), "catalog not flushed on close");
             abandon(engine);
+            return;
         }
+        let_go(engine);
     }
 }
 
 /// Lets go of a failed engine where it may hang or panic without harm.
 fn abandon(engine: Arc<Engine>) {
-    let dropping = Builder::new().name("catalog-abandon".into()).spawn(move || {
-        guarded(|| {
-            drop(engine);
-            Ok(())
-        })
-    });
+    let dropping = Builder::new().name("catalog-abandon".into()).spawn(move || let_go(engine));
     if let Err(error) = dropping {
         tracing::warn!(%error, "failed catalog let go in place");
+    }
+}
+
+/// The engine fsyncs when the last one lets go of it, and panics when that fails.
+fn let_go(engine: Arc<Engine>) {
+    let generation = engine.generation;
+    let gone = guarded(|| {
+        drop(engine);
+        Ok(())
+    });
+    if let Err(cause) = gone {
+        tracing::warn!(generation, error = %ErrorChain(&cause), "catalog not closed as it should be");
     }
 }

@@ -12,7 +12,7 @@ use crate::catalog::Cause;
 const INNER: &str = "AVALON_TEST_MAY_MOUNT";
 
 /// Says whether this process may mount things. If not, runs this test in one that may, and says aloud when none can.
-fn may_mount(test: &str) -> bool {
+pub(super) fn may_mount(test: &str) -> bool {
     if std::env::var_os(INNER).is_some() {
         return true;
     }
@@ -21,7 +21,7 @@ fn may_mount(test: &str) -> bool {
         println!("SKIPPED: this user may not mount, so there is no volume to try it on");
         return false;
     }
-    let name = format!("ledger::tests::full_disk::{test}");
+    let name = format!("ledger::tests::{test}");
     let run = Command::new("unshare")
         .arg("--mount")
         .arg(std::env::current_exe().unwrap())
@@ -36,10 +36,10 @@ fn may_mount(test: &str) -> bool {
 }
 
 /// A small volume. It goes before the directory that it is mounted in.
-struct Volume(std::path::PathBuf);
+pub(super) struct Volume(std::path::PathBuf);
 
 impl Volume {
-    fn mount(at: &Path, kib: u32) -> Self {
+    pub(super) fn mount(at: &Path, kib: u32) -> Self {
         fs::create_dir_all(at).unwrap();
         let size = format!("size={kib}k,mode=700");
         let mounted =
@@ -48,13 +48,40 @@ impl Volume {
         Self(at.to_owned())
     }
 
+    /// One that is mounted already.
+    pub(super) fn mounted(at: &Path) -> Self {
+        Self(at.to_owned())
+    }
+
+    /// Unmounts it, once nobody has a file in it any more.
+    pub(super) fn release(&self) {
+        for _ in 0..3000 {
+            let tried = Command::new("umount").arg(&self.0).stderr(Stdio::null()).status().unwrap();
+            if tried.success() {
+                return;
+            }
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        panic!("somebody still has files of a catalog that was closed");
+    }
+
+    /// Leaves no room for another name.
+    fn limit_names(&self) {
+        let names = walkdir::WalkDir::new(&self.0).into_iter().count();
+        self.remount(&format!("nr_inodes={names}"));
+    }
+
+    fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        assert!(Command::new("mount").args(["-o", &options]).arg(&self.0).status().unwrap().success());
+    }
+
     fn make_room(&self, kib: u32) {
-        let size = format!("remount,size={kib}k");
-        assert!(Command::new("mount").args(["-o", &size]).arg(&self.0).status().unwrap().success());
+        self.remount(&format!("size={kib}k"));
     }
 
     /// Fills it but for so many KiB.
-    fn fill(&self, but_kib: usize) {
+    pub(super) fn fill(&self, but_kib: usize) {
         let mut file = fs::File::create(self.0.join("fill")).unwrap();
         let mut bytes = 0;
         while file.write_all(&[1; 4096]).is_ok() {
@@ -63,25 +90,25 @@ impl Volume {
         file.set_len(bytes - (but_kib as u64 * 1024)).unwrap();
     }
 
-    fn empty(&self) {
+    pub(super) fn empty(&self) {
         fs::remove_file(self.0.join("fill")).unwrap();
     }
 }
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+        Command::new("umount").arg("-l").arg(&self.0).stderr(Stdio::null()).status().ok();
     }
 }
 
 /// Commits so many records about versions of their own; returns what the ledger answered.
-fn commit(node: &Node, first: u32, count: u32) -> Result<Committed, LedgerError> {
+pub(super) fn commit(node: &Node, first: u32, count: u32) -> Result<Committed, LedgerError> {
     let records = (first..first + count).map(|number| placed(number, 1)).collect();
     node.ledger.commit_wait(&project(), records, vec![], 1000)
 }
 
 /// Everything that was acknowledged is there, in the feeds and in the catalog.
-fn check_all_there(node: &Node, acknowledged: u64) {
+pub(super) fn check_all_there(node: &Node, acknowledged: u64) {
     let verified = node.ledger.verify();
     assert!(verified.catalog.is_none() && verified.feeds.is_empty(), "{verified:?}");
     let head = node.ledger.inner.shared.feed(&toy::feed(ME)).unwrap().head();
@@ -95,7 +122,9 @@ fn is_no_space(error: &LedgerError) -> bool {
 
 #[test]
 fn a_catalog_that_fills_its_volume_loses_nothing_acknowledged_and_comes_back_with_room() {
-    if !may_mount("a_catalog_that_fills_its_volume_loses_nothing_acknowledged_and_comes_back_with_room") {
+    if !may_mount(
+        "full_disk::a_catalog_that_fills_its_volume_loses_nothing_acknowledged_and_comes_back_with_room",
+    ) {
         return;
     }
     let world = World::new();
@@ -138,7 +167,7 @@ fn a_catalog_that_fills_its_volume_loses_nothing_acknowledged_and_comes_back_wit
 
 #[test]
 fn a_rebuild_without_room_says_so_leaves_nothing_and_works_when_there_is_room() {
-    if !may_mount("a_rebuild_without_room_says_so_leaves_nothing_and_works_when_there_is_room") {
+    if !may_mount("full_disk::a_rebuild_without_room_says_so_leaves_nothing_and_works_when_there_is_room") {
         return;
     }
     let world = World::new();
@@ -154,26 +183,37 @@ fn a_rebuild_without_room_says_so_leaves_nothing_and_works_when_there_is_room() 
         volume.empty();
         node.check_rows(&node.expected_rows(&[]));
     }
+    volume.limit_names();
+    let error = node.ledger.rebuild(Box::new(|_| {})).unwrap_err();
+    assert!(error.is_no_space(), "{error:?}");
+    volume.remount("nr_inodes=1000");
     drop(node);
 
-    // Without a catalog there is no start on a full volume.
+    // Without a catalog, and without room for one, it is built when there is room.
     volume.fill(0);
     fs::remove_dir_all(volume.0.join("gen-1")).unwrap();
     volume.fill(8);
-    let error = world.try_open(ME).map(drop).unwrap_err();
-    let text = crate::error_chain::ErrorChain(&error).to_string();
-    assert!(matches!(error, OpenError::Catalog { .. }) && text.contains("the disk is full"), "{text}");
+    let node = world.open();
+    assert_eq!((&node.report.rebuilding, &node.report.rebuilt), (&Some(Cause::NoSpace), &None));
+    let error = node.ledger.rebuild(Box::new(|_| {})).unwrap_err();
+    assert!(is_no_space(&error), "{error:?}");
+    assert!(node.ledger.local_file(&project(), &"robot".parse().unwrap()).unwrap_err().is_no_space());
+    commit(&node, 6000, 200).unwrap();
     assert_eq!(world.catalog_names(), ["CURRENT", "fill"]);
     volume.empty();
+    node.ledger.rebuild(Box::new(|_| {})).unwrap();
+    check_all_there(&node, 6200);
+    drop(node);
+    fs::remove_file(volume.0.join("CURRENT")).unwrap();
     let node = world.open();
     assert_eq!(node.report.rebuilt, Some(Cause::Absent));
-    check_all_there(&node, 6000);
+    check_all_there(&node, 6200);
     drop((node, volume));
 }
 
 #[test]
 fn a_state_directory_that_fills_up_keeps_all_that_was_acknowledged() {
-    if !may_mount("a_state_directory_that_fills_up_keeps_all_that_was_acknowledged") {
+    if !may_mount("full_disk::a_state_directory_that_fills_up_keeps_all_that_was_acknowledged") {
         return;
     }
     let world = World::new();
@@ -239,7 +279,7 @@ impl tracing::Subscriber for Warnings {
 
 #[test]
 fn a_copy_that_has_no_room_is_not_begun_and_says_so() {
-    if !may_mount("a_copy_that_has_no_room_is_not_begun_and_says_so") {
+    if !may_mount("full_disk::a_copy_that_has_no_room_is_not_begun_and_says_so") {
         return;
     }
     let warnings = Arc::new(Warnings(Mutex::default()));

@@ -4,6 +4,7 @@ mod checkpoint;
 mod commit;
 mod compact;
 mod damage;
+mod dead_disk;
 mod engine;
 mod export;
 mod failing;

@@ -1,0 +1,94 @@
+//! A disk under the catalog that takes writes and then cannot keep them: a volume whose device has no room behind it.
+
+use std::process::{Command, Stdio};
+
+use super::{
+    full_disk::{Volume, check_all_there, commit, may_mount},
+    *,
+};
+use crate::catalog::Cause;
+
+/// A device of 64 MiB in a file, made as ext4, on a volume that has less.
+struct Device {
+    image: std::path::PathBuf,
+    behind: Volume,
+}
+
+impl Device {
+    fn make(dir: &Path) -> Option<Self> {
+        let behind = Volume::mount(dir, 12 << 10);
+        let image = dir.join("image");
+        fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-E", "nodiscard"]).arg(&image).status();
+        if !made.is_ok_and(|status| status.success()) {
+            println!("SKIPPED: mkfs.ext4 does not work here");
+            return None;
+        }
+        Some(Self { image, behind })
+    }
+
+    fn mount(&self, at: &Path) -> Option<Volume> {
+        fs::create_dir_all(at).unwrap();
+        let mounted = Command::new("mount").args(["-o", "loop"]).arg(&self.image).arg(at).status();
+        if !mounted.is_ok_and(|status| status.success()) {
+            println!("SKIPPED: no loop device can be mounted here");
+            return None;
+        }
+        Some(Volume::mounted(at))
+    }
+
+    fn repair(&self) {
+        let quiet = Stdio::null;
+        let checked =
+            Command::new("e2fsck").arg("-fy").arg(&self.image).stdout(quiet()).stderr(quiet()).status();
+        assert!(checked.unwrap().code().is_some_and(|code| code <= 1), "1: what was wrong was mended");
+    }
+}
+
+#[test]
+fn a_catalog_whose_disk_does_not_keep_what_it_took_loses_nothing_acknowledged() {
+    let name = "dead_disk::a_catalog_whose_disk_does_not_keep_what_it_took_loses_nothing_acknowledged";
+    if !may_mount(name) {
+        return;
+    }
+    let world = World::new();
+    let Some(device) = Device::make(&world.temp.path().join("device")) else { return };
+    let catalog = world.state_path().join("catalog");
+    let Some(mounted) = device.mount(&catalog) else { return };
+    let node = world.open();
+    commit(&node, 0, 200).unwrap();
+    node.ledger.sync().unwrap();
+    device.behind.fill(64);
+
+    let (mut count, mut failure) = (200, None);
+    while failure.is_none() {
+        commit(&node, count, 200).unwrap();
+        count += 200;
+        failure = node.ledger.sync().err();
+        assert!(count < 100_000, "the device has room for it all");
+    }
+    let Some(LedgerError::Catalog { source: CatalogError::Damaged { generation, cause } }) = failure else {
+        panic!("{failure:?}")
+    };
+    assert!(matches!(cause, Cause::Fsync { .. } | Cause::NoSpace | Cause::Engine { .. }), "{cause:?}");
+    assert_eq!(generation, 1);
+    for _ in 0..5 {
+        commit(&node, count, 200).unwrap();
+        count += 200;
+        node.ledger.sync().unwrap_err();
+    }
+    node.ledger.rebuild(Box::new(|_| {})).unwrap_err();
+    let head = node.ledger.heads(&project())[0].1;
+    drop(node);
+    assert_eq!(head.next_seq, u64::from(count) + 1);
+
+    device.behind.empty();
+    mounted.release();
+    device.repair();
+    let Some(mounted) = device.mount(&catalog) else { return };
+    let node = world.open();
+    check_all_there(&node, head.next_seq);
+    commit(&node, count, 200).unwrap();
+    node.ledger.sync().unwrap();
+    drop((node, mounted, device));
+}
