@@ -32,6 +32,7 @@ use super::{
     place,
 };
 use crate::{
+    clock::Clock,
     core::{Core, blocking},
     log::ErrorChain,
     net::Net,
@@ -65,12 +66,14 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
         let reason = format!("most of project {} is gone at once; is a volume not mounted?", project.name());
         return Err(waiting(ErrorCode::ProjectPaused, reason, RetryWhen::After(RETRY_DISK)));
     }
+    let mut phases = Phases::begin(core);
     let manifest = Arc::new(remote::manifest(core, net, job).await?);
     check_place(&project, &manifest, job)?;
     check_record(core, &manifest, job).await?;
     job.set_path(project.path().join(manifest.dir().as_str()));
     let incoming = open(core, &dir, &manifest).await.map_err(|error| incoming_failed(core, job, &error))?;
     tell_progress(job, &incoming);
+    phases.end("open");
     adopt_older(core, &dir, job, &incoming).await.map_err(|error| incoming_failed(core, job, &error))?;
     local::take(core, job, &incoming).await?;
     {
@@ -80,16 +83,44 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
     for mended in [DISK_FULL, ROOT_READ_ONLY] {
         core.health.about(job.version.project.as_str()).clear(mended);
     }
+    phases.end("here");
     let bases = Arc::new(Bases::find(core, job, &manifest, &incoming).await);
     claims::kept_while(core, job, &incoming, remote::fetch(core, net, job, &incoming, &bases)).await?;
     tell_progress(job, &incoming);
+    phases.end("fetch");
     job.set_state(JobState::Placing, None, None);
     let verified = {
         let incoming = Arc::clone(&incoming);
         blocking(move || incoming.finish()).await.map_err(|error| incoming_failed(core, job, &error))?
     };
     drop(incoming);
-    place::place(core, &project, job, verified).await
+    phases.end("finish");
+    place::place(core, &project, job, verified).await?;
+    phases.end("place");
+    tracing::debug!(version = %job.version, phases = phases.text, "what took how long, in ms");
+    Ok(())
+}
+
+/// Where the time of a job went, for whoever wants to know why it took so long.
+struct Phases {
+    clock: Arc<dyn Clock>,
+    since: Duration,
+    text: String,
+}
+
+impl Phases {
+    fn begin(core: &Core) -> Self {
+        let clock = Arc::clone(&core.clock);
+        Self { since: clock.monotonic(), clock, text: String::new() }
+    }
+
+    fn end(&mut self, name: &str) {
+        let now = self.clock.monotonic();
+        let took = now.saturating_sub(self.since).as_secs_f64() * 1e3;
+        self.since = now;
+        let comma = if self.text.is_empty() { "" } else { ", " };
+        self.text.push_str(&format!("{comma}{name} {took:.1}"));
+    }
 }
 
 /// A peer is not trusted to say where files go: the version directory must be the one that the project's own template gives
