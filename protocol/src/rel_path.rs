@@ -79,6 +79,12 @@ impl RelPath {
         self.0.rsplit('/').next().unwrap_or(&self.0)
     }
 
+    /// Returns the last part as a path of its own.
+    #[must_use]
+    pub fn name(&self) -> Self {
+        Self(self.file_name().to_owned())
+    }
+
     /// Returns the directory that it lies in, or `None` for a single part.
     pub fn parent(&self) -> Option<Self> {
         self.0.rsplit_once('/').map(|(parent, _)| Self(parent.to_owned()))

@@ -8,6 +8,7 @@ mod change;
 mod dir;
 mod durable;
 mod error;
+mod parents;
 mod resolve;
 mod stat;
 mod volume;
@@ -21,4 +22,4 @@ pub use self::{
     stat::{FileIdentity, FileKind, FileStat},
     volume::FsKind,
 };
-pub(crate) use self::{dir::path_of, volume::preallocate};
+pub(crate) use self::{dir::path_of, parents::Parents, volume::preallocate};

@@ -6,7 +6,10 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use avalon_protocol::{manifest::Manifest, rel_path::RelPath};
+use avalon_protocol::{
+    manifest::{FileEntry, Manifest},
+    rel_path::RelPath,
+};
 use rayon::prelude::*;
 
 use super::{
@@ -16,7 +19,10 @@ use super::{
     persist::Claiming,
     slot::{Slot, is_empty_object},
 };
-use crate::fs::{Dir, FILES_SYNCED_ONE_BY_ONE, FileStat, IoError, Overwrite, path_of};
+use crate::fs::{Dir, FILES_SYNCED_ONE_BY_ONE, FileStat, IoError, Overwrite, Parents, path_of};
+
+/// How many files one thread takes at a time.
+const FILES_AT_ONCE: usize = 256;
 
 /// A version whose every byte was verified and is durable, and that nobody sees yet.
 ///
@@ -79,8 +85,13 @@ impl Incoming {
         let is_begun = self.area.stat(&name).map_err(|e| self.failed(e))?.is_some();
         let tree = self.area.create_dirs_unsynced(&name).map_err(|e| self.failed(e))?;
         let dirs = self.make_dirs(&tree).map_err(|e| self.failed(e))?;
-        let slots: Vec<&Slot> = self.slots.values().collect();
-        slots.par_iter().try_for_each(|slot| self.move_into_tree(&tree, is_begun, slot))?;
+        let mut slots: Vec<&Slot> = self.slots.values().collect();
+        // In the order of the files, so that neighbours share a directory.
+        slots.sort_by_key(|slot| slot.files.first());
+        slots.par_chunks(FILES_AT_ONCE).try_for_each(|slots| {
+            let mut parents = Parents::of(&tree);
+            slots.iter().try_for_each(|slot| self.move_into_tree(&tree, &mut parents, is_begun, slot))
+        })?;
         let files = self.verified_files(&tree).map_err(|e| self.failed(e))?;
         if let Err(source) = self.make_durable(&tree, &dirs) {
             self.forget_everything();
@@ -112,15 +123,22 @@ impl Incoming {
 
     /// Gives the first file of an object its part, the others copies, and all of them their times. Only a tree that an
     /// earlier call has begun is looked at for files that are there.
-    fn move_into_tree(&self, tree: &Dir, is_begun: bool, slot: &Slot) -> Result<(), IncomingError> {
+    fn move_into_tree(
+        &self,
+        tree: &Dir,
+        parents: &mut Parents<'_>,
+        is_begun: bool,
+        slot: &Slot,
+    ) -> Result<(), IncomingError> {
         let mut source: Option<&RelPath> = None;
         for file in slot.files.iter().filter_map(|index| self.manifest.files().get(*index)) {
-            let is_built = is_begun && tree.stat(&file.path).map_err(|e| self.failed(e))?.is_some();
+            let (dir, name) = parents.open(&file.path).map_err(|e| self.failed(e))?;
+            let is_built = is_begun && dir.stat(&name).map_err(|e| self.failed(e))?.is_some();
             if !is_built {
-                self.build_file(tree, slot, &file.path, source)?;
+                self.build_file(tree, slot, (&dir, &name), source)?;
             }
             source.get_or_insert(&file.path);
-            tree.set_mtime(&file.path, file.mtime_ns).map_err(|e| self.failed(e))?;
+            dir.set_mtime(&name, file.mtime_ns).map_err(|e| self.failed(e))?;
         }
         Ok(())
     }
@@ -129,11 +147,11 @@ impl Incoming {
         &self,
         tree: &Dir,
         slot: &Slot,
-        path: &RelPath,
+        (dir, name): (&Dir, &RelPath),
         twin: Option<&RelPath>,
     ) -> Result<(), IncomingError> {
         if is_empty_object(slot.object, slot.size) {
-            return tree.create_file(path).map(drop).map_err(|e| self.failed(e));
+            return dir.create_file(name).map(drop).map_err(|e| self.failed(e));
         }
         let part = match twin {
             None => part_name(slot.object),
@@ -147,23 +165,18 @@ impl Incoming {
                 copy
             }
         };
-        self.parts.rename(&part, tree, path, Overwrite::Refuse).map_err(|e| self.failed(e))
+        self.parts.rename(&part, dir, name, Overwrite::Refuse).map_err(|e| self.failed(e))
     }
 
     fn verified_files(&self, tree: &Dir) -> Result<Vec<VerifiedFile>, IoError> {
-        let files = self.manifest.files().par_iter().zip(&self.in_place);
-        let verified = files.map(|(file, in_place)| match in_place {
-            Some(stat) => Ok(VerifiedFile::InPlace(*stat)),
-            None => match tree.stat(&file.path)? {
-                Some(stat) => Ok(VerifiedFile::InTree(stat)),
-                None => Err(IoError::new(
-                    "find",
-                    tree.path().join(file.path.as_str()),
-                    std::io::ErrorKind::NotFound,
-                )),
-            },
+        let files = self.manifest.files().par_chunks(FILES_AT_ONCE);
+        let verified = files.zip(self.in_place.par_chunks(FILES_AT_ONCE)).map(|(files, in_place)| {
+            let mut parents = Parents::of(tree);
+            let files = files.iter().zip(in_place);
+            files.map(|(file, in_place)| verified_file(&mut parents, file, in_place.as_ref())).collect()
         });
-        verified.collect()
+        let verified: Result<Vec<Vec<VerifiedFile>>, IoError> = verified.collect();
+        Ok(verified?.concat())
     }
 
     /// Syncs every file and directory of the version, files in place too: somebody else may just have written them.
@@ -198,6 +211,21 @@ impl Incoming {
         if let Err(error) = tree.and(parts) {
             tracing::error!(%error, area = %self.area.path().display(), "data that could not be synced stays behind");
         }
+    }
+}
+
+fn verified_file(
+    parents: &mut Parents<'_>,
+    file: &FileEntry,
+    in_place: Option<&FileStat>,
+) -> Result<VerifiedFile, IoError> {
+    if let Some(stat) = in_place {
+        return Ok(VerifiedFile::InPlace(*stat));
+    }
+    let (dir, name) = parents.open(&file.path)?;
+    match dir.stat(&name)? {
+        Some(stat) => Ok(VerifiedFile::InTree(stat)),
+        None => Err(IoError::new("find", dir.path().join(name.as_str()), std::io::ErrorKind::NotFound)),
     }
 }
 
