@@ -23,6 +23,7 @@ use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::{
     api,
+    buffers::Buffers,
     clock::{Clock, RealClock},
     config::Config,
     core::{Core, blocking},
@@ -238,6 +239,7 @@ async fn open_core(
         hasher: Hasher::new(threads)?,
         blocks: BlockCache::open(&state.root)?,
         deltas: Arc::default(),
+        buffers: Buffers::default(),
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
         events,
         health,

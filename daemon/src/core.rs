@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::tasks::blocking;
 use crate::{
-    clock::Clock, events::EventBus, health::HealthBoard, limits::Limits, project::Project,
+    buffers::Buffers, clock::Clock, events::EventBus, health::HealthBoard, limits::Limits, project::Project,
     replicate::encode::Deltas,
 };
 
@@ -37,6 +37,8 @@ pub struct Core {
     pub blocks: BlockCache,
     /// What encoding for peers shares.
     pub deltas: Arc<Deltas>,
+    /// What blocks are read into on their way to peers.
+    pub buffers: Buffers,
     /// The projects that it serves.
     pub projects: BTreeMap<ProjectName, Arc<Project>>,
     /// What happens.

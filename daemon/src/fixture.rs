@@ -30,6 +30,7 @@ use tokio::sync::{broadcast, mpsc};
 
 pub(crate) use crate::publish::record::published;
 use crate::{
+    buffers::Buffers,
     clock::{Clock as _, ManualClock},
     config::ProjectConfig,
     core::Core,
@@ -197,6 +198,7 @@ impl Studio {
             limits: Limits::open(&state.root, throttle, &[], &health),
             health,
             deltas: Arc::default(),
+            buffers: Buffers::default(),
             events,
             clock: Arc::new(clock.clone()),
         });

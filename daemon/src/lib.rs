@@ -19,6 +19,7 @@ pub mod service;
 pub mod limits;
 pub mod log;
 pub mod tasks;
+pub mod buffers;
 pub mod clock;
 #[cfg(test)]
 mod fixture;

@@ -350,7 +350,8 @@ impl PeerLink {
             Ok::<RecvStream, FetchError>(receive)
         };
         let receive = timeout(STALL_LIMIT, asking).await.map_err(|_| self.fault(StreamFault::Stalled))??;
-        Ok(Inbound::impatient(receive, self.channel().quinn().clone(), STALL_LIMIT))
+        let answer = Inbound::impatient(receive, self.channel().quinn().clone(), STALL_LIMIT);
+        Ok(answer.with_buffers(self.buffers().shelf()))
     }
 
     async fn reply<T: Framed>(&self, answer: &mut Inbound) -> Result<T, FetchError> {

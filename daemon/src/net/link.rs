@@ -9,6 +9,7 @@ use avalon_protocol::{
 };
 
 use super::{channel::Channel, closed::Closed, metrics::NetMetrics, table::Handle, throttle::Throttle};
+use crate::buffers::Buffers;
 
 /// A connection with a peer that was greeted. Clones are the same connection.
 ///
@@ -24,6 +25,7 @@ struct Inner {
     channel: Arc<Channel>,
     metrics: Arc<NetMetrics>,
     throttle: Arc<Throttle>,
+    buffers: Buffers,
 }
 
 impl PeerLink {
@@ -37,7 +39,9 @@ impl PeerLink {
         let ours: BTreeSet<&ProjectName> = local.projects.iter().map(|project| &project.name).collect();
         let theirs = hello.projects.iter().map(|project| &project.name);
         let shared = theirs.filter(|name| ours.contains(name)).cloned().collect();
-        Self { inner: Arc::new(Inner { hello, shared, channel, metrics, throttle }) }
+        Self {
+            inner: Arc::new(Inner { hello, shared, channel, metrics, throttle, buffers: Buffers::default() }),
+        }
     }
 
     /// Returns the peer.
@@ -93,6 +97,10 @@ impl PeerLink {
 
     pub(crate) fn metrics(&self) -> &NetMetrics {
         &self.inner.metrics
+    }
+
+    pub(crate) fn buffers(&self) -> &Buffers {
+        &self.inner.buffers
     }
 
     pub(crate) fn throttle(&self) -> &Throttle {

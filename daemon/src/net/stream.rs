@@ -1,6 +1,6 @@
 //! The two halves of a stream: frames and bytes in and out, without copying more than once.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use avalon_protocol::wire::{Control, FRAME_HEADER_BYTES, FrameError, FrameHeader, Framed};
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -9,8 +9,13 @@ use quinn::{
 };
 use tokio::time::timeout;
 
+use crate::buffers::Shelf;
+
 /// How many pieces are taken off a stream under one lock; a piece is about a packet.
 const PIECES: usize = 64;
+
+/// Content of this length or more goes into a buffer that is used again.
+const POOLED_BYTES: usize = 256 << 10;
 
 /// How much is gathered before it is handed to QUIC: enough that small objects do not cost a lock each.
 const GATHER_BYTES: usize = 256 << 10;
@@ -36,6 +41,7 @@ pub(crate) struct Inbound {
     stream: RecvStream,
     ready: VecDeque<Bytes>,
     ready_bytes: usize,
+    shelf: Arc<Shelf>,
     stall: Option<Stall>,
 }
 
@@ -57,7 +63,12 @@ impl Stall {
 impl Inbound {
     /// Reads a stream on which a silence is no fault.
     pub(crate) fn patient(stream: RecvStream) -> Self {
-        Self { stream, ready: VecDeque::new(), ready_bytes: 0, stall: None }
+        Self { stream, ready: VecDeque::new(), ready_bytes: 0, shelf: Arc::default(), stall: None }
+    }
+
+    /// Takes the memory for content from there.
+    pub(crate) fn with_buffers(self, shelf: Arc<Shelf>) -> Self {
+        Self { shelf, ..self }
     }
 
     /// Reads a stream that fails when not a byte of any stream of `connection` comes for as long as `limit`.
@@ -125,6 +136,9 @@ impl Inbound {
             Some(first) if first.len() == bytes => return self.ready.pop_front().unwrap_or_default(),
             _ => {}
         }
+        if bytes >= POOLED_BYTES {
+            return self.join(bytes);
+        }
         let mut joined = BytesMut::with_capacity(bytes);
         while joined.len() < bytes {
             let Some(first) = self.ready.front_mut() else { break };
@@ -135,6 +149,23 @@ impl Inbound {
             }
         }
         joined.freeze()
+    }
+
+    /// Copies ready bytes into a buffer that was used before.
+    fn join(&mut self, bytes: usize) -> Bytes {
+        let mut buffer = self.shelf.take(bytes);
+        let mut rest = buffer.bytes_mut();
+        while !rest.is_empty() {
+            let Some(first) = self.ready.front_mut() else { break };
+            let piece = first.split_to(first.len().min(rest.len()));
+            let (to, after) = rest.split_at_mut(piece.len());
+            to.copy_from_slice(&piece);
+            rest = after;
+            if first.is_empty() {
+                self.ready.pop_front();
+            }
+        }
+        buffer.freeze()
     }
 }
 

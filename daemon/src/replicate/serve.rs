@@ -6,16 +6,13 @@
 use std::{ops::Range, sync::Arc};
 
 use avalon_protocol::rel_path::RelPath;
-use avalon_protocol::{
-    block::{BLOCK_BYTES, BlockList},
-    hash::ObjectHash,
-    id::ProjectName,
-};
+use avalon_protocol::{block::BlockList, hash::ObjectHash, id::ProjectName};
 use avalon_store::{catalog::LocalFile, fs::Dir, object::serve::ObjectReader};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::{
+    buffers::Shelf,
     core::{Core, blocking},
     log::ErrorChain,
     net::{ObjectSource, Objects, PieceSource, ReadFailed, Terms},
@@ -46,8 +43,8 @@ fn open(
     size: u64,
 ) -> Result<Option<Arc<dyn ObjectSource>>, ReadFailed> {
     let Some(reader) = open_reader(core, project, object, size)? else { return Ok(None) };
-    let reader = Arc::new(reader);
-    Ok(Some(Arc::new(TreeObject { core: Arc::clone(core), project: project.clone(), reader })))
+    let (core, project, shelf) = (Arc::clone(core), project.clone(), core.buffers.shelf());
+    Ok(Some(Arc::new(TreeObject { core, project, shelf, reader: Arc::new(reader) })))
 }
 
 /// Opens an object wherever it lies in a project. An error means that nobody knows: the catalog is being rebuilt, and what
@@ -78,6 +75,7 @@ fn open_one(dir: &Dir, path: &RelPath, file: &LocalFile) -> Option<ObjectReader>
 struct TreeObject {
     core: Arc<Core>,
     project: ProjectName,
+    shelf: Arc<Shelf>,
     reader: Arc<ObjectReader>,
 }
 
@@ -93,14 +91,15 @@ impl ObjectSource for TreeObject {
         }))
     }
 
-    fn read(&self, offset: u64, _bytes: usize) -> BoxFuture<'_, Result<Bytes, ReadFailed>> {
-        let reader = Arc::clone(&self.reader);
+    fn read(&self, offset: u64, bytes: usize) -> BoxFuture<'_, Result<Bytes, ReadFailed>> {
+        let (reader, mut buffer) = (Arc::clone(&self.reader), self.shelf.take(bytes));
         Box::pin(blocking(move || {
             let failed = |source| ReadFailed {
                 what: format!("object {}", reader.object().short()),
                 source: Box::new(source),
             };
-            reader.read_block(offset / BLOCK_BYTES).map(Bytes::from).map_err(failed)
+            reader.read_into(offset, buffer.bytes_mut()).map_err(failed)?;
+            Ok(buffer.freeze())
         }))
     }
 

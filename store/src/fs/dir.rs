@@ -20,6 +20,9 @@ use rustix::{
 
 use super::{FileKind, FileStat, IoError, resolve::open_beneath};
 
+/// What writes past the page cache have to be aligned to: a page, and a sector of any disk.
+pub const DIRECT_ALIGN_BYTES: usize = 4096;
+
 /// An open directory. Every path given to it stays beneath it; no symbolic link is followed, not even the last part.
 ///
 /// Clones share the handle. It keeps naming the same directory when that is renamed; [`Dir::path`] does not follow.
@@ -103,6 +106,15 @@ impl Dir {
     /// [`IoError`], with `is_symlink` or `is_not_regular` for what is not a file of its own.
     pub fn open_rw(&self, path: &RelPath) -> Result<File, IoError> {
         self.open_regular(path, OFlags::RDWR)
+    }
+
+    /// As [`Dir::open_rw`], for writes that go past the page cache: [`DIRECT_ALIGN_BYTES`] of alignment for all of memory,
+    /// offset and length.
+    ///
+    /// # Errors
+    /// [`IoError`], also where the file system knows no such writes.
+    pub(crate) fn open_direct(&self, path: &RelPath) -> Result<File, IoError> {
+        self.open_regular(path, OFlags::RDWR | OFlags::DIRECT)
     }
 
     fn open_regular(&self, path: &RelPath, access: OFlags) -> Result<File, IoError> {

@@ -16,7 +16,7 @@ mod volume;
 pub(crate) use self::durable::FILES_SYNCED_ONE_BY_ONE;
 pub use self::{
     change::Overwrite,
-    dir::{Dir, DirEntry},
+    dir::{DIRECT_ALIGN_BYTES, Dir, DirEntry},
     durable::WriteMode,
     error::IoError,
     stat::{FileIdentity, FileKind, FileStat},

@@ -136,6 +136,14 @@ impl ObjectReader {
         Ok(bytes)
     }
 
+    /// Fills `buffer` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`ServeError::Changed`] when the file ends before; [`ServeError::Io`].
+    pub fn read_into(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ServeError> {
+        self.file.read_exact_at(buffer, offset).map_err(|e| self.read_failed(e))
+    }
+
     /// Hashes the file by the rayon pool that the caller runs on.
     fn compute(&self) -> Result<BlockList, ServeError> {
         name_file(&self.file, self.stat.size, Spread::Pool, &|_, _| Ok(())).map_err(|e| self.read_failed(e))

@@ -41,6 +41,11 @@ pub trait Contender {
     /// Returns the name in the table and in the JSON.
     fn name(&self) -> String;
 
+    /// Returns the servers that it keeps between rounds, whose processor time counts as its own.
+    fn servers(&mut self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// Fetches all, and returns how long it took; nothing when it failed.
     fn fetch(&mut self, round: &Round<'_>) -> Option<Duration>;
 }

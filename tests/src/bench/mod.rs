@@ -4,6 +4,7 @@
 
 pub mod congestion;
 pub mod contender;
+pub mod cpu;
 pub mod delta;
 pub mod ends;
 pub mod hash;
@@ -27,7 +28,7 @@ use std::{
 use crate::daemons::Programs;
 
 const USAGE: &str = "\
-usage: bench SHAPE [--rounds N] [--seed N] [--limit SECONDS] [--source DIR]
+usage: bench SHAPE [--rounds N] [--seed N] [--limit SECONDS] [--source DIR] [--only NAME,NAME]
 shapes: lan-large lan-small wan-large wan-small grid delta multi-source preempt limit latency hash
         netem [--mbit N] [--rtt-ms N] [--loss SHARE] [--check]   a link for programs started by hand
         congestion grid|shares|loopback [ROUNDS] [CONTROLLER]    congestion controllers on one stream of raw quinn
@@ -44,12 +45,15 @@ pub struct Options {
     pub limit: Duration,
     /// Versions to publish instead of generated ones, where a shape can use them.
     pub source: Option<PathBuf>,
+    /// The contenders beside ours, by the beginnings of their names; all when it is empty. Only the shapes that move one
+    /// version from near to far know it.
+    pub only: Vec<String>,
 }
 
 impl Options {
     /// Reads the arguments; nothing when they are wrong.
     fn read(args: &[String]) -> Option<Self> {
-        let mut options = Self { rounds: 3, seed: 1, limit: transfer::LIMIT, source: None };
+        let mut options = Self { rounds: 3, seed: 1, limit: transfer::LIMIT, source: None, only: Vec::new() };
         for pair in args.chunks(2) {
             let [name, value] = pair else { return None };
             match name.as_str() {
@@ -57,6 +61,7 @@ impl Options {
                 "--seed" => options.seed = value.parse().ok()?,
                 "--limit" => options.limit = Duration::from_secs(value.parse().ok()?),
                 "--source" => options.source = Some(value.into()),
+                "--only" => options.only = value.split(',').map(str::to_owned).collect(),
                 _ => return None,
             }
         }

@@ -106,6 +106,10 @@ impl Contender for Ours<'_> {
         "ours".into()
     }
 
+    fn servers(&mut self) -> Vec<u32> {
+        vec![self.near.process().pid(), self.far.process().pid()]
+    }
+
     fn fetch(&mut self, round: &Round<'_>) -> Option<Duration> {
         let subset = subset(round.number);
         let time = pull(&self.far, self.studio, &format!("{PROJECT}:robot/{subset}@v001"), round.limit)?;

@@ -13,7 +13,8 @@ use std::{
 
 use avalon_certs::{ANY_NODE, Identity, client_config, server_config};
 use quinn::{
-    ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    ClientConfig, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig,
+    VarInt,
     congestion::{BbrConfig, CubicConfig},
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
@@ -27,9 +28,11 @@ use crate::daemons::{Studio, now, process::Process};
 /// As in the daemon's endpoint.
 const UDP_BUFFER_BYTES: usize = 7_500_000;
 /// As in the daemon's endpoint.
-const STREAM_WINDOW_BYTES: u32 = 32 << 20;
+const DATAGRAM_MOST_BYTES: u16 = 6_550;
+/// As in the daemon's endpoint.
+const STREAM_WINDOW_BYTES: u32 = 64 << 20;
 /// As in the daemon's endpoint, for both directions.
-const WINDOW_BYTES: u32 = 64 << 20;
+const WINDOW_BYTES: u32 = 128 << 20;
 
 /// Runs the hidden subcommand.
 pub fn command(args: &[String]) -> ExitCode {
@@ -52,11 +55,20 @@ fn transport(controller: &str) -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(WINDOW_BYTES.into());
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(DATAGRAM_MOST_BYTES);
+    transport.mtu_discovery_config(Some(discovery));
     match controller {
         "bbr" => transport.congestion_controller_factory(Arc::new(BbrConfig::default())),
         _ => transport.congestion_controller_factory(Arc::new(CubicConfig::default())),
     };
     transport
+}
+
+fn endpoint() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(DATAGRAM_MOST_BYTES).expect("a size that is allowed");
+    config
 }
 
 fn socket(address: SocketAddr) -> UdpSocket {
@@ -71,8 +83,7 @@ async fn serve(identity: &Identity, address: SocketAddr, bytes: u64, transport: 
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(transport);
     let runtime = Arc::new(TokioRuntime);
-    let endpoint =
-        Endpoint::new(EndpointConfig::default(), Some(config), socket(address), runtime).expect("QUIC");
+    let endpoint = Endpoint::new(endpoint(), Some(config), socket(address), runtime).expect("QUIC");
     eprintln!("ready");
     // Noise costs no more to send than zeros: TLS encrypts either.
     let piece = vec![7_u8; 1 << 20];
@@ -98,7 +109,7 @@ async fn fetch(identity: &Identity, address: SocketAddr, bytes: u64, transport: 
     config.transport_config(transport);
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
     let runtime = Arc::new(TokioRuntime);
-    let endpoint = Endpoint::new(EndpointConfig::default(), None, socket(any), runtime).expect("QUIC");
+    let endpoint = Endpoint::new(endpoint(), None, socket(any), runtime).expect("QUIC");
     let connecting = endpoint.connect_with(config, address, ANY_NODE).expect("an address");
     let connection = connecting.await.expect("a connection");
     let (mut send, mut receive) = connection.open_bi().await.expect("a stream");
@@ -120,7 +131,7 @@ pub struct RawQuinn<'a> {
     address: SocketAddr,
     controller: &'static str,
     bytes: u64,
-    _server: Process,
+    server: Process,
 }
 
 impl<'a> RawQuinn<'a> {
@@ -134,13 +145,17 @@ impl<'a> RawQuinn<'a> {
         command.args([&address.to_string(), &bytes.to_string(), controller]);
         let server = Process::start(&mut command);
         assert!(server.log.wait_for("ready"), "raw quinn does not start: {}", server.log.text());
-        Self { ends, identity, address, controller, bytes, _server: server }
+        Self { ends, identity, address, controller, bytes, server }
     }
 }
 
 impl Contender for RawQuinn<'_> {
     fn name(&self) -> String {
         format!("raw-quinn-{}", self.controller)
+    }
+
+    fn servers(&mut self) -> Vec<u32> {
+        vec![self.server.pid()]
     }
 
     fn fetch(&mut self, round: &Round<'_>) -> Option<Duration> {

@@ -17,6 +17,8 @@ pub struct Figures {
     pub times: Vec<Duration>,
     /// What both ends put on the wire, where it is known.
     pub wire_bytes: Vec<u64>,
+    /// The processor time of all its processes, where it is known.
+    pub cpu: Vec<Duration>,
 }
 
 /// What the ratios are of.
@@ -52,6 +54,7 @@ impl Figures {
             "mib_s": number(load.bytes() as f64 / MIB / seconds),
             "files_s": number(load.files as f64 / seconds),
             "wire_bytes": self.wire(),
+            "cpu_seconds": number(spread(&self.cpu).0),
         })
     }
 }
@@ -65,8 +68,8 @@ fn number(value: f64) -> Value {
 pub fn print(shape: &str, note: &str, load: Load, limit: Option<f64>, of: Of, all: &[Figures]) {
     println!("\n{shape}: {note}");
     println!(
-        "{:<20} {:>10} {:>10} {:>10} {:>14} {:>6}  {:>8}",
-        "", "seconds", "MiB/s", "files/s", "wire bytes", "rounds", "ours / it"
+        "{:<20} {:>10} {:>10} {:>10} {:>8} {:>14} {:>6}  {:>8}",
+        "", "seconds", "MiB/s", "files/s", "cpu s", "wire bytes", "rounds", "ours / it"
     );
     let [ours, baselines @ ..] = all else { return };
     let ratio = |figures: &Figures| match of {
@@ -79,11 +82,12 @@ pub fn print(shape: &str, note: &str, load: Load, limit: Option<f64>, of: Of, al
     for figures in all {
         let seconds = figures.seconds();
         println!(
-            "{:<20} {:>10.3} {:>10.1} {:>10.0} {:>14} {:>6}  {:>8.3}",
+            "{:<20} {:>10.3} {:>10.1} {:>10.0} {:>8} {:>14} {:>6}  {:>8.3}",
             figures.name,
             seconds,
             load.bytes() as f64 / MIB / seconds,
             load.files as f64 / seconds,
+            if figures.cpu.is_empty() { "-".into() } else { format!("{:.2}", spread(&figures.cpu).0) },
             figures.wire().map_or_else(|| "-".into(), |bytes| bytes.to_string()),
             figures.times.len(),
             ratio(figures),
@@ -95,7 +99,7 @@ pub fn print(shape: &str, note: &str, load: Load, limit: Option<f64>, of: Of, al
     }
     if let Some(limit) = limit {
         let reached = load.bytes() as f64 / ours.seconds() / limit;
-        println!("{:<20} {:>10} {:>10.1} {:>42.3}", "limit", "", limit / MIB, reached);
+        println!("{:<20} {:>10} {:>10.1} {:>51.3}", "limit", "", limit / MIB, reached);
         ratios.insert("limit".into(), number(reached));
     }
     let others: Map<String, Value> =

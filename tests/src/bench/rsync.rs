@@ -24,7 +24,7 @@ pub struct Rsync<'a> {
     options: Vec<String>,
     /// What stands before the source's path.
     prefix: String,
-    _server: Option<Process>,
+    server: Option<Process>,
 }
 
 /// Starts an rsync daemon that serves all of `dir`; nothing when rsync is not installed.
@@ -42,7 +42,7 @@ pub fn daemon<'a>(ends: &'a Ends, dir: &Path, name: &'static str, options: &[&st
     let server = Process::start(&mut command);
     let prefix = format!("rsync://{address}:{port}/all");
     let options = options.iter().map(|option| (*option).to_owned()).collect();
-    let rsync = Rsync { ends, name, options, prefix: prefix.clone(), _server: Some(server) };
+    let rsync = Rsync { ends, name, options, prefix: prefix.clone(), server: Some(server) };
     let answers = until(START_LIMIT, || quiet(ends.command(FAR, "rsync").arg(&prefix)));
     assert!(answers, "the rsync daemon does not answer");
     Some(rsync)
@@ -84,13 +84,7 @@ pub fn over_ssh<'a>(ends: &'a Ends, dir: &Path) -> Option<Rsync<'a>> {
         return None;
     }
     let options = vec!["-e".into(), ssh];
-    Some(Rsync {
-        ends,
-        name: "rsync-ssh",
-        options,
-        prefix: format!("root@{address}:"),
-        _server: Some(server),
-    })
+    Some(Rsync { ends, name: "rsync-ssh", options, prefix: format!("root@{address}:"), server: Some(server) })
 }
 
 impl Rsync<'_> {
@@ -106,6 +100,10 @@ impl Rsync<'_> {
 impl Contender for Rsync<'_> {
     fn name(&self) -> String {
         self.name.into()
+    }
+
+    fn servers(&mut self) -> Vec<u32> {
+        self.server.iter().map(Process::pid).collect()
     }
 
     fn fetch(&mut self, round: &Round<'_>) -> Option<Duration> {

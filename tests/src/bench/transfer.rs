@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use super::{
     Options,
     contender::{Contender, Load, Round},
+    cpu::Cpu,
     ends::{Ends, FAR, NEAR, remove, settle_disk},
     ours::Ours,
     programs,
@@ -72,7 +73,7 @@ fn measure(shape: &str, load: Load, link: Option<(u64, u64, f64)>, options: &Opt
         None => Ends::loopback(),
     };
     let mut ours = Ours::start(&studio, &ends);
-    let mut others = baselines(&studio, &ends, load, against);
+    let mut others = baselines(&studio, &ends, load, against, &options.only);
     let mut figures = vec![Figures::new("ours")];
     figures.extend(others.iter().map(|other| Figures::new(other.name())));
     for number in 1..=options.rounds {
@@ -83,11 +84,15 @@ fn measure(shape: &str, load: Load, link: Option<(u64, u64, f64)>, options: &Opt
             .chain(others.iter_mut().map(|other| &mut **other as &mut dyn Contender));
         for (contender, figures) in all.zip(&mut figures) {
             settle_disk();
+            let servers = contender.servers();
             let before = ends.wire_bytes(&[NEAR, FAR]);
+            let cpu = Cpu::read(&servers);
             let time = contender.fetch(&round);
+            let cpu = Cpu::read(&servers).since(&cpu);
             let after = ends.wire_bytes(&[NEAR, FAR]);
             if let Some(time) = time {
-                println!("round {number}: {} {:.3} s", figures.name, time.as_secs_f64());
+                println!("round {number}: {} {:.3} s, processor {cpu:.2?}", figures.name, time.as_secs_f64());
+                figures.cpu.push(cpu.iter().sum());
                 figures.times.push(time);
                 figures.wire_bytes.extend(before.zip(after).map(|(before, after)| after - before));
             }
@@ -108,21 +113,30 @@ fn baselines<'a>(
     ends: &'a Ends,
     load: Load,
     against: Against,
+    only: &[String],
 ) -> Vec<Box<dyn Contender + 'a>> {
     let mut all: Vec<Box<dyn Contender + 'a>> = Vec::new();
     let mut add = |contender: Option<Box<dyn Contender + 'a>>| all.extend(contender);
-    add(boxed(rsync::daemon(ends, studio.dir(), "rsync", &[])));
-    if against == Against::All {
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|start| name.starts_with(start.as_str()));
+    let everybody = against == Against::All;
+    if wanted("rsync") {
+        add(boxed(rsync::daemon(ends, studio.dir(), "rsync", &[])));
+    }
+    if everybody && wanted("rsync-fsync") {
         add(boxed(rsync::daemon(ends, studio.dir(), "rsync-fsync", &["--fsync"])));
+    }
+    if everybody && wanted("rsync-ssh") {
         add(boxed(rsync::over_ssh(ends, studio.dir())));
+    }
+    if everybody && wanted("syncthing") {
         add(boxed(Syncthing::start(ends, studio.dir())));
     }
-    if load.files == 1 {
+    if load.files == 1 && wanted("raw-quinn-bbr") {
         add(boxed(Some(RawQuinn::start(studio, ends, "bbr", load.bytes()))));
-        // CUBIC does not get far where packets are lost; it would take minutes for each round.
-        if against == Against::All {
-            add(boxed(Some(RawQuinn::start(studio, ends, "cubic", load.bytes()))));
-        }
+    }
+    // CUBIC does not get far where packets are lost; it would take minutes for each round.
+    if load.files == 1 && everybody && wanted("raw-quinn-cubic") {
+        add(boxed(Some(RawQuinn::start(studio, ends, "cubic", load.bytes()))));
     }
     all
 }

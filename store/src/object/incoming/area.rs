@@ -5,7 +5,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -17,7 +17,7 @@ use avalon_protocol::{
 };
 
 use super::{IncomingError, persist::Claiming, slot::Slot};
-use crate::fs::{Dir, FileKind, FileStat, IoError, path_of};
+use crate::fs::{Dir, FileKind, FileStat, FsKind, IoError, path_of};
 
 /// Where all incoming areas of a project lie.
 const INCOMING: &str = ".avalon/incoming";
@@ -48,6 +48,8 @@ pub struct Incoming {
     pub(super) claiming: Mutex<Claiming>,
     /// Bytes of parts that were read and hashed, to find out what they have.
     pub(super) bytes_rehashed: AtomicU64,
+    /// Large objects are written past the page cache: the volume is local and has not refused.
+    pub(super) past_cache: AtomicBool,
     next_copy: AtomicU64,
 }
 
@@ -116,6 +118,7 @@ impl Incoming {
         let area = project.create_dirs_unsynced(&area_path(manifest.id())).map_err(failed)?;
         let parts = area.create_dirs_unsynced(&path_of("parts")).map_err(failed)?;
         let project = project.clone();
+        let past_cache = AtomicBool::new(matches!(project.kind(), Ok(FsKind::Local)));
         let incoming = Self {
             project,
             area,
@@ -126,6 +129,7 @@ impl Incoming {
             building: RwLock::new(()),
             claiming: Mutex::default(),
             bytes_rehashed: AtomicU64::new(0),
+            past_cache,
             next_copy: AtomicU64::new(0),
         };
         incoming.take_up()?;

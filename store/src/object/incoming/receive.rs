@@ -1,6 +1,11 @@
 //! Taking block lists and blocks from anywhere; nothing is written that does not verify.
 
-use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _, sync::Arc};
+use std::{
+    fs::File,
+    io::Write as _,
+    os::unix::fs::FileExt as _,
+    sync::{Arc, atomic::Ordering},
+};
 
 use avalon_protocol::{block::BlockList, hash::ObjectHash};
 
@@ -9,11 +14,18 @@ use super::{
     area::{blocks_name, part_name},
     slot::Slot,
 };
-use crate::{fs::preallocate, object::name::block_offset};
+use crate::{
+    fs::{DIRECT_ALIGN_BYTES, preallocate},
+    object::name::block_offset,
+};
 
 /// A block list for an object of this size or more is synced, so that not even a power cut costs the blocks that are
 /// here; for a smaller one that would cost more than it saves.
 const SYNCED_LIST_FROM_BYTES: u64 = 64 << 20;
+
+/// Objects of this size or more are written past the page cache. Smaller ones are more likely to be read at once, and
+/// reading this much again takes a tenth of a second.
+const PAST_CACHE_FROM_BYTES: u64 = 64 << 20;
 
 /// What became of a block that verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,9 +118,7 @@ impl Incoming {
         let _writing = self.writing();
         let is_here = slot.state().present.contains(index);
         if !is_here {
-            self.open_part(slot)?
-                .write_all_at(bytes, block_offset(index))
-                .map_err(|e| self.part_failed("write", &part_name(*object), e))?;
+            self.write_part(slot, index, bytes)?;
         }
         let mut state = slot.state();
         state.present.insert(index);
@@ -117,6 +127,32 @@ impl Incoming {
         } else {
             BlockWritten::ObjectIncomplete
         })
+    }
+
+    fn write_part(&self, slot: &Slot, index: u64, bytes: &[u8]) -> Result<(), IncomingError> {
+        let part = self.open_part(slot)?;
+        if self.write_past_cache(slot, index, bytes) {
+            return Ok(());
+        }
+        let written = part.write_all_at(bytes, block_offset(index));
+        written.map_err(|e| self.part_failed("write", &part_name(slot.object), e))
+    }
+
+    /// Writes a block of a large object straight to the disk: the page cache costs a copy and the pages, which are then
+    /// missing for what artists read. False when the block is not fit for that or it does not work: it is to be written as
+    /// usual, which says why not.
+    fn write_past_cache(&self, slot: &Slot, index: u64, bytes: &[u8]) -> bool {
+        let is_aligned = bytes.as_ptr().align_offset(DIRECT_ALIGN_BYTES) == 0
+            && bytes.len().is_multiple_of(DIRECT_ALIGN_BYTES);
+        if slot.size < PAST_CACHE_FROM_BYTES || !is_aligned || !self.past_cache.load(Ordering::Relaxed) {
+            return false;
+        }
+        let Ok(part) = self.parts.open_direct(&part_name(slot.object)) else {
+            // Not every file system can; none learns it.
+            self.past_cache.store(false, Ordering::Relaxed);
+            return false;
+        };
+        part.write_all_at(bytes, block_offset(index)).is_ok()
     }
 
     /// Opens the part of an object, and makes it first when there is none: at its full length, so that a full volume
