@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::OnceLock, time::Duration};
 use avalon_protocol::close_code::CloseCode;
 use quinn::{Connection, ConnectionError, VarInt};
 
-use super::closed::Closed;
+use super::{closed::Closed, endpoint::send_window_bytes};
 use crate::clock::Clock;
 
 /// How long a connection may take to show that somebody is at its other end: three round trips over a satellite.
@@ -28,6 +28,11 @@ impl Channel {
 
     pub(crate) fn quinn(&self) -> &Connection {
         &self.connection
+    }
+
+    /// Fits how much may be sent and not acknowledged to the path as it is now; to be called for each answer.
+    pub(crate) fn fit_send_window(&self) {
+        self.connection.set_send_window(send_window_bytes(self.connection.rtt()));
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {

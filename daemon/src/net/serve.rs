@@ -109,6 +109,7 @@ async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStr
     };
     let Some(_slot) = slots.take(&request).await else { return };
     out.set_priority(priority(&request));
+    link.channel().fit_send_window();
     let flow = |class| Flow { direction: Direction::Send, peer: link.node(), class };
     let answered = match request {
         Request::Objects(fetch) => {

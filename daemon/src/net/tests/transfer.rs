@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
 
 use super::studio::{Node, Studio, project, within};
-use crate::net::{BlockSink, FetchError, PeerLink, SinkStopped};
+use crate::net::{BlockSink, FetchError, PeerLink, SinkStopped, endpoint::DATAGRAM_MOST_BYTES};
 
 /// Keeps what comes and checks it as a receiver must.
 #[derive(Debug, Default)]
@@ -108,6 +108,27 @@ async fn five_thousand_small_objects_come_in_two_requests_and_a_large_one_by_blo
     let total: u64 = all.iter().map(|bytes| bytes.len() as u64).sum();
     assert_eq!(hub.net.metrics().bytes_served.value(), total);
     assert_eq!(one.net.metrics().bytes_fetched.value(), total);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_grow_to_what_is_tried_at_most_and_still_arrive() {
+    let studio = Studio::new();
+    let (mut hub, _one, link) = pair(&studio).await;
+    let sender = hub.peer_up("ws1@london").await;
+    let bytes = content(1, 3 * usize::try_from(BLOCK_BYTES).unwrap());
+    hub.setup.objects.add("lantern", bytes.clone());
+    let datagram_bytes = || sender.channel().quinn().stats().path.current_mtu;
+    // The search ends within 20 bytes of the bound; a batch of such datagrams that the kernel refused would be lost whole.
+    while datagram_bytes() < DATAGRAM_MOST_BYTES - 20 {
+        let mut sink = ToySink::default();
+        let fetching = link.fetch_objects(&project("lantern"), vec![want(&bytes)], &mut sink);
+        within("the object", fetching).await.unwrap();
+    }
+    let mut sink = ToySink::default();
+    let fetching = link.fetch_objects(&project("lantern"), vec![want(&bytes)], &mut sink);
+    within("the object", fetching).await.unwrap();
+    assert_eq!(sink.content[&ObjectHash::of(&bytes)], bytes);
+    assert_eq!(sender.channel().quinn().stats().path.black_holes_detected, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

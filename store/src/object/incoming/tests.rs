@@ -3,6 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::{FileExt as _, MetadataExt as _, symlink},
+    sync::atomic::Ordering,
 };
 
 use avalon_protocol::{
@@ -12,7 +13,7 @@ use avalon_protocol::{
 
 use super::{BlockWritten, Incoming, IncomingError, LocalCopy, Progress};
 use crate::{
-    fs::{Dir, path_of},
+    fs::{DIRECT_ALIGN_BYTES, Dir, path_of},
     object::fixture::{BLOCK, Studio, block_of, bytes, list_of},
 };
 
@@ -125,6 +126,31 @@ fn what_does_not_verify_is_refused_and_not_written() {
     assert!(matches!(incoming.write_block(&stranger, 0, b"not in it"), Err(IncomingError::NotNeeded { .. })));
     assert_eq!(incoming.needs().len(), 2);
     assert!(matches!(incoming.finish(), Err(IncomingError::Incomplete { objects: 2 })));
+}
+
+#[test]
+fn a_large_object_is_whole_whatever_way_its_blocks_took_to_the_disk() {
+    let mut studio = Studio::new();
+    let large = bytes(66 * BLOCK + 5, 1);
+    let object = ObjectHash::of(&large);
+    let manifest = studio.version(&[("a", &large)]);
+    let incoming = studio.open(&manifest);
+    incoming.set_blocks(list_of(&large)).unwrap();
+    let mut room = vec![0; BLOCK + 2 * DIRECT_ALIGN_BYTES];
+    let page = room.as_ptr().align_offset(DIRECT_ALIGN_BYTES);
+    for index in 0..67 {
+        let block = block_of(&large, index);
+        // Only every second one begins at a page, and the last one is short.
+        let start = page + usize::try_from(index % 2).unwrap();
+        room[start..start + block.len()].copy_from_slice(block);
+        incoming.write_block(&object, index, &room[start..start + block.len()]).unwrap();
+        if index == 40 {
+            incoming.past_cache.store(false, Ordering::Relaxed);
+        }
+    }
+    assert_eq!(fs::read(studio.part(&manifest, &large)).unwrap(), large);
+    incoming.finish().unwrap();
+    assert_eq!(fs::read(studio.area(&manifest).join("tree/a")).unwrap(), large);
 }
 
 #[test]
