@@ -5,14 +5,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use avalon_protocol::block::BLOCK_BYTES;
 use avalon_store::fs::DIRECT_ALIGN_BYTES;
 use bytes::Bytes;
 
 /// Buffers that are kept for the next taker: two for each stream of a transfer.
 const KEPT: usize = 8;
 /// What a buffer has at least: a block, wherever the page begins.
-const ROOM_BYTES: usize = BLOCK_BYTES as usize + DIRECT_ALIGN_BYTES;
+const ROOM_BYTES: usize = (1 << 20) + DIRECT_ALIGN_BYTES;
 
 /// Finds the shelf that others use already. Clones find the same one.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +84,8 @@ impl Drop for Buffer {
 
 #[cfg(test)]
 mod tests {
+    use avalon_protocol::block::BLOCK_BYTES;
+
     use super::*;
 
     fn place(buffer: &Buffer) -> *const u8 {
@@ -98,6 +99,7 @@ mod tests {
         buffer.bytes_mut().fill(7);
         let first = place(&buffer);
         assert_eq!(first.align_offset(DIRECT_ALIGN_BYTES), 0);
+        assert_eq!(buffer.room.len() as u64, BLOCK_BYTES + DIRECT_ALIGN_BYTES as u64);
         let shared = buffer.freeze();
         let clone = shared.slice(5..9);
         drop(shared);
