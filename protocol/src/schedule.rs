@@ -111,7 +111,8 @@ impl Schedule {
         wants
     }
 
-    fn take(&mut self, id: StreamId) -> Vec<Want> {
+    /// Returns how many bytes a stream asks for next, about: less when less is missing, up to a block more.
+    pub fn next_bytes(&self, id: StreamId) -> u64 {
         let rate = self.streams.get(&id).map_or(0.0, |stream| stream.rate);
         #[expect(
             clippy::cast_possible_truncation,
@@ -119,7 +120,11 @@ impl Schedule {
             reason = "clamped on the next line"
         )]
         let bytes = (rate * REQUEST_TIME.as_secs_f64()) as u64;
-        let goal = bytes.clamp(LEAST_BYTES, MOST_BYTES);
+        bytes.clamp(LEAST_BYTES, MOST_BYTES)
+    }
+
+    fn take(&mut self, id: StreamId) -> Vec<Want> {
+        let goal = self.next_bytes(id);
         let (mut wants, mut sum) = (Vec::new(), 0);
         while sum < goal && wants.len() < MAX_WANTS {
             let Some(want) = self.queue.pop_front() else { break };

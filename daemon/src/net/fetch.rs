@@ -73,9 +73,18 @@ pub trait BlockSink: Send {
         Box::pin(std::future::ready(Err(SinkStopped)))
     }
 
+    /// Keeps what it has taken and only gathered so far. Called before a large object, which takes long to come, and at the
+    /// end of an answer.
+    fn flush(&mut self) -> BoxFuture<'_, Result<(), SinkStopped>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Hears that the peer does not have an object; nothing else comes for that want.
     fn not_found(&mut self, object: ObjectHash) -> BoxFuture<'_, Result<(), SinkStopped>>;
 }
+
+/// Content up to this length a sink may gather until [`BlockSink::flush`].
+pub const GATHERED_BYTES: u64 = 64 << 10;
 
 /// The sink wants no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -314,6 +323,9 @@ impl PeerLink {
     ) -> Result<FetchSummary, FetchError> {
         let mut summary = FetchSummary::default();
         for (want, terms) in wants {
+            if body_bytes(want) > GATHERED_BYTES {
+                sink.flush().await.map_err(|source| self.stopped(source))?;
+            }
             let reply: ObjectReply = self.reply(answer).await?;
             match self.check_reply(want, terms.is_some(), &reply)? {
                 ObjectStatus::NotFound => {
@@ -330,6 +342,7 @@ impl PeerLink {
                 }
             }
         }
+        sink.flush().await.map_err(|source| self.stopped(source))?;
         self.check_end(answer).await?;
         Ok(summary)
     }

@@ -8,7 +8,12 @@ use avalon_protocol::{
     wire::{FEATURE_ENCODED, Hello},
 };
 
-use super::{channel::Channel, closed::Closed, metrics::NetMetrics, table::Handle, throttle::Throttle};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    channel::Channel, closed::Closed, endpoint::RECEIVE_WINDOW_BYTES, metrics::NetMetrics, table::Handle,
+    throttle::Throttle,
+};
 use crate::buffers::Buffers;
 
 /// A connection with a peer that was greeted. Clones are the same connection.
@@ -26,7 +31,13 @@ struct Inner {
     metrics: Arc<NetMetrics>,
     throttle: Arc<Throttle>,
     buffers: Buffers,
+    /// A permit for each started MiB that was asked for and that nobody reads yet.
+    ahead: Arc<Semaphore>,
 }
+
+/// How much may be asked for ahead of what is read, in MiB. That leaves half of the connection's window to the answers that
+/// are read: else those could wait for room, and the room for their end.
+const ASKED_AHEAD_MIB: usize = RECEIVE_WINDOW_BYTES as usize / 2 >> 20;
 
 impl PeerLink {
     pub(crate) fn new(
@@ -40,7 +51,15 @@ impl PeerLink {
         let theirs = hello.projects.iter().map(|project| &project.name);
         let shared = theirs.filter(|name| ours.contains(name)).cloned().collect();
         Self {
-            inner: Arc::new(Inner { hello, shared, channel, metrics, throttle, buffers: Buffers::default() }),
+            inner: Arc::new(Inner {
+                hello,
+                shared,
+                channel,
+                metrics,
+                throttle,
+                buffers: Buffers::default(),
+                ahead: Arc::new(Semaphore::new(ASKED_AHEAD_MIB)),
+            }),
         }
     }
 
@@ -97,6 +116,12 @@ impl PeerLink {
 
     pub(crate) fn metrics(&self) -> &NetMetrics {
         &self.inner.metrics
+    }
+
+    /// Takes leave to ask for an answer of so many bytes before the last one has been read; nothing when others have.
+    pub(crate) fn may_ask_ahead(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes.div_ceil(1 << 20)).ok()?;
+        Arc::clone(&self.inner.ahead).try_acquire_many_owned(permits).ok()
     }
 
     pub(crate) fn buffers(&self) -> &Buffers {

@@ -40,10 +40,13 @@ pub use self::{
     closed::Closed,
     endpoint::{NetError, UDP_BUFFER_BYTES, UdpBuffers},
     event::NetEvent,
-    fetch::{Begun, BlockSink, FetchError, FetchSummary, SinkStopped},
+    fetch::{Begun, BlockSink, FetchError, FetchSummary, GATHERED_BYTES, SinkStopped},
     handle::{Net, NetConfig},
     link::PeerLink,
     metrics::NetMetrics,
-    seam::{Catalog, GroupsRead, ObjectSource, Objects, Piece, PieceSource, ReadFailed, StoreRefused, Terms},
+    seam::{
+        Catalog, GroupsRead, ObjectSource, Objects, OpenObject, Piece, PieceSource, ReadFailed, StoreRefused,
+        Terms,
+    },
     throttle::Throttle,
 };

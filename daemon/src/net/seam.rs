@@ -91,15 +91,20 @@ pub enum StoreRefused {
 
 /// The objects that can be served.
 pub trait Objects: Send + Sync + 'static {
-    /// Opens an object of `size` bytes for a peer. None when it is not held, belongs to no manifest of the project, has
+    /// Opens an object of `size` bytes for a peer, and reads its first `head_bytes` bytes with it: a few that are all of
+    /// it, or none. None when it is not held, belongs to no manifest of the project, has
     /// another size, or changed on disk. An error when that cannot be told now: the peer is told to come back.
     fn open<'a>(
         &'a self,
         project: &'a ProjectName,
         object: &'a ObjectHash,
         size: u64,
-    ) -> BoxFuture<'a, Result<Option<Arc<dyn ObjectSource>>, ReadFailed>>;
+        head_bytes: usize,
+    ) -> BoxFuture<'a, Result<Option<OpenObject>, ReadFailed>>;
 }
+
+/// What was opened, and the first bytes of it.
+pub type OpenObject = (Arc<dyn ObjectSource>, Bytes);
 
 /// One open object.
 pub trait ObjectSource: Send + Sync {

@@ -232,8 +232,15 @@ async fn prepare(
     want: &Want,
     terms: Option<Terms>,
 ) -> Result<Option<Found>, ReadFailed> {
-    match context.objects.open(project, &want.object, want.size).await? {
-        Some(source) => Ok(prepare_source(source, want, terms).await),
+    let bytes = body_bytes(want);
+    let is_small = bytes <= SMALL_BYTES && want.first_block == 0;
+    let is_raw = terms.is_none_or(|terms| terms.base.is_none() && !terms.compress);
+    let head_bytes = if is_small && is_raw { usize::try_from(bytes).unwrap_or(0) } else { 0 };
+    match context.objects.open(project, &want.object, want.size, head_bytes).await? {
+        Some((source, head)) if !head.is_empty() && list_values(want) == 0 => {
+            Ok(Some(Found { source, list: None, body: Body::Raw(head) }))
+        }
+        Some((source, _)) => Ok(prepare_source(source, want, terms).await),
         None => Ok(None),
     }
 }

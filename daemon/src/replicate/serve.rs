@@ -15,7 +15,7 @@ use crate::{
     buffers::Shelf,
     core::{Core, blocking},
     log::ErrorChain,
-    net::{ObjectSource, Objects, PieceSource, ReadFailed, Terms},
+    net::{ObjectSource, Objects, OpenObject, PieceSource, ReadFailed, Terms},
 };
 
 use super::encode::Encoder;
@@ -30,9 +30,10 @@ impl Objects for TreeObjects {
         project: &'a ProjectName,
         object: &'a ObjectHash,
         size: u64,
-    ) -> BoxFuture<'a, Result<Option<Arc<dyn ObjectSource>>, ReadFailed>> {
+        head_bytes: usize,
+    ) -> BoxFuture<'a, Result<Option<OpenObject>, ReadFailed>> {
         let (core, project, object) = (Arc::clone(&self.0), project.clone(), *object);
-        Box::pin(blocking(move || open(&core, &project, &object, size)))
+        Box::pin(blocking(move || open(&core, &project, &object, (size, head_bytes))))
     }
 }
 
@@ -40,11 +41,17 @@ fn open(
     core: &Arc<Core>,
     project: &ProjectName,
     object: &ObjectHash,
-    size: u64,
-) -> Result<Option<Arc<dyn ObjectSource>>, ReadFailed> {
+    (size, head_bytes): (u64, usize),
+) -> Result<Option<OpenObject>, ReadFailed> {
     let Some(reader) = open_reader(core, project, object, size)? else { return Ok(None) };
+    let mut head = vec![0; head_bytes];
+    if let Err(error) = reader.read_into(0, &mut head) {
+        tracing::warn!(object = %object.short(), error = %ErrorChain(&error), "a file cannot be served");
+        return Ok(None);
+    }
     let (core, project, shelf) = (Arc::clone(core), project.clone(), core.buffers.shelf());
-    Ok(Some(Arc::new(TreeObject { core, project, shelf, reader: Arc::new(reader) })))
+    let source = TreeObject { core, project, shelf, reader: Arc::new(reader) };
+    Ok(Some((Arc::new(source), Bytes::from(head))))
 }
 
 /// Opens an object wherever it lies in a project. An error means that nobody knows: the catalog is being rebuilt, and what

@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 
 use super::studio::within;
-use crate::net::seam::{Catalog, GroupsRead, ObjectSource, Objects, ReadFailed, StoreRefused};
+use crate::net::seam::{Catalog, GroupsRead, ObjectSource, OpenObject, Objects, ReadFailed, StoreRefused};
 
 /// Feeds of groups with one record each, whose number stands in the group.
 #[derive(Debug)]
@@ -207,11 +207,21 @@ impl Objects for ToyObjects {
         project: &'a ProjectName,
         object: &'a ObjectHash,
         size: u64,
-    ) -> BoxFuture<'a, Result<Option<Arc<dyn ObjectSource>>, ReadFailed>> {
+        head_bytes: usize,
+    ) -> BoxFuture<'a, Result<Option<OpenObject>, ReadFailed>> {
         let objects = self.objects.lock().unwrap();
         let found = objects.get(&(project.clone(), *object)).filter(|toy| toy.bytes.len() as u64 == size);
-        let source = found.map(|toy| Arc::new(toy.clone()) as Arc<dyn ObjectSource>);
-        async move { Ok(source) }.boxed()
+        let opened = found.map(|toy| {
+            let readable = if head_bytes as u64 > toy.breaks_at {
+                Err(ReadFailed { what: "a toy".into(), source: "it breaks here".into() })
+            } else {
+                Ok(toy.bytes.slice(..head_bytes))
+            };
+            readable.map(|head| (Arc::new(toy.clone()) as Arc<dyn ObjectSource>, head))
+        });
+        // What cannot be read is not there.
+        let opened = opened.and_then(Result::ok);
+        async move { Ok(opened) }.boxed()
     }
 }
 

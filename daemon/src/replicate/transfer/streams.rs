@@ -18,7 +18,7 @@ use avalon_protocol::{
     wire::{FetchEncoded, Want},
 };
 use avalon_store::object::incoming::Incoming;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,7 +29,7 @@ use super::{
 use crate::{
     core::Core,
     log::ErrorChain,
-    net::{Begun, FetchError, PeerLink},
+    net::{Begun, BlockSink as _, FetchError, PeerLink},
     replicate::jobs::{Job, Outcome},
 };
 
@@ -77,6 +77,8 @@ pub(super) struct Trouble {
 struct Request {
     wants: Vec<Want>,
     begun: Begun,
+    /// What it takes of the connection's window while nobody reads it.
+    _unread: Option<OwnedSemaphorePermit>,
 }
 
 impl Round {
@@ -179,7 +181,7 @@ impl Round {
             };
             let mut sink = JobSink::new(Arc::clone(self), id, link.rtt() + AHEAD);
             self.job.add_source(link.node());
-            let Request { wants, begun } = request;
+            let Request { wants, begun, .. } = request;
             let taken = {
                 let taking = link.take(begun, &mut sink);
                 let mut taking = std::pin::pin!(taking);
@@ -192,6 +194,10 @@ impl Round {
                     }
                 }
             };
+            if taken.is_err() && !sink.robbed && sink.error.is_none() {
+                // What came before the cut is kept. An error shows below.
+                sink.flush().await.ok();
+            }
             if sink.robbed {
                 // All that it was asked for is here or somebody else's, also what was asked for ahead.
                 ahead = None;
@@ -244,7 +250,7 @@ impl Round {
                 schedule.ask(id, self.core.clock.monotonic())
             };
             if !wants.is_empty() {
-                return self.begin(link, wants).await.map(Some);
+                return self.begin(link, wants, None).await.map(Some);
             }
             // Another stream may become slow without anybody saying so.
             tokio::select! {
@@ -259,6 +265,8 @@ impl Round {
         let Some(nearly) = self.nearly.get(id as usize) else { return std::future::pending().await };
         loop {
             nearly.notified().await;
+            // Answers that wait must leave room for those that are read, on whose end they wait.
+            let Some(unread) = link.may_ask_ahead(self.schedule().next_bytes(id)) else { continue };
             let wants = {
                 let mut schedule = self.schedule();
                 // It may have been told of an earlier request.
@@ -268,12 +276,17 @@ impl Round {
                 schedule.ask(id, self.core.clock.monotonic())
             };
             if !wants.is_empty() {
-                return self.begin(link, wants).await.map(Some);
+                return self.begin(link, wants, Some(unread)).await.map(Some);
             }
         }
     }
 
-    async fn begin(&self, link: &PeerLink, wants: Vec<Want>) -> Result<Request, FetchError> {
+    async fn begin(
+        &self,
+        link: &PeerLink,
+        wants: Vec<Want>,
+        unread: Option<OwnedSemaphorePermit>,
+    ) -> Result<Request, FetchError> {
         let fetch = FetchEncoded {
             project: self.job.version.project.clone(),
             priority: self.job.priority(),
@@ -282,7 +295,7 @@ impl Round {
             bases: self.bases.of(&wants),
             wants: wants.clone(),
         };
-        Ok(Request { wants, begun: link.begin(fetch).await? })
+        Ok(Request { wants, begun: link.begin(fetch).await?, _unread: unread })
     }
 
     /// A peer whose bytes do not verify is not asked again by this job and somebody hears of it; an error of our own disk
