@@ -306,3 +306,99 @@ fn blocks_of(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     let empty = content.is_empty().then_some(content);
     content.chunks(usize::try_from(BLOCK_BYTES).unwrap_or(usize::MAX)).chain(empty)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use avalon_protocol::{
+        control::JobKind,
+        manifest::{FileEntry, Manifest},
+        mode::ProjectMode,
+        plan::Priority,
+        wire::Want,
+    };
+    use avalon_store::object::incoming::Incoming;
+
+    use super::*;
+    use crate::{
+        fixture::{Node, Studio, draft},
+        replicate::{jobs::Job, transfer::bases::Bases},
+    };
+
+    const CONTENTS: [&[u8]; 3] = [b"one", b"two", b"three"];
+
+    /// A version of three small files.
+    fn small_files() -> Manifest {
+        let mut draft = draft(1, CONTENTS[0]);
+        let first = draft.files[0].clone();
+        let file = |(number, content): (usize, &&[u8])| FileEntry {
+            path: format!("modelDefault.{number}.abc").parse().unwrap(),
+            size: content.len() as u64,
+            hash: ObjectHash::of(content),
+            ..first.clone()
+        };
+        draft.files = CONTENTS.iter().enumerate().map(file).collect();
+        draft.representations[0].entry = draft.files[0].path.clone();
+        draft.finish().unwrap()
+    }
+
+    /// A sink that takes them, and the area that they go to.
+    async fn sink(node: &Node) -> (JobSink, Arc<Incoming>) {
+        let manifest = Arc::new(small_files());
+        let core = &node.core;
+        let dir = node.project().dir().unwrap();
+        let incoming = Arc::new(Incoming::open(&dir, Arc::clone(&manifest)).unwrap());
+        let wish = (JobKind::Pull, Priority::Waiting);
+        let (clock, events) = (Arc::clone(&core.clock), core.events.clone());
+        let job = Job::new("t-1".into(), manifest.version().clone(), manifest.id(), wish, clock, events);
+        let job = Arc::new(job);
+        let bases = Arc::new(Bases::find(core, &job, &manifest, &incoming).await);
+        let wants = manifest.files().iter().map(|file| Want {
+            object: file.hash,
+            size: file.size,
+            first_block: 0,
+            blocks: 1,
+            with_list: false,
+        });
+        let round = Arc::new(Round::new(core, &job, &incoming, &bases, wants.collect()));
+        assert_eq!(round.ask_all(0), 3);
+        (JobSink::new(round, 0, Duration::ZERO), incoming)
+    }
+
+    fn missing(incoming: &Incoming) -> Vec<ObjectHash> {
+        incoming.needs().iter().map(|need| need.object).collect()
+    }
+
+    #[tokio::test]
+    async fn small_blocks_are_gathered_and_kept_at_the_end_of_the_answer() {
+        let studio = Studio::new();
+        let node = studio.node("srv@montreal", ProjectMode::Mirror);
+        let (mut sink, incoming) = sink(&node).await;
+        for content in CONTENTS {
+            sink.block(ObjectHash::of(content), 0, Bytes::from_static(content)).await.unwrap();
+        }
+        assert_eq!(missing(&incoming).len(), 3, "not yet");
+        sink.flush().await.unwrap();
+        assert!(missing(&incoming).is_empty() && sink.error.is_none());
+    }
+
+    #[tokio::test]
+    async fn of_gathered_blocks_those_in_front_of_a_lie_are_kept_and_the_sender_is_to_blame() {
+        let studio = Studio::new();
+        let node = studio.node("srv@montreal", ProjectMode::Mirror);
+        let (mut sink, incoming) = sink(&node).await;
+        let [one, two, three] = CONTENTS.map(ObjectHash::of);
+        sink.block(one, 0, Bytes::from_static(CONTENTS[0])).await.unwrap();
+        sink.block(two, 0, Bytes::from_static(b"lie")).await.unwrap();
+        sink.block(three, 0, Bytes::from_static(CONTENTS[2])).await.unwrap();
+        assert!(sink.flush().await.is_err());
+        let error = sink.error.take().unwrap();
+        assert!(error.is_senders_fault(), "{error:?}");
+        let mut expected = vec![two, three];
+        expected.sort();
+        let mut left = missing(&incoming);
+        left.sort();
+        assert_eq!(left, expected);
+    }
+}

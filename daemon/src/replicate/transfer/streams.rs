@@ -338,6 +338,12 @@ impl Round {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives a stream what it asks for first; returns how many wants that are.
+    #[cfg(test)]
+    pub(super) fn ask_all(&self, id: StreamId) -> usize {
+        self.schedule().ask(id, self.core.clock.monotonic()).len()
+    }
+
     fn trouble(&self) -> MutexGuard<'_, Trouble> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
