@@ -13,6 +13,9 @@ const KEPT: usize = 8;
 /// What a buffer has at least: a block, wherever the page begins.
 const ROOM_BYTES: usize = (1 << 20) + DIRECT_ALIGN_BYTES;
 
+/// Up to this length a buffer is one of its own: many of them may be held at once.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// Finds the shelf that others use already. Clones find the same one.
 #[derive(Debug, Clone, Default)]
 pub struct Buffers(Arc<Mutex<Weak<Shelf>>>);
@@ -38,6 +41,9 @@ pub struct Shelf {
 impl Shelf {
     /// Takes a buffer of `bytes` bytes; what is in it is of no meaning. How many are out is for the callers to bound.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Buffer {
+        if bytes <= SMALL_BYTES {
+            return Buffer { room: vec![0; bytes], start: 0, bytes, shelf: Arc::clone(self) };
+        }
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let needed = bytes.saturating_add(DIRECT_ALIGN_BYTES).max(ROOM_BYTES);
         let room = free.filter(|room| room.len() >= needed).unwrap_or_else(|| vec![0; needed]);
@@ -76,7 +82,7 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let mut free = self.shelf.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < KEPT {
+        if free.len() < KEPT && self.room.len() >= ROOM_BYTES {
             free.push(std::mem::take(&mut self.room));
         }
     }
@@ -103,16 +109,17 @@ mod tests {
         let shared = buffer.freeze();
         let clone = shared.slice(5..9);
         drop(shared);
-        assert_ne!(place(&shelf.take(3)), first, "a clone lives");
+        assert_ne!(place(&shelf.take(1 << 20)), first, "a clone lives");
         assert_eq!(clone[..], [7; 4]);
         drop(clone);
-        assert_eq!(place(&shelf.take(3)), first);
+        drop(shelf.take(1));
+        assert_eq!(place(&shelf.take(1 << 20)), first);
     }
 
     #[test]
     fn one_that_is_too_short_is_not_taken() {
         let shelf = Buffers::default().shelf();
-        drop(shelf.take(1));
+        drop(shelf.take(1 << 20));
         assert_eq!(shelf.take(3 << 20).bytes_mut().len(), 3 << 20);
     }
 
@@ -120,7 +127,7 @@ mod tests {
     fn few_are_kept_and_none_when_nobody_has_the_shelf() {
         let buffers = Buffers::default();
         let shelf = buffers.shelf();
-        drop((0..2 * KEPT).map(|_| shelf.take(1)).collect::<Vec<_>>());
+        drop((0..2 * KEPT).map(|_| shelf.take(1 << 20)).collect::<Vec<_>>());
         assert_eq!(buffers.shelf().free.lock().unwrap().len(), KEPT);
         drop(shelf);
         assert_eq!(buffers.shelf().free.lock().unwrap().len(), 0);

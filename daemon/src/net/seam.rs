@@ -2,7 +2,7 @@
 //!
 //! Blocking work belongs to the implementer: every future here may be polled on a thread that must not wait.
 
-use std::{error::Error, ops::Range, sync::Arc};
+use std::{error::Error, fmt, ops::Range, sync::Arc};
 
 use avalon_protocol::{
     block::BlockList,
@@ -89,22 +89,43 @@ pub enum StoreRefused {
     },
 }
 
+impl fmt::Debug for OpenObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenObject").field("small", &self.small).finish_non_exhaustive()
+    }
+}
+
 /// The objects that can be served.
 pub trait Objects: Send + Sync + 'static {
-    /// Opens an object of `size` bytes for a peer, and reads its first `head_bytes` bytes with it: a few that are all of
-    /// it, or none. None when it is not held, belongs to no manifest of the project, has
+    /// Opens an object of `size` bytes for a peer, and reads all of a small one with it, if that is wanted. None when it is not held, belongs to no manifest of the project, has
     /// another size, or changed on disk. An error when that cannot be told now: the peer is told to come back.
     fn open<'a>(
         &'a self,
         project: &'a ProjectName,
         object: &'a ObjectHash,
         size: u64,
-        head_bytes: usize,
+        small: Small,
     ) -> BoxFuture<'a, Result<Option<OpenObject>, ReadFailed>>;
 }
 
-/// What was opened, and the first bytes of it.
-pub type OpenObject = (Arc<dyn ObjectSource>, Bytes);
+/// What is done with an object while it is opened: handing a small one to a thread twice would take longer than to read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Small {
+    /// It is large.
+    No,
+    /// All of it is read.
+    Read,
+    /// All of it is read, and compressed where that pays.
+    Compress,
+}
+
+/// What was opened.
+pub struct OpenObject {
+    /// To read it.
+    pub source: Arc<dyn ObjectSource>,
+    /// All of a small one, as it was asked for.
+    pub small: Option<Piece>,
+}
 
 /// One open object.
 pub trait ObjectSource: Send + Sync {

@@ -13,11 +13,11 @@ use avalon_protocol::{
     plan::Priority,
     wire::{
         FetchEncoded, FetchManifests, FetchObjects, Framed as _, ManifestReply, ObjectReply, ObjectStatus,
-        PIECES, RAW, Request, Want,
+        PIECES, PieceEncoding, RAW, Request, Want,
     },
 };
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use quinn::{RecvStream, SendStream, VarInt};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
@@ -29,7 +29,7 @@ use super::{
     link::PeerLink,
     paced::Paced,
     piece_fit::{body_bytes, is_within, list_values},
-    seam::{ObjectSource, Piece, PieceSource, ReadFailed, Terms},
+    seam::{ObjectSource, OpenObject, Piece, PieceSource, ReadFailed, Small, Terms},
     stream::{Inbound, Outbound, StreamFault},
     throttle::Flow,
 };
@@ -232,16 +232,31 @@ async fn prepare(
     want: &Want,
     terms: Option<Terms>,
 ) -> Result<Option<Found>, ReadFailed> {
-    let bytes = body_bytes(want);
-    let is_small = bytes <= SMALL_BYTES && want.first_block == 0;
-    let is_raw = terms.is_none_or(|terms| terms.base.is_none() && !terms.compress);
-    let head_bytes = if is_small && is_raw { usize::try_from(bytes).unwrap_or(0) } else { 0 };
-    match context.objects.open(project, &want.object, want.size, head_bytes).await? {
-        Some((source, head)) if !head.is_empty() && list_values(want) == 0 => {
-            Ok(Some(Found { source, list: None, body: Body::Raw(head) }))
+    let small = match terms {
+        _ if want.size > SMALL_BYTES || want.blocks == 0 => Small::No,
+        Some(Terms { base: Some(_), .. }) => Small::No,
+        Some(Terms { compress: true, .. }) => Small::Compress,
+        _ => Small::Read,
+    };
+    match context.objects.open(project, &want.object, want.size, small).await? {
+        Some(OpenObject { source, small: Some(piece) }) => {
+            let body = match piece.head.encoding {
+                PieceEncoding::Raw => Body::Raw(piece.content),
+                _ => Body::Encoded(Box::new(OnePiece(Some(piece)))),
+            };
+            Ok(Some(Found { source, list: None, body }))
         }
-        Some((source, _)) => Ok(prepare_source(source, want, terms).await),
+        Some(OpenObject { source, small: None }) => Ok(prepare_source(source, want, terms).await),
         None => Ok(None),
+    }
+}
+
+/// A small object on its way out.
+struct OnePiece(Option<Piece>);
+
+impl PieceSource for OnePiece {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<Piece>, ReadFailed>> {
+        Box::pin(std::future::ready(Ok(self.0.take())))
     }
 }
 

@@ -103,6 +103,9 @@ impl Deltas {
     }
 }
 
+/// A block up to this length is compressed without a probe.
+const SMALL_BYTES: usize = 64 << 10;
+
 /// The blocks of one want on their way out.
 pub(super) struct Encoder {
     deltas: Arc<Deltas>,
@@ -203,10 +206,12 @@ impl Encoder {
     }
 }
 
-/// Encodes one block without a base.
-fn plain(reader: &ObjectReader, block: u64, compressed: bool) -> Result<Piece, ServeError> {
+/// Encodes one block without a base: compressed where that is wanted and pays.
+pub(super) fn plain(reader: &ObjectReader, block: u64, compressed: bool) -> Result<Piece, ServeError> {
     let content = reader.read_block(block)?;
-    let encoded = if compressed && is_compressible(&content) { compress(&content) } else { None };
+    // A small block is no more than the probe would look at.
+    let is_worth = compressed && (content.len() <= SMALL_BYTES || is_compressible(&content));
+    let encoded = if is_worth { compress(&content) } else { None };
     let (encoding, content) = match encoded {
         Some(encoded) => (PieceEncoding::Zstd, encoded),
         None => (PieceEncoding::Raw, content),

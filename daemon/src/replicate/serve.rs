@@ -15,10 +15,10 @@ use crate::{
     buffers::Shelf,
     core::{Core, blocking},
     log::ErrorChain,
-    net::{ObjectSource, Objects, OpenObject, PieceSource, ReadFailed, Terms},
+    net::{ObjectSource, Objects, OpenObject, PieceSource, ReadFailed, Small, Terms},
 };
 
-use super::encode::Encoder;
+use super::encode::{Encoder, plain};
 
 /// The project trees as sessions see them.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ impl Objects for TreeObjects {
         project: &'a ProjectName,
         object: &'a ObjectHash,
         size: u64,
-        head_bytes: usize,
+        small: Small,
     ) -> BoxFuture<'a, Result<Option<OpenObject>, ReadFailed>> {
         let (core, project, object) = (Arc::clone(&self.0), project.clone(), *object);
-        Box::pin(blocking(move || open(&core, &project, &object, (size, head_bytes))))
+        Box::pin(blocking(move || open(&core, &project, &object, (size, small))))
     }
 }
 
@@ -41,17 +41,22 @@ fn open(
     core: &Arc<Core>,
     project: &ProjectName,
     object: &ObjectHash,
-    (size, head_bytes): (u64, usize),
+    (size, small): (u64, Small),
 ) -> Result<Option<OpenObject>, ReadFailed> {
     let Some(reader) = open_reader(core, project, object, size)? else { return Ok(None) };
-    let mut head = vec![0; head_bytes];
-    if let Err(error) = reader.read_into(0, &mut head) {
-        tracing::warn!(object = %object.short(), error = %ErrorChain(&error), "a file cannot be served");
-        return Ok(None);
-    }
+    let small = match small {
+        Small::No => None,
+        Small::Read | Small::Compress => match plain(&reader, 0, small == Small::Compress) {
+            Ok(piece) => Some(piece),
+            Err(error) => {
+                tracing::warn!(object = %object.short(), error = %ErrorChain(&error), "a file cannot be served");
+                return Ok(None);
+            }
+        },
+    };
     let (core, project, shelf) = (Arc::clone(core), project.clone(), core.buffers.shelf());
-    let source = TreeObject { core, project, shelf, reader: Arc::new(reader) };
-    Ok(Some((Arc::new(source), Bytes::from(head))))
+    let source = Arc::new(TreeObject { core, project, shelf, reader: Arc::new(reader) });
+    Ok(Some(OpenObject { source, small }))
 }
 
 /// Opens an object wherever it lies in a project. An error means that nobody knows: the catalog is being rebuilt, and what

@@ -11,7 +11,7 @@ use avalon_protocol::{
     hash::{ChainHash, ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
     record::RawRecord,
-    wire::Records,
+    wire::{PieceEncoding, PieceHead, Records},
 };
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -19,7 +19,9 @@ use serde::Serialize;
 use tokio::sync::{broadcast, watch};
 
 use super::studio::within;
-use crate::net::seam::{Catalog, GroupsRead, ObjectSource, OpenObject, Objects, ReadFailed, StoreRefused};
+use crate::net::seam::{
+    Catalog, GroupsRead, ObjectSource, Objects, OpenObject, Piece, ReadFailed, Small, StoreRefused,
+};
 
 /// Feeds of groups with one record each, whose number stands in the group.
 #[derive(Debug)]
@@ -207,20 +209,22 @@ impl Objects for ToyObjects {
         project: &'a ProjectName,
         object: &'a ObjectHash,
         size: u64,
-        head_bytes: usize,
+        small: Small,
     ) -> BoxFuture<'a, Result<Option<OpenObject>, ReadFailed>> {
         let objects = self.objects.lock().unwrap();
         let found = objects.get(&(project.clone(), *object)).filter(|toy| toy.bytes.len() as u64 == size);
         let opened = found.map(|toy| {
-            let readable = if head_bytes as u64 > toy.breaks_at {
-                Err(ReadFailed { what: "a toy".into(), source: "it breaks here".into() })
-            } else {
-                Ok(toy.bytes.slice(..head_bytes))
+            let is_read = small != Small::No && toy.bytes.len() as u64 <= toy.breaks_at;
+            let head = PieceHead {
+                blocks: 1,
+                encoding: PieceEncoding::Raw,
+                bytes: toy.bytes.len() as u64,
+                base_offset: 0,
+                base_bytes: 0,
             };
-            readable.map(|head| (Arc::new(toy.clone()) as Arc<dyn ObjectSource>, head))
+            let small = is_read.then(|| Piece { head, content: toy.bytes.clone() });
+            OpenObject { source: Arc::new(toy.clone()), small }
         });
-        // What cannot be read is not there.
-        let opened = opened.and_then(Result::ok);
         async move { Ok(opened) }.boxed()
     }
 }

@@ -94,6 +94,16 @@ impl JobSink {
         }
     }
 
+    /// Keeps a small block until there are enough of them.
+    async fn gather(&mut self, object: ObjectHash, index: u64, content: Bytes) -> Result<Next, SinkError> {
+        self.gathered_bytes += content.len();
+        self.gathered.push((object, index, content));
+        if self.gathered.len() >= GATHERED_BLOCKS || self.gathered_bytes >= GATHERED_TOTAL_BYTES {
+            return self.write_gathered().await;
+        }
+        Ok(Next::Read)
+    }
+
     /// Writes what was gathered. Of blocks in front of one that is refused it is known that they are here.
     async fn write_gathered(&mut self) -> Result<Next, SinkError> {
         self.gathered_bytes = 0;
@@ -111,7 +121,12 @@ impl JobSink {
             });
             (gathered, refused.err())
         };
-        let (mut gathered, refused) = blocking(write).await;
+        let (mut gathered, refused) = {
+            // Files of one directory are made one after the other anyway; threads that spin for their turn take the
+            // processor from those that receive.
+            let _alone = self.round.making_files.lock().await;
+            blocking(write).await
+        };
         if let Some((place, _)) = &refused {
             gathered.truncate(*place);
         }
@@ -174,7 +189,8 @@ impl JobSink {
         match head.encoding {
             PieceEncoding::Raw => Ok(content),
             PieceEncoding::Zstd => {
-                let decoded = blocking(move || decompress(&content, None, length)).await;
+                let decode = move || decompress(&content, None, length);
+                let decoded = if length as u64 <= GATHERED_BYTES { decode() } else { blocking(decode).await };
                 decoded.map(Bytes::from).map_err(SinkError::Piece)
             }
             PieceEncoding::Delta => {
@@ -221,6 +237,9 @@ impl JobSink {
         };
         let content = self.decode((object, need.size), first_block, piece).await?;
         self.round.job.add_content(encoding, content.len() as u64);
+        if encoding != PieceEncoding::Delta && content.len() as u64 <= GATHERED_BYTES {
+            return self.gather(object, first_block, content).await;
+        }
         match self.write(object, first_block, content).await {
             // The peer's bytes decoded to another object: its copy of the base or ours is damaged.
             Err(SinkError::Block(error)) if encoding == PieceEncoding::Delta && error.is_senders_fault() => {
@@ -265,13 +284,8 @@ impl BlockSink for JobSink {
                 let written = self.write(object, index, bytes).await;
                 return self.end(written);
             }
-            self.gathered_bytes += bytes.len();
-            self.gathered.push((object, index, bytes));
-            if self.gathered.len() >= GATHERED_BLOCKS || self.gathered_bytes >= GATHERED_TOTAL_BYTES {
-                let written = self.write_gathered().await;
-                return self.end(written);
-            }
-            Ok(())
+            let gathered = self.gather(object, index, bytes).await;
+            self.end(gathered)
         })
     }
 

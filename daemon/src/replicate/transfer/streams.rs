@@ -54,6 +54,8 @@ pub(super) struct Round {
     schedule: Mutex<Schedule>,
     /// Something was given back or brought: who had nothing to do looks again.
     changed: Notify,
+    /// Held by the stream that makes small files.
+    pub(super) making_files: tokio::sync::Mutex<()>,
     /// For each stream: its next request should go out.
     nearly: [Notify; STREAMS],
     /// Ends all streams: this side cannot go on, or the job is cancelled.
@@ -96,6 +98,7 @@ impl Round {
             bases: Arc::clone(bases),
             schedule: Mutex::new(Schedule::new(wants)),
             changed: Notify::new(),
+            making_files: tokio::sync::Mutex::default(),
             nearly: Default::default(),
             stop: job.cancel.child_token(),
             trouble: Mutex::default(),

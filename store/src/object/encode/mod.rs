@@ -9,6 +9,8 @@ mod base_index;
 
 pub use self::base_index::BaseIndex;
 
+use std::sync::{Mutex, PoisonError};
+
 use thiserror::Error;
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound, get_error_name};
 
@@ -49,36 +51,51 @@ pub fn is_compressible(content: &[u8]) -> bool {
 
 /// Compresses content; none when that saves too little.
 pub fn compress(content: &[u8]) -> Option<Vec<u8>> {
-    worth(content, encode(content, None)?)
+    // Making a context costs more than a small file.
+    let kept = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let mut context = kept.or_else(new_context)?;
+    let encoded = encode(&mut context, content);
+    let mut contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    if encoded.is_some() && contexts.len() < CONTEXTS_KEPT {
+        contexts.push(context);
+    }
+    drop(contexts);
+    worth(content, encoded?)
 }
 
 /// Compresses content against a part of its base; none when that saves too little. Memory: the output and about 10 MiB.
 ///
 /// The two must not share memory: zstd then takes that part of the base for overwritten.
 pub fn compress_against(base: &[u8], content: &[u8]) -> Option<Vec<u8>> {
-    worth(content, encode(content, Some(base))?)
+    let mut context = new_context()?;
+    context.set_parameter(CParameter::WindowLog(DELTA_WINDOW_LOG)).ok()?;
+    context.set_parameter(CParameter::EnableLongDistanceMatching(true)).ok()?;
+    context.ref_prefix(base).ok()?;
+    worth(content, encode(&mut context, content)?)
 }
 
 fn worth(content: &[u8], encoded: Vec<u8>) -> Option<Vec<u8>> {
     (encoded.len() * 100 < content.len() * WORTH_PERCENT).then_some(encoded)
 }
 
+/// Contexts that nobody uses, for content without a base.
+static CONTEXTS: Mutex<Vec<CCtx<'static>>> = Mutex::new(Vec::new());
+/// How many of them are kept, of about 1 MiB each.
+const CONTEXTS_KEPT: usize = 4;
+
 /// Errors of zstd here can only be that memory is short: the content then goes as it is.
-fn encode<'a>(content: &[u8], base: Option<&'a [u8]>) -> Option<Vec<u8>> {
-    let mut context: CCtx<'a> = CCtx::try_create()?;
+fn new_context<'a>() -> Option<CCtx<'a>> {
+    let mut context = CCtx::try_create()?;
     let mut set = |parameter| context.set_parameter(parameter).ok();
     set(CParameter::CompressionLevel(LEVEL))?;
     // The receiver knows the length, and verifies by BLAKE3.
     set(CParameter::ContentSizeFlag(false))?;
     set(CParameter::ChecksumFlag(false))?;
-    if base.is_some() {
-        set(CParameter::WindowLog(DELTA_WINDOW_LOG))?;
-        set(CParameter::EnableLongDistanceMatching(true))?;
-    }
+    Some(context)
+}
+
+fn encode(context: &mut CCtx<'_>, content: &[u8]) -> Option<Vec<u8>> {
     context.set_pledged_src_size(Some(content.len() as u64)).ok()?;
-    if let Some(base) = base {
-        context.ref_prefix(base).ok()?;
-    }
     let mut encoded = Vec::with_capacity(compress_bound(content.len()));
     context.compress2(&mut encoded, content).ok()?;
     Some(encoded)
