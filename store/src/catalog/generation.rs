@@ -33,6 +33,8 @@ pub(crate) type Opener = Arc<dyn Fn(&Path, u64) -> Result<Opened, Cause> + Send 
 /// The directory of the catalog.
 pub(crate) struct Generations {
     dir: Dir,
+    /// The next generation has a greater number than this one, though nothing of it is in the directory.
+    used: u64,
     now: Monotonic,
     opener: Opener,
     /// How long the opening of this generation may take, whatever its size.
@@ -56,7 +58,7 @@ impl Generations {
         let opener = move |directory: &Path, number: u64| {
             open(directory, number, SledStore::open, &clock, verify_rows)
         };
-        Self { dir, now, opener: Arc::new(opener), deadline: |_| OPEN_DEADLINE }
+        Self { dir, used: 0, now, opener: Arc::new(opener), deadline: |_| OPEN_DEADLINE }
     }
 
     /// Puts something between the ledger and the engine, and other deadlines.
@@ -67,6 +69,11 @@ impl Generations {
         deadline: fn(u64) -> Duration,
     ) -> Self {
         Self { opener: opener(self.opener), deadline, ..self }
+    }
+
+    /// The directory was made again; generation `used` was in use.
+    pub(crate) fn moved_to(&mut self, dir: Dir, used: u64) {
+        (self.dir, self.used) = (dir, used);
     }
 
     /// Returns the time.
@@ -192,7 +199,7 @@ impl Generations {
 
     fn highest(&self) -> Result<Option<u64>, IoError> {
         let numbers = self.names(GOOD)?.into_iter().chain(self.names(BAD)?).map(|(_, number)| number);
-        Ok(numbers.chain(self.current()?).max())
+        Ok(numbers.chain(self.current()?).chain((self.used > 0).then_some(self.used)).max())
     }
 
     /// Lists the entries of the form `<prefix><number>[-...]`.

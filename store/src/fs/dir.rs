@@ -14,7 +14,7 @@ use std::{
 
 use avalon_protocol::rel_path::{InvalidPath, PathRule, RelPath};
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, openat, statat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat},
     io::Errno,
 };
 
@@ -73,6 +73,14 @@ impl Dir {
     /// Returns where it was when it was opened: for messages and for the watcher, not for opening.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Says whether both are one directory, wherever it is now.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (fstat(self.fd()), fstat(other.fd())) {
+            (Ok(this), Ok(other)) => (this.st_dev, this.st_ino) == (other.st_dev, other.st_ino),
+            _ => false,
+        }
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {

@@ -35,7 +35,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError::Export`] when the volume of the state directory does not take it.
     pub fn import_file(&self) -> Result<File, LedgerError> {
-        let file = self.inner.catalog_dir.create_unnamed();
+        let file = self.inner.state_dir.create_unnamed();
         file.map_err(|error| LedgerError::Export { source: Arc::new(error.into()) })
     }
 

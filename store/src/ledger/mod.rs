@@ -161,7 +161,7 @@ struct Inner {
     jobs: Option<SyncSender<Job>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Where an export that is to be read back is kept meanwhile.
-    catalog_dir: Dir,
+    state_dir: Dir,
 }
 
 impl fmt::Debug for Inner {
@@ -171,8 +171,8 @@ impl fmt::Debug for Inner {
 }
 
 impl Inner {
-    fn new(shared: Arc<Shared>, jobs: SyncSender<Job>, writer: JoinHandle<()>, catalog_dir: Dir) -> Self {
-        Self { shared, jobs: Some(jobs), writer: Mutex::new(Some(writer)), catalog_dir }
+    fn new(shared: Arc<Shared>, jobs: SyncSender<Job>, writer: JoinHandle<()>, state_dir: Dir) -> Self {
+        Self { shared, jobs: Some(jobs), writer: Mutex::new(Some(writer)), state_dir }
     }
 
     fn send(&self, job: Job) {

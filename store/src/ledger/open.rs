@@ -102,10 +102,11 @@ pub(super) fn open_with(
         on_change: config.on_change,
         feeds_dir: state.feeds.clone(),
         feeds,
+        state_dir: state.root.clone(),
         catalog_dir: state.catalog.clone(),
         generations,
         checkpoints,
-        rebuild_again_in: None,
+        rebuild_again_at: None,
         care,
         is_missing_unknown: report.rebuilding.is_some(),
         compaction: None,
@@ -129,7 +130,7 @@ impl Drop for Ended {
 
 fn start(writer: Writer) -> std::io::Result<Ledger> {
     let (jobs, queue): (SyncSender<Job>, Receiver<Job>) = sync_channel(QUEUE_JOBS);
-    let (shared, dir) = (Arc::clone(&writer.shared), writer.catalog_dir.clone());
+    let (shared, dir) = (Arc::clone(&writer.shared), writer.state_dir.clone());
     let ended = Ended(Arc::clone(&shared));
     let thread = Builder::new().name("ledger".into()).spawn(move || {
         let _ended = ended;

@@ -35,17 +35,17 @@ use crate::{
     catalog::{Batch, CatalogError, CatalogStore, Cause, Checkpoints, Generations, LocalChange},
     error_chain::ErrorChain,
     feed::{self, FeedFile, Staged, body_of},
-    fs::Dir,
+    fs::{Dir, path_of},
 };
 
 /// Most changes that one round takes together.
 const ROUND_CHANGES: usize = 1024;
-/// A rebuild that failed, on a full disk for instance, is tried again when nothing happened for so long,
-const REBUILD_AGAIN_AFTER: Duration = Duration::from_secs(60);
-/// or after so many rounds.
-const REBUILD_AGAIN_ROUNDS: u32 = 256;
-/// How soon the end of a copy of the catalog is noticed when nothing else happens.
-const COMPACTION_PAUSE: Duration = Duration::from_secs(1);
+/// A rebuild that failed, on a full disk for instance, is tried again after so long.
+pub(super) const REBUILD_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// How soon the end of a copy of the catalog, or the time for another rebuild, is noticed when nothing else happens,
+const SHORT_PAUSE: Duration = Duration::from_secs(1);
+/// and how soon everything else.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the thread is asked to do.
 pub(super) enum Job {
@@ -119,11 +119,13 @@ pub(super) struct Writer {
     pub(super) on_change: Arc<dyn Fn(LedgerEvent) + Send + Sync>,
     pub(super) feeds_dir: Dir,
     pub(super) feeds: BTreeMap<FeedId, FeedFile>,
+    /// The state directory, and that of the catalog in it.
+    pub(super) state_dir: Dir,
     pub(super) catalog_dir: Dir,
     pub(super) generations: Generations,
     pub(super) checkpoints: Checkpoints,
-    /// How many rounds a rebuild that failed still has to wait.
-    pub(super) rebuild_again_in: Option<u32>,
+    /// When a rebuild that failed is tried again.
+    pub(super) rebuild_again_at: Option<Duration>,
     pub(super) care: Care,
     /// It was opened without a catalog, so nobody knows yet which manifests are missing.
     pub(super) is_missing_unknown: bool,
@@ -137,18 +139,16 @@ pub(super) type Applied = Vec<(Group, FeedHead)>;
 impl Writer {
     pub(super) fn run(mut self, jobs: &Receiver<Job>) {
         let mut waiting = None;
-        self.heal(0);
         let closed = loop {
+            self.heal();
             self.look_after_catalog();
-            let pause = if self.compaction.is_some() { COMPACTION_PAUSE } else { REBUILD_AGAIN_AFTER };
+            let is_soon = self.compaction.is_some() || self.rebuild_again_at.is_some();
+            let pause = if is_soon { SHORT_PAUSE } else { LONG_PAUSE };
             let job = match waiting.take() {
                 Some(job) => job,
                 None => match jobs.recv_timeout(pause) {
                     Ok(job) => job,
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.heal(u32::MAX);
-                        continue;
-                    }
+                    Err(RecvTimeoutError::Timeout) => continue,
                     Err(RecvTimeoutError::Disconnected) => break None,
                 },
             };
@@ -181,7 +181,6 @@ impl Writer {
                 Job::Close { reply } => break Some(reply),
                 Job::Wake => {}
             }
-            self.heal(1);
         };
         self.give_up_compaction("the ledger closes");
         let synced = self.sync();
@@ -345,12 +344,9 @@ impl Writer {
     }
 
     /// Rebuilds a catalog that was found damaged; once, and then again after a while if that fails.
-    fn heal(&mut self, rounds: u32) {
+    fn heal(&mut self) {
         let Some(cause) = self.shared.damage() else { return };
-        if let Some(left) =
-            self.rebuild_again_in.map(|left| left.saturating_sub(rounds)).filter(|left| *left > 0)
-        {
-            self.rebuild_again_in = Some(left);
+        if self.rebuild_again_at.is_some_and(|at| self.generations.now() < at) {
             return;
         }
         (self.on_change)(LedgerEvent::Rebuilding { cause: cause.clone() });
@@ -388,12 +384,33 @@ impl Writer {
         progress: &mut dyn FnMut(RebuildProgress),
     ) -> Result<Rebuilt, RebuildError> {
         self.give_up_compaction("the catalog is built anew");
-        self.rebuild_again_in = Some(REBUILD_AGAIN_ROUNDS);
+        self.restore_directory();
         let build = || build_next(&self.shared, &self.generations, &self.checkpoints, progress);
-        let (store, built) = self.shared.long_work(build).inspect_err(|_| self.shared.mending.end(true))?;
+        let built = self.shared.long_work(build).inspect_err(|_| self.shared.mending.end(true));
+        self.rebuild_again_at = Some(self.generations.now() + REBUILD_AGAIN_AFTER);
+        let (store, built) = built?;
         self.use_rebuilt(store);
         tracing::info!(generation = self.shared.store().generation(), %cause, ?built, "catalog rebuilt");
         Ok(built)
+    }
+
+    /// Makes the directory of the catalog again, where somebody has removed it.
+    fn restore_directory(&mut self) {
+        let name = path_of("catalog");
+        if self.state_dir.open_dir(&name).is_ok_and(|there| there.is_same(&self.catalog_dir)) {
+            return;
+        }
+        match self.state_dir.create_dirs(&name) {
+            Ok(dir) => {
+                tracing::warn!(path = %dir.path().display(), "the directory of the catalog was removed, it is made again");
+                self.generations.moved_to(dir.clone(), self.shared.store().generation());
+                self.checkpoints = Checkpoints::new(dir.clone());
+                self.catalog_dir = dir;
+            }
+            Err(error) => {
+                tracing::error!(error = %ErrorChain(&error), "the directory of the catalog is not there")
+            }
+        }
     }
 
     /// Notes, once, which manifests are missing: a ledger that was opened without a catalog could not.
@@ -421,7 +438,7 @@ impl Writer {
 
     fn in_use(&mut self) {
         self.care.switched(self.generations.now(), None);
-        self.rebuild_again_in = None;
+        self.rebuild_again_at = None;
         (self.on_change)(LedgerEvent::Rebuilt);
     }
 

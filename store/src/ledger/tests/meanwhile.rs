@@ -137,3 +137,46 @@ fn manifests_that_are_missing_are_known_after_a_build() {
     assert!(node.ledger.wait_ready());
     assert_eq!(node.ledger.missing_manifests(&project(), 9), [(id, manifests[2].version().clone())]);
 }
+
+#[test]
+fn a_catalog_directory_that_is_removed_under_a_running_node_costs_a_rebuild_and_nothing_else() {
+    let world = World::new();
+    let node = world.open();
+    let manifest = world.publish(&node.ledger, 1);
+    let catalog = world.state_path().join("catalog");
+    fs::remove_dir_all(&catalog).unwrap();
+    node.ledger.rebuild(Box::new(|_| {})).unwrap();
+    assert!(catalog.join("CURRENT").exists());
+    assert!(node.ledger.version(manifest.version()).unwrap().is_some());
+    world.publish(&node.ledger, 2);
+    node.ledger.close().unwrap();
+    drop(node.report);
+    drop(node._state);
+    let node = world.open();
+    assert_eq!(
+        (&node.report.rebuilt, node.ledger.version(manifest.version()).unwrap().is_some()),
+        (&None, true)
+    );
+}
+
+#[test]
+fn a_build_that_failed_is_tried_again_after_a_minute_whatever_happens_meanwhile() {
+    let (world, _) = damaged();
+    // What stands in the way of the directory cannot be removed by the ledger.
+    let catalog = world.state_path().join("catalog");
+    let (node, gate) = open_gated(&world);
+    fs::remove_dir_all(&catalog).unwrap();
+    fs::write(&catalog, "in the way").unwrap();
+    gate.open();
+    // Each is a round of the thread that writes.
+    let sync = |rounds: usize| (0..rounds).for_each(|_| drop(node.ledger.sync()));
+    sync(300);
+    assert!(!node.ledger.is_ready());
+    fs::remove_file(&catalog).unwrap();
+    world.clock.fetch_add(59, Ordering::Relaxed);
+    sync(300);
+    assert!(!node.ledger.is_ready(), "not yet");
+    world.clock.fetch_add(1, Ordering::Relaxed);
+    sync(1);
+    assert!(node.ledger.wait_ready());
+}
