@@ -368,6 +368,7 @@ fn probe(core: &Arc<Core>) -> impl Fn() -> futures_util::future::BoxFuture<'stat
             let ledger = core.ledger.clone();
             let mut answer = std::pin::pin!(blocking(move || match ledger.sync() {
                 Ok(()) => true,
+                Err(LedgerError::Catalog { .. }) if !ledger.is_ready() => true,
                 Err(error) => error.is_no_space(),
             }));
             loop {
@@ -396,6 +397,8 @@ fn watch_ledger(core: &Arc<Core>, tasks: &Tasks) {
             let ledger = core.ledger.clone();
             match blocking(move || ledger.sync()).await {
                 Ok(()) => core.health.clear(LEDGER_FAILED),
+                // That one is told, and is tried again by itself.
+                Err(LedgerError::Catalog { .. }) if !core.ledger.is_ready() => {}
                 Err(error) => core.health.raise(ledger_failed(&error)),
             }
         }
@@ -441,9 +444,13 @@ async fn stop(running: Running, timeout: Duration) {
     if !hung.is_empty() {
         tracing::error!(tasks = hung.join(", "), "tasks did not end in time and were left");
     }
-    let ledger = core.ledger.clone();
+    let (ledger, was_ready) = (core.ledger.clone(), core.ledger.is_ready());
     if let Err(error) = blocking(move || ledger.close()).await {
-        tracing::error!(error = %ErrorChain(&error), "the ledger was not closed cleanly; it is checked at the next start");
+        if was_ready {
+            tracing::error!(error = %ErrorChain(&error), "the ledger was not closed cleanly; it is checked at the next start");
+        } else {
+            tracing::info!("the catalog is not built yet; the next start builds it");
+        }
     }
     tracing::info!("stopped");
 }

@@ -1,5 +1,7 @@
 //! From what somebody typed to versions: projects, references, globs, and suggestions for what is not there.
 
+use std::time::Duration;
+
 use avalon_protocol::{
     control::{ApiError, ErrorCode},
     id::{AssetName, ProjectName, VersionId},
@@ -17,6 +19,9 @@ const SUGGESTIONS: usize = 3;
 
 /// Versions with what is known of them.
 pub(super) type Found = Vec<(VersionId, VersionFold)>;
+
+/// How long a command waits for a catalog that is built anew.
+const CATALOG_PATIENCE: Duration = Duration::from_secs(30);
 
 impl DaemonApi {
     /// Reads a reference of a command that names versions.
@@ -86,7 +91,19 @@ impl DaemonApi {
         }
     }
 
+    /// Waits a while for a catalog that is built anew: for whoever asks, that is better than an error.
+    async fn until_catalog(&self) {
+        let ledger = self.core.ledger.clone();
+        if !ledger.is_ready() {
+            tokio::select! {
+                _ = blocking(move || ledger.wait_ready()) => {}
+                () = self.core.clock.sleep(CATALOG_PATIENCE) => {}
+            }
+        }
+    }
+
     async fn versions(&self, project: &ProjectName, asset: Option<AssetName>) -> Result<Found, ApiError> {
+        self.until_catalog().await;
         let (ledger, project) = (self.core.ledger.clone(), project.clone());
         let read = blocking(move || {
             let mut all: Found = Vec::new();

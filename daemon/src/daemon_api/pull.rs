@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use avalon_protocol::{
-    control::{ApiError, PlanState, PullItem, PullReply, PullRequest},
+    control::{ApiError, ErrorCode, PlanState, PullItem, PullReply, PullRequest},
     hash::{ManifestId, ObjectHash},
     id::VersionId,
     manifest::Manifest,
@@ -59,6 +59,18 @@ impl DaemonApi {
             (false, false, true) => PlanState::NoSource,
             (false, false, false) => PlanState::Fetch,
         };
+        if let Some(project) = self.core.project(&version.project)
+            && state == PlanState::Here
+            && project.dir().is_none()
+        {
+            let path = project.path().display();
+            let reason = format!(
+                "{version} is held here, but project {} is paused: {path} is missing",
+                project.name()
+            );
+            return Err(ApiError::new(ErrorCode::ProjectPaused, reason)
+                .with_hint(format!("mount or create {path}; it goes on by itself")));
+        }
         let (path, bytes_local) = self.here_already(&version, head, &fold).await;
         Ok(Some(PullItem {
             reference: version.to_string(),

@@ -33,6 +33,9 @@ impl DaemonApi {
 
     async fn project_status(&self, project: &Project) -> ProjectStatus {
         let (state, detail) = project.state();
+        let waits =
+            || "waits for the catalog, which is built anew; what it has is not counted yet".to_owned();
+        let detail = detail.or_else(|| (!self.core.ledger.is_ready()).then(waits));
         let (ledger, name) = (self.core.ledger.clone(), project.name().clone());
         // A status says that the catalog is being rebuilt; it does not wait for it.
         let versions = match ledger.is_ready() {

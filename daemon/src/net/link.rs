@@ -37,7 +37,7 @@ struct Inner {
 
 /// How much may be asked for ahead of what is read, in MiB. That leaves half of the connection's window to the answers that
 /// are read: else those could wait for room, and the room for their end.
-const ASKED_AHEAD_MIB: usize = RECEIVE_WINDOW_BYTES as usize / 2 >> 20;
+const ASKED_AHEAD_MIB: usize = (RECEIVE_WINDOW_BYTES as usize / 2) >> 20;
 
 impl PeerLink {
     pub(crate) fn new(

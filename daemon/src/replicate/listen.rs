@@ -147,10 +147,26 @@ pub async fn to_network(
     manifests: Arc<Notify>,
     stop: CancellationToken,
 ) {
+    // When a second daemon of a node was last refused: a report that nobody confirms any more is taken back.
+    let mut duplicates: HashMap<NodeId, Duration> = HashMap::new();
     loop {
+        let now = core.clock.monotonic();
+        let oldest =
+            duplicates.values().min().map(|refused| (*refused + DUPLICATE_STANDS).saturating_sub(now));
         let event = tokio::select! {
             () = stop.cancelled() => return,
             event = net_events.recv() => event,
+            () = core.clock.sleep(oldest.unwrap_or_default()), if oldest.is_some() => {
+                let now = core.clock.monotonic();
+                duplicates.retain(|node, refused| {
+                    let stands = now.saturating_sub(*refused) < DUPLICATE_STANDS;
+                    if !stands {
+                        core.health.about(&node.to_string()).clear(DUPLICATE_NODE);
+                    }
+                    stands
+                });
+                continue;
+            }
         };
         let Some(event) = event else { return };
         match event {
@@ -173,6 +189,7 @@ pub async fn to_network(
             NetEvent::Fork { feed, peer } => tell_fork(&core, &feed, &peer),
             NetEvent::DuplicateNode { node, address } => {
                 tracing::error!(%node, %address, "two daemons run with one node name");
+                duplicates.insert(node.clone(), core.clock.monotonic());
                 core.health.about(&node.to_string()).raise(Health {
                     code: DUPLICATE_NODE.into(),
                     severity: Severity::Error,
@@ -187,6 +204,8 @@ pub async fn to_network(
 }
 
 const DUPLICATE_NODE: &str = "duplicate-node";
+/// How long it stands without the second daemon having been refused again.
+const DUPLICATE_STANDS: Duration = Duration::from_secs(300);
 
 fn tell_peer(core: &Core, node: &str, state: PeerState, detail: Option<String>) {
     core.events.emit(EventKind::Peer { node: node.to_owned(), state, detail });
@@ -451,5 +470,41 @@ mod tests {
         assert_eq!(fetch(&montreal, &net).await, Round::Nothing);
         assert_eq!(montreal.core.ledger.missing_manifests(&project(), 9).len(), 1);
         assert!(!montreal.core.ledger.has_manifest(other.id()).unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_second_daemon_of_a_node_is_told_until_it_has_not_been_refused_for_five_minutes() {
+        let studio = Studio::new();
+        let london = studio.node("srv@london", ProjectMode::OnDemand);
+        let tasks = Tasks::new();
+        let run: crate::replicate::jobs::Run = Arc::new(|_| Box::pin(std::future::pending()));
+        let (_replicator, handle) =
+            crate::replicate::jobs::Replicator::new(Arc::clone(&london.core), tasks.clone(), "t".into(), run);
+        let (events, receiver) = mpsc::channel(4);
+        let wake = Arc::new(Notify::new());
+        tasks.spawn("peers", to_network(Arc::clone(&london.core), receiver, handle, wake, tasks.token()));
+        let refused = || NetEvent::DuplicateNode {
+            node: "ws1@home".parse().unwrap(),
+            address: "127.0.0.1:9".parse().unwrap(),
+        };
+        let is_told = || london.core.health.items().iter().any(|item| item.code == DUPLICATE_NODE);
+        let settle = || async {
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+        };
+        events.send(refused()).await.unwrap();
+        settle().await;
+        assert!(is_told());
+        london.clock.advance(Duration::from_secs(200));
+        settle().await;
+        events.send(refused()).await.unwrap();
+        settle().await;
+        london.clock.advance(Duration::from_secs(299));
+        settle().await;
+        assert!(is_told(), "it was refused again");
+        london.clock.advance(Duration::from_secs(1));
+        settle().await;
+        assert!(!is_told());
     }
 }

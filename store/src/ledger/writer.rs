@@ -183,8 +183,11 @@ impl Writer {
             }
         };
         self.give_up_compaction("the ledger closes");
+        let is_told = self.shared.damage().is_some();
         let synced = self.sync();
-        if let Err(error) = &synced {
+        if let Err(error) = &synced
+            && !is_told
+        {
             tracing::warn!(error = %ErrorChain(error), "catalog not flushed on close");
         }
         if let Some(reply) = closed {

@@ -62,6 +62,10 @@ fn a_root_that_vanishes_pauses_the_project_and_is_never_taken_for_a_deletion() {
         montreal.api().publish(&request)
     };
     assert_eq!(refused.error, Some(ErrorCode::ProjectPaused), "{refused:?}");
+    // What is held lies where nobody can open it now: a script must not go on.
+    let pulled = montreal.ctl(&["pull", &model(1)]);
+    assert_ne!(pulled.code, 0, "{pulled:?}");
+    assert!(pulled.stderr.contains("is paused"), "{pulled:?}");
     // A restart without it makes no difference.
     montreal.restart();
     until_state(&montreal, ProjectState::Paused);
