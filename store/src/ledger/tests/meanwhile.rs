@@ -166,7 +166,8 @@ fn a_build_that_failed_is_tried_again_after_a_minute_whatever_happens_meanwhile(
     let catalog = world.state_path().join("catalog");
     let (node, gate) = open_gated(&world);
     fs::remove_dir_all(&catalog).unwrap();
-    fs::write(&catalog, "in the way").unwrap();
+    world.tree_dir().create_file(&"in-the-way".parse().unwrap()).unwrap();
+    fs::rename(world.tree.path().join("in-the-way"), &catalog).unwrap();
     gate.open();
     // Each is a round of the thread that writes.
     let sync = |rounds: usize| (0..rounds).for_each(|_| drop(node.ledger.sync()));
