@@ -22,4 +22,8 @@ pub use self::{
     stat::{FileIdentity, FileKind, FileStat},
     volume::FsKind,
 };
-pub(crate) use self::{dir::path_of, parents::Parents, volume::preallocate};
+pub(crate) use self::{
+    dir::path_of,
+    parents::Parents,
+    volume::{preallocate, punch_hole},
+};

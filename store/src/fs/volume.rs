@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    ops::Range,
     sync::OnceLock,
 };
 
@@ -106,6 +107,12 @@ pub(crate) fn preallocate(file: &File, size: u64) -> rustix::io::Result<()> {
         Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => rustix::fs::ftruncate(file, size),
         answer => answer,
     }
+}
+
+/// Gives back the room of a part of a file, which reads as zeros then; its length stays.
+pub(crate) fn punch_hole(file: &File, bytes: Range<u64>) -> rustix::io::Result<()> {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(file, flags, bytes.start, bytes.end.saturating_sub(bytes.start))
 }
 
 #[cfg(test)]

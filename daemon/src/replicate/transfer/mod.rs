@@ -66,36 +66,52 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
         let reason = format!("most of project {} is gone at once; is a volume not mounted?", project.name());
         return Err(waiting(ErrorCode::ProjectPaused, reason, RetryWhen::After(RETRY_DISK)));
     }
-    let mut phases = Phases::begin(core);
+    let phases = Phases::begin(core);
     let manifest = Arc::new(remote::manifest(core, net, job).await?);
     check_place(&project, &manifest, job)?;
     check_record(core, &manifest, job).await?;
     job.set_path(project.path().join(manifest.dir().as_str()));
     let incoming = open(core, &dir, &manifest).await.map_err(|error| incoming_failed(core, job, &error))?;
-    tell_progress(job, &incoming);
+    let placed = bring_and_place(core, net, job, (&project, &dir, &manifest), &incoming, phases).await;
+    if matches!(&placed, Err(Outcome::Waiting { code: ErrorCode::DiskFull, .. })) {
+        // Other versions may fit into what was taken for this one.
+        blocking(move || incoming.release_room()).await;
+    }
+    placed
+}
+
+/// Does all that follows once the incoming area is open.
+async fn bring_and_place(
+    core: &Arc<Core>,
+    net: &Net,
+    job: &Arc<Job>,
+    (project, dir, manifest): (&Arc<Project>, &Dir, &Arc<Manifest>),
+    incoming: &Arc<Incoming>,
+    mut phases: Phases,
+) -> Result<(), Outcome> {
+    tell_progress(job, incoming);
     phases.end("open");
-    adopt_older(core, &dir, job, &incoming).await.map_err(|error| incoming_failed(core, job, &error))?;
-    local::take(core, job, &incoming).await?;
+    adopt_older(core, dir, job, incoming).await.map_err(|error| incoming_failed(core, job, &error))?;
+    local::take(core, job, incoming).await?;
     {
-        let incoming = Arc::clone(&incoming);
+        let incoming = Arc::clone(incoming);
         blocking(move || incoming.reserve()).await.map_err(|error| incoming_failed(core, job, &error))?;
     }
     for mended in [DISK_FULL, ROOT_READ_ONLY] {
         core.health.about(job.version.project.as_str()).clear(mended);
     }
     phases.end("here");
-    let bases = Arc::new(Bases::find(core, job, &manifest, &incoming).await);
-    claims::kept_while(core, job, &incoming, remote::fetch(core, net, job, &incoming, &bases)).await?;
-    tell_progress(job, &incoming);
+    let bases = Arc::new(Bases::find(core, job, manifest, incoming).await);
+    claims::kept_while(core, job, incoming, remote::fetch(core, net, job, incoming, &bases)).await?;
+    tell_progress(job, incoming);
     phases.end("fetch");
     job.set_state(JobState::Placing, None, None);
     let verified = {
-        let incoming = Arc::clone(&incoming);
+        let incoming = Arc::clone(incoming);
         blocking(move || incoming.finish()).await.map_err(|error| incoming_failed(core, job, &error))?
     };
-    drop(incoming);
     phases.end("finish");
-    place::place(core, &project, job, verified).await?;
+    place::place(core, project, job, verified).await?;
     phases.end("place");
     tracing::debug!(version = %job.version, phases = phases.text, "what took how long, in ms");
     Ok(())

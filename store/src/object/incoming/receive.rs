@@ -15,7 +15,7 @@ use super::{
     slot::Slot,
 };
 use crate::{
-    fs::{DIRECT_ALIGN_BYTES, preallocate},
+    fs::{DIRECT_ALIGN_BYTES, preallocate, punch_hole},
     object::name::block_offset,
 };
 
@@ -55,9 +55,39 @@ impl Incoming {
             return Err(IncomingError::NoSpace { needed_bytes, free_bytes });
         }
         for slot in self.slots.values().filter(|slot| !slot.is_single() && !slot.is_complete()) {
-            drop(self.open_part(slot)?);
+            let had_part = slot.state().has_part;
+            let part = self.open_part(slot)?;
+            if had_part {
+                // An earlier run may have given its room back.
+                self.take_room(slot, &part)?;
+            }
         }
         Ok(())
+    }
+
+    /// Gives back the room that was taken for blocks that are not here, for others to use while this version waits; what is
+    /// here stays. [`Incoming::reserve`] takes it again. Volumes that cannot make holes keep it taken.
+    pub fn release_room(&self) {
+        for slot in self.slots.values().filter(|slot| !slot.is_single() && !slot.is_complete()) {
+            let (has_part, missing) = {
+                let state = slot.state();
+                (state.has_part, state.present.missing())
+            };
+            if !has_part {
+                continue;
+            }
+            let holes = || {
+                let part = self.parts.open_rw(&part_name(slot.object)).map_err(|e| self.failed(e))?;
+                missing.iter().try_for_each(|blocks| {
+                    let bytes = block_offset(blocks.start)..block_offset(blocks.end).min(slot.size);
+                    punch_hole(&part, bytes)
+                        .map_err(|e| self.part_failed("give back room of", &part_name(slot.object), e))
+                })
+            };
+            if let Err(error) = holes() {
+                tracing::debug!(%error, "room for blocks that are missing stays taken");
+            }
+        }
     }
 
     /// Takes the block list of an object of several blocks.
@@ -170,9 +200,14 @@ impl Incoming {
         }
         .map_err(|e| self.failed(e))?;
         if !slot.is_single() {
-            preallocate(&file, slot.size).map_err(|e| self.part_failed("reserve the room of", &name, e))?;
+            self.take_room(slot, &file)?;
         }
         state.has_part = true;
         Ok(file)
+    }
+
+    fn take_room(&self, slot: &Slot, part: &File) -> Result<(), IncomingError> {
+        let failed = |errno| self.part_failed("reserve the room of", &part_name(slot.object), errno);
+        preallocate(part, slot.size).map_err(failed)
     }
 }

@@ -11,7 +11,7 @@ use avalon_protocol::{
     manifest::FileEntry,
 };
 
-use super::{BlockWritten, Incoming, IncomingError, LocalCopy, Progress};
+use super::{BlockWritten, Incoming, IncomingError, LocalCopy, Progress, area::part_name};
 use crate::{
     fs::{DIRECT_ALIGN_BYTES, Dir, path_of},
     object::fixture::{BLOCK, Studio, block_of, bytes, list_of},
@@ -397,4 +397,36 @@ fn areas_are_listed_and_removed() {
     Incoming::remove(&studio.project, one.id()).unwrap();
     Incoming::remove(&studio.project, one.id()).unwrap();
     assert!(Incoming::list(&studio.project).unwrap().is_empty());
+}
+
+#[test]
+fn room_for_what_is_missing_is_given_back_and_taken_again_and_what_is_here_stays() {
+    let mut studio = Studio::new();
+    let large = bytes(8 * BLOCK + 7, 1);
+    let manifest = studio.version(&[("a.abc", &large)]);
+    let object = ObjectHash::of(&large);
+    let incoming = studio.open(&manifest);
+    incoming.set_blocks(list_of(&large)).unwrap();
+    incoming.reserve().unwrap();
+    for index in [2, 8] {
+        incoming.write_block(&object, index, block_of(&large, index)).unwrap();
+    }
+    let part = incoming.parts.path().join(part_name(object).as_str());
+    let taken = || part.metadata().unwrap().blocks() * 512;
+    let all = taken();
+    if all < 8 * BLOCK as u64 {
+        println!("SKIPPED: this volume takes no room in advance");
+        return;
+    }
+    incoming.release_room();
+    assert!(taken() < 3 * BLOCK as u64, "{} of {all} bytes are still taken", taken());
+    assert_eq!(part.metadata().unwrap().len(), large.len() as u64);
+    assert_eq!(incoming.needs()[0].missing, [0..2, 3..8]);
+    incoming.reserve().unwrap();
+    assert!(taken() >= all);
+    for index in [0, 1, 3, 4, 5, 6, 7] {
+        incoming.write_block(&object, index, block_of(&large, index)).unwrap();
+    }
+    incoming.finish().unwrap();
+    incoming.release_room();
 }
