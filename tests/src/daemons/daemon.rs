@@ -93,8 +93,7 @@ impl Daemon {
         fs::set_permissions(studio, fs::Permissions::from_mode(0o711)).unwrap();
     }
 
-    /// Lets the process that starts next run in a network namespace, as those of a link emulator. It goes without
-    /// [`Self::set_mounts`].
+    /// Lets the process that starts next run in a network namespace, as those of a link emulator.
     pub fn set_network(&mut self, namespace: &str) {
         self.network = Some(namespace.to_owned());
     }
@@ -119,9 +118,10 @@ impl Daemon {
                 command.args(["netns", "exec", namespace]).arg(&self.programs.avalond);
                 command
             }
-            (Some(script), _) => {
+            (Some(script), namespace) => {
+                let inside = namespace.as_ref().map(|name| format!("ip netns exec {name} ")).unwrap_or_default();
                 let mut command = Command::new("unshare");
-                command.args(["--mount", "sh", "-c", &format!("{script} && exec \"$0\" \"$@\"")]);
+                command.args(["--mount", "sh", "-c", &format!("{script} && exec {inside}\"$0\" \"$@\"")]);
                 command.arg(&self.programs.avalond);
                 command
             }

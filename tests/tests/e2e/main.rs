@@ -15,6 +15,7 @@ mod encoding;
 mod identity;
 mod left_over;
 mod limits;
+mod lossy;
 mod mirror;
 mod mounts;
 mod names;
