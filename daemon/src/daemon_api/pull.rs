@@ -28,7 +28,10 @@ impl DaemonApi {
             wanted.iter().map(|_| None).collect()
         } else {
             for version in &wanted {
-                lost::look_at(&self.core, version).await;
+                let settler = self.settlers.iter().find(|(project, _)| *project.name() == version.project);
+                if let Some((_, settler)) = settler {
+                    lost::look_at(&self.core, settler, version).await;
+                }
             }
             let pulled = self.replicator.pull(wanted.clone()).await.map_err(|_| stopping())?;
             pulled.into_iter().map(Some).collect()

@@ -19,6 +19,7 @@ use avalon_protocol::{
 use avalon_store::{catalog::LocalChange, fs::Dir};
 use tokio_util::sync::CancellationToken;
 
+use super::settle::SettlerHandle;
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
@@ -91,7 +92,13 @@ fn doubt(found: &Found, is_replaced: bool, doubted_of: Option<usize>) -> Option<
 }
 
 /// Looks for the files of every version that this node holds in a project, and records which are gone.
-pub async fn look(core: &Arc<Core>, project: &Arc<Project>, last: &mut LastLook, stop: &CancellationToken) {
+/// The settler hears of each: when the files come back, they are to be noticed.
+pub async fn look(
+    core: &Arc<Core>,
+    (project, settler): (&Arc<Project>, &SettlerHandle),
+    last: &mut LastLook,
+    stop: &CancellationToken,
+) {
     let Some((dir, now)) = project.dir().zip(project.identity()) else { return };
     let (core_there, project_there, stop) = (Arc::clone(core), Arc::clone(project), stop.clone());
     let found = blocking(move || find(&core_there, &project_there, &dir, &stop)).await;
@@ -109,7 +116,7 @@ pub async fn look(core: &Arc<Core>, project: &Arc<Project>, last: &mut LastLook,
     board.clear(MANY_GONE);
     project.set_doubted(Doubted::No);
     for lost in found.lost {
-        drop_one(core, project, lost).await;
+        drop_one(core, (project, settler), lost).await;
     }
 }
 
@@ -153,7 +160,7 @@ fn many_gone(project: &Project, found: &Found, doubt: Doubt) -> Health {
 /// Looks for the files of one version that somebody wants here: who deleted it and pulls it again does not wait for the
 /// next scan, and somebody who asks for one is believed that it is gone. Does nothing while the project directory is
 /// empty: it would be fetched to where a volume belongs.
-pub async fn look_at(core: &Arc<Core>, version: &VersionId) {
+pub async fn look_at(core: &Arc<Core>, settler: &SettlerHandle, version: &VersionId) {
     let Some(project) = core.project(&version.project).cloned() else { return };
     let Some(dir) = project.dir() else { return };
     let (core_there, project_there, id) = (Arc::clone(core), Arc::clone(&project), version.clone());
@@ -165,7 +172,7 @@ pub async fn look_at(core: &Arc<Core>, version: &VersionId) {
         lost_of(&core_there, &dir, &id, &fold)
     });
     for lost in lost.await {
-        drop_one(core, &project, lost).await;
+        drop_one(core, (&project, settler), lost).await;
     }
 }
 
@@ -217,7 +224,7 @@ fn missing_files(dir: &Dir, manifest: &Manifest) -> Vec<RelPath> {
 }
 
 /// Records that a version is not held any more, if that is still so when nobody publishes or places it.
-async fn drop_one(core: &Arc<Core>, project: &Arc<Project>, lost: Lost) {
+async fn drop_one(core: &Arc<Core>, (project, settler): (&Arc<Project>, &SettlerHandle), lost: Lost) {
     let _lock = project.lock_version(&lost.dir).await;
     let Some(dir) = project.dir() else { return };
     let (core_there, project_there) = (Arc::clone(core), Arc::clone(project));
@@ -240,6 +247,8 @@ async fn drop_one(core: &Arc<Core>, project: &Arc<Project>, lost: Lost) {
                 reference: lost.version.to_string(),
                 manifest: lost.manifest.to_string(),
             });
+            // It ends only when the daemon does.
+            settler.reconsider(lost.dir).await.ok();
         }
         Err(error) => {
             tracing::warn!(version = %lost.version, error = %ErrorChain(&error), "that files are gone cannot be recorded");

@@ -133,10 +133,11 @@ impl Publisher {
     fn look_for_lost(&self) {
         let Ok(mut last_look) = Arc::clone(&self.last_look).try_lock_owned() else { return };
         let (core, project, stop) = (Arc::clone(&self.core), Arc::clone(&self.project), self.tasks.token());
+        let handle = self.handle.clone();
         self.tasks.spawn(format!("lost files {}", self.project.name()), async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = lost::look(&core, &project, &mut last_look, &stop) => {}
+                () = lost::look(&core, (&project, &handle), &mut last_look, &stop) => {}
             }
         });
     }

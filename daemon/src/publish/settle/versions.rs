@@ -182,6 +182,7 @@ impl Versions {
         now_ms: u64,
         now: SystemTime,
     ) {
+        self.look_for_gone(report, now_ms);
         for found in &report.versions {
             let dir = &found.dir;
             let is_changed = found.files_changed > 0;
@@ -199,6 +200,17 @@ impl Versions {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Looks at what a scan did not find: when a directory above is renamed, no event names the version.
+    fn look_for_gone(&mut self, report: &ScanReport, now_ms: u64) {
+        let found: BTreeSet<&RelPath> = report.versions.iter().map(|version| &version.dir).collect();
+        let is_quiet = |entry: &Entry| matches!(entry.stage, Stage::Rest | Stage::Waiting(_));
+        let unseen = self.entries.iter().filter(|(dir, entry)| is_quiet(entry) && !found.contains(dir));
+        let unseen = unseen.map(|(dir, _)| dir.clone()).filter(|dir| !self.backlog.contains(dir));
+        for dir in unseen.collect::<Vec<_>>() {
+            self.schedule(&dir, now_ms);
         }
     }
 
@@ -273,6 +285,8 @@ impl Versions {
         match seen {
             Seen::Gone | Seen::Known | Seen::Decided(Verdict::Empty) => {
                 entry.asked = None;
+                // The same files may come back, as by a directory that is renamed away and back.
+                entry.handed_over = None;
                 answer(&mut entry.replies, &PublishOutcome::Empty { dir: dir.clone() });
                 entry.why.clear();
                 // What touched it meanwhile may have brought something.
@@ -551,6 +565,51 @@ mod tests {
         let gone = Looked { dir: look.dir, settle: look.settle, asked: look.asked, seen: Seen::Gone };
         assert!(versions.looked(gone, &templates, 400).is_none());
         assert!(versions.take_look(300 + DEBOUNCE_MS).is_some());
+    }
+
+    /// A version that was handed over, and the catalog does not know it yet.
+    fn handed_over(templates: &TemplateSet) -> Versions {
+        let mut versions = Versions::new(SettleConfig::default());
+        versions.touched(version(1), 0, NOW);
+        let look = versions.take_look(DEBOUNCE_MS).unwrap();
+        assert!(versions.looked(see(look, 250, 1), templates, 250).is_none());
+        let look = versions.take_look(5_250).unwrap();
+        assert!(versions.looked(see(look, 5_250, 1), templates, 5_250).is_some());
+        versions
+    }
+
+    /// Puts the very files back and returns whether they are handed over.
+    fn is_noticed(versions: &mut Versions, templates: &TemplateSet, now_ms: u64) -> bool {
+        versions.touched(version(1), now_ms, NOW);
+        let Some(look) = versions.take_look(now_ms + DEBOUNCE_MS) else { return false };
+        assert!(versions.looked(see(look, now_ms + 250, 1), templates, now_ms + 250).is_none());
+        let Some(look) = versions.take_look(now_ms + 5_250) else { return false };
+        versions.looked(see(look, now_ms + 5_250, 1), templates, now_ms + 5_250).is_some()
+    }
+
+    fn gone(look: Look) -> Looked {
+        Looked { dir: look.dir, settle: look.settle, asked: look.asked, seen: Seen::Gone }
+    }
+
+    #[test]
+    fn what_was_seen_gone_while_it_was_touched_is_handed_over_when_it_is_back() {
+        let templates = templates();
+        let mut versions = handed_over(&templates);
+        versions.touched(version(1), 6_000, NOW);
+        let look = versions.take_look(6_250).unwrap();
+        versions.touched(version(1), 6_260, NOW);
+        assert!(versions.looked(gone(look), &templates, 6_270).is_none());
+        assert!(is_noticed(&mut versions, &templates, 10_000));
+    }
+
+    #[test]
+    fn what_a_scan_does_not_find_is_handed_over_when_it_is_back() {
+        let templates = templates();
+        let mut versions = handed_over(&templates);
+        versions.scanned(&report(0), &templates, 6_000, NOW);
+        let look = versions.take_look(6_000).expect("a look at what the scan did not find");
+        assert!(versions.looked(gone(look), &templates, 6_000).is_none());
+        assert!(is_noticed(&mut versions, &templates, 10_000));
     }
 
     #[test]
