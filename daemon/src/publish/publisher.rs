@@ -8,7 +8,7 @@ use avalon_protocol::{
     settle::SettleConfig,
     template::VersionDir,
 };
-use avalon_store::fs::FileIdentity;
+use avalon_store::{catalog::CatalogError, fs::FileIdentity};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use super::{
@@ -16,8 +16,8 @@ use super::{
     lost::{self, LastLook},
     record::{self, News, RecordError, Recorded, Remedy, WholeVersion},
     settle::{
-        ProjectHealth, ProjectSource, PublishDetails, PublishOutcome, PublishedAs, Settled, Settler,
-        SettlerConfig, SettlerHandle, WatcherState,
+        ProjectHealth, ProjectSource, PublishDetails, PublishOutcome, PublishedAs, RecordedFiles, Settled,
+        Settler, SettlerConfig, SettlerHandle, WatcherState,
     },
     watch::SystemWatcher,
 };
@@ -30,6 +30,10 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// How many versions of a project are hashed and recorded at a time: a small one does not wait for a large one, and the
 /// hashing threads are shared anyway.
 const AT_ONCE: usize = 4;
+/// How many files of a version are read from the catalog at a time; it gives no more.
+const FILES_AT_ONCE: usize = 1000;
+/// How often the catalog is asked the same: it may break again while it is asked, but not for ever.
+const ASKED_AT_MOST: usize = 3;
 
 /// Starts to watch, scan and publish one project.
 pub fn start(core: &Arc<Core>, project: &Arc<Project>, config: &Config, tasks: &Tasks) -> SettlerHandle {
@@ -39,6 +43,7 @@ pub fn start(core: &Arc<Core>, project: &Arc<Project>, config: &Config, tasks: &
         dir: project.path().clone(),
         templates: Arc::clone(project.templates()),
         known: known(core, project),
+        recorded: recorded(core, project),
     };
     let system: Arc<dyn super::watch::Watcher> = Arc::new(SystemWatcher);
     let clock = Arc::clone(&core.clock);
@@ -81,9 +86,40 @@ type KnownFile = dyn Fn(&RelPath, &FileIdentity) -> bool + Send + Sync;
 fn known(core: &Arc<Core>, project: &Arc<Project>) -> Arc<KnownFile> {
     let (core, name) = (Arc::clone(core), project.name().clone());
     Arc::new(move |path, identity| {
-        let file = core.ledger.local_file(&name, path).ok().flatten();
+        let file = asked(&core, || core.ledger.local_file(&name, path)).flatten();
         file.is_some_and(|file| file.identity() == *identity)
     })
+}
+
+fn recorded(core: &Arc<Core>, project: &Arc<Project>) -> Arc<RecordedFiles> {
+    let (core, name) = (Arc::clone(core), project.name().clone());
+    Arc::new(move |dir| {
+        let (mut files, mut after) = (Vec::new(), None);
+        loop {
+            let page = asked(&core, || {
+                core.ledger.local_files_under(&name, Some(dir), after.as_ref(), FILES_AT_ONCE)
+            });
+            let page = page.unwrap_or_default();
+            let Some((last, _)) = page.last() else { return files };
+            after = Some(last.clone());
+            files.extend(
+                page.into_iter().filter_map(|(path, file)| Some((path.strip_prefix(dir)?, file.identity()))),
+            );
+        }
+    })
+}
+
+/// Asks the catalog; while it is built anew, waits for it: what it does not answer is not unknown. Blocks. `None` when the
+/// daemon stops, or the catalog fails again at once.
+fn asked<T>(core: &Core, ask: impl Fn() -> Result<T, CatalogError>) -> Option<T> {
+    for _ in 0..ASKED_AT_MOST {
+        match ask() {
+            Ok(answer) => return Some(answer),
+            Err(_) if core.ledger.wait_ready() => {}
+            Err(_) => return None,
+        }
+    }
+    None
 }
 
 struct Publisher {
@@ -256,6 +292,7 @@ async fn publish(
         version: VersionDir { dir: settled.dir, fields: settled.fields },
         files: settled.files.into_iter().map(|file| file.file).collect(),
         completeness: settled.completeness,
+        purpose: settled.purpose,
         about,
     };
     let reference = whole.version.fields.version_id(project.name()).to_string();
@@ -274,6 +311,7 @@ async fn publish(
                     reconsider_later(core, handle, &dir, tasks);
                 }
                 Remedy::Person => record::tell_refused(core, &reference, &error),
+                Remedy::Nothing => tracing::debug!(version = reference, "compared, and as it was recorded"),
             }
             refused(dir, &error)
         }

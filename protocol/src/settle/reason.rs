@@ -87,6 +87,12 @@ impl FrameGap {
         (!missing.is_empty()).then_some(Self { prefix, padding, suffix, first, last, step, missing })
     }
 
+    /// Says whether all that is missing is missing in the other as well.
+    fn is_part_of(&self, other: &Self) -> bool {
+        let name = |gap: &Self| (gap.prefix.clone(), gap.padding, gap.suffix.clone());
+        name(self) == name(other) && self.missing.iter().all(|frame| other.missing.contains(frame))
+    }
+
     /// Returns the missing frames, ascending; of very many only the first.
     pub fn missing(&self) -> &[u32] {
         &self.missing
@@ -132,10 +138,19 @@ impl fmt::Display for FrameGap {
 
 /// Returns the gaps of all sequences in a version, each directory for itself.
 pub(super) fn gaps(files: &[SeenFile]) -> Vec<FrameGap> {
+    gaps_of(files.iter().map(|file| file.path.as_str()))
+}
+
+fn gaps_of<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<FrameGap> {
     /// Names of more sequences than that help nobody.
     const MAX_GAPS: usize = 16;
-    let sequences = sequence::group(files.iter().map(|file| file.path.as_str()));
-    sequences.iter().filter_map(FrameGap::of).take(MAX_GAPS).collect()
+    sequence::group(paths).iter().filter_map(FrameGap::of).take(MAX_GAPS).collect()
+}
+
+/// Returns the gaps that the version did not have already when it was recorded.
+pub(super) fn new_gaps(gaps: &[FrameGap], recorded: &[RelPath]) -> Vec<FrameGap> {
+    let old = gaps_of(recorded.iter().map(RelPath::as_str));
+    gaps.iter().filter(|gap| !old.iter().any(|old| gap.is_part_of(old))).cloned().collect()
 }
 
 /// Returns the first file without bytes and how many more there are.

@@ -18,6 +18,9 @@ pub struct DirSnapshot {
     pub problems: Vec<NameProblem>,
     /// Whether a process holds a file open for writing; `None` when the system cannot say.
     pub open_writers: Option<bool>,
+    /// The files that this node has recorded of the version, in any order, whatever lies there now. Only a version with a
+    /// gap needs them.
+    pub recorded: Vec<RelPath>,
 }
 
 /// A file as one `stat` saw it. It is the same file unchanged when everything but the end mark is equal.

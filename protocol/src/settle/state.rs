@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Blocker, DirSnapshot, EndMark, NameProblem, SeenFile, WaitReason, Warning,
-    reason::{empty_files, gaps, signs_of_work},
+    reason::{empty_files, gaps, new_gaps, signs_of_work},
 };
 use crate::manifest::Completeness;
 
@@ -44,7 +44,8 @@ impl Default for SettleConfig {
 /// 1. it holds a file (else [`Verdict::Empty`]);
 /// 2. nothing in it is impossible to publish (else [`Verdict::Refused`]);
 /// 3. no lock, temporary file or backup is in it, no process writes it, and no file lacks the end mark of its format;
-/// 4. its sequences have no gap; a constant step is none, nor are UDIM tiles;
+/// 4. its sequences have no gap but what was missing already when it was recorded; a constant step is none, nor are UDIM
+///    tiles;
 /// 5. nothing changed for the quiet period: no path, size, time or inode of a file, no lock, and nothing was touched.
 ///    While a file is empty, that is the longer period for empty files; then it is published with a warning.
 ///
@@ -141,7 +142,7 @@ impl Settle {
         let mut why = signs_of_work(&self.files, snapshot);
         let gaps = gaps(&self.files);
         if self.request == Request::None {
-            why.extend(gaps.iter().cloned().map(WaitReason::Gap));
+            why.extend(new_gaps(&gaps, &snapshot.recorded).into_iter().map(WaitReason::Gap));
         }
         let helps = if why.is_empty() { Helps::Time } else { Helps::Somebody };
         if self.request == Request::None {
@@ -449,6 +450,23 @@ mod tests {
         publish.why();
         publish.unblock();
         assert_eq!(publish.look(), Verdict::Empty);
+    }
+
+    #[test]
+    fn a_gap_that_was_recorded_is_not_waited_for_and_another_one_is() {
+        let mut publish = Publish::new();
+        let inside = |number| frame(number).parse().unwrap();
+        publish.disk.recorded = [1001, 1002, 1004].map(inside).into();
+        for number in [1001, 1002, 1004, 1005] {
+            publish.write(&frame(number), 7);
+        }
+        publish.look();
+        publish.pass(5);
+        assert_eq!(publish.whole().2.len(), 1, "it is told of");
+        publish.remove(&frame(1002));
+        publish.look();
+        publish.pass(5);
+        assert_eq!(publish.why(), ["frames 1002-1003 of beauty.exr/beauty.[1001-1005].exr are missing"]);
     }
 
     #[test]

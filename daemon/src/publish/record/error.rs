@@ -15,6 +15,8 @@ pub enum Remedy {
     TryLater,
     /// Somebody has to act.
     Person,
+    /// It is as it should be.
+    Nothing,
 }
 
 /// Why a version was not recorded.
@@ -66,6 +68,12 @@ pub enum RecordError {
         version: VersionId,
         /// What was changed, in order.
         changed: Vec<RelPath>,
+    },
+    /// It was only to be compared, and nothing of what was recorded has other content.
+    #[error("{version} still waits for frames; nothing that was recorded has changed")]
+    StillWaits {
+        /// The version.
+        version: VersionId,
     },
     /// The files are a part of what was published: some were removed, are still being copied, or a placement was cut.
     #[error("files of {version} are missing here, it was published with more; copy the rest, or pull it")]
@@ -143,6 +151,7 @@ impl RecordError {
             | Self::Catalog { .. }
             | Self::Incoming { .. }
             | Self::Paused { .. } => Remedy::TryLater,
+            Self::StillWaits { .. } => Remedy::Nothing,
             Self::Hash { source: HashVersionError::Path(_), .. }
             | Self::Invalid { .. }
             | Self::Rewritten { .. }
@@ -165,7 +174,7 @@ impl RecordError {
             },
             Self::Snapshot { .. } | Self::Invalid { .. } | Self::TwoPlaces { .. } => ErrorCode::BadPath,
             Self::Rewritten { .. } => ErrorCode::Rewritten,
-            Self::Part { .. } | Self::Incoming { .. } => ErrorCode::NotWhole,
+            Self::Part { .. } | Self::Incoming { .. } | Self::StillWaits { .. } => ErrorCode::NotWhole,
             Self::TooManyGenerations { .. } => ErrorCode::Damaged,
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,

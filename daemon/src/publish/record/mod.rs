@@ -49,8 +49,19 @@ pub struct WholeVersion {
     pub files: Vec<SeenFile>,
     /// By which signal it is whole.
     pub completeness: Completeness,
+    /// What to do with it.
+    pub purpose: Purpose,
     /// What people say about it.
     pub about: PublishDetails,
+}
+
+/// What to do with the files of a version directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// What is new is published.
+    Publish,
+    /// It still waits for frames: whether what was recorded was changed in place is found out, and nothing published.
+    Compare,
 }
 
 /// What became of a version directory.
@@ -106,7 +117,12 @@ pub async fn record(
     let (relation, fold) =
         related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
     let recording = Recording { core, project, version, fold, named };
-    let recorded = recording.act(relation, whole, entries).await;
+    let recorded = match (whole.purpose, &relation) {
+        (Purpose::Compare, Relation::First | Relation::Grown(_) | Relation::Moved(_)) => {
+            recording.still_waits().await
+        }
+        _ => recording.act(relation, whole, entries).await,
+    };
     drop(lock);
     recorded
 }
@@ -182,6 +198,26 @@ impl Recording<'_> {
                 Err(RecordError::Rewritten { version: self.version, changed })
             }
         }
+    }
+
+    /// Nothing was changed in place: the catalog learns how the files are now that were recorded, so that they are not
+    /// read again when the next frame comes.
+    async fn still_waits(self) -> Result<Recorded, RecordError> {
+        let (ledger, project, named) =
+            (self.core.ledger.clone(), self.project.name().clone(), self.named.clone());
+        let noted = blocking(move || {
+            let same = named.iter().filter_map(|file| {
+                let known = ledger.local_file(&project, &file.path).ok().flatten()?;
+                let is_news = known.hash == file.object && known.identity() != file.stat.identity();
+                let local = LocalFile::new(file.object, &file.stat, known.manifest);
+                let (project, path) = (project.clone(), file.path.clone());
+                is_news.then_some(LocalChange::Put { project, path, file: local })
+            });
+            let news: Vec<LocalChange> = same.collect();
+            if news.is_empty() { Ok(()) } else { ledger.update_local_wait(news) }
+        });
+        noted.await.map_err(|source| RecordError::Ledger { version: self.version.clone(), source })?;
+        Err(RecordError::StillWaits { version: self.version })
     }
 
     /// The files are a generation that is known: this node holds it, and nothing newer any more.

@@ -16,7 +16,8 @@ pub use self::{
     task::Settler,
     words::{
         PendingVersion, ProjectHealth, ProjectSource, PublishDetails, PublishOutcome, PublishedAs,
-        ScanSummary, Settled, SettledFile, SettlerConfig, SettlerHandle, SettlerStopped, WatcherState,
+        RecordedFiles, ScanSummary, Settled, SettledFile, SettlerConfig, SettlerHandle, SettlerStopped,
+        WatcherState,
     },
 };
 

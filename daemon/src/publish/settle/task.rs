@@ -1,6 +1,7 @@
 //! [`Settler`], the task: receives, lets [`Versions`] decide, acts.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -9,7 +10,7 @@ use std::{
 use avalon_protocol::{
     control::ProjectState,
     rel_path::RelPath,
-    settle::{DirSnapshot, Exclusion, SeenFile, Settle, Verdict, classify, hero_backup},
+    settle::{DirSnapshot, Exclusion, SeenFile, Settle, Verdict, WaitReason, classify, hero_backup},
     template::VersionDir,
 };
 use avalon_store::fs::{Dir, FileIdentity};
@@ -445,32 +446,59 @@ fn look(project: &Dir, source: &ProjectSource, writers: &Writers, order: Look, n
         Err(SnapshotError::Gone { .. }) => Seen::Gone,
         Err(error) => Seen::Failed { why: ErrorChain(&error).to_string() },
         Ok(snapshot) if asked == Asked::No && is_known(&dir, &snapshot, source) => Seen::Known,
-        Ok(snapshot) => Seen::Decided(decide(&mut settle, snapshot, writers, now_ms)),
+        Ok(snapshot) => {
+            let recorded = || (source.recorded)(&dir);
+            decide(&mut settle, asked, snapshot, (writers, &recorded), now_ms)
+        }
     };
     Looked { dir, settle, asked, seen }
 }
 
-/// Decides; only for what would be whole, all processes are looked at.
-fn decide(settle: &mut Settle, mut snapshot: DirSnapshot, writers: &Writers, now_ms: u64) -> Verdict {
+/// Decides; only for what would be whole, all processes are looked at, and only for a gap, the catalog.
+fn decide(
+    settle: &mut Settle,
+    asked: Asked,
+    mut snapshot: DirSnapshot,
+    (writers, recorded): (&Writers, &dyn Fn() -> Vec<(RelPath, FileIdentity)>),
+    now_ms: u64,
+) -> Seen {
     let before = settle.clone();
-    let verdict = settle.observe(now_ms, &snapshot);
-    if !matches!(verdict, Verdict::Whole { .. }) {
-        return verdict;
+    let mut verdict = settle.observe(now_ms, &snapshot);
+    let is_gap = |reason: &WaitReason| matches!(reason, WaitReason::Gap(_));
+    let mut is_changed = false;
+    if matches!(&verdict, Verdict::Wait { why, .. } if why.iter().any(is_gap)) {
+        let recorded: BTreeMap<RelPath, FileIdentity> = recorded().into_iter().collect();
+        is_changed = snapshot
+            .files
+            .iter()
+            .any(|file| recorded.get(&file.path).is_some_and(|recorded| *recorded != identity(file)));
+        snapshot.recorded = recorded.into_keys().collect();
+        *settle = before.clone();
+        verdict = settle.observe(now_ms, &snapshot);
+    }
+    match verdict {
+        Verdict::Wait { until_ms, why } if is_changed && asked == Asked::No && why.iter().all(is_gap) => {
+            return Seen::Rewritten { until_ms, why };
+        }
+        Verdict::Whole { .. } => {}
+        verdict => return Seen::Decided(verdict),
     }
     snapshot.open_writers = writers.hold(&snapshot.files, now_ms);
     if snapshot.open_writers != Some(true) {
-        return verdict;
+        return Seen::Decided(verdict);
     }
     *settle = before;
-    settle.observe(now_ms, &snapshot)
+    Seen::Decided(settle.observe(now_ms, &snapshot))
+}
+
+fn identity(file: &SeenFile) -> FileIdentity {
+    let SeenFile { size, mtime_ns, ctime_ns, inode, .. } = *file;
+    FileIdentity { size, mtime_ns, ctime_ns, inode }
 }
 
 fn is_known(dir: &RelPath, snapshot: &DirSnapshot, source: &ProjectSource) -> bool {
-    let is_known = |file: &SeenFile| {
-        let SeenFile { size, mtime_ns, ctime_ns, inode, .. } = *file;
-        let identity = FileIdentity { size, mtime_ns, ctime_ns, inode };
-        dir.join(&file.path).is_ok_and(|path| (source.known)(&path, &identity))
-    };
+    let is_known =
+        |file: &SeenFile| dir.join(&file.path).is_ok_and(|path| (source.known)(&path, &identity(file)));
     !snapshot.files.is_empty() && snapshot.problems.is_empty() && snapshot.files.iter().all(is_known)
 }
 

@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use super::{
+    super::record::Purpose,
     super::watch::{Interest, RawChange, RescanReason, SystemWatcher, WatchError, Watcher},
     *,
 };
@@ -80,13 +81,19 @@ impl Studio {
         let temp = tempfile::tempdir().unwrap();
         let (clock, tasks) = (ManualClock::new(), Tasks::new());
         let catalog: Arc<Mutex<BTreeMap<RelPath, FileIdentity>>> = Arc::default();
-        let known = catalog.clone();
+        let (known, recorded) = (catalog.clone(), catalog.clone());
         let source = ProjectSource {
             name: "lantern".parse().unwrap(),
             dir: temp.path().join("lantern"),
             templates: Arc::new(TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap()),
             known: Arc::new(move |path: &RelPath, identity: &FileIdentity| {
                 known.lock().unwrap().get(path) == Some(identity)
+            }),
+            recorded: Arc::new(move |dir: &RelPath| {
+                let files = recorded.lock().unwrap().clone();
+                let inside =
+                    files.into_iter().filter_map(|(path, file)| Some((path.strip_prefix(dir)?, file)));
+                inside.collect()
             }),
         };
         // Scans come when a test asks for one.
@@ -264,6 +271,33 @@ async fn a_version_that_grows_is_handed_over_again() {
     assert_eq!(studio.next().await.files.len(), 1);
     studio.write(&frame(1002), "pixels");
     assert_eq!(studio.next().await.files.len(), 2);
+}
+
+#[tokio::test]
+async fn a_gap_that_was_recorded_does_not_hide_that_a_frame_was_changed_in_place() {
+    let mut studio = Studio::start(SystemWatcher).await;
+    for number in [1001, 1002, 1004, 1005, 1006] {
+        studio.write(&frame(number), "pixels");
+    }
+    let handle = studio.handle.clone();
+    let asked = frame(1002).parse().unwrap();
+    tokio::spawn(async move { handle.publish(asked, PublishDetails::default()).await });
+    let settled = studio.next().await;
+    studio.record(&settled);
+    studio.write(&frame(1001), "other pixels");
+    let settled = studio.next().await;
+    assert_eq!((settled.files.len(), settled.purpose), (5, Purpose::Publish));
+    // Frame 1003 was missing before, 1007 is missing now.
+    studio.record(&settled);
+    studio.write(&frame(1008), "pixels");
+    let gap = "frames 1003, 1007 of beauty.exr/beauty.[1001-1008].exr are missing";
+    studio.until_pending("film/sh010/publish/beauty/v001", &[gap]).await;
+    studio.nothing_for(30).await;
+    studio.write(&frame(1001), "yet other pixels");
+    let settled = studio.next().await;
+    assert_eq!((settled.files.len(), settled.purpose), (6, Purpose::Compare));
+    studio.until_pending("film/sh010/publish/beauty/v001", &[gap]).await;
+    studio.nothing_for(30).await;
 }
 
 #[tokio::test]

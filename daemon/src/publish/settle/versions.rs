@@ -19,7 +19,7 @@ use avalon_protocol::{
 use tokio::sync::oneshot;
 
 use super::{
-    super::scan::ScanReport,
+    super::{record::Purpose, scan::ScanReport},
     words::{PendingVersion, PublishDetails, PublishOutcome, Settled, SettledFile},
 };
 
@@ -119,6 +119,8 @@ pub(super) enum Seen {
     Failed { why: String },
     /// What the pure machine decided.
     Decided(Verdict),
+    /// It waits for frames, and a file that was recorded is not as it was: that is compared without waiting.
+    Rewritten { until_ms: u64, why: Vec<WaitReason> },
 }
 
 impl Versions {
@@ -308,8 +310,22 @@ impl Versions {
                 self.waits(&dir, settle, until_ms, &why);
                 None
             }
+            Seen::Rewritten { until_ms, why } => {
+                let whole = Whole {
+                    completeness: Completeness::Quiet,
+                    purpose: Purpose::Compare,
+                    files: settle.files().to_vec(),
+                    warnings: Vec::new(),
+                };
+                self.waits(&dir, settle, until_ms, &why);
+                self.whole(&dir, whole, templates, asked)
+            }
             Seen::Decided(Verdict::Whole { completeness, files, warnings }) => {
-                self.whole(&dir, Whole { completeness, files, warnings }, templates, asked)
+                if let Some(entry) = self.entries.get_mut(&dir) {
+                    entry.why.clear();
+                }
+                let whole = Whole { completeness, purpose: Purpose::Publish, files, warnings };
+                self.whole(&dir, whole, templates, asked)
             }
         }
     }
@@ -367,7 +383,6 @@ impl Versions {
         asked: Asked,
     ) -> Option<Settled> {
         let entry = self.entries.get_mut(dir)?;
-        entry.why.clear();
         let handed_over = fingerprint(&whole.files);
         if asked == Asked::No && entry.handed_over == Some(handed_over) {
             return None;
@@ -383,6 +398,7 @@ impl Versions {
             dir: dir.clone(),
             fields: entry.fields.clone(),
             completeness: whole.completeness,
+            purpose: whole.purpose,
             files,
             warnings: whole.warnings,
             details: entry.asked.take(),
@@ -454,6 +470,7 @@ enum Helps {
 
 struct Whole {
     completeness: Completeness,
+    purpose: Purpose,
     files: Vec<SeenFile>,
     warnings: Vec<Warning>,
 }

@@ -17,10 +17,14 @@ use avalon_protocol::{
     settle::{SeenFile, SettleConfig, Warning},
     template::{FileRole, TemplateSet, VersionFields},
 };
+use avalon_store::fs::FileIdentity;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::super::scan::Known;
+use super::super::{record::Purpose, scan::Known};
+
+/// Returns what the catalog knows beneath a version directory: paths inside it, and how the files were. Blocks.
+pub type RecordedFiles = dyn Fn(&RelPath) -> Vec<(RelPath, FileIdentity)> + Send + Sync;
 
 /// The project that a settler is for.
 #[derive(Clone)]
@@ -33,6 +37,8 @@ pub struct ProjectSource {
     pub templates: Arc<TemplateSet>,
     /// Says which files the catalog knows just as they are.
     pub known: Arc<Known>,
+    /// Says what the catalog knows beneath a version directory.
+    pub recorded: Arc<RecordedFiles>,
 }
 
 impl fmt::Debug for ProjectSource {
@@ -80,6 +86,8 @@ pub struct Settled {
     pub fields: VersionFields,
     /// The signal that says that it is whole.
     pub completeness: Completeness,
+    /// What to do with it.
+    pub purpose: Purpose,
     /// Its files, in the order of their paths; at least one.
     pub files: Vec<SettledFile>,
     /// What a person should hear about it.
