@@ -21,3 +21,6 @@ pub mod record;
 pub mod publisher;
 pub mod author;
 pub mod lost;
+
+#[cfg(test)]
+mod tests;

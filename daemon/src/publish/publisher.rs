@@ -91,7 +91,7 @@ fn known(core: &Arc<Core>, project: &Arc<Project>) -> Arc<KnownFile> {
     })
 }
 
-fn recorded(core: &Arc<Core>, project: &Arc<Project>) -> Arc<RecordedFiles> {
+pub(super) fn recorded(core: &Arc<Core>, project: &Arc<Project>) -> Arc<RecordedFiles> {
     let (core, name) = (Arc::clone(core), project.name().clone());
     Arc::new(move |dir| {
         let (mut files, mut after) = (Vec::new(), None);
@@ -204,6 +204,11 @@ impl Publisher {
             });
         }
         self.project.set_pending(now);
+        let board = self.core.health.about(self.project.name().as_str());
+        match publish_failed(&self.project, pending) {
+            Some(item) => board.raise(item),
+            None => board.clear(PUBLISH_FAILED),
+        }
     }
 
     fn health_changed(&self, health: &ProjectHealth, root_opened: &mut u64) {
@@ -247,9 +252,28 @@ impl Publisher {
     }
 }
 
+const PUBLISH_FAILED: &str = "publish-failed";
 const ROOT_MISSING: &str = "root-missing";
 const WATCHES: &str = "watch-limit";
 const SCAN_PROBLEMS: &str = "scan-problems";
+
+fn publish_failed(project: &Project, pending: &[super::settle::PendingVersion]) -> Option<Health> {
+    let mut failed = pending.iter().filter_map(|version| Some((&version.dir, version.failed.as_ref()?)));
+    let (first, why) = failed.next()?;
+    let others = match failed.count() {
+        0 => String::new(),
+        others => format!(", nor can {others} more"),
+    };
+    Some(Health {
+        code: PUBLISH_FAILED.into(),
+        severity: Severity::Error,
+        message: format!("{first} in project {} cannot be recorded{others}: {why}", project.name()),
+        hint: Some(format!(
+            "make room, or check the disks of the state directory and the project; it is tried again every {} s",
+            TRY_AGAIN_AFTER.as_secs()
+        )),
+    })
+}
 
 fn root_missing(project: &Project, detail: &str) -> Health {
     Health {
@@ -279,13 +303,17 @@ fn watcher_health(project: &Project, watcher: &WatcherState) -> Option<Health> {
     }
 }
 
-async fn publish(
+pub(super) async fn publish(
     core: &Arc<Core>,
     project: &Arc<Project>,
     handle: &SettlerHandle,
     tasks: &Tasks,
     settled: Settled,
 ) {
+    // Without a catalog everything would look new, and be hashed in vain. Who asked hears that the daemon stops.
+    if !core.ledger.is_ready() && !core.until_catalog(&tasks.token()).await {
+        return;
+    }
     let about = about(project.path(), &settled);
     let dir = settled.dir.clone();
     let whole = WholeVersion {
@@ -297,6 +325,8 @@ async fn publish(
     };
     let reference = whole.version.fields.version_id(project.name()).to_string();
     let recorded = record::record(core, project, whole).await;
+    let failed = recorded.as_ref().err().filter(|error| error.is_failure());
+    tell_attempted(handle, &dir, failed.map(|error| ErrorChain(error).to_string())).await;
     let warnings = settled.warnings.iter().map(ToString::to_string);
     let outcome = match recorded {
         Ok(recorded) => outcome(recorded, warnings.collect()),
@@ -318,6 +348,15 @@ async fn publish(
     };
     for reply in settled.replies {
         reply.send(outcome.clone()).ok();
+    }
+}
+
+/// Tells the settler that a version could not be recorded, or that it could after it was told that.
+async fn tell_attempted(handle: &SettlerHandle, dir: &RelPath, failed: Option<String>) {
+    let had_failed =
+        handle.pending().borrow().iter().any(|version| version.dir == *dir && version.failed.is_some());
+    if failed.is_some() || had_failed {
+        handle.attempted(dir.clone(), failed).await.ok();
     }
 }
 

@@ -161,6 +161,12 @@ impl RecordError {
         }
     }
 
+    /// Says whether it is a trouble of this machine that somebody should hear of. That the project is paused is told
+    /// already, and that it is being fetched is none.
+    pub fn is_failure(&self) -> bool {
+        self.remedy() == Remedy::TryLater && !matches!(self, Self::Paused { .. } | Self::Incoming { .. })
+    }
+
     /// Returns the error's code for the local API.
     pub fn code(&self) -> ErrorCode {
         match self {

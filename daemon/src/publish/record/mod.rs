@@ -108,6 +108,7 @@ pub async fn record(
     let root = project.dir().ok_or_else(|| RecordError::Paused { project: project.name().clone() })?;
     check_still_whole(&root, &whole, &version).await?;
     check_not_incoming(core, &root, &version).await?;
+    check_catalog(core, &version).await?;
     let named = hash::hash(core, project.name(), &root, &whole.version.dir, &whole.files).await;
     let named = named.map_err(|source| RecordError::Hash { version: version.clone(), source })?;
     let entries = manifest::entries(project.templates(), &named);
@@ -141,11 +142,25 @@ async fn check_not_incoming(core: &Arc<Core>, root: &Dir, version: &VersionId) -
     let (core, root, id) = (Arc::clone(core), root.clone(), version.clone());
     let incoming = blocking(move || {
         let areas = Incoming::list(&root).unwrap_or_default();
-        areas
-            .into_iter()
-            .any(|manifest| core.ledger.version_of(manifest).ok().flatten().as_ref() == Some(&id))
+        for manifest in areas {
+            if core.ledger.version_of(manifest)?.as_ref() == Some(&id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     });
-    if incoming.await { Err(RecordError::Incoming { version: version.clone() }) } else { Ok(()) }
+    match incoming.await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(RecordError::Incoming { version: version.clone() }),
+        Err(source) => Err(RecordError::Catalog { version: version.clone(), source }),
+    }
+}
+
+/// Without an answer about the version, hashing it would be in vain.
+async fn check_catalog(core: &Arc<Core>, version: &VersionId) -> Result<(), RecordError> {
+    let (core, id) = (Arc::clone(core), version.clone());
+    let asked = blocking(move || core.ledger.version(&id).map(drop)).await;
+    asked.map_err(|source| RecordError::Catalog { version: version.clone(), source })
 }
 
 fn relate_files(

@@ -240,6 +240,11 @@ impl Settler {
                     self.versions.reconsider(version, now_ms, now);
                 }
             }
+            Request::Attempted { dir, failed } => {
+                if let Some(version) = self.source.templates.invert_dir(&dir) {
+                    self.versions.attempted(version, failed, now);
+                }
+            }
             Request::Rescan => self.rescan_at_ms = Some(now_ms),
             Request::Configure { config } => {
                 self.config = config;

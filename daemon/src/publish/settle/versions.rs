@@ -60,6 +60,8 @@ struct Entry {
     replies: Vec<oneshot::Sender<PublishOutcome>>,
     /// What was handed to the next stage last, as a hash over its files.
     handed_over: Option<u64>,
+    /// Why the next stage could not record it, the last time.
+    failed: Option<String>,
 }
 
 #[derive(Debug)]
@@ -176,6 +178,15 @@ impl Versions {
         self.schedule(&dir, now_ms);
     }
 
+    /// Notes whether the next stage could record a version.
+    pub(super) fn attempted(&mut self, version: VersionDir, failed: Option<String>, now: SystemTime) {
+        if failed.is_some() {
+            self.entry(version, now).failed = failed;
+        } else if let Some(entry) = self.entries.get_mut(&version.dir) {
+            entry.failed = None;
+        }
+    }
+
     /// Takes the versions of a scan in that hold something unknown, and lets go of those that are recorded now.
     pub(super) fn scanned(
         &mut self,
@@ -289,6 +300,7 @@ impl Versions {
                 entry.asked = None;
                 // The same files may come back, as by a directory that is renamed away and back.
                 entry.handed_over = None;
+                entry.failed = None;
                 answer(&mut entry.replies, &PublishOutcome::Empty { dir: dir.clone() });
                 entry.why.clear();
                 // What touched it meanwhile may have brought something.
@@ -408,12 +420,14 @@ impl Versions {
 
     /// Returns what is waited for, in order.
     pub(super) fn pending(&self) -> Vec<PendingVersion> {
-        let waiting = self.entries.iter().filter(|(_, entry)| !entry.why.is_empty());
+        let waits = |entry: &Entry| !entry.why.is_empty() || entry.failed.is_some();
+        let waiting = self.entries.iter().filter(|(_, entry)| waits(entry));
         waiting
             .map(|(dir, entry)| PendingVersion {
                 dir: dir.clone(),
-                why: entry.why.clone(),
+                why: entry.why.iter().chain(&entry.failed).cloned().collect(),
                 since: entry.since,
+                failed: entry.failed.clone(),
             })
             .collect()
     }
@@ -429,6 +443,7 @@ impl Versions {
             asked: None,
             replies: Vec::new(),
             handed_over: None,
+            failed: None,
         })
     }
 

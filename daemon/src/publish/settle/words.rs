@@ -185,6 +185,8 @@ pub struct PendingVersion {
     pub why: Vec<String>,
     /// Since when it has been waited for.
     pub since: SystemTime,
+    /// Why this machine could not record it, the last time that it was whole.
+    pub failed: Option<String>,
 }
 
 /// How a project stands.
@@ -259,6 +261,7 @@ pub struct SettlerHandle {
 pub(super) enum Request {
     Publish { path: RelPath, details: PublishDetails, reply: oneshot::Sender<PublishOutcome> },
     Reconsider { dir: RelPath },
+    Attempted { dir: RelPath, failed: Option<String> },
     Rescan,
     Configure { config: SettlerConfig },
 }
@@ -286,6 +289,15 @@ impl SettlerHandle {
     /// [`SettlerStopped`].
     pub async fn reconsider(&self, dir: RelPath) -> Result<(), SettlerStopped> {
         self.send(Request::Reconsider { dir }).await
+    }
+
+    /// Tells that a version that was handed over could not be recorded and is tried again, or with `None`, that it was
+    /// recorded after all. Until then it is pending.
+    ///
+    /// # Errors
+    /// [`SettlerStopped`].
+    pub async fn attempted(&self, dir: RelPath, failed: Option<String>) -> Result<(), SettlerStopped> {
+        self.send(Request::Attempted { dir, failed }).await
     }
 
     /// Begins a scan now, or right after the one that runs.

@@ -1,0 +1,178 @@
+//! Publishing at a node with a real ledger, whose state directory or catalog fails.
+
+use std::{fs, path::Path, time::Duration};
+
+use avalon_protocol::{
+    control::Severity,
+    hash::ObjectHash,
+    manifest::Completeness,
+    mode::ProjectMode,
+    rel_path::RelPath,
+    settle::{EndMark, SeenFile},
+    template::FileRole,
+};
+use avalon_store::fs::FileStat;
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{
+    publisher,
+    record::{Purpose, RecordError, WholeVersion, record},
+    settle::{PublishOutcome, Settled, SettledFile},
+};
+use crate::{
+    config::Config,
+    fixture::{Node, Studio, manifest, version},
+    tasks::Tasks,
+};
+
+/// Only hung code waits that long.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Time to let a task hear of something.
+const BREATH: Duration = Duration::from_millis(20);
+const DIR: &str = "assets/robot/publish/modelDefault/v002";
+/// More than one block: a block list of it is kept when it is hashed.
+const BYTES: usize = 3 << 20;
+
+fn config() -> Config {
+    Config {
+        file: "avalond.toml".into(),
+        state_dir: "state".into(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        socket: "control.sock".into(),
+        socket_group: None,
+        shutdown_timeout: PATIENCE,
+        projects: Vec::new(),
+        peers: Vec::new(),
+        settle_quiet: Duration::from_secs(5),
+        scan_interval: Duration::from_secs(600),
+        limits: Vec::new(),
+        log_level: "info".into(),
+    }
+}
+
+/// Writes a version with one file and returns it as the settler hands it over.
+fn write(node: &Node) -> Settled {
+    let path = node.dir.join(DIR).join("modelDefault.abc");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, vec![7; BYTES]).unwrap();
+    let stat = FileStat::from(&fs::metadata(&path).unwrap()).identity();
+    let dir: RelPath = DIR.parse().unwrap();
+    let file = SeenFile {
+        path: "modelDefault.abc".parse().unwrap(),
+        size: stat.size,
+        mtime_ns: stat.mtime_ns,
+        ctime_ns: stat.ctime_ns,
+        inode: stat.inode,
+        end_mark: EndMark::Unknown,
+    };
+    Settled {
+        fields: node.project().templates().invert_dir(&dir).unwrap().fields,
+        dir,
+        completeness: Completeness::Quiet,
+        purpose: Purpose::Publish,
+        files: vec![SettledFile { file, representation: "abc".parse().unwrap(), role: FileRole::Entry }],
+        warnings: Vec::new(),
+        details: None,
+        replies: Vec::new(),
+    }
+}
+
+/// Lets time go on until something is so.
+async fn until(node: &Node, what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if is_so() {
+            return;
+        }
+        node.clock.advance(Duration::from_millis(500));
+        tokio::time::sleep(BREATH).await;
+    }
+    panic!("not {what}: {:?}, {:?}", node.core.health.items(), node.project().pending())
+}
+
+/// A file in the place of each directory for manifests.
+fn block_manifests(node: &Node) -> Vec<std::path::PathBuf> {
+    let manifests = node.dir.ancestors().nth(2).map(|at| at.join("state/manifests")).unwrap();
+    let taken: Vec<_> = (0..=255_u8).map(|n| manifests.join(format!("{n:02x}"))).collect();
+    taken.iter().for_each(|path| write_empty(path));
+    taken
+}
+
+fn write_empty(path: &Path) {
+    fs::write(path, b"").unwrap();
+}
+
+#[tokio::test]
+async fn a_version_that_cannot_be_recorded_is_pending_and_told_of_until_it_can() {
+    let (studio, tasks) = (Studio::new(), Tasks::new());
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    let taken = block_manifests(&node);
+    let _handle = publisher::start(&node.core, node.project(), &config(), &tasks);
+    write(&node);
+    let failed = || node.core.health.items().into_iter().find(|health| health.code == "publish-failed");
+    until(&node, "told of", || failed().is_some()).await;
+    let told = failed().unwrap();
+    assert_eq!(told.severity, Severity::Error);
+    assert!(told.message.contains(DIR) && told.message.contains("cannot be stored"), "{told:?}");
+    assert!(told.hint.is_some_and(|hint| hint.contains("tried again")));
+    let pending = node.project().pending();
+    assert_eq!(pending.len(), 1);
+    assert!(pending[0].why[0].contains("cannot be stored"), "{pending:?}");
+    taken.iter().for_each(|path| fs::remove_file(path).unwrap());
+    until(&node, "recorded", || node.core.ledger.version(&version(2)).unwrap().is_some()).await;
+    until(&node, "well again", || failed().is_none() && node.project().pending().is_empty()).await;
+    tasks.shutdown(PATIENCE, &node.clock).await;
+}
+
+#[tokio::test]
+async fn without_a_catalog_a_version_is_not_hashed() {
+    let studio = Studio::new();
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    node.publishes(&manifest(1, b"x"));
+    let (node, gate) = studio.without_catalog(node);
+    let settled = write(&node);
+    let whole = WholeVersion {
+        version: node.project().templates().invert_dir(&settled.dir).unwrap(),
+        files: settled.files.into_iter().map(|file| file.file).collect(),
+        completeness: Completeness::Quiet,
+        purpose: Purpose::Publish,
+        about: Default::default(),
+    };
+    let recorded = record(&node.core, node.project(), whole).await;
+    assert!(matches!(recorded, Err(RecordError::Catalog { .. })), "{recorded:?}");
+    assert!(node.core.blocks.get(&ObjectHash::of(&vec![7; BYTES]), BYTES as u64).is_none());
+    gate.open();
+}
+
+#[tokio::test]
+async fn what_is_known_is_asked_again_when_the_catalog_is_built() {
+    let studio = Studio::new();
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    node.publishes(&manifest(1, b"x"));
+    let (node, gate) = studio.without_catalog(node);
+    let settled = write(&node);
+    let (known, dir) = (publisher::recorded(&node.core, node.project()), settled.dir);
+    let mut answered = tokio::task::spawn_blocking(move || known(&dir));
+    assert!(timeout(BREATH, &mut answered).await.is_err(), "answered without a catalog");
+    gate.open();
+    assert_eq!(timeout(PATIENCE, answered).await.unwrap().unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_version_that_is_handed_over_waits_for_the_catalog() {
+    let (studio, tasks) = (Studio::new(), Tasks::new());
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    node.publishes(&manifest(1, b"x"));
+    let (node, gate) = studio.without_catalog(node);
+    let (reply, mut answered) = oneshot::channel();
+    let settled = Settled { replies: vec![reply], ..write(&node) };
+    let handle = publisher::start(&node.core, node.project(), &config(), &tasks);
+    let (core, there, tasks_there) = (node.core.clone(), node.project().clone(), tasks.clone());
+    tasks.spawn("publish", async move {
+        publisher::publish(&core, &there, &handle, &tasks_there, settled).await;
+    });
+    assert!(timeout(BREATH * 5, &mut answered).await.is_err(), "answered without a catalog");
+    gate.open();
+    let outcome = timeout(PATIENCE, answered).await.unwrap().unwrap();
+    assert!(matches!(outcome, PublishOutcome::Published(_)), "{outcome:?}");
+    tasks.shutdown(PATIENCE, &node.clock).await;
+}
