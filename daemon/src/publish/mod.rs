@@ -14,6 +14,7 @@ mod watch_tree;
 pub mod scan;
 pub mod snapshot;
 mod writers;
+pub mod collide;
 pub mod settle;
 pub mod hash;
 pub mod manifest;

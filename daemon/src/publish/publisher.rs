@@ -93,12 +93,14 @@ fn known(core: &Arc<Core>, project: &Arc<Project>) -> Arc<KnownFile> {
 
 pub(super) fn recorded(core: &Arc<Core>, project: &Arc<Project>) -> Arc<RecordedFiles> {
     let (core, name) = (Arc::clone(core), project.name().clone());
-    Arc::new(move |dir| {
+    Arc::new(move |dir, limit| {
         let (mut files, mut after) = (Vec::new(), None);
         loop {
-            let page = asked(&core, || {
-                core.ledger.local_files_under(&name, Some(dir), after.as_ref(), FILES_AT_ONCE)
-            });
+            let left = limit.saturating_sub(files.len()).min(FILES_AT_ONCE);
+            if left == 0 {
+                return files;
+            }
+            let page = asked(&core, || core.ledger.local_files_under(&name, Some(dir), after.as_ref(), left));
             let page = page.unwrap_or_default();
             let Some((last, _)) = page.last() else { return files };
             after = Some(last.clone());
@@ -240,12 +242,12 @@ impl Publisher {
                 code: SCAN_PROBLEMS.into(),
                 severity: Severity::Warning,
                 message: format!(
-                    "{} places in project {} cannot be looked into; the first: {}",
+                    "{} problems were found in the directories of project {}; the first: {}",
                     scan.problems_total,
                     self.project.name(),
                     scan.problems.first().map_or("", String::as_str)
                 ),
-                hint: Some("give the daemon's user the right to read them".into()),
+                hint: Some(scan.hints.join("; ")),
             }),
             None => board.clear(SCAN_PROBLEMS),
         }

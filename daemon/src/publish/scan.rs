@@ -76,6 +76,19 @@ pub enum ScanProblem {
     },
 }
 
+impl ScanProblem {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "give the daemon's user the right to read what it cannot",
+            Self::Symlink { .. } => "mount or move what a symbolic link points to; none is followed",
+            Self::Collision { .. } => {
+                "rename one of two directories that differ only in case or Unicode composition"
+            }
+        }
+    }
+}
+
 impl fmt::Display for ScanProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -151,7 +151,7 @@ async fn what_is_known_is_asked_again_when_the_catalog_is_built() {
     let (node, gate) = studio.without_catalog(node);
     let settled = write(&node);
     let (known, dir) = (publisher::recorded(&node.core, node.project()), settled.dir);
-    let mut answered = tokio::task::spawn_blocking(move || known(&dir));
+    let mut answered = tokio::task::spawn_blocking(move || known(&dir, 1));
     assert!(timeout(BREATH, &mut answered).await.is_err(), "answered without a catalog");
     gate.open();
     assert_eq!(timeout(PATIENCE, answered).await.unwrap().unwrap(), []);

@@ -1,7 +1,7 @@
 //! [`Settler`], the task: receives, lets [`Versions`] decide, acts.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        area,
-        scan::{self, ScanError, ScanReport},
+        area, collide,
+        scan::{self, ScanError, ScanProblem, ScanReport},
         snapshot::{SnapshotError, snapshot_again},
         watch::{RawChange, Watcher},
         writers::Writers,
@@ -452,8 +452,9 @@ fn look(project: &Dir, source: &ProjectSource, writers: &Writers, order: Look, n
         Err(error) => Seen::Failed { why: ErrorChain(&error).to_string() },
         Ok(snapshot) if asked == Asked::No && is_known(&dir, &snapshot, source) => Seen::Known,
         Ok(snapshot) => {
-            let recorded = || (source.recorded)(&dir);
-            decide(&mut settle, asked, snapshot, (writers, &recorded), now_ms)
+            let recorded = || (source.recorded)(&dir, usize::MAX);
+            let seen = decide(&mut settle, asked, snapshot, (writers, &recorded), now_ms);
+            unless_it_collides(seen, project, &dir, source)
         }
     };
     Looked { dir, settle, asked, seen }
@@ -496,6 +497,18 @@ fn decide(
     Seen::Decided(settle.observe(now_ms, &snapshot))
 }
 
+/// What would be whole is refused where its directory is that of another on some systems.
+fn unless_it_collides(seen: Seen, project: &Dir, dir: &RelPath, source: &ProjectSource) -> Seen {
+    if !matches!(seen, Seen::Decided(Verdict::Whole { .. })) {
+        return seen;
+    }
+    match collide::collisions(project, dir, source.recorded.as_ref()) {
+        Ok(problems) if problems.is_empty() => seen,
+        Ok(problems) => Seen::Decided(Verdict::Refused { problems }),
+        Err(error) => Seen::Failed { why: ErrorChain(&error).to_string() },
+    }
+}
+
 fn identity(file: &SeenFile) -> FileIdentity {
     let SeenFile { size, mtime_ns, ctime_ns, inode, .. } = *file;
     FileIdentity { size, mtime_ns, ctime_ns, inode }
@@ -514,6 +527,7 @@ fn summary_of(report: &ScanReport, at: SystemTime) -> ScanSummary {
         changed: report.versions.iter().filter(|version| version.files_changed > 0).count(),
         problems: report.problems.iter().map(ToString::to_string).collect(),
         problems_total: report.problems_total,
+        hints: report.problems.iter().map(ScanProblem::hint).collect::<BTreeSet<_>>().into_iter().collect(),
     }
 }
 

@@ -89,11 +89,11 @@ impl Studio {
             known: Arc::new(move |path: &RelPath, identity: &FileIdentity| {
                 known.lock().unwrap().get(path) == Some(identity)
             }),
-            recorded: Arc::new(move |dir: &RelPath| {
+            recorded: Arc::new(move |dir: &RelPath, limit: usize| {
                 let files = recorded.lock().unwrap().clone();
                 let inside =
                     files.into_iter().filter_map(|(path, file)| Some((path.strip_prefix(dir)?, file)));
-                inside.collect()
+                inside.take(limit).collect()
             }),
         };
         // Scans come when a test asks for one.
@@ -434,6 +434,25 @@ async fn a_version_that_cannot_be_published_is_pending_until_it_can() {
     studio.remove(&link);
     assert_eq!(studio.next().await.completeness, Completeness::Quiet, "the refused request is over");
     assert!(studio.handle.pending().borrow().is_empty());
+}
+
+#[tokio::test]
+async fn a_directory_that_differs_from_a_recorded_one_only_by_case_is_refused() {
+    let mut studio = Studio::start(SystemWatcher).await;
+    studio.write(&format!("{MODEL}/v001/model.obj"), "x");
+    let first = studio.next().await;
+    studio.record(&first);
+    let dir = "assets/Robot/publish/model/v001";
+    studio.write(&format!("{dir}/model.obj"), "x");
+    let why = "\"assets/Robot\" and \"assets/robot\" are one name where case or Unicode composition is ignored; \
+               rename one";
+    studio.until_pending(dir, &[why]).await;
+    let refused = studio.publish(dir).await;
+    assert!(matches!(refused, PublishOutcome::Refused { messages, .. } if messages == [why]));
+    studio.write(&format!("{MODEL}/v002/model.obj"), "x");
+    assert_eq!(studio.next().await.dir.as_str(), format!("{MODEL}/v002"), "what was there first goes on");
+    fs::rename(studio.path("assets/Robot"), studio.path("assets/rover")).unwrap();
+    assert_eq!(studio.next().await.dir.as_str(), "assets/rover/publish/model/v001");
 }
 
 #[tokio::test]

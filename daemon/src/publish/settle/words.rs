@@ -23,8 +23,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::super::{record::Purpose, scan::Known};
 
-/// Returns what the catalog knows beneath a version directory: paths inside it, and how the files were. Blocks.
-pub type RecordedFiles = dyn Fn(&RelPath) -> Vec<(RelPath, FileIdentity)> + Send + Sync;
+/// Returns what the catalog knows beneath a directory: paths inside it, at most so many, and how the files were. Blocks.
+pub type RecordedFiles = dyn Fn(&RelPath, usize) -> Vec<(RelPath, FileIdentity)> + Send + Sync;
 
 /// The project that a settler is for.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ pub struct ProjectSource {
     pub templates: Arc<TemplateSet>,
     /// Says which files the catalog knows just as they are.
     pub known: Arc<Known>,
-    /// Says what the catalog knows beneath a version directory.
+    /// Says what the catalog knows beneath a directory.
     pub recorded: Arc<RecordedFiles>,
 }
 
@@ -242,6 +242,8 @@ pub struct ScanSummary {
     pub problems: Vec<String>,
     /// How many problems there were.
     pub problems_total: usize,
+    /// What to do about those that are named, each kind once.
+    pub hints: Vec<&'static str>,
 }
 
 /// The settler has ended; the daemon is stopping.
