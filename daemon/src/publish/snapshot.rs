@@ -1,6 +1,10 @@
 //! One look at a version directory: what the decision that it is whole is made from.
 
-use std::{fs::File, os::unix::fs::FileExt as _};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt as _,
+    time::{Duration, SystemTime},
+};
 
 use avalon_protocol::{
     limits::MAX_MANIFEST_FILES,
@@ -12,6 +16,9 @@ use avalon_protocol::{
 };
 use avalon_store::fs::{Dir, DirEntry, FileKind, FileStat, IoError};
 use thiserror::Error;
+
+/// A lock with more in it does not just name somebody.
+const MAX_LOCK_BYTES: u64 = 256;
 
 /// Why a version directory could not be looked at.
 #[derive(Debug, Error)]
@@ -42,16 +49,17 @@ pub enum SnapshotError {
 /// Looks at the version directory `version` of the project `project`. Blocks.
 ///
 /// The files come in the order of their paths. Of files whose format has an end mark, the first and last bytes are read. A
-/// file that vanishes meanwhile is as if it had not been there.
+/// file that vanishes meanwhile is as if it had not been there. Blockers count as new.
 ///
 /// # Errors
 /// [`SnapshotError`]; nothing may be concluded then.
 pub fn snapshot_version(project: &Dir, version: &RelPath) -> Result<DirSnapshot, SnapshotError> {
-    snapshot_again(project, version, &[])
+    snapshot(project, version, &[], SystemTime::UNIX_EPOCH)
 }
 
 /// As [`snapshot_version`], without reading those files again that `previous`, the files of an earlier look in the order of
-/// their paths, has unchanged and closed.
+/// their paths, has unchanged and closed. What blocks is as old as it is at the time `now`, and backups that were left behind
+/// do not count.
 ///
 /// # Errors
 /// [`SnapshotError`] as for [`snapshot_version`].
@@ -59,13 +67,25 @@ pub fn snapshot_again(
     project: &Dir,
     version: &RelPath,
     previous: &[SeenFile],
+    now: SystemTime,
+) -> Result<DirSnapshot, SnapshotError> {
+    let mut seen = snapshot(project, version, previous, now)?;
+    seen.blockers.retain(|blocker| !blocker.is_stale());
+    Ok(seen)
+}
+
+fn snapshot(
+    project: &Dir,
+    version: &RelPath,
+    previous: &[SeenFile],
+    now: SystemTime,
 ) -> Result<DirSnapshot, SnapshotError> {
     let unreadable = |source: IoError| match source.is_not_found() {
         true => SnapshotError::Gone { dir: version.clone() },
         false => SnapshotError::Unreadable { dir: version.clone(), source },
     };
     let root = project.open_dir(version).map_err(unreadable)?;
-    let mut look = Look { version, previous, seen: DirSnapshot::default() };
+    let mut look = Look { version, previous, now, seen: DirSnapshot::default() };
     look.directory(&root, None)?;
     if version.file_name() == "hero" {
         look.hero_backups(project).map_err(unreadable)?;
@@ -80,6 +100,7 @@ struct Look<'a> {
     version: &'a RelPath,
     /// In the order of their paths.
     previous: &'a [SeenFile],
+    now: SystemTime,
     seen: DirSnapshot,
 }
 
@@ -106,7 +127,7 @@ impl Look<'_> {
         match (classify(&path), entry.kind) {
             (Exclusion::Ignored, _) => Ok(()),
             (Exclusion::Blocks(kind), _) => {
-                self.seen.blockers.push(Blocker { path, kind });
+                self.blocker(dir, &name, path, kind);
                 Ok(())
             }
             (_, FileKind::Symlink) => {
@@ -173,10 +194,27 @@ impl Look<'_> {
             if let (Ok(path), FileKind::Dir) = (entry.rel_path(), entry.kind)
                 && hero_backup(path.as_str())
             {
-                self.seen.blockers.push(Blocker { path, kind: BlockerKind::Backup });
+                let beside = match self.version.parent() {
+                    Some(parent) => parent.join(&path).ok(),
+                    None => Some(path.clone()),
+                };
+                self.blocker(project, &beside.unwrap_or_else(|| path.clone()), path, BlockerKind::Backup);
             }
         }
         Ok(())
+    }
+
+    /// Notes what blocks. It blocks as well when nothing can be said of its age; a lock that vanished is seen by the next
+    /// look.
+    fn blocker(&mut self, dir: &Dir, at: &RelPath, path: RelPath, kind: BlockerKind) {
+        let stat = dir.stat(at).ok().flatten();
+        let who = stat.as_ref().filter(|stat| kind == BlockerKind::Lock && stat.kind == FileKind::File);
+        let who = who.filter(|stat| stat.size <= MAX_LOCK_BYTES).and_then(|stat| {
+            let file = dir.open_file(at).ok()?;
+            Blocker::name_in(&read_at(&file, 0, stat.size)?)
+        });
+        let age_hours = stat.map_or(0, |stat| hours_since(stat.ctime_ns, self.now));
+        self.seen.blockers.push(Blocker { path, kind, age_hours, who });
     }
 
     fn problem(&mut self, inside: Option<&RelPath>, entry: &DirEntry, kind: ProblemKind) {
@@ -188,6 +226,13 @@ impl Look<'_> {
     fn unreadable(&self, source: IoError) -> SnapshotError {
         SnapshotError::Unreadable { dir: self.version.clone(), source }
     }
+}
+
+/// Since the inode was last changed: a file that is put aside keeps its time of modification.
+fn hours_since(ctime_ns: i64, now: SystemTime) -> u64 {
+    let changed = Duration::from_nanos(u64::try_from(ctime_ns).unwrap_or(0));
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(changed).as_secs() / 3600
 }
 
 fn seen_file(path: RelPath, stat: &FileStat) -> SeenFile {
@@ -298,7 +343,12 @@ mod tests {
             fs::create_dir(subset.join(dir)).unwrap();
         }
         let hero = project.look_at("assets/robot/publish/model/hero").unwrap();
-        let backup = Blocker { path: "hero.BACKUP1".parse().unwrap(), kind: BlockerKind::Backup };
+        let backup = Blocker {
+            path: "hero.BACKUP1".parse().unwrap(),
+            kind: BlockerKind::Backup,
+            age_hours: 0,
+            who: None,
+        };
         assert_eq!(hero.blockers, [backup]);
         assert_eq!(project.look().blockers, []);
     }
@@ -356,12 +406,14 @@ mod tests {
         assert_eq!(marks(&open), [EndMark::Open, EndMark::Unknown]);
         project.write("model.abc", &ogawa(0xff));
         let dir = Dir::open(project.0.path()).unwrap();
-        let closed = snapshot_again(&dir, &VERSION.parse().unwrap(), &open.files).unwrap();
+        let closed =
+            snapshot_again(&dir, &VERSION.parse().unwrap(), &open.files, SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(marks(&closed), [EndMark::Closed, EndMark::Unknown]);
         // Taken over, not read: an earlier look that claims more about an unchanged file is believed.
         let mut claimed = project.look().files;
         claimed[1].end_mark = EndMark::Closed;
-        let again = snapshot_again(&dir, &VERSION.parse().unwrap(), &claimed).unwrap();
+        let again =
+            snapshot_again(&dir, &VERSION.parse().unwrap(), &claimed, SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(
             marks(&again),
             [EndMark::Closed, EndMark::Unknown],

@@ -192,18 +192,32 @@ fn others_and(others: usize, singular: &str, plural: &str) -> String {
     }
 }
 
+/// Writes an age so coarsely that it does not change with each look.
+fn age(hours: u64) -> String {
+    match hours {
+        0 => "less than an hour old".to_owned(),
+        1 => "an hour old".to_owned(),
+        2..48 => format!("{hours} hours old"),
+        _ => format!("{} days old", hours / 24),
+    }
+}
+
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Changing { ago, quiet } => {
                 write!(f, "changed {} s ago; waiting for {} s of quiet", ago.as_secs(), quiet.as_secs_f32())
             }
-            Self::Blocked { blocker: Blocker { path, kind }, others } => {
+            Self::Blocked { blocker: Blocker { path, kind, age_hours, who }, others } => {
                 let more = if *others > 0 { format!(" and {others} more") } else { String::new() };
+                let who = who.as_ref().map(|who| format!(" ({who})")).unwrap_or_default();
+                let what_to_do = format!("{}; remove it if no publish is running", age(*age_hours));
                 match kind {
-                    BlockerKind::Lock => write!(f, "locked by {path}{more}"),
+                    BlockerKind::Lock => write!(f, "locked by {path}{who}{more}, {what_to_do}"),
                     BlockerKind::Temp => write!(f, "being written: temporary file {path}{more}"),
-                    BlockerKind::Backup => write!(f, "being replaced: backup {path}{more} is still there"),
+                    BlockerKind::Backup => {
+                        write!(f, "being replaced: backup {path}{more} is still there, {what_to_do}")
+                    }
                 }
             }
             Self::Gap(gap) => gap.fmt(f),
@@ -269,7 +283,7 @@ mod tests {
     fn reasons_read_as_sentences() {
         let seconds = Duration::from_secs;
         let blocked = |name: &str, kind, others| WaitReason::Blocked {
-            blocker: Blocker { path: path(name), kind },
+            blocker: Blocker { path: path(name), kind, age_hours: 0, who: None },
             others,
         };
         for (reason, text) in [
@@ -277,9 +291,27 @@ mod tests {
                 WaitReason::Changing { ago: Duration::from_millis(2900), quiet: seconds(5) },
                 "changed 2 s ago; waiting for 5 s of quiet",
             ),
-            (blocked(".publish.lock", BlockerKind::Lock, 0), "locked by .publish.lock"),
+            (
+                blocked(".publish.lock", BlockerKind::Lock, 0),
+                "locked by .publish.lock, less than an hour old; remove it if no publish is running",
+            ),
+            (
+                WaitReason::Blocked {
+                    blocker: Blocker {
+                        path: path(".publish.lock"),
+                        kind: BlockerKind::Lock,
+                        age_hours: 3,
+                        who: Some("anna".into()),
+                    },
+                    others: 1,
+                },
+                "locked by .publish.lock (anna) and 1 more, 3 hours old; remove it if no publish is running",
+            ),
             (blocked("a.tmp", BlockerKind::Temp, 2), "being written: temporary file a.tmp and 2 more"),
-            (blocked("a.bak", BlockerKind::Backup, 0), "being replaced: backup a.bak is still there"),
+            (
+                blocked("a.bak", BlockerKind::Backup, 0),
+                "being replaced: backup a.bak is still there, less than an hour old; remove it if no publish is running",
+            ),
             (
                 WaitReason::NotClosed { path: path("modelDefault.abc"), others: 0 },
                 "modelDefault.abc is not closed yet",

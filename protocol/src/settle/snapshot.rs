@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt};
 
-use super::EndMark;
+use super::{EndMark, hero_backup};
 use crate::rel_path::{PathRule, RelPath};
 
 /// One look at a version directory and all that is beneath it.
@@ -55,6 +55,33 @@ pub struct Blocker {
     pub path: RelPath,
     /// What it is.
     pub kind: BlockerKind,
+    /// How many whole hours ago it was last changed or renamed.
+    pub age_hours: u64,
+    /// Who made it, if it is a lock with nothing but a name in it.
+    pub who: Option<String>,
+}
+
+impl Blocker {
+    /// How old a backup is that nobody works with any more.
+    const STALE_BACKUP_HOURS: u64 = 1;
+    /// A longer text in a lock is no name.
+    const MAX_WHO_BYTES: usize = 64;
+
+    /// Says whether it was left behind: an integrator is done with a `*.bak` within an hour. What was put aside of a hero
+    /// stays a sign, and so do locks.
+    pub fn is_stale(&self) -> bool {
+        self.kind == BlockerKind::Backup
+            && !hero_backup(self.path.file_name())
+            && self.age_hours >= Self::STALE_BACKUP_HOURS
+    }
+
+    /// Returns the name in the content of a lock, if that is one short line of letters, digits and a few signs.
+    pub fn name_in(content: &[u8]) -> Option<String> {
+        let text = std::str::from_utf8(content).ok()?.trim();
+        let is_fit = |c: char| c.is_ascii_alphanumeric() || " ._-@:/+".contains(c);
+        let is_name = !text.is_empty() && text.len() <= Self::MAX_WHO_BYTES && text.chars().all(is_fit);
+        is_name.then(|| text.to_owned())
+    }
 }
 
 /// The kinds of [`Blocker`].
@@ -172,6 +199,25 @@ mod tests {
             format!("{a:?} and {b:?} are one name where case or Unicode composition is ignored; rename one")
         };
         assert_eq!(found, [text("X.ma", "x.ma"), text("tex", "Tex")]);
+    }
+
+    #[test]
+    fn a_backup_is_stale_after_an_hour_and_a_lock_or_a_hero_put_aside_never() {
+        let is_stale = |path: &str, kind, age_hours| {
+            Blocker { path: path.parse().unwrap(), kind, age_hours, who: None }.is_stale()
+        };
+        assert!(!is_stale("desk.ma.bak", BlockerKind::Backup, 0));
+        assert!(is_stale("tex/desk.ma.bak", BlockerKind::Backup, 1));
+        assert!(!is_stale("hero.BACKUP1", BlockerKind::Backup, 100));
+        assert!(!is_stale(".publish.lock", BlockerKind::Lock, 100));
+    }
+
+    #[test]
+    fn only_a_short_line_in_a_lock_is_a_name() {
+        assert_eq!(Blocker::name_in(b"anna@ws12\n").as_deref(), Some("anna@ws12"));
+        for content in [&b""[..], b" \n", b"anna\nbob", b"\x1b[31manna", b"\xff\xfe", &[b'a'; 65]] {
+            assert_eq!(Blocker::name_in(content), None);
+        }
     }
 
     #[test]

@@ -288,7 +288,7 @@ mod tests {
         }
 
         fn block(&mut self, path: &str, kind: BlockerKind) {
-            self.disk.blockers.push(Blocker { path: path.parse().unwrap(), kind });
+            self.disk.blockers.push(Blocker { path: path.parse().unwrap(), kind, age_hours: 0, who: None });
         }
 
         fn unblock(&mut self) {
@@ -417,7 +417,12 @@ mod tests {
         publish.write("model_hero.abc", 5);
         publish.look();
         publish.pass(600);
-        assert_eq!(publish.why(), ["being replaced: backup hero.BACKUP1 is still there"]);
+        assert_eq!(
+            publish.why(),
+            [
+                "being replaced: backup hero.BACKUP1 is still there, less than an hour old; remove it if no publish is running"
+            ]
+        );
         publish.unblock();
         assert_eq!(publish.why(), ["changed 0 s ago; waiting for 5 s of quiet"]);
         publish.pass(5);
@@ -435,7 +440,10 @@ mod tests {
             publish.pass(3);
         }
         publish.pass(3_600);
-        assert_eq!(publish.why(), ["locked by .publish.lock"]);
+        assert_eq!(
+            publish.why(),
+            ["locked by .publish.lock, less than an hour old; remove it if no publish is running"]
+        );
         publish.unblock();
         publish.why();
         publish.pass(5);
@@ -558,7 +566,13 @@ mod tests {
         publish.block(".publish.lock", BlockerKind::Lock);
         publish.write_marked("model.abc", 100, EndMark::Open);
         publish.settle.request_explicit();
-        assert_eq!(publish.why(), ["locked by .publish.lock", "model.abc is not closed yet"]);
+        assert_eq!(
+            publish.why(),
+            [
+                "locked by .publish.lock, less than an hour old; remove it if no publish is running",
+                "model.abc is not closed yet"
+            ]
+        );
         publish.pass(1);
         publish.unblock();
         publish.write_marked("model.abc", 120, EndMark::Closed);

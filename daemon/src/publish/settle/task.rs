@@ -205,8 +205,8 @@ impl Settler {
         }
         if let Some(order) = self.versions.take_look(now_ms) {
             let (dir, source) = (root.dir.clone(), self.source.clone());
-            let writers = Arc::clone(&self.writers);
-            self.look.start(move || look(&dir, &source, &writers, order, now_ms));
+            let (writers, now) = (Arc::clone(&self.writers), self.clock.now());
+            self.look.start(move || look(&dir, &source, &writers, order, (now_ms, now)));
         }
     }
 
@@ -445,9 +445,15 @@ async fn next_change(root: &mut Option<OpenRoot>) -> RawChange {
 }
 
 /// Looks at one version directory. Blocks.
-fn look(project: &Dir, source: &ProjectSource, writers: &Writers, order: Look, now_ms: u64) -> Looked {
+fn look(
+    project: &Dir,
+    source: &ProjectSource,
+    writers: &Writers,
+    order: Look,
+    (now_ms, now): (u64, SystemTime),
+) -> Looked {
     let Look { dir, mut settle, asked } = order;
-    let seen = match snapshot_again(project, &dir, settle.files()) {
+    let seen = match snapshot_again(project, &dir, settle.files(), now) {
         Err(SnapshotError::Gone { .. }) => Seen::Gone,
         Err(error) => Seen::Failed { why: ErrorChain(&error).to_string() },
         Ok(snapshot) if asked == Asked::No && is_known(&dir, &snapshot, source) => Seen::Known,

@@ -79,7 +79,9 @@ impl Studio {
 
     fn start_without_project(system: impl Watcher) -> Self {
         let temp = tempfile::tempdir().unwrap();
-        let (clock, tasks) = (ManualClock::new(), Tasks::new());
+        // The files' times are those of the system: what is old is so by its clock.
+        let start = fs::metadata(temp.path()).unwrap().modified().unwrap();
+        let (clock, tasks) = (ManualClock::starting_at(start), Tasks::new());
         let catalog: Arc<Mutex<BTreeMap<RelPath, FileIdentity>>> = Arc::default();
         let (known, recorded) = (catalog.clone(), catalog.clone());
         let source = ProjectSource {
@@ -255,7 +257,15 @@ async fn a_slow_publish_is_handed_over_once_and_only_when_it_is_whole() {
     }
     let dir = "film/sh010/publish/beauty/v001";
     let gap = "frame 1003 of beauty.exr/beauty.[1001-1004].exr is missing";
-    studio.until_pending(dir, &["locked by .publish.lock", gap]).await;
+    studio
+        .until_pending(
+            dir,
+            &[
+                "locked by .publish.lock (anna), less than an hour old; remove it if no publish is running",
+                gap,
+            ],
+        )
+        .await;
     studio.remove(lock);
     studio.until_pending(dir, &[gap]).await;
     studio.nothing_for(120).await;
@@ -396,7 +406,8 @@ async fn an_explicit_publish_of_a_locked_version_says_so_and_is_kept() {
     studio.write(&lock, "");
     studio.write(&format!("{MODEL}/v001/model.obj"), "x");
     let dir: RelPath = format!("{MODEL}/v001").parse().unwrap();
-    let why = vec!["locked by .publish.lock".to_owned()];
+    let why =
+        vec!["locked by .publish.lock, less than an hour old; remove it if no publish is running".to_owned()];
     assert_eq!(studio.publish(dir.as_str()).await, PublishOutcome::NotWhole { dir: dir.clone(), why });
     studio.remove(&lock);
     let settled = studio.next().await;
@@ -404,6 +415,21 @@ async fn an_explicit_publish_of_a_locked_version_says_so_and_is_kept() {
         (settled.completeness, settled.details.unwrap().comment.as_str()),
         (Completeness::Explicit, "done")
     );
+}
+
+#[tokio::test]
+async fn a_backup_that_was_left_behind_is_waited_for_no_longer_than_an_hour() {
+    let mut studio = Studio::start(SystemWatcher).await;
+    let dir = format!("{MODEL}/v001");
+    studio.write(&format!("{dir}/model.obj"), "x");
+    studio.write(&format!("{dir}/model.obj.bak"), "x");
+    let why = "being replaced: backup model.obj.bak is still there, less than an hour old; remove it if no publish is \
+               running";
+    let refused = studio.publish(&dir).await;
+    assert!(matches!(refused, PublishOutcome::NotWhole { why: reasons, .. } if reasons == [why]));
+    studio.clock.advance(Duration::from_secs(3500));
+    studio.until_pending(&dir, &[why]).await;
+    assert_eq!(paths(&studio.next().await), ["model.obj"], "and the backup is no part of it");
 }
 
 #[tokio::test]
@@ -474,7 +500,7 @@ async fn a_hero_is_handed_over_once_its_backup_is_gone() {
     studio.record(&old);
     fs::rename(studio.path(&hero), studio.path(&backup)).unwrap();
     studio.write(&format!("{hero}/model.obj"), "newer");
-    studio.until_pending(&hero, &["being replaced: backup hero.BACKUP1 is still there"]).await;
+    studio.until_pending(&hero, &["being replaced: backup hero.BACKUP1 is still there, less than an hour old; remove it if no publish is running"]).await;
     fs::remove_dir_all(studio.path(&backup)).unwrap();
     assert_eq!(studio.next().await.files[0].file.size, 5);
 }
