@@ -2,10 +2,10 @@
 
 use std::{fs, time::Duration};
 
-use avalon_protocol::control::{JobState, JobStatus};
+use avalon_protocol::control::{HoldingState, JobState, JobStatus};
 use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
 
-use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, studio};
+use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, publish_beauty, publish_model, studio};
 
 const FILES: u64 = 40;
 const FILE_BYTES: u64 = 4 << 20;
@@ -54,6 +54,26 @@ fn the_job_waits_with_a_reason_and_goes_on_when_the_version_is_put_back() {
     fs::rename(away, london.path(&format!("{MODEL}/v001"))).unwrap();
     montreal.until_complete_at(&model(1), MONTREAL);
     tree::assert_equal(&london.path(""), &montreal.path(""));
+}
+
+#[test]
+fn a_version_that_was_renamed_away_with_all_above_it_is_noticed_when_it_is_back() {
+    let studio = studio();
+    let mut london = studio.on_demand(LONDON, &[]);
+    // Of two versions one may go without a doubt about the volume.
+    publish_beauty(&london, "v001");
+    publish_model(&london, 1, b"model");
+    let away = london.path("elsewhere");
+    fs::rename(london.path("assets"), &away).unwrap();
+    let text = london.config.text().replace("\"1h\"", "\"1s\"");
+    fs::write(london.config.file(), text).unwrap();
+    london.process().signal(rustix::process::Signal::HUP);
+    london.until("nobody has it", |api| {
+        let item = api.locate_one(&model(1))?;
+        item.nodes.iter().all(|holding| holding.state != HoldingState::Complete).then_some(())
+    });
+    fs::rename(away, london.path("assets")).unwrap();
+    london.until_complete_at(&model(1), LONDON);
 }
 
 #[test]
