@@ -1,6 +1,6 @@
 //! Publishing at a node with a real ledger, whose state directory or catalog fails.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, io::Write as _, path::PathBuf, time::Duration};
 
 use avalon_protocol::{
     control::Severity,
@@ -54,7 +54,7 @@ fn config() -> Config {
 fn write(node: &Node) -> Settled {
     let path = node.dir.join(DIR).join("modelDefault.abc");
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(&path, vec![7; BYTES]).unwrap();
+    fs::File::create(&path).unwrap().write_all(&vec![7; BYTES]).unwrap();
     let stat = FileStat::from(&fs::metadata(&path).unwrap()).identity();
     let dir: RelPath = DIR.parse().unwrap();
     let file = SeenFile {
@@ -84,21 +84,17 @@ async fn until(node: &Node, what: &str, is_so: impl Fn() -> bool) {
             return;
         }
         node.clock.advance(Duration::from_millis(500));
-        tokio::time::sleep(BREATH).await;
+        timeout(BREATH, std::future::pending::<()>()).await.ok();
     }
     panic!("not {what}: {:?}, {:?}", node.core.health.items(), node.project().pending())
 }
 
 /// A file in the place of each directory for manifests.
-fn block_manifests(node: &Node) -> Vec<std::path::PathBuf> {
+fn block_manifests(node: &Node) -> Vec<PathBuf> {
     let manifests = node.dir.ancestors().nth(2).map(|at| at.join("state/manifests")).unwrap();
     let taken: Vec<_> = (0..=255_u8).map(|n| manifests.join(format!("{n:02x}"))).collect();
-    taken.iter().for_each(|path| write_empty(path));
+    taken.iter().for_each(|path| drop(fs::File::create_new(path).unwrap()));
     taken
-}
-
-fn write_empty(path: &Path) {
-    fs::write(path, b"").unwrap();
 }
 
 #[tokio::test]

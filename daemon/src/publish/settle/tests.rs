@@ -291,7 +291,9 @@ async fn a_gap_that_was_recorded_does_not_hide_that_a_frame_was_changed_in_place
     }
     let handle = studio.handle.clone();
     let asked = frame(1002).parse().unwrap();
-    tokio::spawn(async move { handle.publish(asked, PublishDetails::default()).await });
+    studio.tasks.spawn("publish", async move {
+        handle.publish(asked, PublishDetails::default()).await.ok();
+    });
     let settled = studio.next().await;
     studio.record(&settled);
     studio.write(&frame(1001), "other pixels");
