@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -49,7 +49,12 @@ pub fn run(args: &[String]) -> ExitCode {
     match args.first().map(String::as_str) {
         Some("grid") => grid(rounds, &controllers),
         Some("loopback") => loopback(rounds, &controllers),
-        Some("shares") => shares(rounds, &controllers),
+        Some("shares") => {
+            // What the kernel's own do to each other is the measure of what can be asked for.
+            let kernel = ["tcp-cubic", "tcp-bbr"];
+            let all: Vec<_> = CONTROLLERS.into_iter().chain(kernel).collect();
+            shares(rounds, &only.map_or(all, |only| vec![only]));
+        }
         Some("one") => {
             let number =
                 |index: usize| args.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
@@ -126,7 +131,7 @@ fn loopback(rounds: usize, controllers: &[&str]) {
 
 /// One flow of each kind for a while over one bottleneck, and what each got after the first part.
 fn shares(rounds: usize, controllers: &[&str]) {
-    println!("| RTT ms | queue, BDP | controller | beside TCP | QUIC MiB/s | TCP MiB/s | QUIC's share |");
+    println!("| RTT ms | queue, BDP | controller | beside TCP | its MiB/s | TCP MiB/s | its share |");
     for (rtt_ms, queue_percent) in [(20, 100), (80, 50), (80, 100), (80, 200)] {
         for tcp in ["cubic", "bbr"] {
             for controller in controllers {
@@ -199,38 +204,50 @@ impl Ends {
         (rate, flow.stop())
     }
 
-    /// Runs a QUIC flow and a TCP flow side by side; returns MiB/s of both.
-    fn beside(&self, controller: &str, tcp: &'static str) -> (f64, f64) {
-        const BEFORE: Duration = Duration::from_secs(8);
-        const MEASURED: Duration = Duration::from_secs(24);
-        let stop = Arc::new(AtomicBool::new(false));
-        let tcp_received = Arc::new(AtomicU64::new(0));
+    /// Starts a flow of kernel TCP from near to far; it ends with `stop`.
+    fn tcp(
+        &self,
+        congestion: &str,
+        stop: &Arc<AtomicBool>,
+        received: &Arc<AtomicU64>,
+    ) -> [JoinHandle<()>; 2] {
         let far = self.address("far");
         let listener = self.within("far", || TcpListener::bind((far, 0)).expect("a port"));
         let to = listener.local_addr().expect("an address");
         let sender = self.within("near", || {
             let socket = TcpStream::connect(to).expect("a connection from near");
-            rustix::net::sockopt::set_tcp_congestion(&socket, tcp).expect("a kernel that has it");
+            rustix::net::sockopt::set_tcp_congestion(&socket, congestion).expect("a kernel that has it");
             socket
         });
         let receiver = listener.accept().expect("a connection").0;
-        let counted = Arc::clone(&tcp_received);
-        let threads = [
-            thread::spawn({
-                let stop = Arc::clone(&stop);
-                move || pour(sender, &stop)
-            }),
-            thread::spawn(move || drain(receiver, &counted)),
-        ];
-        let quic_received = Arc::new(AtomicU64::new(0));
-        let flow = Flow::start(self, controller, Arc::clone(&quic_received), u64::MAX);
+        let (stop, counted) = (Arc::clone(stop), Arc::clone(received));
+        [thread::spawn(move || pour(sender, &stop)), thread::spawn(move || drain(receiver, &counted))]
+    }
+
+    /// Runs a QUIC flow, or one of TCP where it is named so, and a TCP flow side by side; returns MiB/s of both.
+    fn beside(&self, controller: &str, tcp: &str) -> (f64, f64) {
+        const BEFORE: Duration = Duration::from_secs(8);
+        const MEASURED: Duration = Duration::from_secs(24);
+        let stop = Arc::new(AtomicBool::new(false));
+        let tcp_received = Arc::new(AtomicU64::new(0));
+        let mut threads = Vec::from(self.tcp(tcp, &stop, &tcp_received));
+        let first_received = Arc::new(AtomicU64::new(0));
+        let flow = match controller.strip_prefix("tcp-") {
+            Some(other) => {
+                threads.extend(self.tcp(other, &stop, &first_received));
+                None
+            }
+            None => Some(Flow::start(self, controller, Arc::clone(&first_received), u64::MAX)),
+        };
         thread::sleep(BEFORE);
         let read =
-            || (quic_received.load(Ordering::Relaxed) as f64, tcp_received.load(Ordering::Relaxed) as f64);
+            || (first_received.load(Ordering::Relaxed) as f64, tcp_received.load(Ordering::Relaxed) as f64);
         let before = read();
         thread::sleep(MEASURED);
         let after = read();
-        flow.stop();
+        if let Some(flow) = flow {
+            flow.stop();
+        }
         stop.store(true, Ordering::Relaxed);
         for thread in threads {
             thread.join().expect("a thread that does not panic");

@@ -119,7 +119,8 @@ impl Daemon {
                 command
             }
             (Some(script), namespace) => {
-                let inside = namespace.as_ref().map(|name| format!("ip netns exec {name} ")).unwrap_or_default();
+                let inside =
+                    namespace.as_ref().map(|name| format!("ip netns exec {name} ")).unwrap_or_default();
                 let mut command = Command::new("unshare");
                 command.args(["--mount", "sh", "-c", &format!("{script} && exec {inside}\"$0\" \"$@\"")]);
                 command.arg(&self.programs.avalond);
