@@ -1,4 +1,4 @@
-//! `avalonctl cancel JOB`: gives up a job. What is here already stays for the next attempt.
+//! `avalonctl cancel JOB`: gives up a job. What came so far is removed: else the next start would go on with it.
 
 use avalon_protocol::{
     control::{ErrorCode, JobState, JobStatus, route},
@@ -45,7 +45,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &CancelArgs) -> Result<Exit
         JobState::Failed => {
             context.output.talk(&format!("{reference} had failed already; nothing to cancel"))
         }
-        _ => context.output.talk(&format!("{reference} is given up; what came so far is kept")),
+        _ => context.output.talk(&format!("{reference} is given up, and what came so far is removed")),
     }
     Ok(ExitCode::Ok)
 }
@@ -64,7 +64,10 @@ mod tests {
         daemon.on("DELETE /v1/jobs/7f%2F3a", &job(&fetching, JobState::Cancelled));
         let ran = daemon.run(&["cancel", "7f/3a"]);
         assert_eq!((ran.exit, ran.stdout.as_str()), (0, ""));
-        assert_eq!(ran.stderr, "lantern:robot/modelDefault@v002 is given up; what came so far is kept\n");
+        assert_eq!(
+            ran.stderr,
+            "lantern:robot/modelDefault@v002 is given up, and what came so far is removed\n"
+        );
         let json = daemon.run(&["cancel", "7f/3a", "--json"]).json();
         assert_eq!(
             (&json["schema"], &json["job"]["state"]),

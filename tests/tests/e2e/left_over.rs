@@ -22,6 +22,7 @@ fn a_pull_that_is_cancelled_stays_cancelled_after_a_restart() {
     assert_eq!(london.api().publish(&dir).error, None);
     home.until("home knows it", |api| api.locate_one(&model(1)));
     home.until_connected(LONDON);
+    home.ctl(&["limit", "set", "20MiB/s"]).expect(ExitCode::Ok);
     let id = home.api().pull(&model(1)).unwrap().versions[0].job.clone().unwrap();
     home.until("bytes are here", |api| api.job(&id).filter(|job| job.bytes_present > 0));
     home.ctl(&["cancel", &id]).expect(ExitCode::Ok);
@@ -36,6 +37,7 @@ fn a_pull_that_is_cancelled_stays_cancelled_after_a_restart() {
     assert!(jobs.iter().all(|job| job.reference == model(2) && job.state == JobState::Done), "{jobs:#?}");
     assert!(!home.path(&format!("{MODEL}/v001")).exists());
     // It comes when somebody asks for it again.
+    home.ctl(&["limit", "clear", "--all"]).expect(ExitCode::Ok);
     home.ctl(&["pull", &model(1)]).expect(ExitCode::Ok);
     tree::assert_equal(&london.path(""), &home.path(""));
 }

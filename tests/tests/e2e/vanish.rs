@@ -2,7 +2,10 @@
 
 use std::{fs, time::Duration};
 
-use avalon_protocol::control::{HoldingState, JobState, JobStatus};
+use avalon_protocol::{
+    control::{HoldingState, JobState, JobStatus},
+    exit_code::ExitCode,
+};
 use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
 
 use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, publish_beauty, publish_model, studio};
@@ -18,6 +21,8 @@ fn london(studio: &Studio) -> Daemon {
         tree::write_noise(&dir.join(format!("modelDefault.part{number:02}")), number, FILE_BYTES);
     }
     assert_eq!(london.api().publish(&dir).error, None);
+    // Slow enough to be found in the middle.
+    london.ctl(&["limit", "set", "60MiB/s"]).expect(ExitCode::Ok);
     london
 }
 
