@@ -152,3 +152,6 @@ pub trait CatalogStore: Send + Sync + std::fmt::Debug {
     /// [`CatalogError::Damaged`] says what is wrong.
     fn verify(&self) -> Result<u64, CatalogError>;
 }
+
+/// Makes what the engine wrote durable.
+pub(crate) type Fsync = Box<dyn Fn() -> std::io::Result<()> + Send + Sync>;

@@ -252,7 +252,7 @@ fn open(
 pub(crate) fn open_syncing(
     directory: &Path,
     number: u64,
-    fsync: impl FnOnce(super::sled::Fsync) -> super::sled::Fsync,
+    fsync: impl FnOnce(super::Fsync) -> super::Fsync,
 ) -> Result<Opened, Cause> {
     let now: Monotonic = Arc::new(|| Duration::ZERO);
     open(

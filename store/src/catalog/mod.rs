@@ -28,8 +28,8 @@ mod unbuilt;
 
 #[cfg(test)]
 pub(crate) use self::{
+    api::Fsync,
     generation::{Opener, open_syncing},
-    sled::Fsync,
     tests::tamper,
 };
 

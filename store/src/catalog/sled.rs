@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CatalogError, CatalogStore, Cause, FORMAT, MAX_PAGE_ROWS, Row, Table, WriteSet,
+    api::Fsync,
     envelope::{self, RowMark, Sums, TableSum},
 };
 use crate::error_chain::ErrorChain;
@@ -52,9 +53,6 @@ struct Flusher {
     engine: Option<Arc<Engine>>,
     thread: Option<(SyncSender<()>, JoinHandle<()>)>,
 }
-
-/// Makes what the engine wrote durable.
-pub(crate) type Fsync = Box<dyn Fn() -> io::Result<()> + Send + Sync>;
 
 struct Engine {
     generation: u64,
