@@ -13,8 +13,8 @@ const KEPT: usize = 8;
 /// What a buffer has at least: a block, wherever the page begins.
 const ROOM_BYTES: usize = (1 << 20) + DIRECT_ALIGN_BYTES;
 
-/// Up to this length a buffer is one of its own: many of them may be held at once.
-const SMALL_BYTES: usize = 64 << 10;
+/// From this length on a buffer is used again. A shorter one is one of its own: many of them may be held at once.
+pub(crate) const POOLED_BYTES: usize = 256 << 10;
 
 /// Finds the shelf that others use already. Clones find the same one.
 #[derive(Debug, Clone, Default)]
@@ -41,7 +41,7 @@ pub struct Shelf {
 impl Shelf {
     /// Takes a buffer of `bytes` bytes; what is in it is of no meaning. How many are out is for the callers to bound.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Buffer {
-        if bytes <= SMALL_BYTES {
+        if bytes < POOLED_BYTES {
             return Buffer { room: vec![0; bytes], start: 0, bytes, shelf: Arc::clone(self) };
         }
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();

@@ -22,6 +22,8 @@ pub(super) type Found = Vec<(VersionId, VersionFold)>;
 
 /// How long a command waits for a catalog that is built anew.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(30);
+/// How soon it notices that the catalog is there.
+const CATALOG_LOOK: Duration = Duration::from_millis(100);
 
 impl DaemonApi {
     /// Reads a reference of a command that names versions.
@@ -91,14 +93,12 @@ impl DaemonApi {
         }
     }
 
-    /// Waits a while for a catalog that is built anew: for whoever asks, that is better than an error.
+    /// Waits a while for a catalog that is built anew: for whoever asks, that is better than an error. No thread waits with
+    /// it: a script that asks again and again would take all of them.
     async fn until_catalog(&self) {
-        let ledger = self.core.ledger.clone();
-        if !ledger.is_ready() {
-            tokio::select! {
-                _ = blocking(move || ledger.wait_ready()) => {}
-                () = self.core.clock.sleep(CATALOG_PATIENCE) => {}
-            }
+        let until = self.core.clock.monotonic() + CATALOG_PATIENCE;
+        while !self.core.ledger.is_ready() && self.core.clock.monotonic() < until {
+            self.core.clock.sleep(CATALOG_LOOK).await;
         }
     }
 

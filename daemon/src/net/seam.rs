@@ -97,8 +97,9 @@ impl fmt::Debug for OpenObject {
 
 /// The objects that can be served.
 pub trait Objects: Send + Sync + 'static {
-    /// Opens an object of `size` bytes for a peer, and reads all of a small one with it, if that is wanted. None when it is not held, belongs to no manifest of the project, has
-    /// another size, or changed on disk. An error when that cannot be told now: the peer is told to come back.
+    /// Opens an object of `size` bytes for a peer, and reads all of a small one with it, if that is wanted. None when it is
+    /// not held, belongs to no manifest of the project, has another size, or changed on disk. An error when that cannot be
+    /// told now: the peer is told to come back.
     fn open<'a>(
         &'a self,
         project: &'a ProjectName,

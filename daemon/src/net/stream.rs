@@ -9,13 +9,10 @@ use quinn::{
 };
 use tokio::time::timeout;
 
-use crate::buffers::Shelf;
+use crate::buffers::{POOLED_BYTES, Shelf};
 
 /// How many pieces are taken off a stream under one lock; a piece is about a packet.
 const PIECES: usize = 64;
-
-/// Content of this length or more goes into a buffer that is used again.
-const POOLED_BYTES: usize = 256 << 10;
 
 /// How much is gathered before it is handed to QUIC: enough that small objects do not cost a lock each.
 const GATHER_BYTES: usize = 256 << 10;

@@ -243,23 +243,11 @@ impl Ledger {
     /// # Errors
     /// [`CatalogError`]; the catalog is being rebuilt then.
     pub fn locate(&self, hash: &ObjectHash) -> Result<Vec<(ProjectName, RelPath, LocalFile)>, CatalogError> {
-        self.places(&object_prefix(hash))
+        self.inner.ask(|store| places_in(store, &object_prefix(hash)))
     }
 
-    /// Returns where files of one project with this content lie, as [`Ledger::locate`] does.
-    ///
-    /// # Errors
-    /// [`CatalogError`]; the catalog is being rebuilt then.
-    pub fn locate_in(
-        &self,
-        project: &ProjectName,
-        hash: &ObjectHash,
-    ) -> Result<Vec<(ProjectName, RelPath, LocalFile)>, CatalogError> {
-        self.places(&object_key(hash, &files_prefix(project, None)))
-    }
-
-    /// As [`Ledger::locate_in`], without waiting for a damaged catalog: while the next one is built, what that knows already
-    /// is returned.
+    /// As [`Ledger::locate`], in one project and without waiting for a damaged catalog: while the next
+    /// one is built, what that knows already is returned.
     ///
     /// # Errors
     /// [`CatalogError`] when the catalog is being rebuilt and the next one knows no such file, yet.
@@ -276,10 +264,6 @@ impl Ledger {
         let next = self.inner.shared.mending.next();
         let known = next.and_then(|next| places_in(&*next, &prefix).ok()).unwrap_or_default();
         if known.is_empty() { Err(damaged) } else { Ok(known) }
-    }
-
-    fn places(&self, prefix: &[u8]) -> Result<Vec<(ProjectName, RelPath, LocalFile)>, CatalogError> {
-        self.inner.ask(|store| places_in(store, prefix))
     }
 
     /// Makes a manifest durable. May be called before or after the record that names it.

@@ -5,7 +5,11 @@ use avalon_protocol::{
     exit_code::ExitCode,
     mode::ProjectMode,
 };
-use avalon_tests::daemons::{daemon::may_mount, tree};
+use avalon_tests::daemons::{
+    Studio,
+    daemon::{Daemon, may_mount},
+    tree,
+};
 
 use crate::support::{LONDON, MODEL, MONTREAL, model, publish_model, studio};
 
@@ -59,18 +63,24 @@ fn a_state_directory_on_a_full_volume_is_named_at_the_start() {
     assert!(said.contains("is full; free some room"), "{said}");
 }
 
-#[test]
-fn a_state_directory_that_fills_up_loses_nothing_that_was_acknowledged() {
-    if !may_mount() {
-        return;
-    }
-    let studio = studio();
+/// London, with its state directory on a volume of 16 MiB, and where that is.
+fn london_on_a_small_volume(studio: &Studio) -> (Daemon, String) {
     let mut london = studio.node(LONDON, ProjectMode::OnDemand);
     let state = london.config.state_dir.display().to_string();
     london.set_mounts(&format!(
         "cp -a {state} {state}.copy && mount -t tmpfs -o size=16m tmpfs {state} && cp -a {state}.copy/. {state}/"
     ));
     london.start();
+    (london, state)
+}
+
+#[test]
+fn a_state_directory_that_fills_up_loses_nothing_that_was_acknowledged() {
+    if !may_mount() {
+        return;
+    }
+    let studio = studio();
+    let (mut london, state) = london_on_a_small_volume(&studio);
     let montreal = studio.mirror(MONTREAL, &[&london]);
     publish_model(&london, 1, b"one");
     montreal.until_complete_at(&model(1), MONTREAL);
@@ -96,12 +106,7 @@ fn a_node_whose_state_volume_is_full_starts_serves_and_goes_on_when_there_is_roo
         return;
     }
     let studio = studio();
-    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
-    let state = london.config.state_dir.display().to_string();
-    london.set_mounts(&format!(
-        "cp -a {state} {state}.copy && mount -t tmpfs -o size=16m tmpfs {state} && cp -a {state}.copy/. {state}/"
-    ));
-    london.start();
+    let (mut london, state) = london_on_a_small_volume(&studio);
     publish_model(&london, 1, b"one");
     // The volume belongs to the mount namespace of this run, so it is the next start that finds it full.
     london.in_its_mounts(&format!("cp -a {state}/. {state}.copy/")).expect(ExitCode::Ok);
