@@ -1,7 +1,5 @@
 //! Tells loss that says "too much" from loss that says nothing.
 
-/// What links lose by themselves, and what BBR takes for harmless: 2 % (draft-ietf-ccwg-bbr: `LossThresh`).
-const HARMLESS_PERCENT: f64 = 0.02;
 /// Fewer lost packets prove nothing.
 const LEAST_LOST: f64 = 4.0;
 /// After as many packets, or round trips, counting begins anew.
@@ -45,12 +43,13 @@ impl LossCount {
         self.marked = true;
     }
 
-    /// Judges at the end of a round trip, and begins anew when there is a verdict or enough was counted.
-    pub(super) fn end_round(&mut self, mtu: u64) -> Verdict {
+    /// Judges at the end of a round trip, and begins anew when there is a verdict or enough was counted. A share of `harmless` says
+    /// nothing. Returns the share of lost packets too.
+    pub(super) fn end_round(&mut self, mtu: u64, harmless: f64) -> (Verdict, f64) {
         self.rounds = self.rounds.saturating_add(1);
         let lost = packets(self.lost, mtu);
         let all = packets(self.delivered, mtu) + lost;
-        let expected = HARMLESS_PERCENT * all;
+        let expected = harmless * all;
         let verdict = if lost >= LEAST_LOST && lost > expected + 3.0 * expected.sqrt() {
             Verdict::TooMuch
         } else if self.marked {
@@ -61,10 +60,10 @@ impl LossCount {
         if verdict != Verdict::Harmless || all >= ENOUGH_PACKETS || self.rounds >= ENOUGH_ROUNDS {
             *self = Self::default();
         }
-        verdict
+        (verdict, lost / all.max(1.0))
     }
 }
 
-fn packets(bytes: u64, mtu: u64) -> f64 {
+pub(super) fn packets(bytes: u64, mtu: u64) -> f64 {
     bytes as f64 / mtu.max(1) as f64
 }

@@ -21,6 +21,7 @@ mod filter;
 mod loss;
 mod model;
 mod phase;
+mod response;
 mod units;
 mod window;
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::{
     delivery::{Delivery, Sample},
     filter::{Aggregation, MaxOfTwo, MinRtt},
-    loss::{LossCount, Verdict},
+    loss::{LossCount, Verdict, packets},
+    response::{Answer, Count, Response},
     units::{bytes_in, percent},
 };
 
@@ -35,6 +36,7 @@ pub(super) struct Model {
     smoothed_rtt: Option<Duration>,
     aggregation: Aggregation,
     loss: LossCount,
+    response: Response,
     in_flight: u64,
     round: u64,
     /// The round trip ends when a packet is acknowledged that left after this much was delivered.
@@ -59,6 +61,8 @@ pub(super) struct News {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Round {
     pub(super) verdict: Verdict,
+    /// The share of lost packets that the verdict is about.
+    share: f64,
     /// Bytes that were delivered in it.
     pub(super) delivered: u64,
     /// The fastest sample of it, in bytes/s.
@@ -80,6 +84,7 @@ impl Model {
             smoothed_rtt: None,
             aggregation: Aggregation::default(),
             loss: LossCount::default(),
+            response: Response::default(),
             in_flight: 0,
             round: 0,
             round_ends_at: 0,
@@ -144,11 +149,21 @@ impl Model {
         self.delivered_at_round_start = delivered_so_far;
         let best = std::mem::take(&mut self.best_in_round);
         let lost = std::mem::take(&mut self.lost_in_round);
-        Some(Round { verdict: self.loss.end_round(self.mtu), delivered, best, lost })
+        let (verdict, share) = self.loss.end_round(self.mtu, self.response.harmless());
+        Some(Round { verdict, share, delivered, best, lost })
     }
 
     /// Lowers the ceiling after a round trip that lost too much, or was marked, with `window` bytes allowed in flight.
     pub(super) fn lower_ceiling(&mut self, round: Round, window: u64) {
+        let count = self.packets_of(round);
+        match self.response.end_round(count, (round.verdict, round.share), window, self.ceiling) {
+            Answer::Lower => {}
+            Answer::Hold => return,
+            Answer::Restore(ceiling) => {
+                self.ceiling = ceiling;
+                return;
+            }
+        }
         let kept = match round.verdict {
             Verdict::Harmless => return,
             Verdict::Marked => percent(window, BETA_MARKED_PERCENT),
@@ -156,6 +171,15 @@ impl Model {
                 .max(percent(round.delivered.min(window), KEPT_OF_DELIVERED_PERCENT)),
         };
         self.ceiling = Some(self.ceiling.map_or(kept, |ceiling| ceiling.min(kept)));
+    }
+
+    /// Says whether a round trip lost packets, and not only what this path always loses.
+    pub(super) fn lost_unusually(&self, round: Round) -> bool {
+        self.response.is_unusual(self.packets_of(round))
+    }
+
+    fn packets_of(&self, round: Round) -> Count {
+        Count { delivered: packets(round.delivered, self.mtu), lost: packets(round.lost, self.mtu) }
     }
 
     /// Begins to forget the bandwidth that was: a cycle of probing is over, or the path is known to have less by now.
@@ -170,6 +194,7 @@ impl Model {
         self.aggregation = Aggregation::default();
         self.ceiling = None;
         self.loss = LossCount::default();
+        self.response = Response::default();
     }
 
     /// Counts losses anew, so that what is tried now is not blamed for what was before.

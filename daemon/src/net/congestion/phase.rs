@@ -136,7 +136,8 @@ impl Phase {
     fn end_round(&mut self, now: Instant, round: Round, news: &News, model: &mut Model) {
         let bandwidth = model.bandwidth();
         // Packets are lost and others keep a queue: it is full, and not the path bad.
-        let hurts = round.lost > 0 && model.others_queue();
+        let lost = model.lost_unusually(round);
+        let hurts = lost && model.others_queue();
         self.notice_less(&round, news, model);
         match self {
             Self::Startup { full, rounds, since } => {
@@ -154,7 +155,7 @@ impl Phase {
             }
             Self::Cruise { until } if now >= *until => *self = Self::up(model),
             // Whoever queued until packets were lost should find that others give way too. Alone it costs nothing.
-            Self::Cruise { .. } if round.lost > 0 => {
+            Self::Cruise { .. } if lost => {
                 if hurts {
                     model.end_cycle();
                 }

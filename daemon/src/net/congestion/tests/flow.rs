@@ -7,7 +7,7 @@ use std::{
 
 use quinn::congestion::Controller as _;
 
-use super::{super::Congestion, cubic::Cubic};
+use super::{super::Congestion, bbr1::Bbr1, cubic::Cubic};
 
 pub(super) const MTU: u64 = 1452;
 /// quinn acknowledges every second packet, and hands the controller bursts of up to ten.
@@ -18,6 +18,7 @@ const BURST: u64 = 10;
 pub(super) enum Controller {
     Ours(Box<Congestion>),
     Cubic(Cubic),
+    Bbr1(Box<Bbr1>),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +26,8 @@ struct Packet {
     number: u64,
     sent: Instant,
     acked: bool,
+    /// What had been delivered when it left, and when that was known.
+    delivered: (u64, Instant),
 }
 
 #[derive(Debug)]
@@ -45,6 +48,7 @@ pub(super) struct Flow {
     tokens: u64,
     refilled: Instant,
     last_ack: Instant,
+    last_delivery: Instant,
     pub(super) wakes: Option<Instant>,
 }
 
@@ -66,6 +70,7 @@ impl Flow {
             tokens: 10 * MTU,
             refilled: starts,
             last_ack: starts,
+            last_delivery: starts,
             wakes: Some(starts),
         }
     }
@@ -74,13 +79,16 @@ impl Flow {
         match &self.controller {
             Controller::Ours(ours) => ours.window(),
             Controller::Cubic(cubic) => cubic.window(),
+            Controller::Bbr1(bbr) => bbr.window(),
         }
     }
 
     /// quinn-proto's `Pacer::delay`: when the next packet may leave, now if none.
     fn paced(&mut self, now: Instant) -> Option<Instant> {
-        if matches!(self.controller, Controller::Cubic(_)) {
-            return None;
+        match &self.controller {
+            Controller::Ours(_) => {}
+            Controller::Cubic(_) => return None,
+            Controller::Bbr1(bbr) => return self.paced_at(now, bbr.rate()),
         }
         let (window, rtt) = (self.window() as f64, self.smoothed_rtt.as_secs_f64());
         let capacity = ((window * 0.002 / rtt) as u64).clamp(10 * MTU, 256 * MTU);
@@ -97,6 +105,17 @@ impl Flow {
         let wait = (capacity - self.tokens) as f64 * rtt / window * 0.8;
         // A timer of tokio has a resolution of a millisecond.
         Some(now + Duration::from_secs_f64(wait).max(Duration::from_micros(500)))
+    }
+
+    /// The kernel's pacing: a burst of up to a millisecond at `rate` bytes/s.
+    fn paced_at(&mut self, now: Instant, rate: f64) -> Option<Instant> {
+        let capacity = ((rate * 0.001) as u64).max(2 * MTU);
+        let refill = (rate * (now - self.refilled).as_secs_f64()) as u64;
+        if refill > 0 {
+            (self.tokens, self.refilled) = ((self.tokens + refill).min(capacity), now);
+        }
+        let missing = MTU.saturating_sub(self.tokens);
+        (missing > 0).then(|| now + Duration::from_secs_f64((missing as f64 / rate).max(1e-6)))
     }
 
     fn has_data(&mut self, now: Instant) -> Result<(), Instant> {
@@ -136,7 +155,17 @@ impl Flow {
                 break;
             }
             self.tokens = self.tokens.saturating_sub(MTU);
-            self.outstanding.push_back(Packet { number: self.next_number, sent: now, acked: false });
+            let delivered = if self.in_flight == 0 {
+                (self.delivered, now)
+            } else {
+                (self.delivered, self.last_delivery)
+            };
+            self.outstanding.push_back(Packet {
+                number: self.next_number,
+                sent: now,
+                acked: false,
+                delivered,
+            });
             put(self.next_number);
             self.next_number += 1;
             self.in_flight += MTU;
@@ -174,10 +203,12 @@ impl Flow {
             newest_sent = Some(packet.sent);
             self.delivered += MTU;
             self.in_flight -= MTU;
-            let sent = packet.sent;
+            self.last_delivery = now;
+            let (sent, delivered) = (packet.sent, packet.delivered);
             match &mut self.controller {
                 Controller::Ours(ours) => ours.acked(sent, MTU),
                 Controller::Cubic(cubic) => cubic.acked(now, MTU, self.smoothed_rtt),
+                Controller::Bbr1(bbr) => bbr.acked(now, MTU, sent, delivered, self.in_flight),
             }
         }
         if let Controller::Ours(ours) = &mut self.controller {
@@ -209,6 +240,7 @@ impl Flow {
         match &mut self.controller {
             Controller::Ours(ours) => ours.on_congestion_event(now, newest_sent, false, lost),
             Controller::Cubic(cubic) => cubic.lost(now, newest_sent),
+            Controller::Bbr1(_) => {}
         }
     }
 }

@@ -12,6 +12,7 @@ use rand_chacha::{
 
 use super::{
     super::Congestion,
+    bbr1::Bbr1,
     cubic::Cubic,
     flow::{Controller, Flow, MTU},
 };
@@ -82,6 +83,11 @@ impl Link {
 
     pub(super) fn cubic(&mut self, starts_ms: u64) -> usize {
         self.add(Controller::Cubic(Cubic::new(MTU)), starts_ms)
+    }
+
+    pub(super) fn bbr1(&mut self, starts_ms: u64) -> usize {
+        let starts = self.start + Duration::from_millis(starts_ms);
+        self.add(Controller::Bbr1(Box::new(Bbr1::new(MTU, starts))), starts_ms)
     }
 
     fn add(&mut self, controller: Controller, starts_ms: u64) -> usize {

@@ -5,6 +5,7 @@
 )]
 
 mod any_order;
+mod bbr1;
 mod cubic;
 mod flow;
 mod link;

@@ -139,3 +139,52 @@ fn a_flow_with_little_to_say_keeps_its_estimate() {
     assert!(kept > 56_000_000, "{kept} bytes/s are left of 62,500,000");
     assert!(window >= OCEAN.bandwidth_delay() * 8 / 10, "a window of {window}");
 }
+
+#[test]
+fn loss_that_does_not_answer_is_taken_for_usual() {
+    for (lost_of_100_000, least) in [(3_000, 0.93), (8_000, 0.88)] {
+        for (rtt_ms, mbit_s) in [(80, 500), (20, 100)] {
+            let (used, queue) = alone(Path { lost_of_100_000, rtt_ms, mbit_s, ..OCEAN }, 5_000, 20_000);
+            assert!(used >= least && queue < 0.5, "{used} at {lost_of_100_000}, queue {queue}");
+        }
+    }
+}
+
+#[test]
+fn loss_that_has_ended_is_not_usual_any_more() {
+    let mut link = Link::new(Path { mbit_s: 100, lost_of_100_000: 5_000, queue_percent: 50, ..OCEAN });
+    link.ours(0);
+    link.ours(0);
+    link.run_to(15_000);
+    link.path.lost_of_100_000 = 0;
+    link.run_to(25_000);
+    let lost = |link: &Link| link.flows.iter().map(|flow| flow.lost).sum::<u64>() as f64;
+    let before = lost(&link);
+    let used = link.run_to(45_000);
+    let lost = (lost(&link) - before) / (20.0 * 12_500_000.0);
+    println!("{used:?}, {lost:.4} lost");
+    assert!(
+        lost < 0.01,
+        "{lost} of what the link can is lost in queues, 10 s after the link lost its last packet by chance"
+    );
+    assert!(used[0] + used[1] >= 0.9, "{used:?}");
+}
+
+#[test]
+fn the_first_bbr_leaves_this_no_less_than_it_leaves_cubic() {
+    let mut unfair = false;
+    for (rtt_ms, queue_percent) in [(20, 100), (80, 50), (80, 100)] {
+        let beside_bbr = |add: fn(&mut Link, u64) -> usize| {
+            let mut link = Link::new(Path { rtt_ms, queue_percent, mbit_s: 100, ..OCEAN });
+            add(&mut link, 0);
+            link.bbr1(0);
+            link.run_to(15_000);
+            let used = link.run_to(50_000);
+            used[0] / (used[0] + used[1])
+        };
+        let (ours, cubic) = (beside_bbr(Link::ours), beside_bbr(Link::cubic));
+        println!("{rtt_ms} {queue_percent}: ours {ours:.3}, CUBIC {cubic:.3}");
+        unfair |= ours < cubic;
+    }
+    assert!(!unfair, "the shares are printed above");
+}
