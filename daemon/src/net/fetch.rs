@@ -31,7 +31,7 @@ use super::{
     piece_fit::{body_bytes, fits, list_values},
     seam::{Piece, Terms},
     stream::{Inbound, StreamFault},
-    throttle::Flow,
+    throttle::{Asked, Flow, TooMuch},
 };
 
 /// A peer that sends not one byte of an answer for as long is given up; a slow line is not that slow.
@@ -102,8 +102,14 @@ pub struct FetchSummary {
     pub bytes: u64,
 }
 
-/// Wants of one part of a request with their terms, and the answer to it.
-type Part = (Vec<(Want, Option<Terms>)>, Inbound);
+/// One part of a request that was sent.
+#[derive(Debug)]
+struct Part {
+    wants: Vec<(Want, Option<Terms>)>,
+    answer: Inbound,
+    /// Until the answer has been read.
+    _asked: Option<Asked>,
+}
 
 /// A request that was sent. Dropping it cancels it.
 #[derive(Debug)]
@@ -114,6 +120,20 @@ pub struct Begun {
     parts: VecDeque<FetchEncoded>,
     /// What is, with the answers.
     asked: VecDeque<Part>,
+}
+
+impl Begun {
+    /// Returns how much content the next part asks for, in bytes; what comes of a base is expected to be small.
+    fn next_bytes(&self) -> u64 {
+        let Some(part) = self.parts.front() else { return 0 };
+        let mut bases = part.bases.iter().peekable();
+        let wants = (0u32..).zip(&part.wants);
+        wants
+            .map(|(number, want)| {
+                bases.next_if(|base| base.want == number).map_or_else(|| body_bytes(want), |_| 0)
+            })
+            .sum()
+    }
 }
 
 /// Why a fetch ended before its end. What the sink got until then is good.
@@ -264,12 +284,14 @@ impl PeerLink {
             None => VecDeque::from([fetch]),
         };
         let mut begun = Begun { class, encoded, parts, asked: VecDeque::new() };
-        self.ask_next(&mut begun).await?;
+        let bytes = begun.next_bytes();
+        let asked = self.throttle().ask(self.receiving(class), bytes, self.rtt()).await;
+        self.ask_next(&mut begun, asked).await?;
         Ok(begun)
     }
 
     /// Asks for the next part, if there is one.
-    async fn ask_next(&self, begun: &mut Begun) -> Result<(), FetchError> {
+    async fn ask_next(&self, begun: &mut Begun, asked: Option<Asked>) -> Result<(), FetchError> {
         let Some(part) = begun.parts.pop_front() else { return Ok(()) };
         self.throttle().opened(self.receiving(begun.class)).await;
         let mut bases = part.bases.iter().peekable();
@@ -283,7 +305,7 @@ impl PeerLink {
             false => Request::Objects(FetchObjects { project: part.project, wants: part.wants }),
         };
         let answer = self.ask(&request).await?;
-        begun.asked.push_back((wants, answer));
+        begun.asked.push_back(Part { wants, answer, _asked: asked });
         Ok(())
     }
 
@@ -299,9 +321,18 @@ impl PeerLink {
         let mut summary = FetchSummary::default();
         loop {
             while begun.asked.len() < paced::PARTS_AHEAD && !begun.parts.is_empty() {
-                self.ask_next(&mut begun).await?;
+                let (flow, bytes) = (self.receiving(begun.class), begun.next_bytes());
+                let asked = match self.throttle().try_ask(flow, bytes, self.rtt()) {
+                    Ok(asked) => asked,
+                    // What was asked for may wait for this very answer to come to its end.
+                    Err(TooMuch) if begun.asked.is_empty() => self.throttle().ask_at_once(flow, bytes),
+                    Err(TooMuch) => break,
+                };
+                self.ask_next(&mut begun, asked).await?;
             }
-            let Some((wants, mut answer)) = begun.asked.pop_front() else { return Ok(summary) };
+            let Some(Part { wants, mut answer, _asked }) = begun.asked.pop_front() else {
+                return Ok(summary);
+            };
             let wants = wants.iter().map(|(want, terms)| (want, *terms));
             let taken = self.take_answer(wants, self.receiving(begun.class), &mut answer, sink).await?;
             summary.found += taken.found;

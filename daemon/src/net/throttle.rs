@@ -3,6 +3,7 @@
 //! The rules and the buckets are [`avalon_protocol::limit`]; this adds time, waiting and the time of day. Records and
 //! manifests do not come here.
 
+mod ahead;
 mod meter;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    block::BLOCK_BYTES,
     id::NodeId,
     limit::{BucketId, Direction, Limit, Moment, Shaper, Ticket},
     plan::Priority,
@@ -22,7 +24,8 @@ use avalon_protocol::{
 use jiff::{Timestamp, tz::TimeZone};
 use tokio::sync::Notify;
 
-use self::meter::Meter;
+pub(crate) use self::ahead::Asked;
+use self::{ahead::Ahead, meter::Meter};
 use crate::clock::Clock;
 
 /// How often it is looked whether it is time for a limit to begin or end, while content flows.
@@ -35,6 +38,10 @@ const PIECES_PER_SECOND: u64 = 20;
 const PIECE_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=64 << 10;
 /// What is asked of a peer at once under a limit, as a part of a second: what is on its way cannot be slowed down.
 const REQUESTS_PER_SECOND: u64 = 8;
+/// What has been asked for and not read lasts a round trip and this much longer, and is no less than two blocks: one comes while
+/// the next is asked for.
+const AHEAD: Duration = Duration::from_millis(125);
+const LEAST_AHEAD_BYTES: u64 = 2 * BLOCK_BYTES;
 
 /// What content counts as.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +50,10 @@ pub(crate) struct Flow<'a> {
     pub(crate) peer: &'a NodeId,
     pub(crate) class: Priority,
 }
+
+/// As much as may be is on its way already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooMuch;
 
 /// How a limit is doing.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,6 +73,7 @@ pub struct Throttle {
     /// Whether there is any limit at all: without one nobody takes the lock.
     limits: AtomicBool,
     state: Mutex<State>,
+    ahead: Arc<Ahead>,
 }
 
 #[derive(Debug, Default)]
@@ -110,7 +122,14 @@ impl Throttle {
     }
 
     fn in_zone(me: NodeId, clock: Arc<dyn Clock>, zone: TimeZone) -> Self {
-        Self { me, clock, zone, limits: AtomicBool::new(false), state: Mutex::default() }
+        Self {
+            me,
+            clock,
+            zone,
+            limits: AtomicBool::new(false),
+            state: Mutex::default(),
+            ahead: Arc::default(),
+        }
     }
 
     /// Replaces all limits. One that keeps its id keeps what it has let through in mind; who waits goes on under the new
@@ -166,14 +185,52 @@ impl Throttle {
 
     /// Waits while a limit lets nothing through at all: then it is better not to ask for anything.
     pub(crate) async fn opened(&self, flow: Flow<'_>) {
-        while self.slowest(flow) == Some(0) {
+        while self.slowest(flow).is_some_and(|(rate, _)| rate == 0) {
             self.clock.sleep(CLOSED_AGAIN).await;
         }
     }
 
     /// Returns how much content to ask a peer for at once; nothing when no limit applies.
     pub(crate) fn request_bytes(&self, flow: Flow<'_>) -> Option<u64> {
-        self.slowest(flow).map(|bytes_per_second| bytes_per_second / REQUESTS_PER_SECOND)
+        self.slowest(flow).map(|(bytes_per_second, _)| bytes_per_second / REQUESTS_PER_SECOND)
+    }
+
+    /// Waits until little enough is on its way to ask a peer, `rtt` away, for `bytes` more; none when no limit applies.
+    pub(crate) async fn ask(&self, flow: Flow<'_>, bytes: u64, rtt: Duration) -> Option<Asked> {
+        loop {
+            let mut freed = std::pin::pin!(self.ahead.freed());
+            freed.as_mut().enable();
+            match self.try_ask(flow, bytes, rtt) {
+                Ok(asked) => return asked,
+                // The limit may end meanwhile.
+                Err(TooMuch) => tokio::select! {
+                    () = freed => {}
+                    () = self.clock.sleep(CLOSED_AGAIN) => {}
+                },
+            }
+        }
+    }
+
+    /// Asks for `bytes` more if little enough is on its way; none when no limit applies.
+    ///
+    /// # Errors
+    /// [`TooMuch`] is.
+    pub(crate) fn try_ask(
+        &self,
+        flow: Flow<'_>,
+        bytes: u64,
+        rtt: Duration,
+    ) -> Result<Option<Asked>, TooMuch> {
+        let Some((rate, key)) = self.slowest(flow) else { return Ok(None) };
+        let lasts = u64::try_from((rtt + AHEAD).as_millis()).unwrap_or(u64::MAX);
+        let most = (rate.saturating_mul(lasts) / 1000).max(LEAST_AHEAD_BYTES);
+        self.ahead.ask((key, flow.class), bytes, most).map(Some).ok_or(TooMuch)
+    }
+
+    /// Asks for `bytes` more whatever is on its way.
+    pub(crate) fn ask_at_once(&self, flow: Flow<'_>, bytes: u64) -> Option<Asked> {
+        let (_, key) = self.slowest(flow)?;
+        self.ahead.ask((key, flow.class), bytes, u64::MAX)
     }
 
     /// Returns how the limits are doing.
@@ -187,14 +244,14 @@ impl Throttle {
         state.rules.iter().map(|(id, rule)| (*id, reading(rule))).collect()
     }
 
-    /// Returns the rate of the slowest limit that applies, in bytes a second.
-    fn slowest(&self, flow: Flow<'_>) -> Option<u64> {
+    /// Returns the rate of the slowest limit that applies, in bytes a second, and which it is.
+    fn slowest(&self, flow: Flow<'_>) -> Option<(u64, BucketId)> {
         if !self.limits.load(Ordering::Relaxed) {
             return None;
         }
         let mut state = self.lock();
         let moment = self.look_at_clock(&mut state, self.clock.monotonic());
-        state.applying(&self.me, flow, moment).map(|(_, rule)| rule.limit.rate.bytes_per_second).min()
+        state.applying(&self.me, flow, moment).map(|(id, rule)| (rule.limit.rate.bytes_per_second, id)).min()
     }
 
     /// Takes a place in the queue; none when no limit applies.

@@ -85,16 +85,20 @@ fn flow(
         pull.kill().and_then(|()| pull.wait()).ok();
         return None;
     }
-    let (first, last) = between(&samples, load.bytes() as f64)?;
-    Some((last.1 - first.1) / (last.0 - first.0) / limit)
+    Some(slope(&samples, load.bytes() as f64)? / limit)
 }
 
-/// The first samples with a fifth and with four fifths of the content: whole blocks are counted, and at both there are as
-/// many that are not whole.
-fn between(samples: &[(f64, f64)], all: f64) -> Option<((f64, f64), (f64, f64))> {
-    let reached = |share: f64| samples.iter().find(|sample| sample.1 >= all * share);
-    let (first, last) = (reached(0.2)?, reached(0.8)?);
-    (last.0 > first.0).then_some((*first, *last))
+/// The slope of the line of least squares through the samples between a tenth and nine tenths of the content, in bytes a second:
+/// whole blocks are counted, several at once, and between two samples alone that is some percent.
+fn slope(samples: &[(f64, f64)], all: f64) -> Option<f64> {
+    let middle: Vec<_> =
+        samples.iter().filter(|sample| (0.1..0.9).contains(&(sample.1 / all))).copied().collect();
+    let count = middle.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| middle.iter().map(of).sum::<f64>() / count;
+    let (time, bytes) = (mean(|sample| sample.0), mean(|sample| sample.1));
+    let both: f64 = middle.iter().map(|sample| (sample.0 - time) * (sample.1 - bytes)).sum();
+    let spread: f64 = middle.iter().map(|sample| (sample.0 - time).powi(2)).sum();
+    (spread > 0.0).then_some(both / spread)
 }
 
 fn row(rate: &str, direction: Direction, ratios: &[f64]) -> Value {

@@ -225,3 +225,34 @@ async fn nothing_is_asked_for_while_nothing_may_come() {
     assert!(opened.now_or_never().is_some());
     assert_eq!(world.throttle.request_bytes(flow), Some(10_000_000));
 }
+
+#[tokio::test]
+async fn what_is_asked_for_is_bounded_by_the_limit_and_waits_for_what_was_read() {
+    let world = World::new();
+    let receive = |rate: &str| Limit { direction: Direction::Receive, ..limit(rate, None, "always") };
+    world.throttle.set([(1, receive("8MiB/s"))]);
+    let flow = |class| Flow { direction: Direction::Receive, peer: &world.peer, class };
+    let (publish, rtt) = (flow(Priority::Publish), Duration::from_millis(375));
+    // Half a second of it: 4 MiB.
+    let mut asked: Vec<_> = (0..4).map(|_| world.throttle.try_ask(publish, MIB, rtt).unwrap()).collect();
+    assert_eq!(world.throttle.try_ask(publish, MIB, rtt).unwrap_err(), TooMuch);
+    assert!(
+        world.throttle.try_ask(flow(Priority::Waiting), MIB, rtt).is_ok(),
+        "nobody waits for who is less urgent"
+    );
+    let mut waiting = std::pin::pin!(world.throttle.ask(publish, MIB, rtt));
+    assert!((&mut waiting).now_or_never().is_none());
+    asked.pop();
+    let fourth = (&mut waiting).now_or_never().expect("one was read");
+    assert_eq!(world.throttle.try_ask(publish, MIB, rtt).unwrap_err(), TooMuch);
+    drop((asked, fourth));
+    let large = world.throttle.try_ask(publish, 100 * MIB, rtt);
+    assert!(large.is_ok(), "the first may always be asked for");
+    world.throttle.set([(1, receive("100kB/s"))]);
+    drop(large);
+    let two: Vec<_> = (0..2).map(|_| world.throttle.try_ask(publish, MIB, rtt)).collect();
+    assert!(two.iter().all(Result::is_ok), "one comes while the next is asked for");
+    assert_eq!(world.throttle.try_ask(publish, MIB, rtt).unwrap_err(), TooMuch);
+    world.throttle.set([]);
+    assert!(world.throttle.try_ask(publish, MIB, rtt).unwrap().is_none(), "no limit, nothing to wait for");
+}
