@@ -2,7 +2,9 @@
 //!
 //! Every stream asks for about as much as it brings in a second, so that all end at about the same time, whatever their
 //! sources can do. When nothing is left to ask for, a stream that is done takes over the tail of the one that would be the
-//! last; that one stops where its own part now ends. So nothing is asked for twice but what was on its way.
+//! last; that one stops where its own part now ends. So nothing is asked for twice but what was on its way. Streams over one
+//! connection share its line: what one of them stops bringing sooner, the others bring faster, so they take over nothing from each
+//! other, unless one is late.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -52,6 +54,8 @@ pub struct Schedule {
 
 #[derive(Debug, Default)]
 struct Stream {
+    /// The connection that it runs over; its own where nobody said.
+    line: Option<u32>,
     /// What it was asked for and has not brought, in order: of this request and of the next one, if that is sent.
     missing: VecDeque<Want>,
     /// How many bytes that is.
@@ -91,6 +95,11 @@ impl Schedule {
     /// Begins with everything that is missing, in the order in which it should come.
     pub fn new(wants: impl IntoIterator<Item = Want>) -> Self {
         Self { queue: wants.into_iter().collect(), streams: BTreeMap::new() }
+    }
+
+    /// Says which connection a stream runs over, by any number.
+    pub fn runs_over(&mut self, id: StreamId, line: u32) {
+        self.streams.entry(id).or_default().line = Some(line);
     }
 
     /// Returns what a stream asks for next; nothing when no other stream can be helped either. That may change as long as
@@ -144,7 +153,7 @@ impl Schedule {
 
     /// Takes over the tail of the stream that would end last, so that both end together, or all of one that is late.
     fn rob(&mut self, id: StreamId, now: Duration) -> Vec<Want> {
-        let my_rate = self.streams.get(&id).map_or(0.0, |stream| stream.rate);
+        let (my_rate, line) = self.streams.get(&id).map_or((0.0, None), |stream| (stream.rate, stream.line));
         // A stream that has not brought anything yet says nothing about its source.
         if my_rate <= 0.0 {
             return Vec::new();
@@ -155,8 +164,10 @@ impl Schedule {
             stream.missing_bytes = 0;
             return stream.missing.drain(..).collect();
         }
-        let others =
-            self.streams.iter().filter(|(other, stream)| **other != id && !stream.missing.is_empty());
+        let others = self.streams.iter().filter(|(other, stream)| {
+            let shares_line = line.is_some() && stream.line == line;
+            **other != id && !shares_line && !stream.missing.is_empty()
+        });
         let last = others.max_by(|a, b| a.1.time_left().total_cmp(&b.1.time_left()));
         let Some(victim) = last.map(|(other, _)| *other) else { return Vec::new() };
         let Some(victim) = self.streams.get_mut(&victim) else { return Vec::new() };
@@ -243,6 +254,7 @@ impl Schedule {
             for want in stream.missing.into_iter().rev() {
                 self.queue.push_front(want);
             }
+            self.streams.insert(id, Stream { line: stream.line, ..Stream::default() });
         }
     }
 

@@ -207,3 +207,20 @@ fn the_next_request_goes_out_before_the_last_has_come() {
     assert!(schedule.is_nearly_done(0, Duration::from_millis(80)));
     assert!(!schedule.is_nearly_done(0, Duration::from_millis(5)));
 }
+
+#[test]
+fn streams_of_one_connection_take_over_nothing_from_each_other_unless_one_is_late() {
+    let mut schedule = Schedule::new([large(12)]);
+    let second = Duration::from_secs(1);
+    (0..3).for_each(|id| schedule.runs_over(id, id / 2));
+    let asked: Vec<_> = (0..3).map(|id| schedule.ask(id, Duration::ZERO)).collect();
+    assert_eq!(asked.iter().map(|wants| wants[0].blocks).collect::<Vec<_>>(), [4, 4, 4]);
+    for want in [&asked[1][0], &asked[2][0]] {
+        let id = if want.first_block == 4 { 1 } else { 2 };
+        schedule.arrived(id, &want.object, (want.first_block, want.blocks), 4 * BLOCK_BYTES, second);
+    }
+    assert!(schedule.ask(1, second).is_empty(), "stream 0 has all of the line now");
+    assert!(!schedule.ask(1, second * 31).is_empty(), "but it brings nothing");
+    schedule.fail(1);
+    assert!(!schedule.ask(2, second * 31).is_empty(), "another line takes over what is left");
+}

@@ -107,8 +107,11 @@ impl Round {
 
     /// Runs the streams over these sources, the best first, and returns what ended badly.
     pub(super) async fn run(self: &Arc<Self>, links: &[PeerLink]) -> Trouble {
-        let links = links.iter().cycle().take(STREAMS);
-        let streams = ids().zip(links).map(|(id, link)| self.stream(id, link));
+        let lines = ids().zip(links).cycle().take(STREAMS);
+        let streams = ids().zip(lines).map(|(id, (line, link))| {
+            self.schedule().runs_over(id, line);
+            self.stream(id, link)
+        });
         futures_util::future::join_all(streams).await;
         std::mem::take(&mut *self.trouble())
     }
