@@ -107,7 +107,7 @@ impl Round {
 
     /// Runs the streams over these sources, the best first, and returns what ended badly.
     pub(super) async fn run(self: &Arc<Self>, links: &[PeerLink]) -> Trouble {
-        let lines = ids().zip(links).cycle().take(STREAMS);
+        let lines = (0u32..).zip(links).cycle().take(STREAMS);
         let streams = ids().zip(lines).map(|(id, (line, link))| {
             self.schedule().runs_over(id, line);
             self.stream(id, link)
