@@ -1,4 +1,4 @@
-//! The processor time that contenders take: unlike their speed it hardly depends on what else the machine does.
+//! The processor time and memory that contenders take: unlike their speed they hardly depend on what else the machine does.
 
 use std::{fs, time::Duration};
 
@@ -26,6 +26,14 @@ impl Cpu {
         let taken = now.zip(then).map(|(now, then)| now.saturating_sub(*then));
         taken.map(|ticks| Duration::from_millis(ticks * 1000 / TICKS)).collect()
     }
+}
+
+/// Returns the most memory that a process has had so far, in bytes; nothing when it has ended.
+pub fn peak_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib << 10)
 }
 
 /// Adds up the last `fields` of: user and system time of a process, then of its children that have ended.

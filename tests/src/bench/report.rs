@@ -19,6 +19,8 @@ pub struct Figures {
     pub wire_bytes: Vec<u64>,
     /// The processor time of all its processes, where it is known.
     pub cpu: Vec<Duration>,
+    /// The most memory that each of its servers had, in bytes.
+    pub peak_bytes: Vec<u64>,
 }
 
 /// What the ratios are of.
@@ -55,6 +57,7 @@ impl Figures {
             "files_s": number(load.files as f64 / seconds),
             "wire_bytes": self.wire(),
             "cpu_seconds": number(spread(&self.cpu).0),
+            "peak_rss_mib": self.peak_bytes.iter().map(|bytes| bytes >> 20).collect::<Vec<_>>(),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use super::{
     Options,
     contender::{Contender, Load, Round},
-    cpu::Cpu,
+    cpu::{Cpu, peak_bytes},
     ends::{Ends, FAR, NEAR, remove, settle_disk},
     ours::Ours,
     programs,
@@ -93,6 +93,7 @@ fn measure(shape: &str, load: Load, link: Option<(u64, u64, f64)>, options: &Opt
             if let Some(time) = time {
                 println!("round {number}: {} {:.3} s, processor {cpu:.2?}", figures.name, time.as_secs_f64());
                 figures.cpu.push(cpu.iter().sum());
+                figures.peak_bytes = servers.iter().filter_map(|pid| peak_bytes(*pid)).collect();
                 figures.times.push(time);
                 figures.wire_bytes.extend(before.zip(after).map(|(before, after)| after - before));
             }
