@@ -69,6 +69,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Log(args) => command::log::run(context, &args).await,
         Command::Cancel(args) => command::cancel::run(context, &args).await,
         Command::Limit(args) => command::limit::run(context, args).await,
+        Command::Policy(args) => command::policy::run(context, &args),
         Command::Catalog(args) => command::catalog::run(context, &args).await,
         Command::Ca(args) => command::ca::run(context, &args),
         Command::Service(args) => command::service::run(context, &args),
@@ -92,8 +93,8 @@ mod tests {
         let ran = run(&["--help"]);
         assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
         for command in [
-            "publish", "pull", "wait", "ls", "where", "info", "status", "log", "limit", "ca", "catalog",
-            "demo",
+            "publish", "pull", "wait", "ls", "where", "info", "status", "log", "limit", "policy", "ca",
+            "catalog", "demo",
         ] {
             assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
         }

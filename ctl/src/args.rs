@@ -7,8 +7,8 @@ use jiff::SignedDuration;
 
 use crate::command::{
     ca::CaArgs, cancel::CancelArgs, catalog::CatalogArgs, completions::CompletionsArgs, demo::DemoArgs,
-    info::InfoArgs, limit::LimitArgs, log::LogArgs, ls::LsArgs, publish::PublishArgs, pull::PullArgs,
-    service::ServiceArgs, status::StatusArgs, wait::WaitArgs, where_is::WhereArgs,
+    info::InfoArgs, limit::LimitArgs, log::LogArgs, ls::LsArgs, policy::PolicyArgs, publish::PublishArgs,
+    pull::PullArgs, service::ServiceArgs, status::StatusArgs, wait::WaitArgs, where_is::WhereArgs,
 };
 
 const AFTER_HELP: &str = "\
@@ -108,6 +108,8 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// Show, set or clear limits on what is sent and received.
     Limit(LimitArgs),
+    /// Check what the studio says about what goes where.
+    Policy(PolicyArgs),
     /// Check, rebuild, export or import the daemon's catalog.
     Catalog(CatalogArgs),
     /// Make the studio's certificate authority and issue identities to nodes.

@@ -26,6 +26,7 @@ pub mod plan;
 pub mod schedule;
 pub mod delta_base;
 pub mod limit;
+pub mod policy;
 pub mod backoff;
 pub mod control;
 pub mod exit_code;

@@ -113,30 +113,35 @@ impl Pattern {
 
     /// Says whether `name` matches, in at most pattern length times name length steps.
     pub fn matches(&self, name: &str) -> bool {
-        let (mut pattern, mut rest) = (self.0.as_str(), name);
-        // Where to go on after the last `*`, and what it has not yet swallowed: earlier stars need no second try.
-        let mut retry: Option<(&str, &str)> = None;
-        loop {
-            let (wanted, found) = (pattern.chars().next(), rest.chars().next());
-            match (wanted, found) {
-                (Some('*'), _) => {
-                    pattern = after_first(pattern);
-                    retry = Some((pattern, rest));
-                }
-                (Some(w), Some(f)) if w == '?' || w == f => {
-                    pattern = after_first(pattern);
-                    rest = after_first(rest);
-                }
-                (None, None) => return true,
-                _ => match retry {
-                    Some((after_star, swallowed)) if !swallowed.is_empty() => {
-                        pattern = after_star;
-                        rest = after_first(swallowed);
-                        retry = Some((after_star, rest));
-                    }
-                    _ => return false,
-                },
+        glob_matches(&self.0, name, |_| true)
+    }
+}
+
+/// Says whether a text matches a pattern whole; `?` takes one character that `one` allows.
+pub(crate) fn glob_matches(pattern: &str, text: &str, one: fn(char) -> bool) -> bool {
+    let (mut pattern, mut rest) = (pattern, text);
+    // Where to go on after the last `*`, and what it has not yet swallowed: earlier stars need no second try.
+    let mut retry: Option<(&str, &str)> = None;
+    loop {
+        let (wanted, found) = (pattern.chars().next(), rest.chars().next());
+        match (wanted, found) {
+            (Some('*'), _) => {
+                pattern = after_first(pattern);
+                retry = Some((pattern, rest));
             }
+            (Some(w), Some(f)) if (w == '?' && one(f)) || (w == f && w != '?') => {
+                pattern = after_first(pattern);
+                rest = after_first(rest);
+            }
+            (None, None) => return true,
+            _ => match retry {
+                Some((after_star, swallowed)) if !swallowed.is_empty() => {
+                    pattern = after_star;
+                    rest = after_first(swallowed);
+                    retry = Some((after_star, rest));
+                }
+                _ => return false,
+            },
         }
     }
 }

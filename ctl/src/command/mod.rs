@@ -9,6 +9,7 @@ pub(crate) mod info;
 pub(crate) mod limit;
 pub(crate) mod log;
 pub(crate) mod ls;
+pub(crate) mod policy;
 pub(crate) mod publish;
 pub(crate) mod pull;
 pub(crate) mod service;

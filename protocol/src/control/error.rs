@@ -62,13 +62,18 @@ pub enum ErrorCode {
     /// The daemon is stopping.
     #[serde(rename = "AVL-1102")]
     Stopping,
+    /// A policy document is refused.
+    #[serde(rename = "AVL-1201")]
+    BadPolicy,
 }
 
 impl ErrorCode {
     /// Returns the exit code of a command that ends with this error.
     pub fn exit(self) -> ExitCode {
         match self {
-            Self::Internal | Self::ProjectPaused | Self::Stopping | Self::NotWhole => ExitCode::Error,
+            Self::Internal | Self::ProjectPaused | Self::Stopping | Self::NotWhole | Self::BadPolicy => {
+                ExitCode::Error
+            }
             Self::BadRequest | Self::BadReference | Self::BadPath | Self::NoProject | Self::BadLimit => {
                 ExitCode::Usage
             }
@@ -86,7 +91,12 @@ impl ErrorCode {
     pub fn http_status(self) -> u16 {
         match self {
             Self::Internal => 500,
-            Self::BadRequest | Self::BadReference | Self::BadPath | Self::NoProject | Self::BadLimit => 400,
+            Self::BadRequest
+            | Self::BadReference
+            | Self::BadPath
+            | Self::NoProject
+            | Self::BadLimit
+            | Self::BadPolicy => 400,
             Self::NotFound => 404,
             Self::DiskFull => 507,
             Self::Denied => 403,

@@ -6,6 +6,7 @@ use super::InvalidLimit;
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const DAY_MINUTES: u16 = 24 * 60;
+const WEEK_MINUTES: u32 = 7 * 24 * 60;
 
 /// A moment of the week, on the wall clock of the node's site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,31 @@ impl When {
             return on(moment.day) && (self.from..self.until).contains(&minute);
         }
         (on(moment.day) && minute >= self.from) || (on(moment.day + 6) && minute < self.until)
+    }
+
+    /// Returns in how many minutes it begins or ends next, at least 1; `None` when it never does. Minutes of the week are
+    /// counted as if all hours had sixty of them: who waits over a change to or from summer time looks again an hour early.
+    pub fn minutes_until_change(&self, moment: Moment) -> Option<u32> {
+        let now = self.contains(moment);
+        let day = u32::from(DAY_MINUTES);
+        // It begins or ends at one of its own times, or with a day that is named beside one that is not.
+        let edges = (0..=8).flat_map(|days: u32| {
+            [0, u32::from(self.from), u32::from(self.until)].map(|edge| days * day + edge)
+        });
+        let ahead =
+            edges.filter_map(|edge| edge.checked_sub(u32::from(moment.minute))).filter(|ahead| *ahead > 0);
+        ahead.filter(|ahead| self.contains(moment.after(*ahead)) != now).min()
+    }
+}
+
+impl Moment {
+    /// Returns the moment that is so many minutes later; the week begins again after Sunday.
+    #[must_use]
+    pub fn after(self, minutes: u32) -> Self {
+        let all =
+            u32::from(self.day) * u32::from(DAY_MINUTES) + u32::from(self.minute) + minutes % WEEK_MINUTES;
+        let (day, minute) = (all / u32::from(DAY_MINUTES) % 7, all % u32::from(DAY_MINUTES));
+        Self { day: u8::try_from(day).unwrap_or(0), minute: u16::try_from(minute).unwrap_or(0) }
     }
 }
 
@@ -154,6 +180,21 @@ mod tests {
         assert!(night.contains(at("fri", 23, 0)) && night.contains(at("sat", 5, 59)));
         assert!(!night.contains(at("fri", 5, 0)) && !night.contains(at("sat", 23, 0)));
         assert!(when("sun 22:00-06:00").contains(at("mon", 1, 0)), "over the end of the week");
+    }
+
+    #[test]
+    fn the_next_change_is_the_first_minute_that_differs() {
+        for text in ["mon-fri 09:00-19:00", "fri 22:00-06:00", "sat,sun", "22:00-06:00", "sun 12:00-24:00"] {
+            let when = when(text);
+            for start in (0..WEEK_MINUTES).step_by(7) {
+                let moment = at("mon", 0, 0).after(start);
+                let differs = |ahead: &u32| when.contains(moment.after(*ahead)) != when.contains(moment);
+                let slow = (1..=WEEK_MINUTES).find(differs);
+                assert_eq!(when.minutes_until_change(moment), slow, "{text} at {moment:?}");
+            }
+        }
+        assert_eq!(When::ALWAYS.minutes_until_change(at("wed", 3, 4)), None);
+        assert_eq!(at("sun", 23, 59).after(1), at("mon", 0, 0));
     }
 
     #[test]

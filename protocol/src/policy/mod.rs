@@ -1,0 +1,37 @@
+//! The studio's policy: a TOML document that says what goes where, its checks, and what it means for one version at one
+//! node. Pure: the facts of the version, the node and the time come in, a [`Ruling`] comes out, with the rule and its line.
+//!
+//! The document goes through [`Policy::check`], which finds every problem, not only the first. Whoever has a [`Policy`] need
+//! not check again. [`Policy::decide`] then says what holds: of the rules that name a node, the first that matches the
+//! version. `docs/policy.md` is the guide for who writes one.
+
+mod problem;
+mod reader;
+mod glob;
+mod age;
+mod places;
+mod criteria;
+mod read_match;
+mod rule;
+mod document;
+mod facts;
+mod decide;
+mod explain;
+mod imply;
+mod overlap;
+mod copies;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    age::Age,
+    criteria::{Criteria, Criterion, Field},
+    decide::{Named, NotKnownYet, Now, RuleRef, Ruling},
+    document::{MAX_DOCUMENT_BYTES, MAX_RULES, Policy, SCHEMA},
+    explain::{Explanation, Outcome, Tried},
+    facts::{ManifestFacts, VersionFacts},
+    glob::Glob,
+    places::{Places, Studio},
+    problem::{Problem, Refused},
+    rule::{Defaults, Keep, Rule, Urgency, Windows},
+};
