@@ -61,7 +61,7 @@ pub struct Ruling {
     pub urgency: Urgency,
     /// At how many different sites the version has to be; the same at every node.
     pub min_copies: u32,
-    /// So many newest numbers of the subset, and its hero, are not removed here to make room. Without it, none is protected so.
+    /// So many newest numbers of the subset, and its hero, are not removed here to make room; see [`Self::may_be_removed`].
     pub keep_last: Option<u32>,
     /// Whether its files are made read-only when they are placed.
     pub read_only: bool,
@@ -80,9 +80,17 @@ pub struct Ruling {
 }
 
 impl Ruling {
-    /// Says whether the version is protected from being removed here to make room, by `keep_last`.
-    pub fn protects(&self, facts: &VersionFacts<'_>) -> bool {
-        self.keep_last.is_some_and(|last| facts.is_hero() || facts.rank < last)
+    /// Says whether the version may be removed here when room is needed, as far as this node is concerned; that
+    /// `min_copies` stay elsewhere, and that nobody pinned or uses it, comes on top. What is kept here stays, unless `keep_last`
+    /// lets older ones go; what is on demand may go, unless `keep_last` protects it. What goes by `keep_last` although it
+    /// belongs here is not fetched again before there is room.
+    pub fn may_be_removed(&self, facts: &VersionFacts<'_>) -> bool {
+        let is_beyond = |last: u32| !facts.is_hero() && facts.rank >= last;
+        match self.keep {
+            Keep::Here => self.keep_last.is_some_and(is_beyond),
+            Keep::OnDemand => self.keep_last.is_none_or(is_beyond),
+            Keep::Never => true,
+        }
     }
 }
 

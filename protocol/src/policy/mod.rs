@@ -33,5 +33,6 @@ pub use self::{
     glob::Glob,
     places::{Places, Studio},
     problem::{Problem, Refused},
+    reader::MAX_LIST,
     rule::{Defaults, Keep, Rule, Urgency, Windows},
 };

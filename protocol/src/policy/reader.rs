@@ -15,7 +15,7 @@ pub(super) struct At<T> {
 }
 
 /// Most entries of one list: every artist of a studio by name, several times over. It bounds what comparing lists costs.
-pub(super) const MAX_LIST: usize = 256;
+pub const MAX_LIST: usize = 256;
 
 /// A document being read, and what is wrong with it so far.
 #[derive(Debug)]

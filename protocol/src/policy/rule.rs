@@ -136,7 +136,8 @@ pub struct Rule {
     /// At how many different sites the versions have to be. This holds for a version wherever it is: of the first rule that
     /// matches it and says so, whatever nodes that rule names.
     pub min_copies: Option<u32>,
-    /// So many newest numbers of a subset, and its hero, are not removed here to make room; older ones may be.
+    /// So many newest numbers of a subset, and its hero, are not removed here to make room; older ones may be, also where
+    /// `keep` is `here`.
     pub keep_last: Option<u32>,
     /// Whether files are made read-only where they are placed.
     pub read_only: Option<bool>,

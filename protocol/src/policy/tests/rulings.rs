@@ -189,11 +189,23 @@ fn an_age_that_will_be_reached_is_when_to_look_again() {
 }
 
 #[test]
-fn keep_last_protects_the_newest_numbers_and_the_hero() {
-    let policy = matching("asset = \"robot\"");
-    let protects = |version: &Version| decide(&policy, "srv@london", version).protects(&version.facts());
-    assert!(protects(&Version { rank: 2, ..version() }) && !protects(&Version { rank: 3, ..version() }));
-    let mut hero = Version { rank: 99, ..version() };
+fn keep_last_holds_the_newest_numbers_and_the_hero_and_lets_older_ones_go() {
+    let rank = |rank| Version { rank, ..version() };
+    let mut hero = rank(99);
     hero.id.slot = crate::id::VersionSlot::Hero;
-    assert!(protects(&hero));
+    for (keep, last, may_go) in [
+        // What the newest three, the fourth, and the hero may.
+        ("here", Some(3), [false, true, false]),
+        ("here", None, [false, false, false]),
+        ("on-demand", Some(3), [false, true, false]),
+        ("on-demand", None, [true, true, true]),
+        ("never", None, [true, true, true]),
+    ] {
+        let last = last.map_or(String::new(), |last| format!("keep_last = {last}\n"));
+        let head =
+            format!("schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"{keep}\"\nmin_copies = 1\n{last}");
+        let policy = Policy::parse(&head).unwrap();
+        let may = |version: &Version| decide(&policy, "srv@london", version).may_be_removed(&version.facts());
+        assert_eq!([rank(2), rank(3), hero.clone()].map(|version| may(&version)), may_go, "{head}");
+    }
 }
