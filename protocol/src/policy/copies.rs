@@ -35,9 +35,13 @@ pub(super) fn report(
         let found = u32::try_from(sites.len()).unwrap_or(u32::MAX);
         if found < copies {
             let names: Vec<&str> = sites.iter().map(|site| site.as_str()).collect();
-            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            let names = match names.len() {
+                0 => "no site".to_owned(),
+                1 => format!("1 site: {}", names.join(", ")),
+                count => format!("{count} sites: {}", names.join(", ")),
+            };
             let reason = format!(
-                "{shown}: `min_copies` is {copies}, and the policy keeps what it is about \"here\" at {found} sites: {names}"
+                "{shown}: `min_copies` is {copies}, and the policy keeps what it is about \"here\" at {names}"
             );
             reader.say(at, reason, "lower it, or add a rule with keep = \"here\" for more sites");
         }

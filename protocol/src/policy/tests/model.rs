@@ -178,7 +178,7 @@ impl ModelRule {
             place if place.contains('@') => node == place,
             site => node.ends_with(&format!("@{site}")),
         };
-        self.places.iter().any(|place| names(&place))
+        self.places.iter().any(names)
     }
 
     pub(super) fn matches(&self, version: &Version, now_ms: u64) -> Option<bool> {

@@ -352,7 +352,7 @@ fn a_minimum_that_the_policy_cannot_reach_is_refused() {
     refused(
         &text,
         &[&format!(
-            "10:14: rule \"all\": `min_copies` is 2, and the policy keeps what it is about \"here\" at 1 sites: archive; {advice}"
+            "10:14: rule \"all\": `min_copies` is 2, and the policy keeps what it is about \"here\" at 1 site: archive; {advice}"
         )],
     );
     let everywhere = RULE.replace("\"all\"", "\"rest\"");
@@ -370,7 +370,7 @@ fn a_minimum_that_the_policy_cannot_reach_is_refused() {
     refused(
         &HEAD.replace("min_copies = 1", "min_copies = 2"),
         &[&format!(
-            "4:14: [defaults]: `min_copies` is 2, and the policy keeps what it is about \"here\" at 0 sites: none; {advice}"
+            "4:14: [defaults]: `min_copies` is 2, and the policy keeps what it is about \"here\" at no site; {advice}"
         )],
     );
     // An earlier rule for the same versions takes the site away; one for others does not.
