@@ -11,6 +11,8 @@ use avalon_certs::Identity;
 use avalon_protocol::{
     control::{Health, Severity},
     feed::{FeedHead, FeedId},
+    id::ProjectName,
+    mode::ProjectMode,
     wire::{FEATURE_ENCODED, Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
 };
 use avalon_store::{
@@ -292,10 +294,12 @@ fn hello(config: &Config, core: &Core) -> Hello {
     }
 }
 
-/// Returns the projects as they are named in the greeting.
+/// Returns the projects as they are named in the greeting: those of the configuration, and the studio's own, which every
+/// node has.
 pub fn served(config: &Config) -> Vec<ServedProject> {
     let served = config.projects.iter().map(|p| ServedProject { name: p.name.clone(), mode: p.mode });
-    served.collect()
+    let studio = ServedProject { name: ProjectName::studio(), mode: ProjectMode::OnDemand };
+    served.chain([studio]).collect()
 }
 
 fn start_replicator(core: &Arc<Core>, net: &Net, tasks: &Tasks, instance: u64) -> ReplicatorHandle {

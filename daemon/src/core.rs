@@ -39,7 +39,7 @@ pub struct Core {
     pub deltas: Arc<Deltas>,
     /// What blocks are read into on their way to peers.
     pub buffers: Buffers,
-    /// The projects that it serves.
+    /// The projects that it serves. The studio's own is none of them: it has feeds and nothing else.
     pub projects: BTreeMap<ProjectName, Arc<Project>>,
     /// What happens.
     pub events: EventBus,
@@ -55,6 +55,11 @@ impl Core {
     /// Returns a project that this node serves.
     pub fn project(&self, name: &ProjectName) -> Option<&Arc<Project>> {
         self.projects.get(name)
+    }
+
+    /// Returns every project whose feeds are kept here and exchanged with peers: those that it serves, and the studio's own.
+    pub fn feed_projects(&self) -> impl Iterator<Item = ProjectName> {
+        self.projects.keys().cloned().chain([ProjectName::studio()])
     }
 
     /// Returns the time in milliseconds since 1970, for display.

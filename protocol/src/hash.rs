@@ -135,6 +135,17 @@ hash_id!(
     /// The head of a feed's hash chain: covers every record up to it.
     ChainHash, "chain hash"
 );
+hash_id!(
+    /// Names the text of a policy document: its plain BLAKE3, as `b3sum` of the file prints it.
+    PolicyHash, "policy hash"
+);
+
+impl PolicyHash {
+    /// Hashes the text of a document.
+    pub fn of(document: &str) -> Self {
+        Self(*blake3::hash(document.as_bytes()).as_bytes())
+    }
+}
 
 impl ChainHash {
     /// The head of an empty feed.

@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod record;
 pub mod signing;
 pub mod feed;
+pub mod studio;
 pub mod version_fold;
 pub mod limits;
 pub mod mode;

@@ -8,8 +8,9 @@ use thiserror::Error;
 
 use crate::{
     hash::{ContentId, ManifestId},
-    id::{RepresentationName, VersionId},
+    id::{ProjectName, RepresentationName, VersionId},
     limits::MAX_RECORD_BYTES,
+    studio::AppliedPolicy,
 };
 
 /// A record as it is stored and sent.
@@ -34,6 +35,8 @@ pub enum Record {
     Placed(Held),
     /// Kind 4: this node no longer holds a generation.
     Dropped(Held),
+    /// Kind 5: the studio's policy is this document from now on. Only in the studio's own feeds.
+    Policy(AppliedPolicy),
 }
 
 /// The payload of [`Record::Key`].
@@ -94,6 +97,15 @@ pub enum RecordError {
         /// Its kind.
         kind: u16,
     },
+    /// The feed is about another project than the record, or of another kind; the record is kept and passed on, and
+    /// states nothing.
+    #[error("a record of kind {kind} states nothing in a feed about {project}")]
+    Elsewhere {
+        /// Its kind.
+        kind: u16,
+        /// What the feed is about.
+        project: ProjectName,
+    },
 }
 
 impl Record {
@@ -101,6 +113,7 @@ impl Record {
     const PUBLISHED: u16 = 2;
     const PLACED: u16 = 3;
     const DROPPED: u16 = 4;
+    const POLICY: u16 = 5;
 
     /// Writes the record in the newest layout.
     pub fn to_raw(&self) -> RawRecord {
@@ -109,13 +122,34 @@ impl Record {
             Self::Published(published) => (Self::PUBLISHED, postcard::to_stdvec(published)),
             Self::Placed(held) => (Self::PLACED, postcard::to_stdvec(held)),
             Self::Dropped(held) => (Self::DROPPED, postcard::to_stdvec(held)),
+            Self::Policy(policy) => (Self::POLICY, postcard::to_stdvec(policy)),
         };
         #[expect(clippy::expect_used, reason = "plain data into a vector: postcard has nothing to fail on")]
         let payload = payload.expect("a record always serialises");
         RawRecord { kind, version: 1, payload }
     }
 
-    /// Reads a raw record.
+    /// Reads a raw record that stands in a feed about `project`, for what it states there: versions in a project's own
+    /// feeds, what concerns the studio in the studio's, keys in all. Whoever goes by a record reads it so.
+    ///
+    /// # Errors
+    /// As [`Record::from_raw`]; [`RecordError::Elsewhere`] when it states nothing there, which is the author's fault.
+    pub fn in_feed(raw: &RawRecord, project: &ProjectName) -> Result<Self, RecordError> {
+        let record = Self::from_raw(raw)?;
+        let states = match &record {
+            Self::Key(_) => true,
+            Self::Published(Published { version, .. })
+            | Self::Placed(Held { version, .. })
+            | Self::Dropped(Held { version, .. }) => version.project == *project && !project.is_studio(),
+            Self::Policy(_) => project.is_studio(),
+        };
+        match states {
+            true => Ok(record),
+            false => Err(RecordError::Elsewhere { kind: raw.kind, project: project.clone() }),
+        }
+    }
+
+    /// Reads a raw record, wherever it stands.
     ///
     /// # Errors
     /// [`RecordError::Unknown`] is not a fault: keep the record and skip it. [`RecordError::Damaged`] is the
@@ -130,6 +164,7 @@ impl Record {
             (Self::PUBLISHED, 1) => postcard::from_bytes(&raw.payload).map(Self::Published).map_err(damaged),
             (Self::PLACED, 1) => postcard::from_bytes(&raw.payload).map(Self::Placed).map_err(damaged),
             (Self::DROPPED, 1) => postcard::from_bytes(&raw.payload).map(Self::Dropped).map_err(damaged),
+            (Self::POLICY, 1) => postcard::from_bytes(&raw.payload).map(Self::Policy).map_err(damaged),
             (kind, version) => Err(RecordError::Unknown { kind, version }),
         }
     }
@@ -137,7 +172,7 @@ impl Record {
     /// Returns the version that it is about, if it is about one.
     pub fn version(&self) -> Option<&VersionId> {
         match self {
-            Self::Key(_) => None,
+            Self::Key(_) | Self::Policy(_) => None,
             Self::Published(published) => Some(&published.version),
             Self::Placed(held) | Self::Dropped(held) => Some(&held.version),
         }
@@ -179,6 +214,11 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn applied(serial: u64, document: &str) -> AppliedPolicy {
+        AppliedPolicy::new(serial, document.into(), "anna".into(), "nights".into(), 1_763_800_000_000)
+            .unwrap()
+    }
+
     const GOLDEN: &[&str] = &[
         "1 1 03010203",
         concat!(
@@ -194,6 +234,10 @@ pub(crate) mod tests {
             "4 1 076c616e7465726e05726f626f740c6d6f64656c44656661756c7404763030320707070707070707070707",
             "070707070707070707070707070707070707070707",
         ),
+        concat!(
+            "5 1 031b736368656d61203d20226176616c6f6e2e706f6c6963792f31220a04616e6e61066e696768747380ccb0d5aa",
+            "33",
+        ),
     ];
 
     /// Frozen: a change here means a new payload version, not a new expectation.
@@ -205,6 +249,7 @@ pub(crate) mod tests {
             Record::Published(published(2, 7, 8, 1, None)),
             Record::Placed(held.clone()),
             Record::Dropped(held),
+            Record::Policy(applied(3, "schema = \"avalon.policy/1\"\n")),
         ];
         let lines: Vec<String> = all
             .iter()
@@ -215,6 +260,30 @@ pub(crate) mod tests {
             })
             .collect();
         assert_eq!(lines, GOLDEN);
+    }
+
+    #[test]
+    fn a_record_states_something_only_in_a_feed_of_its_own_kind() {
+        let studio = ProjectName::studio();
+        let [lantern, comet] = ["lantern", "comet"].map(|name| name.parse::<ProjectName>().unwrap());
+        let held = |project: &ProjectName| Held {
+            version: VersionId { project: project.clone(), ..version(2) },
+            manifest: ManifestId::from_bytes([7; 32]),
+        };
+        let states = |record: &Record, project| match Record::in_feed(&record.to_raw(), project) {
+            Ok(read) => read == *record,
+            Err(RecordError::Elsewhere { project: named, .. }) => named != *project,
+            Err(error) => panic!("{error}"),
+        };
+        let published = Record::Published(published(2, 7, 8, 1, None));
+        for record in [published, Record::Placed(held(&lantern)), Record::Dropped(held(&lantern))] {
+            assert!(states(&record, &lantern) && !states(&record, &comet) && !states(&record, &studio));
+        }
+        assert!(!states(&Record::Placed(held(&studio)), &studio), "there are no versions of it");
+        let policy = Record::Policy(applied(1, ""));
+        assert!(states(&policy, &studio) && !states(&policy, &lantern));
+        let key = Record::Key(Key { certificate: vec![1] });
+        assert!(states(&key, &studio) && states(&key, &lantern));
     }
 
     #[test]

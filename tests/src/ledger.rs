@@ -43,7 +43,8 @@ impl FeedLog {
 
     fn write(&mut self, sealed: &SealedGroup) -> Result<(), FeedError> {
         let group = self.reader.accept(sealed, &ToyTrust)?;
-        let records = group.records.iter().filter_map(|raw| Record::from_raw(raw).ok()).collect();
+        let records = group.records.iter();
+        let records = records.filter_map(|raw| Record::in_feed(raw, &group.feed.project).ok()).collect();
         let (first_seq, head) = (group.first_seq, self.reader.head());
         self.groups.push(StoredGroup { sealed: sealed.clone(), first_seq, head, records });
         Ok(())

@@ -16,7 +16,9 @@ use std::{
 use avalon_protocol::{
     id::ProjectName,
     limit::Limit,
+    limits::MAX_PROJECTS,
     mode::ProjectMode,
+    studio::STUDIO_PROJECT,
     template::{DEFAULT_PUBLISH, Template, TemplateError, TemplateSet},
 };
 use thiserror::Error;
@@ -236,6 +238,11 @@ impl Checker<'_> {
     }
 
     fn projects(&self, raw: Vec<RawProject>) -> Result<Vec<ProjectConfig>, ConfigError> {
+        // A greeting names one more: the studio's own.
+        if raw.len() >= MAX_PROJECTS {
+            let problem = format!("{} projects, at most {} are possible", raw.len(), MAX_PROJECTS - 1);
+            return Err(self.value("project", problem));
+        }
         let mut names = HashSet::new();
         let mut projects = Vec::with_capacity(raw.len());
         for project in raw {
@@ -252,6 +259,11 @@ impl Checker<'_> {
     fn project(&self, raw: RawProject) -> Result<ProjectConfig, ConfigError> {
         let name: ProjectName =
             raw.name.parse().map_err(|error| self.value("project.name", format!("{error}")))?;
+        if name.is_reserved() {
+            let problem =
+                format!("{STUDIO_PROJECT} is where nodes keep what concerns the studio; choose another name");
+            return Err(self.value(format!("project.{name}.name"), problem));
+        }
         let mut texts = raw.templates;
         texts.extend(raw.template);
         if texts.is_empty() {
@@ -349,6 +361,14 @@ mod tests {
             &format!("{MINIMAL}[[project]]\nname = \"a\"\nroot = \"/p\"\nmode = \"mirrored\"\n"),
             "mirror",
         );
+        for name in ["_studio", "_Studio"] {
+            check_refused(
+                &format!("{MINIMAL}[[project]]\nname = \"{name}\"\nroot = \"/p\"\n"),
+                &format!("project.{name}.name: _studio is where nodes keep what concerns the studio"),
+            );
+        }
+        let many = (0..1024).map(|n| format!("[[project]]\nname = \"p{n}\"\nroot = \"/p\"\n"));
+        check_refused(&format!("{MINIMAL}{}", many.collect::<String>()), "at most 1023");
         check_refused(
             &format!(
                 "{MINIMAL}[[project]]\nname = \"a\"\nroot = \"/p\"\ntemplate = \"{{root}}/{{project}}/x.{{representation}}\"\n"

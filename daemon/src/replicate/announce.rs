@@ -31,8 +31,8 @@ pub struct LedgerCatalog(pub Arc<Core>);
 impl Catalog for LedgerCatalog {
     fn heads(&self) -> Vec<(FeedId, FeedHead)> {
         let mut heads = Vec::new();
-        for project in self.0.projects.keys() {
-            let of_project = self.0.ledger.heads(project).into_iter();
+        for project in self.0.feed_projects() {
+            let of_project = self.0.ledger.heads(&project).into_iter();
             heads.extend(of_project.map(|(node, head)| (FeedId { project: project.clone(), node }, head)));
         }
         heads
@@ -124,7 +124,7 @@ fn read_groups(ledger: &Ledger, feed: &FeedId, from_seq: u64) -> Result<GroupsRe
 
 /// Returns the manifests that a group publishes.
 fn published_in(group: &Group) -> Vec<ManifestId> {
-    let records = group.records.iter().filter_map(|raw| Record::from_raw(raw).ok());
+    let records = group.records.iter().filter_map(|raw| Record::in_feed(raw, &group.feed.project).ok());
     let published = records.filter_map(|record| match record {
         Record::Published(published) => Some(published.manifest),
         _ => None,
@@ -169,8 +169,9 @@ fn refuse(feed: &FeedId, from: &NodeId, error: &IngestError) -> StoreRefused {
 pub fn records_of(groups: &[SealedGroup]) -> Vec<(NodeId, Record)> {
     let bodies = groups.iter().filter_map(|group| postcard::from_bytes::<Group>(&group.body).ok());
     let records = bodies.flat_map(|body| {
-        let node = body.feed.node;
-        body.records.into_iter().filter_map(move |raw| Some((node.clone(), Record::from_raw(&raw).ok()?)))
+        let FeedId { project, node } = body.feed;
+        let read = move |raw| Some((node.clone(), Record::in_feed(&raw, &project).ok()?));
+        body.records.into_iter().filter_map(read)
     });
     records.collect()
 }

@@ -34,8 +34,8 @@ pub async fn to_ledger(
     stop: CancellationToken,
 ) {
     let mut told: HashMap<FeedId, u64> = HashMap::new();
-    for project in core.projects.keys() {
-        for (node, head) in core.ledger.heads(project) {
+    for project in core.feed_projects() {
+        for (node, head) in core.ledger.heads(&project) {
             told.insert(FeedId { project: project.clone(), node }, head.next_seq);
         }
     }
@@ -134,7 +134,8 @@ fn tell_records(core: &Core, groups: &[SealedGroup]) {
                     node: node.to_string(),
                 });
             }
-            Record::Key(_) | Record::Dropped(_) => {}
+            // What concerns the studio is told by who holds it.
+            Record::Key(_) | Record::Dropped(_) | Record::Policy(_) => {}
         }
     }
 }

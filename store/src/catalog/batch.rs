@@ -57,12 +57,12 @@ impl<'a> Batch<'a> {
     /// stay in the feed.
     pub(crate) fn apply_group(&mut self, group: &Group, head: FeedHead) -> Result<(), CatalogError> {
         for (seq, raw) in (group.first_seq..).zip(&group.records) {
-            match Record::from_raw(raw) {
+            match Record::in_feed(raw, &group.feed.project) {
                 Ok(record) => self.apply_record(&group.feed, seq, record)?,
                 Err(RecordError::Unknown { kind, version }) => {
                     tracing::debug!(feed = %group.feed, seq, kind, version, "unknown record kept");
                 }
-                Err(error @ RecordError::Damaged { .. }) => {
+                Err(error @ (RecordError::Damaged { .. } | RecordError::Elsewhere { .. })) => {
                     tracing::warn!(feed = %group.feed, seq, %error, "record passed over");
                 }
             }
@@ -73,10 +73,6 @@ impl<'a> Batch<'a> {
 
     fn apply_record(&mut self, feed: &FeedId, seq: u64, record: Record) -> Result<(), CatalogError> {
         let Some(version) = record.version() else { return Ok(()) };
-        if version.project != feed.project {
-            tracing::warn!(%feed, seq, %version, "record about another project passed over");
-            return Ok(());
-        }
         if !self.folds.contains_key(version) {
             let known = VersionFold::load(self.store, &version_key(version))?;
             self.folds.insert(version.clone(), known.unwrap_or_default());

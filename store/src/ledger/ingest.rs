@@ -106,7 +106,7 @@ impl Writer {
     ) -> Result<Vec<(Manifest, &'a [u8])>, IngestError> {
         let records = bodies.iter().flat_map(|body| &body.records);
         let published: BTreeMap<ManifestId, VersionId> = records
-            .filter_map(|raw| match Record::from_raw(raw) {
+            .filter_map(|raw| match Record::in_feed(raw, &feed.project) {
                 Ok(Record::Published(published)) => Some((published.manifest, published.version)),
                 _ => None,
             })

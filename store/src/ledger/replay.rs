@@ -41,7 +41,7 @@ pub struct RebuildProgress {
 
 /// Returns the versions that the records of a group are about.
 pub(super) fn versions_of(group: &Group) -> BTreeSet<VersionId> {
-    let records = group.records.iter().filter_map(|raw| Record::from_raw(raw).ok());
+    let records = group.records.iter().filter_map(|raw| Record::in_feed(raw, &group.feed.project).ok());
     records.filter_map(|record| record.version().cloned()).collect()
 }
 

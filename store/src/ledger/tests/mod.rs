@@ -12,6 +12,7 @@ mod full_disk;
 mod ingest;
 mod meanwhile;
 mod readers;
+mod studio;
 
 use std::{
     collections::BTreeMap,
