@@ -35,6 +35,7 @@ use crate::{
     limits::Limits,
     log::{ErrorChain, LogHandle},
     net::{Catalog as _, Net, NetConfig, Throttle, UDP_BUFFER_BYTES, UdpBuffers},
+    policy::{self, StudioPolicy},
     project::Project,
     publish::{publisher, settle::SettlerHandle},
     reload::Reloader,
@@ -177,6 +178,7 @@ async fn start(
     tasks.spawn("peers", listen::to_network(core_, net_receiver, handle_, wake_, stop.clone()));
     tasks
         .spawn("manifests", listen::to_missing_manifests(Arc::clone(&core), net.clone(), wake, stop.clone()));
+    tasks.spawn("policy", policy::follow(Arc::clone(&core), ledger_events.subscribe(), stop.clone()));
     crate::certificate::watch(&core, identity.expires_at(), &tasks);
     watch_ledger(&core, &tasks);
     udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
@@ -230,6 +232,8 @@ async fn open_core(
     let state_there = Arc::clone(state);
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
     report_open(&health, &report);
+    let (ledger_there, health_there) = (ledger.clone(), health.clone());
+    let policy = blocking(move || StudioPolicy::open(&ledger_there, &health_there)).await;
     let throttle = Arc::new(Throttle::new(identity.node().clone(), Arc::clone(&clock)));
     let (state_there, configured, health_) = (Arc::clone(state), config.limits.clone(), health.clone());
     let limits = blocking(move || Limits::open(&state_there.root, throttle, &configured, &health_)).await;
@@ -241,6 +245,7 @@ async fn open_core(
         hasher: Hasher::new(threads)?,
         blocks: BlockCache::open(&state.root)?,
         deltas: Arc::default(),
+        policy,
         buffers: Buffers::default(),
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
         events,

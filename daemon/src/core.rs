@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::tasks::blocking;
 use crate::{
-    buffers::Buffers, clock::Clock, events::EventBus, health::HealthBoard, limits::Limits, project::Project,
-    replicate::encode::Deltas,
+    buffers::Buffers, clock::Clock, events::EventBus, health::HealthBoard, limits::Limits,
+    policy::StudioPolicy, project::Project, replicate::encode::Deltas,
 };
 
 /// Shared by all tasks; holds no task itself.
@@ -41,6 +41,8 @@ pub struct Core {
     pub buffers: Buffers,
     /// The projects that it serves. The studio's own is none of them: it has feeds and nothing else.
     pub projects: BTreeMap<ProjectName, Arc<Project>>,
+    /// The studio's policy.
+    pub policy: StudioPolicy,
     /// What happens.
     pub events: EventBus,
     /// What somebody has to look at.

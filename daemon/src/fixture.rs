@@ -38,6 +38,7 @@ use crate::{
     health::HealthBoard,
     limits::Limits,
     net::{Net, NetConfig, NetEvent, Throttle},
+    policy::StudioPolicy,
     project::Project,
     replicate::{announce::LedgerCatalog, serve::TreeObjects},
     tasks::Tasks,
@@ -191,6 +192,7 @@ impl Studio {
         let core = Arc::new(Core {
             me: identity.node().clone(),
             studio: identity.studio().clone(),
+            policy: StudioPolicy::open(&ledger, &health),
             ledger,
             hasher: Hasher::new(NonZeroUsize::MIN).unwrap(),
             blocks: BlockCache::open(&state.root).unwrap(),
@@ -259,7 +261,12 @@ impl Node {
 
     /// Takes all records of another node, without manifests.
     pub(crate) fn hears(&self, other: &Self) {
-        let feed = FeedId { project: project(), node: other.core.me.clone() };
+        self.hears_of(other, &project());
+    }
+
+    /// Takes all that another node says about a project, or the studio.
+    pub(crate) fn hears_of(&self, other: &Self, project: &ProjectName) {
+        let feed = FeedId { project: project.clone(), node: other.core.me.clone() };
         let mut groups: Vec<SealedGroup> = Vec::new();
         loop {
             let next = groups.last().and_then(SealedGroup::claimed_end).unwrap_or(0);

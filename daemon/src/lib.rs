@@ -7,6 +7,7 @@ pub mod core;
 pub mod project;
 pub mod publish;
 pub mod replicate;
+pub mod policy;
 pub mod net;
 pub mod daemon_api;
 pub mod api;

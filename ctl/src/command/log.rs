@@ -128,6 +128,10 @@ pub(crate) fn line(event: &Event) -> String {
         }
         EventKind::HeldElsewhere { reference, node, .. } => format!("held  {reference}  at {node}"),
         EventKind::Dropped { reference, .. } => format!("dropped  {reference}"),
+        EventKind::PolicyApplied { serial, author, comment, node, .. } => {
+            let comment = if comment.is_empty() { String::new() } else { format!(": {comment}") };
+            format!("policy applied  {serial}  by {author} at {node}{comment}")
+        }
         EventKind::Job { job } => {
             let reason = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
             let part = percent(job.bytes_present, job.bytes_total);

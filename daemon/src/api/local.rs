@@ -3,8 +3,9 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply, PublishReply,
-    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+    ApiError, CatalogStatsReply, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
+    PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
+    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -69,6 +70,19 @@ pub trait LocalApi: Send + Sync + 'static {
         caller: Caller,
     ) -> BoxFuture<'_, Result<LimitsReply, ApiError>>;
 
+    /// The policy that stands, or one of the history.
+    fn policy(&self, query: PolicyQuery) -> BoxFuture<'_, Result<PolicyReply, ApiError>>;
+
+    /// All policies that were applied.
+    fn policy_history(&self) -> BoxFuture<'_, PolicyHistoryReply>;
+
+    /// Applies a policy; ready when it is recorded.
+    fn apply_policy(
+        &self,
+        request: PolicyRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<PolicyAppliedReply, ApiError>>;
+
     /// Makes the catalog anew from the feeds.
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>>;
 
@@ -97,4 +111,12 @@ pub struct RefQuery {
     pub reference: Option<String>,
     /// The project of a reference that names none.
     pub project: Option<String>,
+}
+
+/// Which policy a request is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PolicyQuery {
+    /// Its serial; the policy that stands without it.
+    pub serial: Option<u64>,
 }

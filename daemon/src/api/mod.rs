@@ -15,7 +15,7 @@ mod socket;
 
 pub use self::{
     caller::Caller,
-    local::{ByteStream, LocalApi, RefQuery},
+    local::{ByteStream, LocalApi, PolicyQuery, RefQuery},
     openapi::openapi_json,
     server::{Stop, serve},
     socket::{SocketError, SocketGuard, bind},

@@ -3,8 +3,9 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply, PublishReply,
-    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, route,
+    ApiError, CatalogStatsReply, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
+    PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
+    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, route,
 };
 use axum::{
     Json, Router,
@@ -19,7 +20,7 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Caller, LocalApi, RefQuery,
+    Caller, LocalApi, PolicyQuery, RefQuery,
     error::{Failure, no_such_method, no_such_route},
     events,
     extract::{Answer, Body, Id, MAX_BODY_BYTES, answer},
@@ -58,6 +59,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(JOB, get(job).delete(cancel))
         .route(route::LIMITS, get(limits).post(set_limit).delete(clear_limits))
         .route(LIMIT, delete(clear_limit))
+        .route(route::POLICY, get(policy).post(apply_policy))
+        .route(route::POLICY_HISTORY, get(policy_history))
         .route(route::EVENTS, get(events::stream))
         .route(route::CATALOG_REBUILD, post(rebuild))
         .route(route::CATALOG_VERIFY, post(verify))
@@ -170,6 +173,30 @@ pub(super) async fn clear_limits(State(shared): Api, caller: Caller) -> Answer<L
     (status = 200, body = LimitsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn clear_limit(State(shared): Api, caller: Caller, Id(id): Id) -> Answer<LimitsReply> {
     answer(shared.api.clear_limits(Some(id), caller).await)
+}
+
+/// The studio's policy that stands, or one of the history.
+#[utoipa::path(get, tag = "policy", path = route::POLICY, params(PolicyQuery), responses(
+    (status = 200, body = PolicyReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn policy(State(shared): Api, query: PolicyQuery) -> Answer<PolicyReply> {
+    answer(shared.api.policy(query).await)
+}
+
+/// Applies a policy to the whole studio; answers when it is recorded.
+#[utoipa::path(post, tag = "policy", path = route::POLICY, request_body = PolicyRequest, responses(
+    (status = 200, body = PolicyAppliedReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn apply_policy(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<PolicyRequest>,
+) -> Answer<PolicyAppliedReply> {
+    answer(shared.api.apply_policy(request, caller).await)
+}
+
+/// All policies that were applied, the newest first.
+#[utoipa::path(get, tag = "policy", path = route::POLICY_HISTORY, responses((status = 200, body = PolicyHistoryReply)))]
+pub(super) async fn policy_history(State(shared): Api) -> Json<PolicyHistoryReply> {
+    Json(shared.api.policy_history().await)
 }
 
 /// Makes the catalog anew from the feeds.

@@ -4,6 +4,7 @@
 mod catalog;
 mod find;
 mod limit;
+mod policy;
 mod publish;
 mod pull;
 mod show;
@@ -16,7 +17,8 @@ use std::{
 
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, ErrorCode, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+    PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
+    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -25,7 +27,7 @@ use avalon_store::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    api::{ByteStream, Caller, LocalApi, RefQuery},
+    api::{ByteStream, Caller, LocalApi, PolicyQuery, RefQuery},
     core::Core,
     events::EventBus,
     log::ErrorChain,
@@ -161,6 +163,22 @@ impl LocalApi for DaemonApi {
         _caller: Caller,
     ) -> BoxFuture<'_, Result<LimitsReply, ApiError>> {
         Box::pin(self.limits_cleared(id))
+    }
+
+    fn policy(&self, query: PolicyQuery) -> BoxFuture<'_, Result<PolicyReply, ApiError>> {
+        Box::pin(self.policy_reply(query))
+    }
+
+    fn policy_history(&self) -> BoxFuture<'_, PolicyHistoryReply> {
+        Box::pin(std::future::ready(self.policy_history_reply()))
+    }
+
+    fn apply_policy(
+        &self,
+        request: PolicyRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<PolicyAppliedReply, ApiError>> {
+        Box::pin(self.policy_applied(request, caller))
     }
 
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {

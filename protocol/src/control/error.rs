@@ -65,15 +65,21 @@ pub enum ErrorCode {
     /// A policy document is refused.
     #[serde(rename = "AVL-1201")]
     BadPolicy,
+    /// Another policy stands than the one that was to be replaced.
+    #[serde(rename = "AVL-1202")]
+    PolicyChanged,
 }
 
 impl ErrorCode {
     /// Returns the exit code of a command that ends with this error.
     pub fn exit(self) -> ExitCode {
         match self {
-            Self::Internal | Self::ProjectPaused | Self::Stopping | Self::NotWhole | Self::BadPolicy => {
-                ExitCode::Error
-            }
+            Self::Internal
+            | Self::ProjectPaused
+            | Self::Stopping
+            | Self::NotWhole
+            | Self::BadPolicy
+            | Self::PolicyChanged => ExitCode::Error,
             Self::BadRequest | Self::BadReference | Self::BadPath | Self::NoProject | Self::BadLimit => {
                 ExitCode::Usage
             }
@@ -101,7 +107,7 @@ impl ErrorCode {
             Self::DiskFull => 507,
             Self::Denied => 403,
             Self::TimedOut => 408,
-            Self::Conflict | Self::Rewritten | Self::NotWhole | Self::Damaged => 409,
+            Self::Conflict | Self::Rewritten | Self::NotWhole | Self::Damaged | Self::PolicyChanged => 409,
             Self::NoSource | Self::DaemonUnreachable | Self::ProjectPaused | Self::Stopping => 503,
         }
     }

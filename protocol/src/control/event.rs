@@ -81,6 +81,19 @@ pub enum EventKind {
         /// The manifest.
         manifest: String,
     },
+    /// A policy was applied, at this node or another one.
+    PolicyApplied {
+        /// Its serial.
+        serial: u64,
+        /// The BLAKE3 of its text.
+        hash: String,
+        /// Who applied it.
+        author: String,
+        /// What they said about it.
+        comment: String,
+        /// The node that they applied it at.
+        node: String,
+    },
     /// A job moved.
     Job {
         /// How it stands.

@@ -8,6 +8,7 @@ mod error;
 mod event;
 mod job;
 mod limit;
+mod policy;
 mod status;
 mod version;
 
@@ -17,6 +18,7 @@ pub use self::{
     event::{Event, EventKind},
     job::{JobKind, JobState, JobStatus, PlanState, PullItem, PullReply, PullRequest},
     limit::{LimitItem, LimitOrigin, LimitRequest, LimitsReply},
+    policy::{PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest},
     status::{
         Health, PeerState, PeerStatus, PendingVersion, ProjectState, ProjectStatus, Severity, StatusReply,
     },
@@ -45,6 +47,11 @@ pub mod route {
     /// GET, POST [`super::LimitRequest`], DELETE all that commands have set; DELETE with `/{id}`: one. Each answers
     /// [`super::LimitsReply`].
     pub const LIMITS: &str = "/v1/limits";
+    /// GET `?serial=`: [`super::PolicyReply`], of the policy that stands without a serial; POST
+    /// [`super::PolicyRequest`]: [`super::PolicyAppliedReply`], when it is recorded.
+    pub const POLICY: &str = "/v1/policy";
+    /// GET: [`super::PolicyHistoryReply`].
+    pub const POLICY_HISTORY: &str = "/v1/policy/history";
     /// GET `?since=`: [`super::Event`]s as server-sent events, those after number `since` first.
     pub const EVENTS: &str = "/v1/events";
     /// POST: [`super::RebuildReply`].

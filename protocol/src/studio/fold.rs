@@ -64,9 +64,15 @@ pub struct PolicyFold {
 }
 
 impl PolicyFold {
-    /// Adds a policy that stands at `place` in a feed, in the group that starts at `group`. Adding it again changes
-    /// nothing. Whether this node understands it must follow from the text alone.
-    pub fn apply(&mut self, place: (NodeId, u64), group: u64, policy: &AppliedPolicy, is_understood: bool) {
+    /// Adds a policy that stands at `place` in a feed, in the group that starts at `group`, and returns it as it was added.
+    /// Adding it again changes nothing. Whether this node understands it must follow from the text alone.
+    pub fn apply(
+        &mut self,
+        place: (NodeId, u64),
+        group: u64,
+        policy: &AppliedPolicy,
+        is_understood: bool,
+    ) -> Stands {
         let rank = Rank { serial: policy.serial(), hash: policy.hash() };
         let entry = Entry {
             place,
@@ -81,7 +87,7 @@ impl PolicyFold {
         if is_understood {
             take(&mut self.in_effect, stands.clone());
         }
-        take(&mut self.standing, stands);
+        take(&mut self.standing, stands.clone());
         match self.history.entry(rank) {
             Slot::Vacant(slot) => drop(slot.insert(entry)),
             Slot::Occupied(mut slot) if entry.place < slot.get().place => drop(slot.insert(entry)),
@@ -91,6 +97,7 @@ impl PolicyFold {
         while self.history.len() > MAX_HISTORY {
             self.history.pop_first();
         }
+        stands
     }
 
     /// Returns the serial that stands; 0 when no policy was applied yet.

@@ -11,8 +11,9 @@ use std::{
 use avalon_protocol::{
     control::{
         ApiError, CatalogStatsReply, InfoReply, JobKind, JobState, JobStatus, LimitRequest, LimitsReply,
-        ListReply, Presence, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply,
-        VerifyReply, WhereReply,
+        ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence,
+        PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply,
+        WhereReply,
     },
     manifest::Completeness,
 };
@@ -23,7 +24,7 @@ use futures_util::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    api::{ByteStream, Caller, LocalApi, RefQuery},
+    api::{ByteStream, Caller, LocalApi, PolicyQuery, RefQuery},
     clock::Clock,
     events::EventBus,
 };
@@ -37,6 +38,8 @@ pub(super) enum Call {
     Cancel(String, Caller),
     SetLimit(LimitRequest, Caller),
     ClearLimits(Option<String>, Caller),
+    Policy(PolicyQuery),
+    ApplyPolicy(PolicyRequest, Caller),
 }
 
 pub(super) struct Fake {
@@ -121,6 +124,21 @@ fn job(id: &str) -> JobStatus {
 
 fn no_limits() -> LimitsReply {
     LimitsReply { schema: "avalonctl.limit/1".into(), limits: Vec::new() }
+}
+
+fn policy() -> PolicyItem {
+    PolicyItem {
+        serial: 3,
+        hash: "0".repeat(64),
+        bytes: 10,
+        author: "anna".into(),
+        comment: String::new(),
+        node: "ws12@london".into(),
+        applied: "2026-11-22T10:00:00Z".into(),
+        stands: true,
+        in_effect: true,
+        understood: true,
+    }
 }
 
 fn info() -> InfoReply {
@@ -214,6 +232,32 @@ impl LocalApi for Fake {
         caller: Caller,
     ) -> BoxFuture<'_, Result<LimitsReply, ApiError>> {
         self.reply(Call::ClearLimits(id, caller), no_limits())
+    }
+
+    fn policy(&self, query: PolicyQuery) -> BoxFuture<'_, Result<PolicyReply, ApiError>> {
+        let reply = PolicyReply {
+            schema: "avalonctl.policy-show/1".into(),
+            policy: policy(),
+            document: "# rules\n".into(),
+            problem: None,
+            in_effect: Some(3),
+        };
+        self.reply(Call::Policy(query), reply)
+    }
+
+    fn policy_history(&self) -> BoxFuture<'_, PolicyHistoryReply> {
+        let schema = "avalonctl.policy-history/1".into();
+        ready(PolicyHistoryReply { schema, policies: vec![policy()] }).boxed()
+    }
+
+    fn apply_policy(
+        &self,
+        request: PolicyRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<PolicyAppliedReply, ApiError>> {
+        let schema = "avalonctl.policy-apply/1".into();
+        let reply = PolicyAppliedReply { schema, policy: policy(), replaced: 2 };
+        self.reply(Call::ApplyPolicy(request, caller), reply)
     }
 
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {
