@@ -9,7 +9,9 @@ use std::{
 };
 
 use avalon_protocol::{
-    control::{ApiError, ErrorCode, Event, EventKind, PublishRequest, RebuildReply, StatusReply, route},
+    control::{
+        ApiError, ErrorCode, Event, EventKind, PolicyReply, PublishRequest, RebuildReply, StatusReply, route,
+    },
     limit::Class,
 };
 
@@ -114,6 +116,24 @@ async fn a_limit_is_set_and_cleared_by_its_id_or_with_all() {
     assert_eq!((request.class, request.when.as_deref()), (Some(Class::Backfill), None));
     assert_eq!(one.as_deref(), Some("7"));
     let answer = served.request("POST", route::LIMITS, r#"{"rate":"1MB/s","class":"urgent"}"#).await;
+    assert_eq!((answer.status, error(&answer).code), (400, ErrorCode::BadRequest));
+}
+
+#[tokio::test]
+async fn a_policy_is_asked_for_by_its_serial_and_applied_by_who_calls() {
+    let served = Served::start();
+    assert_eq!(served.request("GET", route::POLICY, "").await.json::<PolicyReply>().policy.serial, 3);
+    served.request("GET", "/v1/policy?serial=2", "").await;
+    served.request("POST", route::POLICY, r#"{"document":"x = 1","replaces":2}"#).await;
+    let calls = served.fake.calls();
+    let [Call::Policy(all), Call::Policy(second), Call::ApplyPolicy(request, caller)] = calls.as_slice()
+    else {
+        panic!("{calls:?}")
+    };
+    assert_eq!((all.serial, second.serial), (None, Some(2)));
+    assert_eq!((request.document.as_str(), request.replaces, request.dry_run), ("x = 1", Some(2), false));
+    assert_eq!(caller.uid, rustix::process::getuid().as_raw());
+    let answer = served.request("GET", "/v1/policy?serial=newest", "").await;
     assert_eq!((answer.status, error(&answer).code), (400, ErrorCode::BadRequest));
 }
 
