@@ -69,7 +69,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Log(args) => command::log::run(context, &args).await,
         Command::Cancel(args) => command::cancel::run(context, &args).await,
         Command::Limit(args) => command::limit::run(context, args).await,
-        Command::Policy(args) => command::policy::run(context, &args),
+        Command::Policy(args) => command::policy::run(context, args).await,
         Command::Catalog(args) => command::catalog::run(context, &args).await,
         Command::Ca(args) => command::ca::run(context, &args),
         Command::Service(args) => command::service::run(context, &args),

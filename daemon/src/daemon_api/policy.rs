@@ -6,7 +6,7 @@ use avalon_protocol::{
     control::{
         ApiError, ErrorCode, PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
     },
-    studio::{Entry, Rank},
+    studio::{Entry, PolicyId},
 };
 
 use super::{DaemonApi, time_of_ms};
@@ -21,37 +21,37 @@ use crate::{
 impl DaemonApi {
     pub(super) async fn policy_reply(&self, query: PolicyQuery) -> Result<PolicyReply, ApiError> {
         let view = self.core.policy.view();
-        let (rank, document) = match (query.serial, view.fold.standing()) {
+        let (id, document) = match (query.serial, view.fold.standing()) {
             (None, None) => {
                 return Err(ApiError::new(ErrorCode::NotFound, "no policy was applied in this studio yet")
                     .with_hint("apply one: avalonctl policy apply FILE"));
             }
-            (None, Some(stands)) => (stands.rank, stands.document.to_string()),
+            (None, Some(stands)) => (stands.id, stands.document.to_string()),
             (Some(serial), _) => self.document_of(&view, serial).await?,
         };
         Ok(PolicyReply {
             schema: "avalonctl.policy-show/1".into(),
-            policy: item(&view, rank)?,
+            policy: item(&view, id)?,
             problem: understand(&document).err(),
             document,
-            in_effect: view.fold.in_effect().map(|stands| stands.rank.serial),
+            in_effect: view.fold.in_effect().map(|stands| stands.id.serial),
         })
     }
 
     /// Reads a document of the history; of two with one serial, the one that stood.
-    async fn document_of(&self, view: &PolicyView, serial: u64) -> Result<(Rank, String), ApiError> {
+    async fn document_of(&self, view: &PolicyView, serial: u64) -> Result<(PolicyId, String), ApiError> {
         let missing = || {
             ApiError::new(ErrorCode::NotFound, format!("policy {serial} is not known at this node"))
                 .with_hint("list them: avalonctl policy history")
         };
         let mut newest_first = view.fold.history().iter().rev();
-        let (rank, entry) = newest_first.find(|(rank, _)| rank.serial == serial).ok_or_else(missing)?;
-        let (rank, entry, ledger) = (*rank, entry.clone(), self.core.ledger.clone());
-        let read = blocking(move || read_document(&ledger, &rank, &entry)).await.map_err(|error| {
+        let (id, entry) = newest_first.find(|(id, _)| id.serial == serial).ok_or_else(missing)?;
+        let (id, entry, ledger) = (*id, entry.clone(), self.core.ledger.clone());
+        let read = blocking(move || read_document(&ledger, &id, &entry)).await.map_err(|error| {
             let message = format!("policy {serial} cannot be read back: {}", ErrorChain(&error));
             ApiError::new(ErrorCode::Internal, message).with_hint("check the disk of the state directory")
         });
-        Ok((rank, read?.ok_or_else(missing)?))
+        Ok((id, read?.ok_or_else(missing)?))
     }
 
     pub(super) fn policy_history_reply(&self) -> PolicyHistoryReply {
@@ -59,7 +59,7 @@ impl DaemonApi {
         let newest_first = view.fold.history().iter().rev();
         PolicyHistoryReply {
             schema: "avalonctl.policy-history/1".into(),
-            policies: newest_first.map(|(rank, entry)| item_of(&view, rank, entry)).collect(),
+            policies: newest_first.map(|(id, entry)| item_of(&view, id, entry)).collect(),
         }
     }
 
@@ -82,35 +82,35 @@ impl DaemonApi {
         let core = Arc::clone(&self.core);
         // Not dropped when the caller hangs up: two must not be at it at once.
         let applied = blocking(move || core.apply_policy(apply)).await;
-        let rank = applied.map_err(|error| refused(&error))?;
+        let id = applied.map_err(|error| refused(&error))?;
         Ok(PolicyAppliedReply {
             schema: "avalonctl.policy-apply/1".into(),
-            policy: item(&self.core.policy.view(), rank)?,
-            replaced: rank.serial - 1,
+            policy: item(&self.core.policy.view(), id)?,
+            replaced: id.serial - 1,
         })
     }
 }
 
-fn item(view: &PolicyView, rank: Rank) -> Result<PolicyItem, ApiError> {
-    let entry = view.fold.history().get(&rank).ok_or_else(|| {
+fn item(view: &PolicyView, id: PolicyId) -> Result<PolicyItem, ApiError> {
+    let entry = view.fold.history().get(&id).ok_or_else(|| {
         // Only when a thousand newer ones came in this moment.
-        ApiError::new(ErrorCode::NotFound, format!("policy {} is not known any more", rank.serial))
+        ApiError::new(ErrorCode::NotFound, format!("policy {} is not known any more", id.serial))
             .with_hint("list them: avalonctl policy history")
     })?;
-    Ok(item_of(view, &rank, entry))
+    Ok(item_of(view, &id, entry))
 }
 
-fn item_of(view: &PolicyView, rank: &Rank, entry: &Entry) -> PolicyItem {
+fn item_of(view: &PolicyView, id: &PolicyId, entry: &Entry) -> PolicyItem {
     PolicyItem {
-        serial: rank.serial,
-        hash: rank.hash.to_string(),
+        serial: id.serial,
+        hash: id.hash.to_string(),
         bytes: entry.bytes as u64,
         author: entry.author.clone(),
         comment: entry.comment.clone(),
         node: entry.place.0.to_string(),
         applied: time_of_ms(entry.applied_at_ms),
-        stands: view.fold.standing().is_some_and(|stands| stands.rank == *rank),
-        in_effect: view.fold.in_effect().is_some_and(|stands| stands.rank == *rank),
+        stands: view.fold.standing().is_some_and(|stands| stands.id == *id),
+        in_effect: view.fold.in_effect().is_some_and(|stands| stands.id == *id),
         understood: entry.is_understood,
     }
 }
@@ -121,7 +121,7 @@ fn refused(error: &ApplyError) -> ApiError {
             (ErrorCode::BadPolicy, "correct the document and apply it again".to_owned())
         }
         ApplyError::Changed { stands, .. } => {
-            let serial = stands.rank.serial;
+            let serial = stands.id.serial;
             let hint = format!(
                 "look at it, avalonctl policy show; put your changes into it, and apply with --replaces {serial}"
             );

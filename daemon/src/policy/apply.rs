@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use avalon_protocol::{
     id::ProjectName,
     record::Record,
-    studio::{AppliedPolicy, PolicyTooLong, Rank, Stands},
+    studio::{AppliedPolicy, PolicyId, PolicyTooLong, Stands},
 };
 use avalon_store::ledger::LedgerError;
 use thiserror::Error;
@@ -43,7 +43,7 @@ pub enum ApplyError {
         source: PolicyTooLong,
     },
     /// Somebody else was quicker.
-    #[error("policy {replaces} was to be replaced, and policy {} stands, applied by {} at {}", stands.rank.serial, stands.entry.author, stands.entry.place.0)]
+    #[error("policy {replaces} was to be replaced, and policy {} stands, applied by {} at {}", stands.id.serial, stands.entry.author, stands.entry.place.0)]
     Changed {
         /// What was to be replaced.
         replaces: u64,
@@ -76,7 +76,7 @@ impl Core {
     ///
     /// # Errors
     /// [`ApplyError`]; nothing was applied then, though after a failed write it may turn up at the next start.
-    pub fn apply_policy(&self, apply: Apply) -> Result<Rank, ApplyError> {
+    pub fn apply_policy(&self, apply: Apply) -> Result<PolicyId, ApplyError> {
         if let Err(problem) = understand(&apply.document) {
             return Err(ApplyError::NotUnderstood { problem });
         }
@@ -103,6 +103,6 @@ impl Core {
         let committed = committed.map_err(|source| ApplyError::Ledger { source })?;
         self.refresh_policy();
         tracing::debug!(serial, seq = committed.first_seq(), "policy recorded");
-        Ok(Rank { serial, hash })
+        Ok(PolicyId { serial, hash })
     }
 }

@@ -1,21 +1,15 @@
 //! What this version of the daemon understands of a policy document: the one place that parses one.
 
-/// A document that is understood.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Document;
-
-/// The schema that is understood.
-const SCHEMA: &str = "avalon.policy/1";
+use avalon_protocol::policy::Policy;
 
 /// Reads a policy document.
 ///
 /// # Errors
-/// What is wrong with it, in words.
-pub fn understand(document: &str) -> Result<Document, String> {
-    let table: toml::Table = document.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
-    match table.get("schema").and_then(toml::Value::as_str) {
-        Some(SCHEMA) => Ok(Document),
-        Some(other) => Err(format!("`schema` is {other:?}, this version knows {SCHEMA:?}")),
-        None => Err(format!("it does not begin with schema = {SCHEMA:?}")),
-    }
+/// All that is wrong with it, in words. A document of a newer version is one that is not understood.
+pub fn understand(document: &str) -> Result<Policy, String> {
+    Policy::parse(document).map_err(|refused| {
+        let problems: Vec<String> =
+            refused.problems.iter().map(|problem| format!("line {problem}")).collect();
+        problems.join("; ")
+    })
 }

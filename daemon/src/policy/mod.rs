@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use avalon_protocol::{
     control::{EventKind, Health, Severity},
+    policy::Policy,
     studio::{PolicyFold, Stands},
 };
 use avalon_store::ledger::{Ledger, LedgerEvent};
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::read::{Reading, Tidings};
 pub use self::{
     apply::{Apply, ApplyError},
-    document::{Document, understand},
+    document::understand,
     read::read_document,
 };
 use crate::{
@@ -38,7 +39,7 @@ pub struct PolicyView {
     /// All that was applied, and what stands.
     pub fold: Arc<PolicyFold>,
     /// What this node goes by; nothing before the first policy that it can read.
-    pub in_effect: Option<Arc<Document>>,
+    pub in_effect: Option<Arc<Policy>>,
     /// Why the policy that stands is not in effect here, if it is not.
     pub problem: Option<String>,
 }
@@ -119,8 +120,8 @@ impl StudioPolicy {
     fn show(&self, reading: MutexGuard<'_, Reading>, health: &HealthBoard) {
         let fold = Arc::new(reading.fold().clone());
         let before = self.view();
-        let rank = |fold: &PolicyFold| fold.in_effect().map(|stands| stands.rank);
-        let in_effect = match rank(&fold) == rank(&before.fold) {
+        let id = |fold: &PolicyFold| fold.in_effect().map(|stands| stands.id);
+        let in_effect = match id(&fold) == id(&before.fold) {
             true => before.in_effect,
             false => fold.in_effect().and_then(|stands| understand(&stands.document).ok()).map(Arc::new),
         };
@@ -136,7 +137,7 @@ fn tell(health: &HealthBoard, fold: &PolicyFold, problem: Option<&str>) {
     match (problem, fold.standing()) {
         (Some(problem), Some(standing)) => {
             let instead = match fold.in_effect() {
-                Some(stands) => format!("policy {} stays in effect here", stands.rank.serial),
+                Some(stands) => format!("policy {} stays in effect here", stands.id.serial),
                 None => "no policy is in effect here".to_owned(),
             };
             health.raise(Health {
@@ -144,7 +145,7 @@ fn tell(health: &HealthBoard, fold: &PolicyFold, problem: Option<&str>) {
                 severity: Severity::Error,
                 message: format!(
                     "policy {}, applied by {} at {}, is not understood here, {instead}: {problem}",
-                    standing.rank.serial, standing.entry.author, standing.entry.place.0
+                    standing.id.serial, standing.entry.author, standing.entry.place.0
                 ),
                 hint: Some("upgrade avalond here, or apply one that it understands".into()),
             });
@@ -157,7 +158,7 @@ fn tell(health: &HealthBoard, fold: &PolicyFold, problem: Option<&str>) {
             severity: Severity::Warning,
             message: format!(
                 "policy {} was applied twice at the same time; that of {} at {} stands, that of {} at {} does not",
-                standing.rank.serial,
+                standing.id.serial,
                 standing.entry.author,
                 standing.entry.place.0,
                 rival.author,
@@ -173,12 +174,12 @@ impl Core {
     /// Brings the policy up to date and tells what was applied. Blocks.
     pub fn refresh_policy(&self) {
         for stands in self.policy.refresh(&self.ledger, &self.health) {
-            let Stands { rank, entry, .. } = stands;
+            let Stands { id, entry, .. } = stands;
             let node = entry.place.0;
-            tracing::info!(serial = rank.serial, author = entry.author, peer = %node, "policy applied");
+            tracing::info!(serial = id.serial, author = entry.author, peer = %node, "policy applied");
             self.events.emit(EventKind::PolicyApplied {
-                serial: rank.serial,
-                hash: rank.hash.to_string(),
+                serial: id.serial,
+                hash: id.hash.to_string(),
                 author: entry.author,
                 comment: entry.comment,
                 node: node.to_string(),

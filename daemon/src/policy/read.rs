@@ -7,7 +7,7 @@ use avalon_protocol::{
     id::{NodeId, ProjectName},
     limits::RECORDS_FRAME_TARGET_BYTES,
     record::{Record, RecordError},
-    studio::{AppliedPolicy, Entry, PolicyFold, Rank, Stands},
+    studio::{AppliedPolicy, Entry, PolicyFold, PolicyId, Stands},
 };
 use avalon_store::ledger::{Ledger, LedgerError};
 
@@ -95,18 +95,18 @@ impl Reading {
 ///
 /// # Errors
 /// [`LedgerError::Feed`] when the feed cannot be read.
-pub fn read_document(ledger: &Ledger, rank: &Rank, entry: &Entry) -> Result<Option<String>, LedgerError> {
+pub fn read_document(ledger: &Ledger, id: &PolicyId, entry: &Entry) -> Result<Option<String>, LedgerError> {
     let groups = ledger.read_groups(&feed_of(&entry.place.0), entry.group, 1)?;
     let bodies = groups.iter().filter_map(|group| postcard::from_bytes::<Group>(&group.body).ok());
     let found = bodies.flat_map(|body| body.records).find_map(|raw| {
         match Record::in_feed(&raw, &ProjectName::studio()) {
-            Ok(Record::Policy(policy)) if is_of(&policy, rank) => Some(policy.document().to_owned()),
+            Ok(Record::Policy(policy)) if is_of(&policy, id) => Some(policy.document().to_owned()),
             _ => None,
         }
     });
     Ok(found)
 }
 
-fn is_of(policy: &AppliedPolicy, rank: &Rank) -> bool {
-    (policy.serial(), policy.hash()) == (rank.serial, rank.hash)
+fn is_of(policy: &AppliedPolicy, id: &PolicyId) -> bool {
+    (policy.serial(), policy.hash()) == (id.serial, id.hash)
 }

@@ -4,7 +4,7 @@ use avalon_protocol::{
     id::ProjectName,
     mode::ProjectMode,
     record::{Held, Record},
-    studio::{AppliedPolicy, Rank},
+    studio::{AppliedPolicy, PolicyId},
 };
 
 use super::*;
@@ -14,7 +14,7 @@ fn document(comment: &str) -> String {
     format!("# {comment}\nschema = \"avalon.policy/1\"\n[defaults]\nkeep = \"on-demand\"\nmin_copies = 1\n")
 }
 
-fn apply(node: &Node, comment: &str, replaces: Option<u64>) -> Result<Rank, ApplyError> {
+fn apply(node: &Node, comment: &str, replaces: Option<u64>) -> Result<PolicyId, ApplyError> {
     let (author, comment_) = ("anna".to_owned(), comment.to_owned());
     node.core.apply_policy(Apply { document: document(comment), author, comment: comment_, replaces })
 }

@@ -14,12 +14,13 @@ use super::{
     reader::Reader,
     rule::{self, Defaults, ReadRule, Rule},
 };
+use crate::limits::MAX_POLICY_BYTES;
 
 /// What a document says of itself first.
 pub const SCHEMA: &str = "avalon.policy/1";
 /// Longest document in bytes: with its author and comment it fits one record, whose limit is
 /// [`MAX_RECORD_BYTES`](crate::limits::MAX_RECORD_BYTES).
-pub const MAX_DOCUMENT_BYTES: usize = 48 << 10;
+pub const MAX_DOCUMENT_BYTES: usize = MAX_POLICY_BYTES;
 /// Most rules: a node asks each of them about each version, and a person has to see through them.
 pub const MAX_RULES: usize = 256;
 

@@ -11,14 +11,14 @@ use std::{
 use super::AppliedPolicy;
 use crate::{hash::PolicyHash, id::NodeId};
 
-/// How many policies are remembered, the highest by rank. A node that applies one after the other must not fill the
+/// How many policies are remembered, the highest ones. A node that applies one after the other must not fill the
 /// memory of all others; the records stay in the feeds.
 pub const MAX_HISTORY: usize = 1000;
 
-/// Which policy stands: the higher serial, and of one serial, which two people applied at once, the higher hash of the
+/// Names a policy, and says which stands: the one with the higher serial, and of one serial, which two people applied at once, the higher hash of the
 /// text. Any total order does, if all nodes use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
+pub struct PolicyId {
     /// Its serial.
     pub serial: u64,
     /// The hash of its text.
@@ -28,7 +28,7 @@ pub struct Rank {
 /// One policy that was applied, without its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where the record stands: the node, and its number in the feed; of several with one rank, the first in order.
+    /// Where the record stands: the node, and its number in the feed; of several with one id, the first in order.
     pub place: (NodeId, u64),
     /// The number of the first record of the group that it stands in; reading starts there.
     pub group: u64,
@@ -47,8 +47,8 @@ pub struct Entry {
 /// A policy with its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stands {
-    /// Its rank.
-    pub rank: Rank,
+    /// Its id.
+    pub id: PolicyId,
     /// Who applied it, and when.
     pub entry: Entry,
     /// The text.
@@ -58,7 +58,7 @@ pub struct Stands {
 /// The state of the studio's policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyFold {
-    history: BTreeMap<Rank, Entry>,
+    history: BTreeMap<PolicyId, Entry>,
     standing: Option<Stands>,
     in_effect: Option<Stands>,
 }
@@ -73,7 +73,7 @@ impl PolicyFold {
         policy: &AppliedPolicy,
         is_understood: bool,
     ) -> Stands {
-        let rank = Rank { serial: policy.serial(), hash: policy.hash() };
+        let id = PolicyId { serial: policy.serial(), hash: policy.hash() };
         let entry = Entry {
             place,
             group,
@@ -83,12 +83,12 @@ impl PolicyFold {
             applied_at_ms: policy.applied_at_ms(),
             is_understood,
         };
-        let stands = Stands { rank, entry: entry.clone(), document: policy.document().into() };
+        let stands = Stands { id, entry: entry.clone(), document: policy.document().into() };
         if is_understood {
             take(&mut self.in_effect, stands.clone());
         }
         take(&mut self.standing, stands.clone());
-        match self.history.entry(rank) {
+        match self.history.entry(id) {
             Slot::Vacant(slot) => drop(slot.insert(entry)),
             Slot::Occupied(mut slot) if entry.place < slot.get().place => drop(slot.insert(entry)),
             Slot::Occupied(_) => {}
@@ -102,7 +102,7 @@ impl PolicyFold {
 
     /// Returns the serial that stands; 0 when no policy was applied yet.
     pub fn serial(&self) -> u64 {
-        self.standing.as_ref().map_or(0, |stands| stands.rank.serial)
+        self.standing.as_ref().map_or(0, |stands| stands.id.serial)
     }
 
     /// Returns the policy that stands, whether or not this node can read it.
@@ -115,22 +115,22 @@ impl PolicyFold {
         self.in_effect.as_ref()
     }
 
-    /// Returns what was applied, the lowest rank first; at most [`MAX_HISTORY`].
-    pub fn history(&self) -> &BTreeMap<Rank, Entry> {
+    /// Returns what was applied, the lowest first; at most [`MAX_HISTORY`].
+    pub fn history(&self) -> &BTreeMap<PolicyId, Entry> {
         &self.history
     }
 
     /// Returns the other policies that were applied at the same time as the one that stands: same serial, other text.
-    pub fn rivals(&self) -> impl DoubleEndedIterator<Item = (&Rank, &Entry)> {
-        let (serial, standing) = (self.serial(), self.standing.as_ref().map(|stands| stands.rank));
-        let first = Rank { serial, hash: PolicyHash::from_bytes([0; 32]) };
-        self.history.range(first..).filter(move |(rank, _)| Some(**rank) != standing)
+    pub fn rivals(&self) -> impl DoubleEndedIterator<Item = (&PolicyId, &Entry)> {
+        let (serial, standing) = (self.serial(), self.standing.as_ref().map(|stands| stands.id));
+        let first = PolicyId { serial, hash: PolicyHash::from_bytes([0; 32]) };
+        self.history.range(first..).filter(move |(id, _)| Some(**id) != standing)
     }
 }
 
 fn take(highest: &mut Option<Stands>, stands: Stands) {
     let is_higher = highest.as_ref().is_none_or(|known| {
-        stands.rank > known.rank || (stands.rank == known.rank && stands.entry.place < known.entry.place)
+        stands.id > known.id || (stands.id == known.id && stands.entry.place < known.entry.place)
     });
     if is_higher {
         *highest = Some(stands);
@@ -163,7 +163,7 @@ mod tests {
         fold.apply((node("a@x"), 1), 0, &policy(2, "two"), true);
         fold.apply((node("b@y"), 1), 0, &policy(1, "one"), true);
         assert_eq!((fold.serial(), texts(&fold)), (2, ["two", "two"]));
-        assert_eq!(fold.history().keys().map(|rank| rank.serial).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(fold.history().keys().map(|id| id.serial).collect::<Vec<_>>(), [1, 2]);
         assert_eq!(fold.rivals().count(), 0);
     }
 
@@ -186,7 +186,7 @@ mod tests {
         two.apply((node("b@y"), 1), 0, &policy(1, "from b"), true);
         two.apply((node("a@x"), 1), 0, &policy(1, "from a"), true);
         assert_eq!(one, two);
-        let (winner, loser) = (one.standing().unwrap().rank, *one.rivals().next().unwrap().0);
+        let (winner, loser) = (one.standing().unwrap().id, *one.rivals().next().unwrap().0);
         assert!(winner.serial == 1 && loser.serial == 1 && winner.hash > loser.hash);
     }
 

@@ -9,7 +9,7 @@ mod fold;
 
 pub use self::{
     applied::{AppliedPolicy, PolicyTooLong},
-    fold::{Entry, MAX_HISTORY, PolicyFold, Rank, Stands},
+    fold::{Entry, MAX_HISTORY, PolicyFold, PolicyId, Stands},
 };
 use crate::id::ProjectName;
 

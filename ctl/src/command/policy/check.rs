@@ -51,7 +51,7 @@ struct Answer<'a> {
 
 /// Checks a document.
 pub(super) fn run(context: &Context<'_>, args: &CheckArgs) -> Result<ExitCode, Failure> {
-    let bytes = read(&args.file).map_err(|error| unreadable(&args.file, &error))?;
+    let bytes = read(&args.file)?;
     let studio = (!args.sites.is_empty()).then(|| Studio::of_sites(args.sites.iter().cloned()));
     let file = args.file.display().to_string();
     match check(&bytes, studio.as_ref()) {
@@ -68,10 +68,22 @@ pub(super) fn run(context: &Context<'_>, args: &CheckArgs) -> Result<ExitCode, F
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// Returns the text of a document that is a policy; shows what is wrong with any other.
+pub(super) fn checked(context: &Context<'_>, path: &Path) -> Result<String, Failure> {
+    let bytes = read(path)?;
+    match check(&bytes, None) {
+        Ok(_) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(problems) => Err(refuse(context, path.display().to_string(), &problems)),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_READ_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    let mut opened = File::open(path).map(|file| file.take(MAX_READ_BYTES));
+    match opened.as_mut().map_err(|error| unreadable(path, error))?.read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(unreadable(path, &error)),
+    }
 }
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
