@@ -134,6 +134,11 @@ pub enum Deed {
         /// Which version.
         version: VersionId,
     },
+    /// Applies a policy.
+    Apply {
+        /// The number that its text consists of.
+        text: u64,
+    },
 }
 
 /// What breaks.
@@ -276,6 +281,10 @@ pub enum Note {
     CopiedLocally(NodeIndex, ObjectHash),
     /// A connection stalled by a partition went on after it.
     WokeUp(ConnectionId),
+    /// A policy was applied, with this serial.
+    Applied(NodeIndex, u64),
+    /// Two policies have the serial that stands, as a node sees it.
+    AppliedTwice(NodeIndex, u64),
 }
 
 /// A close code that can be serialised.
@@ -309,6 +318,8 @@ impl Note {
             Self::LostTail(..) => "lost_tail",
             Self::CopiedLocally(..) => "copied_locally",
             Self::WokeUp(..) => "woke_up",
+            Self::Applied(..) => "applied",
+            Self::AppliedTwice(..) => "applied_twice",
         }
     }
 }

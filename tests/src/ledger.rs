@@ -9,6 +9,7 @@ use avalon_protocol::{
     mode::ProjectMode,
     plan::{Decision, Wish, decide},
     record::{RawRecord, Record},
+    studio::PolicyFold,
     version_fold::VersionFold,
 };
 
@@ -77,6 +78,22 @@ impl Ledger {
     /// Returns the catalog: every version that a synced record names.
     pub fn folds(&self) -> &BTreeMap<VersionId, VersionFold> {
         &self.folds
+    }
+
+    /// Returns what the synced policies add up to; every node understands those whose text is even.
+    pub fn policy(&self) -> PolicyFold {
+        let mut fold = PolicyFold::default();
+        for (feed, log) in self.feeds.iter().filter(|(feed, _)| feed.project.is_studio()) {
+            for group in log.synced() {
+                for (record, seq) in group.records.iter().zip(group.first_seq..) {
+                    if let Record::Policy(policy) = record {
+                        let is_understood = !policy.document().ends_with(['1', '3', '5', '7', '9']);
+                        fold.apply((feed.node.clone(), seq), group.first_seq, policy, is_understood);
+                    }
+                }
+            }
+        }
+        fold
     }
 
     /// Returns where the synced part of each feed ends, without the feeds that have none.

@@ -68,6 +68,7 @@ impl Scenario {
         let scenario = Self { nodes, lines, agenda: Vec::new(), faults_end_ms };
         let mut writer = Writer { dice, scenario, next_key: 1000, large_left, partitions: 0 };
         writer.versions();
+        writer.policies();
         writer.faults();
         let mut scenario = writer.scenario;
         scenario.agenda.push((scenario.faults_end_ms, Event::Fault(Fault::End)));
@@ -91,6 +92,8 @@ fn draw_nodes(dice: &mut ChaCha8Rng) -> Vec<NodePlan> {
                 serves.insert(project.parse().expect("a fixed name"), mode);
             }
         }
+        // Every node has the studio's own feeds.
+        serves.insert(ProjectName::studio(), ProjectMode::OnDemand);
         nodes.push(NodePlan {
             id: format!("ws{index}@{}", SITES[site]).parse().expect("a made-up name"),
             projects: serves,
@@ -156,7 +159,8 @@ impl Writer<'_> {
     fn versions(&mut self) {
         let projects: std::collections::BTreeSet<ProjectName> =
             self.scenario.nodes.iter().flat_map(|node| node.projects.keys().cloned()).collect();
-        let projects: Vec<ProjectName> = projects.into_iter().collect();
+        let projects: Vec<ProjectName> =
+            projects.into_iter().filter(|project| !project.is_studio()).collect();
         for number in 1..=self.dice.random_range(3..9) {
             let project = projects[self.dice.random_range(0..projects.len())].clone();
             let asset = ["robot", "lamp"][self.dice.random_range(0..2)];
@@ -196,6 +200,23 @@ impl Writer<'_> {
             if self.dice.random_bool(0.25) {
                 let later_ms = at_ms + self.dice.random_range(0..8000);
                 self.deed(later_ms, node, Deed::Pull { version: version.clone() });
+            }
+        }
+    }
+
+    /// Some people apply policies, anywhere, now and then two at once while they do not reach each other.
+    fn policies(&mut self) {
+        let (end_ms, nodes) = (self.scenario.faults_end_ms, self.scenario.nodes.len());
+        for number in 0..self.dice.random_range(0..5) {
+            let (at_ms, one) = (self.dice.random_range(0..end_ms), self.dice.random_range(0..nodes));
+            self.deed(at_ms, one, Deed::Apply { text: 2 * number });
+            let other = self.dice.random_range(0..nodes);
+            if other != one && self.dice.random_bool(0.4) {
+                let later_ms = at_ms + self.dice.random_range(0..400);
+                self.deed(later_ms, other, Deed::Apply { text: 2 * number + 1 });
+                if self.dice.random_bool(0.5) {
+                    self.partition(at_ms.saturating_sub(200), vec![one]);
+                }
             }
         }
     }

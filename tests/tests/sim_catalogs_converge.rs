@@ -64,6 +64,8 @@ fn check(summary: &Summary) {
         "lost_tail",
         "copied_locally",
         "woke_up",
+        "applied",
+        "applied_twice",
     ] {
         assert!(summary.counts.contains_key(what), "no seed had {what}: {summary:#?}");
     }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use avalon_protocol::control::{
-    ApiError, InfoReply, JobStatus, ListReply, PublishItem, PublishReply, PublishRequest, PullReply,
-    PullRequest, StatusReply, WhereItem, WhereReply, route,
+    ApiError, InfoReply, JobStatus, ListReply, PolicyReply, PublishItem, PublishReply, PublishRequest,
+    PullReply, PullRequest, StatusReply, WhereItem, WhereReply, route,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -150,6 +150,15 @@ impl Api {
     pub fn job_of(&self, reference: &str) -> JobStatus {
         let mut jobs = self.jobs().into_iter().filter(|job| job.reference == reference);
         jobs.next().unwrap_or_else(|| panic!("there was no job for {reference}"))
+    }
+
+    /// Returns the policy that stands; nothing before there is one.
+    pub fn policy(&self) -> Option<PolicyReply> {
+        match self.get(route::POLICY) {
+            Ok(reply) => Some(reply),
+            Err(ApiFailure::Refused(_)) => None,
+            Err(error) => panic!("{error:?}"),
+        }
     }
 
     /// Says whether something is wrong with this code.

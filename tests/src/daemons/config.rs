@@ -16,6 +16,8 @@ pub struct NodeConfig {
     pub node: String,
     /// The directory of all that belongs to it.
     pub dir: PathBuf,
+    /// Its project.
+    pub project: String,
     /// Whether versions come by themselves.
     pub mode: ProjectMode,
     /// Where it listens for peers.
@@ -46,6 +48,7 @@ impl NodeConfig {
         Self {
             node: node.to_owned(),
             dir: dir.to_owned(),
+            project: PROJECT.into(),
             mode,
             listen: "127.0.0.1:0".into(),
             socket: dir.join("api.sock"),
@@ -62,7 +65,7 @@ impl NodeConfig {
 
     /// Returns the project's directory.
     pub fn project_dir(&self) -> PathBuf {
-        self.root.join(PROJECT)
+        self.root.join(&self.project)
     }
 
     /// Returns the directory of key and certificates.
@@ -77,13 +80,13 @@ impl NodeConfig {
 
     /// Returns the text of the file.
     pub fn text(&self) -> String {
-        let Self { listen, quiet, scan_interval, extra, mode, .. } = self;
+        let Self { listen, quiet, scan_interval, extra, mode, project, .. } = self;
         let (state_dir, socket, root) =
             (self.state_dir.display(), self.socket.display(), self.root.display());
         let mut text = format!(
             "[node]\nstate_dir = \"{state_dir}\"\nlisten = \"{listen}\"\nsocket = \"{socket}\"\n\
              shutdown_timeout = \"15s\"\n{extra}\n[settle]\nquiet = \"{quiet}\"\n[scan]\ninterval = \
-             \"{scan_interval}\"\n[log]\nlevel = \"avalond=debug\"\n[[project]]\nname = \"{PROJECT}\"\nroot = \
+             \"{scan_interval}\"\n[log]\nlevel = \"avalond=debug\"\n[[project]]\nname = \"{project}\"\nroot = \
              \"{root}\"\nmode = \"{mode}\"\n"
         );
         if let Some(template) = &self.template {

@@ -8,6 +8,7 @@ mod connect;
 mod fetch;
 mod manifests;
 mod place;
+mod policy;
 mod publish;
 mod serve;
 mod talk;
@@ -198,6 +199,7 @@ impl SimNode {
                 Deed::Publish { version, files } => self.save(&version, &files, env),
                 Deed::Grow { version, file } => self.add(&version, &file, env),
                 Deed::Pull { version } => self.pull(version, env),
+                Deed::Apply { text } => self.apply_policy(text, env),
             };
         if !done {
             env.note(&Note::Skipped(self.who.node));

@@ -257,6 +257,9 @@ impl SimNode {
                 self.advanced(connection, feed, head, env);
             }
         }
+        if feed.project.is_studio() {
+            self.note_rivals(env);
+        }
         self.ask_for_manifests(env);
         for version in versions {
             self.plan(&version, env);

@@ -46,6 +46,7 @@ impl World {
         let mut open: Vec<String> = self.nodes.iter().flat_map(unfinished).collect();
         if open.is_empty() {
             open.extend(self.differences());
+            open.extend(self.other_policies());
             open.extend(self.undecided());
             open.extend(self.unrecorded());
             open.extend(self.needless_conflicts());
@@ -77,6 +78,13 @@ impl World {
             }
         }
         open
+    }
+
+    /// Nodes that do not go by the same policy as the first of them, or do not know all that were applied.
+    fn other_policies(&self) -> Vec<String> {
+        let first = self.nodes.first().map(|node| node.disk.ledger.policy());
+        let others = self.nodes.iter().filter(|node| Some(node.disk.ledger.policy()) != first);
+        others.map(|node| format!("{} goes by another policy", node.id)).collect()
     }
 
     /// Versions that should be at a node and are not: heads at mirrors, what was pulled, growth of what is held. This does

@@ -20,6 +20,7 @@ mod mirror;
 mod mounts;
 mod names;
 mod peers;
+mod policy;
 mod publish;
 mod pull;
 mod roots;
