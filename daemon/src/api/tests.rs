@@ -337,6 +337,8 @@ async fn every_route_is_described() {
         routes::JOB,
         route::LIMITS,
         routes::LIMIT,
+        route::POLICY,
+        route::POLICY_HISTORY,
         route::EVENTS,
         route::CATALOG_REBUILD,
         route::CATALOG_VERIFY,

@@ -6,6 +6,7 @@
 
 mod apply;
 mod document;
+mod health;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use avalon_protocol::{
-    control::{EventKind, Health, Severity},
+    control::EventKind,
     policy::Policy,
     studio::{PolicyFold, Stands},
 };
@@ -30,7 +31,6 @@ pub use self::{
 use crate::{
     core::{Core, blocking},
     health::HealthBoard,
-    log::ErrorChain,
 };
 
 /// What is known of the studio's policy at one moment.
@@ -53,21 +53,12 @@ pub struct StudioPolicy {
     applying: Mutex<()>,
 }
 
-/// The health code of a policy that this node cannot read.
-const NOT_UNDERSTOOD: &str = "policy-not-understood";
-/// The health code of two policies with one serial.
-const APPLIED_TWICE: &str = "policy-applied-twice";
-/// The health code of a studio feed that cannot be read back.
-const UNREADABLE: &str = "policy-unreadable";
-/// The health code of records that state nothing in the studio's feed.
-const IGNORED: &str = "studio-records-ignored";
-
 impl StudioPolicy {
     /// Reads the studio's feeds for the first time. Blocks.
-    pub fn open(ledger: &Ledger, health: &HealthBoard) -> Self {
+    pub fn open(ledger: &Ledger, board: &HealthBoard) -> Self {
         let policy = Self::default();
-        // What was applied before this start is no news.
-        drop(policy.refresh(ledger, health));
+        // What happened before this start is no news.
+        drop(policy.read_on(ledger, board));
         policy
     }
 
@@ -84,40 +75,24 @@ impl StudioPolicy {
     /// Reads what the studio's feeds have beyond what was read, and shows what it adds up to. Blocks.
     ///
     /// Returns what was applied since the last time.
-    pub fn refresh(&self, ledger: &Ledger, health: &HealthBoard) -> Vec<Stands> {
-        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let Tidings { applied, failed, ignored } = reading.go_on(ledger);
-        match failed {
-            None => health.clear(UNREADABLE),
-            Some(error) => {
-                tracing::error!(error = %ErrorChain(&error), "a feed of the studio cannot be read");
-                health.raise(Health {
-                    code: UNREADABLE.into(),
-                    severity: Severity::Error,
-                    message: format!(
-                        "a feed of the studio cannot be read, so a newer policy may be missed: {}",
-                        ErrorChain(&error)
-                    ),
-                    hint: Some("check the disk of the state directory and restart".into()),
-                });
-            }
-        }
-        for (node, records) in ignored {
-            health.about(&node.to_string()).raise(Health {
-                code: IGNORED.into(),
-                severity: Severity::Warning,
-                message: format!("{records} records of {node} in the studio's feed state nothing there"),
-                hint: Some(format!("they are kept and have no effect; check avalond at {node}")),
-            });
-        }
-        if !applied.is_empty() {
-            self.show(reading, health);
-        }
+    pub fn refresh(&self, ledger: &Ledger, board: &HealthBoard) -> Vec<Stands> {
+        let Tidings { applied, ignored, .. } = self.read_on(ledger, board);
+        ignored.iter().for_each(|(node, records)| health::tell_ignored(board, node, *records));
         applied
     }
 
+    fn read_on(&self, ledger: &Ledger, board: &HealthBoard) -> Tidings {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let tidings = reading.go_on(ledger);
+        health::tell_unreadable(board, tidings.failed.as_ref());
+        if !tidings.applied.is_empty() {
+            self.show(reading, board);
+        }
+        tidings
+    }
+
     /// Publishes the fold; under the lock of the reading, so that views come in its order.
-    fn show(&self, reading: MutexGuard<'_, Reading>, health: &HealthBoard) {
+    fn show(&self, reading: MutexGuard<'_, Reading>, board: &HealthBoard) {
         let fold = Arc::new(reading.fold().clone());
         let before = self.view();
         let id = |fold: &PolicyFold| fold.in_effect().map(|stands| stands.id);
@@ -126,47 +101,9 @@ impl StudioPolicy {
             false => fold.in_effect().and_then(|stands| understand(&stands.document).ok()).map(Arc::new),
         };
         let problem = fold.standing().and_then(|stands| understand(&stands.document).err());
-        tell(health, &fold, problem.as_deref());
+        health::tell_standing(board, &fold, problem.as_deref());
         self.view.send_replace(PolicyView { fold, in_effect, problem });
         drop(reading);
-    }
-}
-
-/// Says what somebody has to look at.
-fn tell(health: &HealthBoard, fold: &PolicyFold, problem: Option<&str>) {
-    match (problem, fold.standing()) {
-        (Some(problem), Some(standing)) => {
-            let instead = match fold.in_effect() {
-                Some(stands) => format!("policy {} stays in effect here", stands.id.serial),
-                None => "no policy is in effect here".to_owned(),
-            };
-            health.raise(Health {
-                code: NOT_UNDERSTOOD.into(),
-                severity: Severity::Error,
-                message: format!(
-                    "policy {}, applied by {} at {}, is not understood here, {instead}: {problem}",
-                    standing.id.serial, standing.entry.author, standing.entry.place.0
-                ),
-                hint: Some("upgrade avalond here, or apply one that it understands".into()),
-            });
-        }
-        _ => health.clear(NOT_UNDERSTOOD),
-    }
-    match (fold.rivals().next_back(), fold.standing()) {
-        (Some((_, rival)), Some(standing)) => health.raise(Health {
-            code: APPLIED_TWICE.into(),
-            severity: Severity::Warning,
-            message: format!(
-                "policy {} was applied twice at the same time; that of {} at {} stands, that of {} at {} does not",
-                standing.id.serial,
-                standing.entry.author,
-                standing.entry.place.0,
-                rival.author,
-                rival.place.0
-            ),
-            hint: Some("compare them, avalonctl policy history, and apply what is meant".into()),
-        }),
-        _ => health.clear(APPLIED_TWICE),
     }
 }
 
