@@ -231,6 +231,7 @@ pub(crate) fn item(state: PlanState, job: Option<&str>) -> PullItem {
         bytes_here: if here { 2 << 30 } else { 512 << 20 },
         sources: if state == PlanState::Fetch { vec!["montreal".into()] } else { Vec::new() },
         holders: vec!["montreal".into()],
+        reason: (state == PlanState::Forbidden).then(|| "rule rigs (line 3)".into()),
     }
 }
 

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use avalon_protocol::limit::Moment;
+use jiff::{Timestamp, tz::TimeZone};
 use tokio::sync::watch;
 
 /// A wait that a [`Clock`] gave out. Dropping it ends the wait.
@@ -27,6 +29,14 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 /// Returns the monotonic time in whole milliseconds.
 pub fn monotonic_ms(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns the moment of the week in a time zone.
+pub fn moment_of_week(clock: &dyn Clock, zone: &TimeZone) -> Moment {
+    let time = Timestamp::try_from(clock.now()).unwrap_or_default().to_zoned(zone.clone());
+    let day = u8::try_from(time.weekday().to_monday_zero_offset()).unwrap_or_default();
+    let part = |number: i8| u16::try_from(number).unwrap_or_default();
+    Moment { day, minute: part(time.hour()) * 60 + part(time.minute()) }
 }
 
 /// The clock of the machine.

@@ -3,10 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use avalon_protocol::{
-    id::{NodeId, ProjectName, StudioName, VersionId},
-    plan::{Decision, Wish, decide},
+    id::{NodeId, ProjectName, StudioName},
     record::Record,
-    version_fold::VersionFold,
 };
 use avalon_store::{
     catalog::LocalChange,
@@ -68,14 +66,6 @@ impl Core {
     pub fn now_ms(&self) -> u64 {
         let since = self.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Decides about one version of a project that this node serves.
-    pub fn decide(&self, id: &VersionId, fold: &VersionFold, wish: Wish) -> Decision {
-        match self.project(&id.project) {
-            Some(project) => decide(id.slot, fold, &self.me, project.mode(), wish),
-            None => Decision::Unknown,
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     id::{NodeId, VersionSlot},
     limits::MAX_WANTS,
     mode::ProjectMode,
+    policy::{Keep, Named, NotKnownYet, RuleRef, Ruling},
     version_fold::{Standing, VersionFold},
     wire::Want,
 };
@@ -43,22 +44,73 @@ pub enum Decision {
     Fetch(ManifestId),
     /// Two sites published different content under its number: a person decides.
     Conflict(Vec<ManifestId>),
+    /// The studio's policy does not let it come here, not even when somebody pulls it: the rule, none for the defaults.
+    Forbidden(Option<RuleRef>),
     /// No generation of it is known yet.
     Unknown,
+}
+
+/// What a node is to do about a version by itself: the studio's policy, and without one the node's own mode.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stance {
+    /// It comes by itself.
+    Keep,
+    /// It belongs here, and comes by itself at another time of the week.
+    Later,
+    /// It comes when somebody asks for it.
+    OnDemand,
+    /// It does not come: the rule, none for the defaults.
+    Never(Option<RuleRef>),
+    /// The policy asks for something that stands in the manifest, which has not come: nothing comes by itself. What somebody
+    /// pulls is begun with the manifest, and judged again then.
+    NotKnown,
+}
+
+impl Stance {
+    /// Takes the policy's ruling at a node with this mode; `None` where there is no policy.
+    ///
+    /// A policy that keeps a version at a site is carried out by the nodes that mirror there. A node that fetches on demand
+    /// only keeps what is to be kept at the node itself.
+    pub fn of(mode: ProjectMode, ruling: Option<&Result<Ruling, NotKnownYet>>) -> Self {
+        let ruling = match ruling {
+            None if mode == ProjectMode::Mirror => return Self::Keep,
+            None => return Self::OnDemand,
+            Some(Err(NotKnownYet { .. })) => return Self::NotKnown,
+            Some(Ok(ruling)) => ruling,
+        };
+        match ruling.keep {
+            Keep::Never => Self::Never(ruling.because.clone()),
+            Keep::Here if mode == ProjectMode::Mirror || ruling.named == Named::Node => {
+                if ruling.open_now {
+                    Self::Keep
+                } else {
+                    Self::Later
+                }
+            }
+            Keep::Here | Keep::OnDemand => Self::OnDemand,
+        }
+    }
 }
 
 /// Decides about one version.
 ///
 /// A conflict blocks fetching only: a node that holds one of the candidates keeps it.
-pub fn decide(slot: VersionSlot, fold: &VersionFold, me: &NodeId, mode: ProjectMode, wish: Wish) -> Decision {
-    match fold.standing(slot) {
-        Standing::Unknown => Decision::Unknown,
-        Standing::Conflict(heads) => Decision::Conflict(heads),
-        Standing::Head(head) if fold.holds(me, &head) => Decision::Have(head),
-        Standing::Head(head) if mode == ProjectMode::Mirror || wish == Wish::Pulled => Decision::Fetch(head),
+pub fn decide(slot: VersionSlot, fold: &VersionFold, me: &NodeId, stance: &Stance, wish: Wish) -> Decision {
+    let head = match fold.standing(slot) {
+        Standing::Unknown => return Decision::Unknown,
+        Standing::Conflict(heads) => return Decision::Conflict(heads),
+        Standing::Head(head) => head,
+    };
+    if fold.holds(me, &head) {
+        return Decision::Have(head);
+    }
+    match stance {
+        Stance::Never(rule) => Decision::Forbidden(rule.clone()),
+        Stance::Keep => Decision::Fetch(head),
+        _ if wish == Wish::Pulled => Decision::Fetch(head),
         // A node that holds an older generation of a version that grows goes on holding all of it.
-        Standing::Head(head) if fold.held_by(me).next().is_some() => Decision::Fetch(head),
-        Standing::Head(_) => Decision::Leave,
+        _ if fold.held_by(me).next().is_some() => Decision::Fetch(head),
+        Stance::Later | Stance::OnDemand | Stance::NotKnown => Decision::Leave,
     }
 }
 
@@ -126,7 +178,10 @@ fn wants(missing: &Missing) -> impl Iterator<Item = Want> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Held, Record, tests::published};
+    use crate::{
+        policy::Urgency,
+        record::{Held, Record, tests::published},
+    };
 
     const SLOT: VersionSlot = VersionSlot::Number(1);
 
@@ -143,7 +198,7 @@ mod tests {
         let mut fold = VersionFold::default();
         fold.apply(&node("a@x"), 0, &Record::Published(published(1, 1, 11, 1, None)));
         let me = node("b@y");
-        let decide = |mode, wish| decide(SLOT, &fold, &me, mode, wish);
+        let decide = |mode, wish| decide(SLOT, &fold, &me, &Stance::of(mode, None), wish);
         assert_eq!(decide(ProjectMode::Mirror, Wish::None), Decision::Fetch(id(1)));
         assert_eq!(decide(ProjectMode::OnDemand, Wish::None), Decision::Leave);
         assert_eq!(decide(ProjectMode::OnDemand, Wish::Pulled), Decision::Fetch(id(1)));
@@ -155,9 +210,70 @@ mod tests {
         let version = crate::record::tests::version(1);
         fold.apply(&node("a@x"), 0, &Record::Published(published(1, 1, 11, 1, None)));
         fold.apply(&me, 0, &Record::Placed(Held { version, manifest: id(1) }));
-        assert_eq!(decide(SLOT, &fold, &me, ProjectMode::OnDemand, Wish::None), Decision::Have(id(1)));
+        assert_eq!(decide(SLOT, &fold, &me, &Stance::OnDemand, Wish::None), Decision::Have(id(1)));
         fold.apply(&node("a@x"), 1, &Record::Published(published(1, 2, 12, 2, Some(1))));
-        assert_eq!(decide(SLOT, &fold, &me, ProjectMode::OnDemand, Wish::None), Decision::Fetch(id(2)));
+        assert_eq!(decide(SLOT, &fold, &me, &Stance::OnDemand, Wish::None), Decision::Fetch(id(2)));
+    }
+
+    fn ruling(keep: Keep, named: Named, open_now: bool) -> Result<Ruling, NotKnownYet> {
+        Ok(Ruling {
+            keep,
+            urgency: Urgency::Normal,
+            min_copies: 1,
+            keep_last: None,
+            read_only: false,
+            open_now,
+            named,
+            because: None,
+            copies_because: None,
+            next_change_ms: None,
+        })
+    }
+
+    #[test]
+    fn the_policy_comes_before_the_mode_and_never_holds_for_pulls_too() {
+        let mut fold = VersionFold::default();
+        fold.apply(&node("a@x"), 0, &Record::Published(published(1, 1, 11, 1, None)));
+        let me = node("b@y");
+        let by = |mode, ruling: &Result<Ruling, NotKnownYet>, wish| {
+            decide(SLOT, &fold, &me, &Stance::of(mode, Some(ruling)), wish)
+        };
+        let (mirror, on_demand) = (ProjectMode::Mirror, ProjectMode::OnDemand);
+        let (fetch, leave) = (Decision::Fetch(id(1)), Decision::Leave);
+        let here = ruling(Keep::Here, Named::Site, true);
+        assert_eq!(by(mirror, &here, Wish::None), fetch);
+        assert_eq!(
+            by(on_demand, &here, Wish::None),
+            leave,
+            "the site's server keeps it, not each workstation"
+        );
+        assert_eq!(by(on_demand, &ruling(Keep::Here, Named::Node, true), Wish::None), fetch);
+        let later = ruling(Keep::Here, Named::Site, false);
+        assert_eq!(
+            (by(mirror, &later, Wish::None), by(mirror, &later, Wish::Pulled)),
+            (leave.clone(), fetch.clone())
+        );
+        let pulled_only = ruling(Keep::OnDemand, Named::Site, true);
+        assert_eq!(
+            (by(mirror, &pulled_only, Wish::None), by(mirror, &pulled_only, Wish::Pulled)),
+            (leave.clone(), fetch.clone())
+        );
+        let never = ruling(Keep::Never, Named::Site, true);
+        assert_eq!(by(mirror, &never, Wish::Pulled), Decision::Forbidden(None));
+        let rule = RuleRef { name: "rigs".into(), line: 3 };
+        let unknown = Err(NotKnownYet { rule, fact: "the family".into() });
+        assert_eq!((by(mirror, &unknown, Wish::None), by(mirror, &unknown, Wish::Pulled)), (leave, fetch));
+        fold.apply(
+            &me,
+            0,
+            &Record::Placed(Held { version: crate::record::tests::version(1), manifest: id(1) }),
+        );
+        let stance = Stance::of(mirror, Some(&never));
+        assert_eq!(
+            decide(SLOT, &fold, &me, &stance, Wish::None),
+            Decision::Have(id(1)),
+            "what is here stays"
+        );
     }
 
     #[test]
@@ -165,7 +281,7 @@ mod tests {
         let mut fold = VersionFold::default();
         fold.apply(&node("a@x"), 0, &Record::Published(published(1, 1, 11, 1, None)));
         fold.apply(&node("b@y"), 0, &Record::Published(published(1, 2, 12, 1, None)));
-        let decision = decide(SLOT, &fold, &node("c@z"), ProjectMode::Mirror, Wish::Pulled);
+        let decision = decide(SLOT, &fold, &node("c@z"), &Stance::Keep, Wish::Pulled);
         assert!(matches!(decision, Decision::Conflict(_)));
     }
 

@@ -7,7 +7,7 @@ use avalon_protocol::{
     feed::{FeedError, FeedHead, FeedId, FeedReader, SealedGroup},
     id::{NodeId, VersionId, VersionSlot},
     mode::ProjectMode,
-    plan::{Decision, Wish, decide},
+    plan::{Decision, Stance, Wish, decide},
     record::{RawRecord, Record},
     studio::PolicyFold,
     version_fold::VersionFold,
@@ -111,7 +111,7 @@ impl Ledger {
     pub fn decide(&self, version: &VersionId, me: &NodeId, mode: ProjectMode, wish: Wish) -> Decision {
         let empty = VersionFold::default();
         let slot: VersionSlot = version.slot;
-        decide(slot, self.folds.get(version).unwrap_or(&empty), me, mode, wish)
+        decide(slot, self.folds.get(version).unwrap_or(&empty), me, &Stance::of(mode, None), wish)
     }
 
     /// Seals and writes the next group of this node's own feed; returns how many groups are written.

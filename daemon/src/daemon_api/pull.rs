@@ -1,18 +1,23 @@
 //! `pull`: what would come, from where, and the jobs that bring it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use avalon_protocol::{
     control::{ApiError, ErrorCode, PlanState, PullItem, PullReply, PullRequest},
     hash::{ManifestId, ObjectHash},
     id::VersionId,
     manifest::Manifest,
-    plan::{Decision, rank_sources},
+    plan::{Decision, Wish, rank_sources},
     version_fold::VersionFold,
 };
 
-use super::{DaemonApi, show::head_of, stopping};
-use crate::{core::blocking, publish::lost, replicate::jobs::Pulled};
+use super::{DaemonApi, catalog_failed, show::head_of, stopping};
+use crate::{
+    core::blocking,
+    policy::{Ranks, forbids},
+    publish::lost,
+    replicate::jobs::Pulled,
+};
 
 impl DaemonApi {
     pub(super) async fn pull_reply(&self, request: PullRequest) -> Result<PullReply, ApiError> {
@@ -53,12 +58,20 @@ impl DaemonApi {
         let Some(generation) = fold.generation(&head) else { return Ok(None) };
         let here = fold.holds(&self.core.me, &head)
             || pulled.as_ref().is_some_and(|pulled| matches!(pulled.decision, Decision::Have(_)));
+        let forbidden = match &pulled {
+            Some(pulled) => match &pulled.decision {
+                Decision::Forbidden(rule) => Some(forbids(&version, rule.as_ref())),
+                _ => None,
+            },
+            None => self.forbidden(&version, &fold).await?,
+        };
         let holders = rank_sources(&self.core.me, &fold.holders(&head));
         let connected = holders.iter().filter(|node| self.net.link(node).is_some());
         let sources: Vec<String> = connected.map(ToString::to_string).collect();
         let state = match (conflict, here, sources.is_empty()) {
-            (true, false, _) => PlanState::Conflict,
             (_, true, _) => PlanState::Here,
+            (true, false, _) => PlanState::Conflict,
+            _ if forbidden.is_some() => PlanState::Forbidden,
             (false, false, true) => PlanState::NoSource,
             (false, false, false) => PlanState::Fetch,
         };
@@ -86,7 +99,18 @@ impl DaemonApi {
             bytes_here: if here { generation.bytes } else { bytes_local },
             sources,
             holders: holders.iter().map(ToString::to_string).collect(),
+            reason: forbidden.filter(|_| state == PlanState::Forbidden),
         }))
+    }
+
+    /// Says why the policy would not let a version come here, if it would not.
+    async fn forbidden(&self, version: &VersionId, fold: &VersionFold) -> Result<Option<String>, ApiError> {
+        let (core, id, fold) = (Arc::clone(&self.core), version.clone(), fold.clone());
+        let verdict = blocking(move || core.decide(&id, &fold, Wish::Pulled, &mut Ranks::default())).await;
+        Ok(match verdict.map_err(|error| catalog_failed(&self.core.ledger, &error))?.decision {
+            Decision::Forbidden(rule) => Some(forbids(version, rule.as_ref())),
+            _ => None,
+        })
     }
 
     /// Returns where a version is or will be, and how many bytes of it are on this machine already: files of the same

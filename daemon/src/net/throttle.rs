@@ -21,12 +21,12 @@ use avalon_protocol::{
     limit::{BucketId, Direction, Limit, Moment, Shaper, Ticket},
     plan::Priority,
 };
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use tokio::sync::Notify;
 
 pub(crate) use self::ahead::Asked;
 use self::{ahead::Ahead, meter::Meter};
-use crate::clock::Clock;
+use crate::clock::{Clock, moment_of_week};
 
 /// How often it is looked whether it is time for a limit to begin or end, while content flows.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
@@ -292,10 +292,7 @@ impl Throttle {
     }
 
     fn moment(&self) -> Moment {
-        let time = Timestamp::try_from(self.clock.now()).unwrap_or_default().to_zoned(self.zone.clone());
-        let day = u8::try_from(time.weekday().to_monday_zero_offset()).unwrap_or_default();
-        let part = |number: i8| u16::try_from(number).unwrap_or_default();
-        Moment { day, minute: part(time.hour()) * 60 + part(time.minute()) }
+        moment_of_week(&*self.clock, &self.zone)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -8,6 +8,7 @@ mod apply;
 mod document;
 mod health;
 mod read;
+mod ruling;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use self::{
     apply::{Apply, ApplyError},
     document::understand,
     read::read_document,
+    ruling::{Ranks, Verdict, forbids},
 };
 use crate::{
     core::{Core, blocking},

@@ -49,6 +49,8 @@ pub struct PullItem {
     pub sources: Vec<String>,
     /// The nodes that hold it, reachable or not.
     pub holders: Vec<String>,
+    /// Why it is not fetched, where the policy forbids it.
+    pub reason: Option<String>,
 }
 
 /// What a pull does with a version.
@@ -63,6 +65,8 @@ pub enum PlanState {
     NoSource,
     /// Two sites published different content; a person decides.
     Conflict,
+    /// The studio's policy does not let it come here; see `reason`.
+    Forbidden,
 }
 
 /// What a job is for.

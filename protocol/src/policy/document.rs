@@ -67,6 +67,11 @@ impl Policy {
         &self.defaults
     }
 
+    /// Says whether any rule asks how many newer versions there are: then a new version changes what holds for older ones.
+    pub fn asks_for_rank(&self) -> bool {
+        self.rules.iter().any(|rule| rule.criteria.latest.is_some())
+    }
+
     /// Returns how many groups the document has.
     pub fn groups(&self) -> usize {
         self.groups

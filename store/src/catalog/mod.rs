@@ -53,7 +53,7 @@ pub(crate) use self::{
     jsonl::{EXPORTED, Import},
     rows::{
         Value, cursor_key, feed_of_key, file_key, file_path, files_prefix, manifest_of_key, object_key,
-        object_key_file, object_prefix, version_key, version_of_key, versions_prefix,
+        object_key_file, object_prefix, subset_prefix, version_key, version_of_key, versions_prefix,
     },
     snapshot::{Snapshot, SourceRow, write as write_snapshot},
     unbuilt::Unbuilt,

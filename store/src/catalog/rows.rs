@@ -73,8 +73,13 @@ pub(crate) fn versions_prefix(project: &ProjectName, asset: Option<&AssetName>) 
     joined([Some(project.as_str()), asset.map(AssetName::as_str)].into_iter().flatten())
 }
 
+/// The versions of one subset.
+pub(crate) fn subset_prefix(version: &VersionId) -> Vec<u8> {
+    joined([version.project.as_str(), version.asset.as_str(), version.subset.as_str()])
+}
+
 pub(crate) fn version_key(version: &VersionId) -> Vec<u8> {
-    let mut key = joined([version.project.as_str(), version.asset.as_str(), version.subset.as_str()]);
+    let mut key = subset_prefix(version);
     match version.slot {
         VersionSlot::Number(number) => {
             key.push(NUMBER);

@@ -15,7 +15,7 @@ use super::{Inner, Ledger, LedgerError};
 use crate::{
     catalog::{
         CatalogError, CatalogStore, Cause, LocalFile, MAX_PAGE_ROWS, Table, Value, file_key, file_path,
-        files_prefix, object_key, object_key_file, object_prefix, version_key, version_of_key,
+        files_prefix, object_key, object_key_file, object_prefix, subset_prefix, version_key, version_of_key,
         versions_prefix,
     },
     error_chain::ErrorChain,
@@ -173,6 +173,26 @@ impl Ledger {
                 Ok((id, VersionFold::from_row(store, &value)?))
             });
             versions.collect()
+        })
+    }
+
+    /// Returns all versions of the subset that `of` belongs to, in the order of their numbers, hero last.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn subset_versions(&self, of: &VersionId) -> Result<Vec<(VersionId, VersionFold)>, CatalogError> {
+        self.inner.ask(|store| {
+            let prefix = subset_prefix(of);
+            let (mut versions, mut after) = (Vec::new(), None::<Vec<u8>>);
+            loop {
+                let rows = store.scan(Table::Versions, &prefix, after.as_deref(), MAX_PAGE_ROWS)?;
+                let Some((last, _)) = rows.last() else { return Ok(versions) };
+                after = Some(last.clone());
+                for (key, value) in rows {
+                    let id = version_of_key(&key).ok_or_else(|| bad_key(store, Table::Versions))?;
+                    versions.push((id, VersionFold::from_row(store, &value)?));
+                }
+            }
         })
     }
 

@@ -208,8 +208,12 @@ async fn ask_anew(context: &Context<'_>, followed: &mut Followed) -> Result<(), 
     let reply: PullReply = context.client.post(route::PULL, &request).await?;
     if let Some(item) = reply.versions.into_iter().next() {
         followed.status = first_status(&item);
-        if item.state == PlanState::Conflict {
-            let error = plan::conflict(&item);
+        let refused = match item.state {
+            PlanState::Conflict => Some(plan::conflict(&item)),
+            PlanState::Forbidden => Some(plan::forbidden(&item)),
+            PlanState::Here | PlanState::Fetch | PlanState::NoSource => None,
+        };
+        if let Some(error) = refused {
             followed.status.state = JobState::Failed;
             followed.status.error = Some(error.code);
             followed.status.reason = Some(error.message);
@@ -223,7 +227,7 @@ fn first_status(item: &PullItem) -> JobStatus {
     let (state, bytes_present) = match item.state {
         PlanState::Here => (JobState::Done, item.bytes),
         PlanState::NoSource => (JobState::Waiting, item.bytes_here),
-        PlanState::Fetch | PlanState::Conflict => (JobState::Queued, item.bytes_here),
+        PlanState::Fetch | PlanState::Conflict | PlanState::Forbidden => (JobState::Queued, item.bytes_here),
     };
     JobStatus {
         id: item.job.clone().unwrap_or_default(),

@@ -106,6 +106,7 @@ impl Plan {
         for item in items {
             match item.state {
                 PlanState::Conflict => plan.errors.push((item.clone(), plan::conflict(&item))),
+                PlanState::Forbidden => plan.errors.push((item.clone(), plan::forbidden(&item))),
                 PlanState::NoSource if args.timeout.is_none() && !args.detach => {
                     plan.errors.push((item.clone(), plan::no_source(&item)));
                 }

@@ -29,6 +29,7 @@ pub(super) fn show_dry_run(output: &Output, reply: &PullReply) {
             PlanState::Fetch => "fetch",
             PlanState::NoSource => "no source",
             PlanState::Conflict => "conflict",
+            PlanState::Forbidden => "forbidden",
         };
         vec![
             Cell::text(&item.reference),
@@ -56,7 +57,7 @@ pub(super) fn talk(output: &Output, item: &PullItem) {
             let holders = escape(&item.holders.join(", ")).into_owned();
             output.talk(&format!("{reference}  {what}, waits for one of: {holders}"));
         }
-        PlanState::Fetch | PlanState::Conflict => {
+        PlanState::Fetch | PlanState::Conflict | PlanState::Forbidden => {
             let here = if item.bytes_here > 0 {
                 format!(", {} already here", size(item.bytes_here))
             } else {
@@ -87,6 +88,13 @@ pub(super) fn no_source(item: &PullItem) -> ApiError {
         None => format!("see who has it: avalonctl where {}", item.reference),
     };
     ApiError::new(ErrorCode::NoSource, message).with_hint(hint)
+}
+
+/// Says that the policy does not let it come here.
+pub(super) fn forbidden(item: &PullItem) -> ApiError {
+    let why = item.reason.clone().unwrap_or_else(|| "the studio's policy forbids it".to_owned());
+    let hint = "read the rule: avalonctl policy show; whoever keeps the policy can change it";
+    ApiError::new(ErrorCode::Denied, format!("{} was not fetched: {why}", item.reference)).with_hint(hint)
 }
 
 /// Says that sites disagree.

@@ -150,6 +150,17 @@ fn sites_that_disagree_are_an_integrity_error() {
 }
 
 #[test]
+fn what_the_policy_keeps_away_is_not_allowed_and_names_the_rule() {
+    let ran = planning(PlanState::Forbidden, None).run(&["pull", "robot/modelDefault"]);
+    assert_eq!(ran.exit, 9);
+    assert!(
+        ran.stderr
+            .starts_with(&format!("error[AVL-0901]: {REFERENCE} was not fetched: rule rigs (line 3)\n")),
+        "{ran:?}"
+    );
+}
+
+#[test]
 fn the_kind_of_error_that_ended_the_job_decides_the_exit_code() {
     for (code, reason, exit) in
         [(ErrorCode::DiskFull, "the disk is full", 7), (ErrorCode::Damaged, "block 3 does not match", 8)]

@@ -15,6 +15,7 @@ use avalon_protocol::{
     hash::ManifestId,
     id::{NodeId, VersionId},
     plan::Priority,
+    policy::Urgency,
     wire::PieceEncoding,
 };
 use tokio_util::sync::CancellationToken;
@@ -94,6 +95,7 @@ struct Counts {
 struct State {
     kind: JobKind,
     priority: Priority,
+    urgency: Urgency,
     state: JobState,
     reason: Option<String>,
     error: Option<ErrorCode>,
@@ -145,6 +147,7 @@ impl Job {
         let state = State {
             kind: wish.0,
             priority: wish.1,
+            urgency: Urgency::default(),
             state: JobState::Queued,
             reason: None,
             error: None,
@@ -188,6 +191,17 @@ impl Job {
     /// Returns what it is for.
     pub fn kind(&self) -> JobKind {
         self.lock().kind
+    }
+
+    /// Sets its order among those that are as urgent.
+    pub fn set_urgency(&self, urgency: Urgency) {
+        self.lock().urgency = urgency;
+    }
+
+    /// Returns when its turn comes: higher is sooner.
+    pub fn turn(&self) -> (Priority, Urgency) {
+        let state = self.lock();
+        (state.priority, state.urgency)
     }
 
     /// Makes it more urgent: somebody waits for it now.

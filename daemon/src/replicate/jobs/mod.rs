@@ -2,6 +2,7 @@
 //! one task that makes, starts and ends them.
 
 mod board;
+mod changes;
 mod job;
 mod replicator;
 #[cfg(test)]

@@ -13,18 +13,24 @@ use std::{
 use avalon_protocol::{
     control::{ErrorCode, Health, JobKind, JobState, Severity},
     hash::ManifestId,
-    id::{ProjectName, VersionId},
+    id::{AssetName, ProjectName, SubsetName, VersionId},
     plan::{Decision, Priority, Wish},
+    policy::Urgency,
 };
+use avalon_store::catalog::CatalogError;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Job, JobBoard, Outcome, RetryWhen};
+use super::{
+    Job, JobBoard, Outcome, RetryWhen,
+    changes::{Changes, Due},
+};
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
+    policy::{PolicyView, Ranks, Verdict},
     replicate::place::forget_area,
     tasks::Tasks,
 };
@@ -45,6 +51,8 @@ const CONFLICT: &str = "conflict";
 const FETCH_FAILED: &str = "fetch-failed";
 /// How many versions are read from the catalog at a time.
 const PAGE: usize = 500;
+/// The longest wait for a time at which the policy says something else: the wall clock may be set.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
 
 /// The replicator is gone: the daemon stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -144,6 +152,11 @@ pub struct Replicator {
     running: BTreeSet<u64>,
     /// Versions that somebody pulled: they stay wanted until they are here.
     wanted: BTreeSet<VersionId>,
+    policy: watch::Receiver<PolicyView>,
+    /// When the policy says something else.
+    changes: Changes,
+    /// A version of each subset of which there is news, where the policy asks for the latest: others of it are not any more.
+    ranks_changed: BTreeMap<(ProjectName, AssetName, SubsetName), VersionId>,
     /// Counts what may have brought a source; a job that ends up waiting for one looks whether it missed any.
     wakes: u64,
     next: u64,
@@ -163,6 +176,7 @@ impl Replicator {
         let board = JobBoard::default();
         let handle = ReplicatorHandle { events: outbox.clone(), board: board.clone() };
         let stop = tasks.token();
+        let policy = core.policy.watch();
         let replicator = Self {
             core,
             run,
@@ -174,6 +188,9 @@ impl Replicator {
             jobs: BTreeMap::new(),
             running: BTreeSet::new(),
             wanted: BTreeSet::new(),
+            policy,
+            changes: Changes::default(),
+            ranks_changed: BTreeMap::new(),
             wakes: 0,
             next: 1,
             prefix,
@@ -184,13 +201,21 @@ impl Replicator {
     /// Runs until the daemon stops; jobs under way keep what they have verified.
     pub async fn run(mut self) {
         loop {
-            let event = tokio::select! {
+            let change = self.next_change();
+            tokio::select! {
                 biased;
                 () = self.stop.cancelled() => break,
-                event = self.inbox.recv() => event,
-            };
-            let Some(event) = event else { break };
-            self.handle(event).await;
+                changed = self.policy.changed() => match changed {
+                    Ok(()) => self.look_at_everything().await,
+                    Err(_) => break,
+                },
+                event = self.inbox.recv() => match event {
+                    Some(event) => self.handle(event).await,
+                    None => break,
+                },
+                () = std::future::ready(()), if !self.ranks_changed.is_empty() => self.look_at_older().await,
+                () = self.core.clock.sleep(change.unwrap_or_default()), if change.is_some() => self.look_at_due().await,
+            }
             self.start_next();
         }
         for job in self.jobs.values() {
@@ -215,7 +240,14 @@ impl Replicator {
 
     async fn handle(&mut self, event: Event) {
         match event {
-            Event::Touched(versions) => self.look_at_all(versions, Priority::Publish).await,
+            Event::Touched(versions) => {
+                if self.core.policy.in_effect().is_some_and(|policy| policy.asks_for_rank()) {
+                    let subset = |id: &VersionId| (id.project.clone(), id.asset.clone(), id.subset.clone());
+                    self.ranks_changed
+                        .extend(versions.iter().map(|version| (subset(version), version.clone())));
+                }
+                self.look_at_all(versions, Priority::Publish).await;
+            }
             Event::Project(project) => self.look_at_project(&project).await,
             Event::PeerCame => {
                 self.wakes += 1;
@@ -253,9 +285,9 @@ impl Replicator {
     async fn look_at_project(&mut self, project: &ProjectName) {
         let mut after: Option<VersionId> = None;
         loop {
-            let (ledger, name) = (self.core.ledger.clone(), project.clone());
+            let (core, name, wanted) = (Arc::clone(&self.core), project.clone(), self.wanted.clone());
             let from = after.clone();
-            let page = blocking(move || ledger.versions(&name, None, from.as_ref(), PAGE)).await;
+            let page = blocking(move || page_of(&core, &name, from.as_ref(), &wanted)).await;
             let page = match page {
                 Ok(page) => page,
                 Err(error) => {
@@ -263,10 +295,12 @@ impl Replicator {
                     return;
                 }
             };
-            after = page.last().map(|(version, _)| version.clone());
-            for (version, fold) in page {
-                let decision = self.core.decide(&version, &fold, self.wish(&version));
-                let news = matches!(decision, Decision::Fetch(_) | Decision::Conflict(_));
+            after = page.last().map(|(version, ..)| version.clone());
+            for (version, verdict) in page {
+                if let Some(at_ms) = verdict.next_change_ms {
+                    self.changes.note(at_ms, version.clone());
+                }
+                let news = matches!(verdict.decision, Decision::Fetch(_) | Decision::Conflict(_));
                 if news || self.current(&version).is_some() {
                     self.consider(version, Priority::Backfill).await;
                 }
@@ -277,25 +311,67 @@ impl Replicator {
         }
     }
 
+    /// Looks at every version: another policy holds.
+    async fn look_at_everything(&mut self) {
+        self.changes.clear();
+        let projects: Vec<ProjectName> = self.core.projects.keys().cloned().collect();
+        for project in projects {
+            self.look_at_project(&project).await;
+        }
+    }
+
+    /// Looks at all versions of one subset of which there is news.
+    async fn look_at_older(&mut self) {
+        let Some((_, version)) = self.ranks_changed.pop_first() else { return };
+        let ledger = self.core.ledger.clone();
+        match blocking(move || ledger.subset_versions(&version)).await {
+            Ok(versions) => {
+                let versions = versions.into_iter().map(|(version, _)| version).collect();
+                self.look_at_all(versions, Priority::Backfill).await;
+            }
+            Err(error) => {
+                tracing::warn!(error = %ErrorChain(&error), "cannot read the catalog; versions are looked at later");
+            }
+        }
+    }
+
+    /// Returns how long to wait until time changes what the policy says.
+    fn next_change(&self) -> Option<Duration> {
+        let at_ms = self.changes.next_ms()?;
+        Some(Duration::from_millis(at_ms.saturating_sub(self.core.now_ms())).min(LOOK_AT_CLOCK))
+    }
+
+    async fn look_at_due(&mut self) {
+        match self.changes.take(self.core.now_ms()) {
+            Due::Versions(versions) => self.look_at_all(versions, Priority::Backfill).await,
+            Due::Everything => self.look_at_everything().await,
+        }
+    }
+
     fn wish(&self, version: &VersionId) -> Wish {
         if self.wanted.contains(version) { Wish::Pulled } else { Wish::None }
     }
 
     /// Decides about one version and makes or replaces its job.
     async fn consider(&mut self, version: VersionId, priority: Priority) -> Pulled {
-        let (ledger, id) = (self.core.ledger.clone(), version.clone());
-        let fold = blocking(move || ledger.version(&id)).await;
-        let fold = match fold {
-            Ok(fold) => fold.unwrap_or_default(),
+        let (core, id, wish) = (Arc::clone(&self.core), version.clone(), self.wish(&version));
+        let verdict = blocking(move || {
+            let fold = core.ledger.version(&id)?.unwrap_or_default();
+            core.decide(&id, &fold, wish, &mut Ranks::default())
+        });
+        let Verdict { decision, urgency, next_change_ms } = match verdict.await {
+            Ok(verdict) => verdict,
             Err(error) => {
                 tracing::warn!(%version, error = %ErrorChain(&error), "cannot read the catalog");
                 return Pulled { version, decision: Decision::Unknown, job: None };
             }
         };
-        let decision = self.core.decide(&version, &fold, self.wish(&version));
+        if let Some(at_ms) = next_change_ms {
+            self.changes.note(at_ms, version.clone());
+        }
         self.tell_conflict(&version, &decision);
         let job = match &decision {
-            Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, priority).await),
+            Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, (priority, urgency)).await),
             Decision::Have(_) => {
                 self.wanted.remove(&version);
                 // A job that has just placed it ends by itself; one that waits has nothing to do any more.
@@ -305,7 +381,10 @@ impl Replicator {
                 }
                 None
             }
-            Decision::Leave | Decision::Conflict(_) | Decision::Unknown => {
+            Decision::Leave | Decision::Conflict(_) | Decision::Unknown | Decision::Forbidden(_) => {
+                if matches!(decision, Decision::Forbidden(_)) {
+                    self.wanted.remove(&version);
+                }
                 if let Some((number, job)) = self.current(&version) {
                     self.cancel(number, &job).await;
                 }
@@ -337,11 +416,17 @@ impl Replicator {
         of_version.find(|(_, job)| !job.cancel.is_cancelled()).map(|(number, job)| (*number, Arc::clone(job)))
     }
 
-    async fn job_for(&mut self, version: &VersionId, manifest: ManifestId, priority: Priority) -> Arc<Job> {
+    async fn job_for(
+        &mut self,
+        version: &VersionId,
+        manifest: ManifestId,
+        (priority, urgency): (Priority, Urgency),
+    ) -> Arc<Job> {
         let kind = if self.wanted.contains(version) { JobKind::Pull } else { JobKind::Mirror };
         if let Some((number, job)) = self.current(version) {
             if job.manifest == manifest {
                 job.raise(kind, priority);
+                job.set_urgency(urgency);
                 self.requeue(|other| other == number);
                 return job;
             }
@@ -355,6 +440,7 @@ impl Replicator {
         let clock = Arc::clone(&core.clock);
         let job =
             Arc::new(Job::new(id, version.clone(), manifest, (kind, priority), clock, core.events.clone()));
+        job.set_urgency(urgency);
         self.jobs.insert(number, Arc::clone(&job));
         self.board.add(number, Arc::clone(&job));
         job.set_state(JobState::Queued, None, None);
@@ -402,7 +488,7 @@ impl Replicator {
                 .jobs
                 .iter()
                 .filter(|(_, job)| job.state() == JobState::Queued && !busy.contains(&job.version));
-            let best = queued.max_by_key(|(number, job)| (job.priority(), std::cmp::Reverse(**number)));
+            let best = queued.max_by_key(|(number, job)| (job.turn(), std::cmp::Reverse(**number)));
             let Some((number, job)) = best.map(|(number, job)| (*number, Arc::clone(job))) else { return };
             let limit = if job.priority() == Priority::Waiting {
                 RUNNING_LIMIT + WAITING_LIMIT
@@ -493,4 +579,21 @@ impl Replicator {
             }
         });
     }
+}
+
+/// Reads a page of a project's versions and decides about each. Blocks.
+fn page_of(
+    core: &Core,
+    project: &ProjectName,
+    after: Option<&VersionId>,
+    wanted: &BTreeSet<VersionId>,
+) -> Result<Vec<(VersionId, Verdict)>, CatalogError> {
+    let mut ranks = Ranks::default();
+    let page = core.ledger.versions(project, None, after, PAGE)?;
+    let decided = page.into_iter().map(|(version, fold)| {
+        let wish = if wanted.contains(&version) { Wish::Pulled } else { Wish::None };
+        let verdict = core.decide(&version, &fold, wish, &mut ranks)?;
+        Ok((version, verdict))
+    });
+    decided.collect()
 }

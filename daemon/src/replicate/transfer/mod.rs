@@ -36,6 +36,7 @@ use crate::{
     core::{Core, blocking},
     log::ErrorChain,
     net::Net,
+    policy::{self, Ranks},
     project::Project,
 };
 
@@ -70,6 +71,7 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
     let manifest = Arc::new(remote::manifest(core, net, job).await?);
     check_place(&project, &manifest, job)?;
     check_record(core, &manifest, job).await?;
+    check_policy(core, job).await?;
     job.set_path(project.path().join(manifest.dir().as_str()));
     let incoming = open(core, &dir, &manifest).await.map_err(|error| incoming_failed(core, job, &error))?;
     let placed = bring_and_place(core, net, job, (&project, &dir, &manifest), &incoming, phases).await;
@@ -180,6 +182,21 @@ async fn check_record(core: &Arc<Core>, manifest: &Manifest, job: &Job) -> Resul
     ))
 }
 
+/// Asks the policy again, now that the manifest is here: it may ask for what only that says.
+async fn check_policy(core: &Arc<Core>, job: &Job) -> Result<(), Outcome> {
+    let (core_there, version) = (Arc::clone(core), job.version.clone());
+    let verdict = blocking(move || {
+        let fold = core_there.ledger.version(&version)?.unwrap_or_default();
+        core_there.decide(&version, &fold, Wish::Pulled, &mut Ranks::default())
+    });
+    match verdict.await.map_err(|error| catalog_failed(&error))?.decision {
+        Decision::Forbidden(rule) => {
+            Err(failed(ErrorCode::Denied, policy::forbids(&job.version, rule.as_ref())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Opens the incoming area; files in place that the catalog knows need not be hashed again.
 async fn open(core: &Arc<Core>, dir: &Dir, manifest: &Arc<Manifest>) -> Result<Arc<Incoming>, IncomingError> {
     let (core, dir, manifest) = (Arc::clone(core), dir.clone(), Arc::clone(manifest));
@@ -256,7 +273,11 @@ pub async fn left_over(core: &Arc<Core>, manifest: ManifestId) -> LeftOver {
     blocking(move || {
         let Ok(Some(version)) = core.ledger.version_of(manifest) else { return LeftOver::Kept };
         let Ok(Some(fold)) = core.ledger.version(&version) else { return LeftOver::Kept };
-        match (core.decide(&version, &fold, Wish::None), core.decide(&version, &fold, Wish::Pulled)) {
+        let decision = |wish| {
+            let verdict = core.decide(&version, &fold, wish, &mut Ranks::default());
+            verdict.map_or(Decision::Unknown, |verdict| verdict.decision)
+        };
+        match (decision(Wish::None), decision(Wish::Pulled)) {
             (Decision::Fetch(_), _) | (Decision::Unknown, _) => LeftOver::Kept,
             (_, Decision::Fetch(_)) => LeftOver::Pulled(version),
             _ => LeftOver::Useless,
