@@ -9,6 +9,7 @@ use crate::command::{
     ca::CaArgs, cancel::CancelArgs, catalog::CatalogArgs, completions::CompletionsArgs, demo::DemoArgs,
     info::InfoArgs, limit::LimitArgs, log::LogArgs, ls::LsArgs, policy::PolicyArgs, publish::PublishArgs,
     pull::PullArgs, service::ServiceArgs, status::StatusArgs, wait::WaitArgs, where_is::WhereArgs,
+    why::WhyArgs,
 };
 
 const AFTER_HELP: &str = "\
@@ -98,6 +99,8 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Show which nodes have a version.
     Where(WhereArgs),
+    /// Say why a version is here, is not, or is not yet.
+    Why(WhyArgs),
     /// Show all that is known about a version.
     Info(InfoArgs),
     /// Show how the daemon is, its peers and its jobs.

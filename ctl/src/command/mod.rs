@@ -16,3 +16,4 @@ pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod wait;
 pub(crate) mod where_is;
+pub(crate) mod why;

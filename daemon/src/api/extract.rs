@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     error::Failure,
-    local::{PolicyQuery, RefQuery},
+    local::{PolicyQuery, RefQuery, WhyQuery},
 };
 
 /// The largest body of a request. The largest honest one is a list of paths to publish.
@@ -48,6 +48,15 @@ impl<S: Send + Sync> FromRequestParts<S> for RefQuery {
         let Params(query): Params<Self> = Params::from_request_parts(parts, state).await?;
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
         Ok(Self { reference: given(query.reference), project: given(query.project) })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for WhyQuery {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let Params(query) = Params::from_request_parts(parts, state).await?;
+        Ok(query)
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
     PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
-    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -33,6 +33,9 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// All about one version.
     fn info(&self, query: RefQuery) -> BoxFuture<'_, Result<InfoReply, ApiError>>;
+
+    /// Why the versions that a reference names are at a site, are not, or are not yet.
+    fn why(&self, query: WhyQuery) -> BoxFuture<'_, Result<WhyReply, ApiError>>;
 
     /// Publishes what is on disk; ready when all is recorded.
     fn publish(
@@ -111,6 +114,19 @@ pub struct RefQuery {
     pub reference: Option<String>,
     /// The project of a reference that names none.
     pub project: Option<String>,
+}
+
+/// Which versions, and where. What is empty counts as not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct WhyQuery {
+    /// A reference, as `[project:]asset/subset[/representation][@version]`.
+    #[serde(rename = "ref")]
+    pub reference: Option<String>,
+    /// The project of a reference that names none.
+    pub project: Option<String>,
+    /// A site, all of whose known nodes are asked about, or a `node@site`; this node without it.
+    pub site: Option<String>,
 }
 
 /// Which policy a request is about.

@@ -18,6 +18,7 @@ use super::{events, routes};
         routes::list,
         routes::locate,
         routes::info,
+        routes::why,
         routes::publish,
         routes::pull,
         routes::jobs,

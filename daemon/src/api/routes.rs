@@ -5,7 +5,7 @@ use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
     PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
-    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, route,
+    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -20,7 +20,7 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Caller, LocalApi, PolicyQuery, RefQuery,
+    Caller, LocalApi, PolicyQuery, RefQuery, WhyQuery,
     error::{Failure, no_such_method, no_such_route},
     events,
     extract::{Answer, Body, Id, MAX_BODY_BYTES, answer},
@@ -53,6 +53,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::VERSIONS, get(list))
         .route(route::WHERE, get(locate))
         .route(route::INFO, get(info))
+        .route(route::WHY, get(why))
         .route(route::PUBLISH, post(publish))
         .route(route::PULL, post(pull))
         .route(route::JOBS, get(jobs))
@@ -100,6 +101,13 @@ pub(super) async fn locate(State(shared): Api, query: RefQuery) -> Answer<WhereR
     (status = 200, body = InfoReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn info(State(shared): Api, query: RefQuery) -> Answer<InfoReply> {
     answer(shared.api.info(query).await)
+}
+
+/// Why the versions that a reference names are at a site, are not, or are not yet.
+#[utoipa::path(get, tag = "versions", path = route::WHY, params(WhyQuery), responses(
+    (status = 200, body = WhyReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn why(State(shared): Api, query: WhyQuery) -> Answer<WhyReply> {
+    answer(shared.api.why(query).await)
 }
 
 /// Publishes what is on disk; answers when all is recorded.

@@ -9,6 +9,7 @@ mod publish;
 mod pull;
 mod show;
 mod status;
+mod why;
 
 use std::{
     sync::Arc,
@@ -18,7 +19,7 @@ use std::{
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, ErrorCode, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
     PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
-    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -27,7 +28,7 @@ use avalon_store::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    api::{ByteStream, Caller, LocalApi, PolicyQuery, RefQuery},
+    api::{ByteStream, Caller, LocalApi, PolicyQuery, RefQuery, WhyQuery},
     core::Core,
     events::EventBus,
     log::ErrorChain,
@@ -115,6 +116,10 @@ impl LocalApi for DaemonApi {
 
     fn info(&self, query: RefQuery) -> BoxFuture<'_, Result<InfoReply, ApiError>> {
         Box::pin(self.info_reply(query))
+    }
+
+    fn why(&self, query: WhyQuery) -> BoxFuture<'_, Result<WhyReply, ApiError>> {
+        Box::pin(self.why_reply(query))
     }
 
     fn publish(

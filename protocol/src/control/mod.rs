@@ -11,6 +11,7 @@ mod limit;
 mod policy;
 mod status;
 mod version;
+mod why;
 
 pub use self::{
     catalog::{CatalogStatsReply, RebuildReply, VerifyReply},
@@ -26,6 +27,7 @@ pub use self::{
         FileItem, HoldingState, InfoReply, ListReply, NodeHolding, Presence, PublishItem, PublishReply,
         PublishRequest, PublishState, VersionItem, WhereItem, WhereReply,
     },
+    why::{WhyAnswer, WhyReply, WhyState},
 };
 
 /// The paths of the API.
@@ -38,6 +40,8 @@ pub mod route {
     pub const WHERE: &str = "/v1/where";
     /// GET `?ref=&project=`: [`super::InfoReply`].
     pub const INFO: &str = "/v1/info";
+    /// GET `?ref=&project=&site=`: [`super::WhyReply`]; of this node without a site.
+    pub const WHY: &str = "/v1/why";
     /// POST [`super::PublishRequest`]: [`super::PublishReply`], when all is recorded.
     pub const PUBLISH: &str = "/v1/publish";
     /// POST [`super::PullRequest`]: [`super::PullReply`], at once; the jobs go on by themselves.

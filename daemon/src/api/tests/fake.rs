@@ -13,7 +13,7 @@ use avalon_protocol::{
         ApiError, CatalogStatsReply, InfoReply, JobKind, JobState, JobStatus, LimitRequest, LimitsReply,
         ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence,
         PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply,
-        WhereReply,
+        WhereReply, WhyReply,
     },
     manifest::Completeness,
 };
@@ -24,7 +24,7 @@ use futures_util::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    api::{ByteStream, Caller, LocalApi, PolicyQuery, RefQuery},
+    api::{ByteStream, Caller, LocalApi, PolicyQuery, RefQuery, WhyQuery},
     clock::Clock,
     events::EventBus,
 };
@@ -33,6 +33,7 @@ use crate::{
 #[derive(Debug, PartialEq, Eq, Clone)]
 pub(super) enum Call {
     Query(RefQuery),
+    Why(WhyQuery),
     Publish(PublishRequest, Caller),
     Pull(PullRequest, Caller),
     Cancel(String, Caller),
@@ -232,6 +233,10 @@ impl LocalApi for Fake {
         caller: Caller,
     ) -> BoxFuture<'_, Result<LimitsReply, ApiError>> {
         self.reply(Call::ClearLimits(id, caller), no_limits())
+    }
+
+    fn why(&self, query: WhyQuery) -> BoxFuture<'_, Result<WhyReply, ApiError>> {
+        self.reply(Call::Why(query), WhyReply { schema: "avalonctl.why/1".into(), answers: Vec::new() })
     }
 
     fn policy(&self, query: PolicyQuery) -> BoxFuture<'_, Result<PolicyReply, ApiError>> {

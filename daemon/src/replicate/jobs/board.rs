@@ -1,11 +1,15 @@
 //! All jobs of this run, for everybody to read.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use avalon_protocol::{control::JobStatus, id::VersionId};
+use avalon_protocol::{
+    control::{JobState, JobStatus},
+    id::VersionId,
+};
 
 use super::Job;
 
@@ -47,6 +51,16 @@ impl JobBoard {
     /// Returns the job that brings a version, if one is under way.
     pub fn of_version(&self, version: &VersionId) -> Option<Arc<Job>> {
         self.lock().values().rev().find(|job| job.version == *version && !job.state().is_final()).cloned()
+    }
+
+    /// Returns the place of a job among those that wait for their turn, from 1; nothing for one that does not.
+    pub fn position(&self, job: &Job) -> Option<u64> {
+        let jobs = self.lock();
+        let queued = || jobs.iter().filter(|(_, job)| job.state() == JobState::Queued);
+        let (number, _) = queued().find(|(_, other)| other.id == job.id)?;
+        let turn = (job.turn(), Reverse(*number));
+        let before = queued().filter(|(number, job)| (job.turn(), Reverse(**number)) > turn).count();
+        u64::try_from(before).ok().map(|before| before + 1)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Job>>> {

@@ -19,6 +19,8 @@ use crate::{
     tasks::Tasks,
 };
 
+mod policy;
+
 /// Only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 const SECOND: Duration = Duration::from_secs(1);
