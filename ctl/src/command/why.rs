@@ -85,3 +85,72 @@ fn show(output: &Output, answer: &WhyAnswer, rules: bool) {
         output.data(&format!("  next: {}", escape(hint)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::policy::Tried;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake::FakeDaemon;
+
+    const REFERENCE: &str = "lantern:robot/modelDefault@v002";
+
+    fn answer(state: WhyState) -> WhyAnswer {
+        let tried = |rule: &str, line, outcome| Tried { rule: rule.into(), line, outcome };
+        WhyAnswer {
+            reference: REFERENCE.into(),
+            node: "srv@montreal".into(),
+            state,
+            because: vec!["the policy says: on-demand, by rule models (line 12)".into()],
+            hint: Some(format!("avalonctl pull {REFERENCE}")),
+            ruling: Some("on-demand".into()),
+            rule: Some("models (line 12)".into()),
+            tried: vec![
+                tried("rigs", 5, Outcome::Passes { reason: "subset is modelDefault, not rig*".into() }),
+                tried("models", 12, Outcome::Wins),
+            ],
+            job: None,
+            position: None,
+        }
+    }
+
+    fn asked(answers: Vec<WhyAnswer>) -> FakeDaemon {
+        let daemon = FakeDaemon::start();
+        daemon.on("GET /v1/why", &WhyReply { schema: "avalonctl.why/1".into(), answers });
+        daemon
+    }
+
+    #[test]
+    fn the_answer_says_how_it_stands_why_and_what_to_do() {
+        let daemon = asked(vec![answer(WhyState::OnDemand)]);
+        let ran = daemon.run(&["why", "robot/modelDefault"]);
+        assert_eq!(
+            ran.stdout,
+            format!(
+                "{REFERENCE} at srv@montreal: is not there: on demand\n  \
+                 the policy says: on-demand, by rule models (line 12)\n  next: avalonctl pull {REFERENCE}\n"
+            )
+        );
+        let ran = daemon.run(&["why", "robot/modelDefault", "--rules"]);
+        assert!(
+            ran.stdout.contains(
+                "  rule rigs (line 5) passes: subset is modelDefault, not rig*\n  rule models (line 12) decides\n"
+            ),
+            "{ran:?}"
+        );
+        let json = daemon.run(&["why", "robot/modelDefault", "--json"]).json();
+        assert_eq!(
+            (&json["schema"], &json["answers"][0]["state"]),
+            (&json!("avalonctl.why/1"), &json!("on-demand"))
+        );
+    }
+
+    #[test]
+    fn the_site_is_passed_on() {
+        let daemon = asked(vec![]);
+        daemon.run(&["why", "robot/modelDefault", "--site", "montreal"]);
+        let requests = daemon.requests();
+        assert!(requests.iter().any(|request| request.contains("site=montreal")), "{requests:?}");
+    }
+}

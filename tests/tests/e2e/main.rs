@@ -21,6 +21,7 @@ mod mounts;
 mod names;
 mod peers;
 mod policy;
+mod placement;
 mod publish;
 mod pull;
 mod roots;
