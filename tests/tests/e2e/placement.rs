@@ -89,7 +89,7 @@ fn a_policy_is_applied_changed_and_rolled_back_and_each_node_says_why() {
     let here = why(&montreal, &model(2), "");
     assert_eq!(
         (here.state, here.rule.as_deref()),
-        (WhyState::Here, Some("the newest models (line 10)")),
+        (WhyState::Here, Some("the newest models (line 11)")),
         "{here:?}"
     );
     let film = why(&montreal, BEAUTY_V1, "");
@@ -98,13 +98,13 @@ fn a_policy_is_applied_changed_and_rolled_back_and_each_node_says_why() {
     assert_eq!(why(&london, BEAUTY_V1, "home").state, WhyState::Forbidden);
     assert_eq!(why(&london, BEAUTY_V1, "archive").state, WhyState::Here);
     let said = montreal.ctl(&["why", BEAUTY_V1, "--rules"]).expect(ExitCode::Ok).stdout;
-    assert!(said.contains("rule the newest models (line 10) passes: asset is sh010, not robot"), "{said}");
+    assert!(said.contains("rule the newest models (line 11) passes: asset is sh010, not robot"), "{said}");
     montreal.ctl(&["why", "robot/modelDefault", "--site", "nowhere"]).expect(ExitCode::NotFound);
 
     // Whoever asks gets what is on demand, and nobody what never comes.
     montreal.ctl(&["pull", BEAUTY_V1]).expect(ExitCode::Ok);
     let refused = home.ctl(&["pull", BEAUTY_V1]).expect(ExitCode::Denied);
-    assert!(refused.stderr.contains("rule no film at home (line 5)"), "{refused:?}");
+    assert!(refused.stderr.contains("rule no film at home (line 6)"), "{refused:?}");
     assert!(!home.path("film").exists(), "nothing of it came");
     home.ctl(&["pull", &model(1)]).expect(ExitCode::Ok);
 
