@@ -331,6 +331,7 @@ async fn every_route_is_described() {
         route::VERSIONS,
         route::WHERE,
         route::INFO,
+        route::WHY,
         route::PUBLISH,
         route::PULL,
         route::JOBS,
