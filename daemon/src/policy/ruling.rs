@@ -59,8 +59,17 @@ pub struct Verdict {
     pub decision: Decision,
     /// The order among what comes by itself.
     pub urgency: Urgency,
+    /// Whether its files are made read-only when they are placed.
+    pub read_only: bool,
     /// When time alone can change it, in milliseconds since 1970.
     pub next_change_ms: Option<u64>,
+}
+
+impl Verdict {
+    /// Of a project that this node does not serve.
+    fn unknown() -> Self {
+        Self { decision: Decision::Unknown, urgency: Urgency::Normal, read_only: false, next_change_ms: None }
+    }
 }
 
 impl Core {
@@ -76,11 +85,7 @@ impl Core {
         ranks: &mut Ranks,
     ) -> Result<Verdict, CatalogError> {
         let Some(project) = self.project(&id.project) else {
-            return Ok(Verdict {
-                decision: Decision::Unknown,
-                urgency: Urgency::Normal,
-                next_change_ms: None,
-            });
+            return Ok(Verdict::unknown());
         };
         let ruling = match self.policy.in_effect() {
             Some(policy) => self.ruling(&policy, &self.me, id, fold, ranks)?,
@@ -92,6 +97,7 @@ impl Core {
         Ok(Verdict {
             decision,
             urgency: ruling.as_ref().map_or(Urgency::Normal, |ruling| ruling.urgency),
+            read_only: ruling.as_ref().is_some_and(|ruling| ruling.read_only),
             next_change_ms: ruling.and_then(|ruling| ruling.next_change_ms),
         })
     }

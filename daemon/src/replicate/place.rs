@@ -10,6 +10,7 @@ use avalon_protocol::{
     hash::ManifestId,
     id::{VersionId, VersionSlot},
     manifest::Manifest,
+    plan::{Decision, Wish},
     record::{Held, Record},
     version_fold::Standing,
 };
@@ -27,6 +28,7 @@ use super::{
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
+    policy::{Ranks, forbids},
     project::Project,
     publish::record::superseded_hero,
 };
@@ -50,11 +52,11 @@ pub(super) async fn place(
     let lock = project.lock_version(manifest.dir()).await;
     let core_there = Arc::clone(core);
     let version = job.version.clone();
-    still_wanted(core, job).await?;
+    let read_only = still_wanted(core, job).await?;
     still_there(project).await?;
     let replaces = replaced_hero(core, &version).await?;
     let placed = blocking(move || {
-        let options = PlaceOptions { read_only: ReadOnly::Keep, replaces: replaces.as_ref() };
+        let options = PlaceOptions { read_only, replaces: replaces.as_ref() };
         core_there.hasher.run(|| avalon_store::place::place(verified, &options))
     });
     let placement = match placed.await {
@@ -104,13 +106,22 @@ async fn still_there(project: &Arc<Project>) -> Result<(), Outcome> {
 }
 
 /// Asks once more, now that nobody else can publish or place the version: what was announced meanwhile may have made it a
-/// conflict, or a newer generation stands for it.
-async fn still_wanted(core: &Arc<Core>, job: &Job) -> Result<(), Outcome> {
-    let (ledger, version) = (core.ledger.clone(), job.version.clone());
-    let fold = blocking(move || ledger.version(&version)).await;
-    let fold = fold.map_err(|error| catalog_failed(&error))?.unwrap_or_default();
+/// conflict, or a newer generation stands for it. Returns whether the policy wants its files read-only.
+async fn still_wanted(core: &Arc<Core>, job: &Job) -> Result<ReadOnly, Outcome> {
+    let (core_there, version) = (Arc::clone(core), job.version.clone());
+    let asked = blocking(move || {
+        let fold = core_there.ledger.version(&version)?.unwrap_or_default();
+        let verdict = core_there.decide(&version, &fold, Wish::Pulled, &mut Ranks::default())?;
+        Ok((fold, verdict))
+    });
+    let (fold, verdict) = asked.await.map_err(|error| catalog_failed(&error))?;
+    if let Decision::Forbidden(rule) = &verdict.decision {
+        return Err(failed(ErrorCode::Denied, forbids(&job.version, rule.as_ref())));
+    }
     match fold.standing(job.version.slot) {
-        Standing::Head(head) if fold.same_as(&head, &job.manifest) => Ok(()),
+        Standing::Head(head) if fold.same_as(&head, &job.manifest) => {
+            Ok(if verdict.read_only { ReadOnly::Set } else { ReadOnly::Keep })
+        }
         Standing::Head(_) => Err(Outcome::Cancelled),
         Standing::Conflict(_) | Standing::Unknown => {
             Err(failed(ErrorCode::Conflict, "sites published different content under this version"))

@@ -1,6 +1,6 @@
 //! What goes where: a policy applied, changed and rolled back at four sites.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
 use avalon_protocol::{
     control::{WhyAnswer, WhyReply, WhyState, route},
@@ -28,6 +28,7 @@ name = "the newest models"
 match = { asset = "robot", latest = 1 }
 sites = ["montreal"]
 keep = "here"
+read_only = true
 [[rule]]
 name = "archive"
 match = { project = "*" }
@@ -84,6 +85,12 @@ fn a_policy_is_applied_changed_and_rolled_back_and_each_node_says_why() {
     publish_model(&london, 2, b"second");
     montreal.until_complete_at(&model(2), MONTREAL);
     archive.until_complete_at(&model(2), ARCHIVE);
+
+    let may_write = |daemon: &Daemon| {
+        let file = daemon.path("assets/robot/publish/modelDefault/v002/modelDefault.usdc");
+        fs::metadata(file).unwrap().permissions().mode() & 0o222 != 0
+    };
+    assert!(!may_write(&montreal) && may_write(&archive), "read-only where the rule says so");
 
     // Each node says what holds, of itself and of others.
     let here = why(&montreal, &model(2), "");

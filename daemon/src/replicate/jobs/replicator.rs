@@ -359,7 +359,7 @@ impl Replicator {
             let fold = core.ledger.version(&id)?.unwrap_or_default();
             core.decide(&id, &fold, wish, &mut Ranks::default())
         });
-        let Verdict { decision, urgency, next_change_ms } = match verdict.await {
+        let Verdict { decision, urgency, next_change_ms, .. } = match verdict.await {
             Ok(verdict) => verdict,
             Err(error) => {
                 tracing::warn!(%version, error = %ErrorChain(&error), "cannot read the catalog");
