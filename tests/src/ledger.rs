@@ -67,6 +67,7 @@ impl FeedLog {
 pub struct Ledger {
     feeds: BTreeMap<FeedId, FeedLog>,
     folds: BTreeMap<VersionId, VersionFold>,
+    policy: PolicyFold,
 }
 
 impl Ledger {
@@ -80,20 +81,9 @@ impl Ledger {
         &self.folds
     }
 
-    /// Returns what the synced policies add up to; every node understands those whose text is even.
-    pub fn policy(&self) -> PolicyFold {
-        let mut fold = PolicyFold::default();
-        for (feed, log) in self.feeds.iter().filter(|(feed, _)| feed.project.is_studio()) {
-            for group in log.synced() {
-                for (record, seq) in group.records.iter().zip(group.first_seq..) {
-                    if let Record::Policy(policy) = record {
-                        let is_understood = !policy.document().ends_with(['1', '3', '5', '7', '9']);
-                        fold.apply((feed.node.clone(), seq), group.first_seq, policy, is_understood);
-                    }
-                }
-            }
-        }
-        fold
+    /// Returns what the synced policies add up to, in the order in which they came.
+    pub fn policy(&self) -> &PolicyFold {
+        &self.policy
     }
 
     /// Returns where the synced part of each feed ends, without the feeds that have none.
@@ -161,6 +151,7 @@ impl Ledger {
         for group in &log.groups[before..log.synced] {
             versions.extend(group.records.iter().filter_map(|record| record.version().cloned()));
             apply(&mut self.folds, feed, group);
+            apply_policies(&mut self.policy, feed, group);
         }
         versions
     }
@@ -194,6 +185,8 @@ impl Ledger {
         if catalog == CatalogAtStart::Lost {
             self.folds.clear();
         }
+        // The daemon folds the policies from their feeds at every start.
+        self.policy = PolicyFold::default();
         for (feed, log) in &mut self.feeds {
             let groups = std::mem::take(&mut log.groups);
             *log = FeedLog::new(feed.clone());
@@ -201,7 +194,10 @@ impl Ledger {
                 log.write(&group.sealed).expect("it was accepted before");
             }
             log.synced = log.groups.len();
-            log.groups.iter().for_each(|group| apply(&mut self.folds, feed, group));
+            for group in &log.groups {
+                apply(&mut self.folds, feed, group);
+                apply_policies(&mut self.policy, feed, group);
+            }
         }
     }
 }
@@ -220,6 +216,16 @@ pub fn apply(folds: &mut BTreeMap<VersionId, VersionFold>, feed: &FeedId, group:
     for (record, seq) in group.records.iter().zip(group.first_seq..) {
         if let Some(version) = record.version() {
             folds.entry(version.clone()).or_default().apply(&feed.node, seq, record);
+        }
+    }
+}
+
+/// Applies the policies in a group. Every node understands those whose text is even.
+fn apply_policies(fold: &mut PolicyFold, feed: &FeedId, group: &StoredGroup) {
+    for (record, seq) in group.records.iter().zip(group.first_seq..) {
+        if let Record::Policy(policy) = record {
+            let is_understood = !policy.document().ends_with(['1', '3', '5', '7', '9']);
+            fold.apply((feed.node.clone(), seq), group.first_seq, policy, is_understood);
         }
     }
 }
