@@ -3,9 +3,7 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
-    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -36,6 +34,9 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// Why the versions that a reference names are at a site, are not, or are not yet.
     fn why(&self, query: WhyQuery) -> BoxFuture<'_, Result<WhyReply, ApiError>>;
+
+    /// What versions were made from.
+    fn inputs(&self, query: InputsQuery) -> BoxFuture<'_, Result<InputsReply, ApiError>>;
 
     /// Publishes what is on disk; ready when all is recorded.
     fn publish(

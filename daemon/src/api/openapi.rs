@@ -19,6 +19,7 @@ use super::{events, routes};
         routes::locate,
         routes::info,
         routes::why,
+        routes::inputs,
         routes::publish,
         routes::pull,
         routes::jobs,

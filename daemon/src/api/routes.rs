@@ -3,9 +3,7 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
-    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply, route,
+    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -20,7 +18,7 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Caller, LocalApi, PolicyQuery, RefQuery, WhyQuery,
+    Caller, InputsQuery, LocalApi, PolicyQuery, RefQuery, WhyQuery,
     error::{Failure, no_such_method, no_such_route},
     events,
     extract::{Answer, Body, Id, MAX_BODY_BYTES, answer},
@@ -54,6 +52,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::WHERE, get(locate))
         .route(route::INFO, get(info))
         .route(route::WHY, get(why))
+        .route(route::INPUTS, get(inputs))
         .route(route::PUBLISH, post(publish))
         .route(route::PULL, post(pull))
         .route(route::JOBS, get(jobs))
@@ -108,6 +107,13 @@ pub(super) async fn info(State(shared): Api, query: RefQuery) -> Answer<InfoRepl
     (status = 200, body = WhyReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn why(State(shared): Api, query: WhyQuery) -> Answer<WhyReply> {
     answer(shared.api.why(query).await)
+}
+
+/// What the versions that a reference names were made from.
+#[utoipa::path(get, tag = "versions", path = route::INPUTS, params(InputsQuery), responses(
+    (status = 200, body = InputsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn inputs(State(shared): Api, query: InputsQuery) -> Answer<InputsReply> {
+    answer(shared.api.inputs(query).await)
 }
 
 /// Publishes what is on disk; answers when all is recorded.

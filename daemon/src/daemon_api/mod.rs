@@ -3,6 +3,7 @@
 
 mod catalog;
 mod find;
+mod inputs;
 mod limit;
 mod policy;
 mod publish;
@@ -17,9 +18,7 @@ use std::{
 };
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ErrorCode, InfoReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
-    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, ErrorCode, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -28,7 +27,7 @@ use avalon_store::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    api::{ByteStream, Caller, LocalApi, PolicyQuery, RefQuery, WhyQuery},
+    api::{ByteStream, Caller, InputsQuery, LocalApi, PolicyQuery, RefQuery, WhyQuery},
     core::Core,
     events::EventBus,
     log::ErrorChain,
@@ -120,6 +119,10 @@ impl LocalApi for DaemonApi {
 
     fn why(&self, query: WhyQuery) -> BoxFuture<'_, Result<WhyReply, ApiError>> {
         Box::pin(self.why_reply(query))
+    }
+
+    fn inputs(&self, query: InputsQuery) -> BoxFuture<'_, Result<InputsReply, ApiError>> {
+        Box::pin(self.inputs_reply(query))
     }
 
     fn publish(

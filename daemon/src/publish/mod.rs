@@ -17,6 +17,7 @@ mod writers;
 pub mod collide;
 pub mod settle;
 pub mod hash;
+mod inputs;
 pub mod manifest;
 pub mod record;
 pub mod publisher;

@@ -370,8 +370,9 @@ fn about(project: &Path, settled: &Settled) -> PublishDetails {
     details
 }
 
-fn outcome(recorded: Recorded, messages: Vec<String>) -> PublishOutcome {
+fn outcome(recorded: Recorded, mut messages: Vec<String>) -> PublishOutcome {
     let news = recorded.news;
+    messages.extend(recorded.messages);
     let published = PublishedAs {
         version: recorded.version,
         generation: recorded.generation,

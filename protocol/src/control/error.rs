@@ -29,6 +29,9 @@ pub enum ErrorCode {
     /// Nothing by that name.
     #[serde(rename = "AVL-0401")]
     NotFound,
+    /// A version is here, and some of what it was made from cannot be fetched.
+    #[serde(rename = "AVL-0402")]
+    InputsMissing,
     /// The daemon does not answer.
     #[serde(rename = "AVL-0501")]
     DaemonUnreachable,
@@ -83,7 +86,7 @@ impl ErrorCode {
             Self::BadRequest | Self::BadReference | Self::BadPath | Self::NoProject | Self::BadLimit => {
                 ExitCode::Usage
             }
-            Self::NotFound => ExitCode::NotFound,
+            Self::NotFound | Self::InputsMissing => ExitCode::NotFound,
             Self::DaemonUnreachable => ExitCode::DaemonUnreachable,
             Self::NoSource => ExitCode::NoSource,
             Self::DiskFull => ExitCode::DiskFull,
@@ -103,7 +106,7 @@ impl ErrorCode {
             | Self::NoProject
             | Self::BadLimit
             | Self::BadPolicy => 400,
-            Self::NotFound => 404,
+            Self::NotFound | Self::InputsMissing => 404,
             Self::DiskFull => 507,
             Self::Denied => 403,
             Self::TimedOut => 408,

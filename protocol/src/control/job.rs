@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::ErrorCode;
+use super::{ErrorCode, MissingInput};
 
 /// Asks for versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -16,13 +16,28 @@ pub struct PullRequest {
     /// Say what would happen, and do nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// Fetch what the versions were made from, too, and what that was made from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub with_inputs: bool,
 }
 
 /// What a pull does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PullReply {
-    /// Every version that the references name.
+    /// Every version that the references name; with inputs, each after those that it was made from.
     pub versions: Vec<PullItem>,
+    /// The inputs that cannot be fetched; only with inputs.
+    #[serde(default)]
+    pub missing: Vec<MissingInput>,
+    /// How many more of them are not listed.
+    #[serde(default)]
+    pub missing_more: u64,
+    /// How many bytes may still be written, on the fullest of the volumes that the versions come to; only with inputs.
+    #[serde(default)]
+    pub disk_free_bytes: Option<u64>,
+    /// How many bytes a second came lately, if something came; only with inputs.
+    #[serde(default)]
+    pub recent_bytes_per_second: Option<f64>,
 }
 
 /// One version of a pull.

@@ -6,6 +6,7 @@
 mod catalog;
 mod error;
 mod event;
+mod inputs;
 mod job;
 mod limit;
 mod policy;
@@ -17,6 +18,7 @@ pub use self::{
     catalog::{CatalogStatsReply, RebuildReply, VerifyReply},
     error::{ApiError, ErrorCode},
     event::{Event, EventKind},
+    inputs::{InputVersion, InputsReply, MissingInput, MissingReason},
     job::{JobKind, JobState, JobStatus, PlanState, PullItem, PullReply, PullRequest},
     limit::{LimitItem, LimitOrigin, LimitRequest, LimitsReply},
     policy::{PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest},
@@ -42,6 +44,8 @@ pub mod route {
     pub const INFO: &str = "/v1/info";
     /// GET `?ref=&project=&site=`: [`super::WhyReply`]; of this node without a site.
     pub const WHY: &str = "/v1/why";
+    /// GET `?ref=&project=&recursive=`: [`super::InputsReply`].
+    pub const INPUTS: &str = "/v1/inputs";
     /// POST [`super::PublishRequest`]: [`super::PublishReply`], when all is recorded.
     pub const PUBLISH: &str = "/v1/publish";
     /// POST [`super::PullRequest`]: [`super::PullReply`], at once; the jobs go on by themselves.

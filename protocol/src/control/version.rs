@@ -77,6 +77,9 @@ pub struct WhereItem {
     pub conflict: bool,
     /// The node's of the project, in order.
     pub nodes: Vec<NodeHolding>,
+    /// What it was made from; empty too while its manifest has not come.
+    #[serde(default)]
+    pub inputs: Vec<String>,
 }
 
 /// What one node has of a version.

@@ -1,7 +1,7 @@
 //! Avalon's built-in exclusions: what is never a published file, and what says that a publish is not finished.
 
 use super::BlockerKind;
-use crate::rel_path::RelPath;
+use crate::{inputs::SIDECAR, rel_path::RelPath};
 
 /// What a path is to a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,12 @@ fn is_ignored_directory(part: &str) -> bool {
 
 fn classify_name(name: &str) -> Exclusion {
     let lower = name.to_ascii_lowercase();
-    if LITTER.contains(&lower.as_str()) || lower.starts_with(".nfs") || lower.starts_with("._") {
+    // Its content becomes part of the manifest, and travels with that.
+    if name == SIDECAR
+        || LITTER.contains(&lower.as_str())
+        || lower.starts_with(".nfs")
+        || lower.starts_with("._")
+    {
         return Exclusion::Ignored;
     }
     // LibreOffice and Emacs.
@@ -137,6 +142,7 @@ mod tests {
             "x/desktop.ini",
             "x/.nfs000000000012ab",
             "x/._model.abc",
+            "assets/robot/publish/x/v001/.avalon-inputs",
         ] {
             check(path, Exclusion::Ignored);
         }

@@ -12,6 +12,7 @@ use avalon_protocol::{
     control::{EventKind, Health, Severity},
     hash::{ManifestId, ObjectHash},
     id::{NodeId, VersionId, VersionSlot},
+    limits::MAX_METADATA_PAIRS,
     manifest::{Completeness, Manifest, Relation, relate},
     record::{Held, Published, Record},
     rel_path::RelPath,
@@ -29,6 +30,7 @@ use self::error::first;
 pub use self::error::{RecordError, Remedy};
 use super::{
     hash::{self, NamedFile},
+    inputs::{self, Publishing},
     manifest::{self, Entries, Place},
     settle::PublishDetails,
     snapshot::snapshot_version,
@@ -79,6 +81,8 @@ pub struct Recorded {
     pub bytes: u64,
     /// Whether it was new.
     pub news: News,
+    /// What a person should hear about it.
+    pub messages: Vec<String>,
 }
 
 /// Whether something was new.
@@ -257,7 +261,8 @@ impl Recording<'_> {
             self.note_local(manifest).await?;
         }
         self.rewritten_board().clear(REWRITTEN);
-        Ok(Recorded { version: self.version, manifest, generation: number, files, bytes, news })
+        let messages = Vec::new();
+        Ok(Recorded { version: self.version, manifest, generation: number, files, bytes, news, messages })
     }
 
     async fn publish(
@@ -267,13 +272,14 @@ impl Recording<'_> {
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
         let completeness = whole.completeness;
+        let (about, messages) = self.about(place, &whole).await?;
         let manifest = manifest::manifest(
             self.project.name(),
             &whole.version,
             entries,
             place,
             completeness,
-            whole.about,
+            about,
             self.core.now_ms(),
         );
         let manifest =
@@ -293,7 +299,41 @@ impl Recording<'_> {
             bytes: manifest.total_bytes(),
             news: News::Published,
             version: self.version,
+            messages,
         })
+    }
+
+    /// Returns what is said of the version, with what it was made from, and what a person should hear about that.
+    async fn about(
+        &self,
+        place: Place,
+        whole: &WholeVersion,
+    ) -> Result<(PublishDetails, Vec<String>), RecordError> {
+        let root = self.project.dir();
+        let root = root.ok_or_else(|| RecordError::Paused { project: self.project.name().clone() })?;
+        // A hero that moved shows other files than before.
+        let before = place.predecessor.filter(|_| self.version.slot != VersionSlot::Hero);
+        let ledger = self.core.ledger.clone();
+        let grown_from = match before {
+            Some(before) => blocking(move || ledger.manifest(before).ok().flatten()).await,
+            None => None,
+        };
+        let mut about = whole.about.clone();
+        let publishing = Publishing {
+            version: &self.version,
+            dir: &whole.version.dir,
+            files: &self.named,
+            given: &about.inputs,
+            grown_from: grown_from.map(Arc::new),
+        };
+        let gathered = inputs::gather(self.core, &root, &publishing).await;
+        about.inputs = gathered.inputs;
+        if let Some(incomplete) = gathered.incomplete
+            && about.metadata.len() < MAX_METADATA_PAIRS
+        {
+            about.metadata.insert(inputs::INCOMPLETE.to_owned(), incomplete);
+        }
+        Ok((about, gathered.messages))
     }
 
     async fn store(&self, manifest: Manifest) -> Result<Manifest, RecordError> {
