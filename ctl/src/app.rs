@@ -66,6 +66,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Where(args) => command::where_is::run(context, &args).await,
         Command::Why(args) => command::why::run(context, &args).await,
         Command::Info(args) => command::info::run(context, &args).await,
+        Command::Inputs(args) => command::inputs::run(context, &args).await,
         Command::Status(args) => command::status::run(context, &args).await,
         Command::Log(args) => command::log::run(context, &args).await,
         Command::Cancel(args) => command::cancel::run(context, &args).await,

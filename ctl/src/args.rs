@@ -10,6 +10,9 @@ use crate::command::{
     info::InfoArgs, limit::LimitArgs, log::LogArgs, ls::LsArgs, policy::PolicyArgs, publish::PublishArgs,
     pull::PullArgs, service::ServiceArgs, status::StatusArgs, wait::WaitArgs, where_is::WhereArgs,
     why::WhyArgs,
+    info::InfoArgs, inputs::InputsArgs, limit::LimitArgs, log::LogArgs, ls::LsArgs, policy::PolicyArgs,
+    publish::PublishArgs, pull::PullArgs, service::ServiceArgs, status::StatusArgs, wait::WaitArgs,
+    where_is::WhereArgs,
 };
 
 const AFTER_HELP: &str = "\
@@ -103,6 +106,8 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// Show all that is known about a version.
     Info(InfoArgs),
+    /// Show what versions were made from.
+    Inputs(InputsArgs),
     /// Show how the daemon is, its peers and its jobs.
     Status(StatusArgs),
     /// Show what happens.

@@ -237,7 +237,7 @@ pub(crate) fn item(state: PlanState, job: Option<&str>) -> PullItem {
 
 /// Makes the answer to a pull.
 pub(crate) fn pull_reply(items: &[PullItem]) -> PullReply {
-    PullReply { versions: items.to_vec() }
+    PullReply { versions: items.to_vec(), ..PullReply::default() }
 }
 
 /// Makes the job of an item.

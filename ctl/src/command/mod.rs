@@ -6,6 +6,7 @@ pub(crate) mod catalog;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod info;
+pub(crate) mod inputs;
 pub(crate) mod limit;
 pub(crate) mod log;
 pub(crate) mod ls;

@@ -248,6 +248,7 @@ mod tests {
                 reference: "lantern:robot/modelDefault@v002".into(),
                 generation: 1,
                 manifest: "m2".into(),
+                inputs: vec![],
                 conflict: false,
                 nodes: vec![NodeHolding {
                     node: "srv".into(),

@@ -9,7 +9,9 @@ use clap::Args;
 
 use crate::{
     context::{Context, with_hint},
+    escape::escape,
     failure::Failure,
+    measure::count,
     table::{self, Cell},
 };
 
@@ -30,6 +32,10 @@ pub(crate) async fn run(context: &Context<'_>, args: &WhereArgs) -> Result<ExitC
     }
     let rows = reply.versions.iter().flat_map(|version| version.nodes.iter().map(|node| row(version, node)));
     table::print(context.output, &["VERSION", "NODE", "SITE", "STATE", "FILES", "NOTE"], rows.collect());
+    for version in reply.versions.iter().filter(|version| !version.inputs.is_empty()) {
+        let (inputs, reference) = (count(version.inputs.len() as u64, "input"), escape(&version.reference));
+        context.output.talk(&format!("{reference} was made from {inputs}: avalonctl inputs {reference}"));
+    }
     Ok(ExitCode::Ok)
 }
 
@@ -85,6 +91,7 @@ mod tests {
                     generation: 1,
                     manifest: "m2".into(),
                     conflict: false,
+                    inputs: vec!["robot/look@v001".into()],
                     nodes: vec![
                         node("ws1", "london", HoldingState::Complete, 5),
                         node("srv", "montreal", HoldingState::Partial, 2),
@@ -99,6 +106,10 @@ mod tests {
             "lantern:robot/modelDefault@v002\tws1\tlondon\tcomplete\t5/5\t\n\
              lantern:robot/modelDefault@v002\tsrv\tmontreal\tpartial\t2/5\t\n\
              lantern:robot/modelDefault@v002\tanna\thome\tqueued\t0/5\t\n"
+        );
+        assert_eq!(
+            ran.stderr,
+            "lantern:robot/modelDefault@v002 was made from 1 input: avalonctl inputs lantern:robot/modelDefault@v002\n"
         );
         assert!(daemon.run_at_terminal(&["where", "robot/modelDefault"]).stdout.starts_with("VERSION  "));
         let version = &daemon.run(&["where", "robot/modelDefault", "--json"]).json()["versions"][0];

@@ -136,4 +136,16 @@ pub struct WhyQuery {
 pub struct PolicyQuery {
     /// Its serial; the policy that stands without it.
     pub serial: Option<u64>,
+/// Whose inputs a request is about. What is empty counts as not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct InputsQuery {
+    /// A reference, as `[project:]asset/subset[/representation][@version]`; globs are allowed.
+    #[serde(rename = "ref", default)]
+    pub reference: String,
+    /// The project of a reference that names none.
+    pub project: Option<String>,
+    /// Whether inputs of inputs are listed, too.
+    #[serde(default)]
+    pub recursive: bool,
 }

@@ -21,7 +21,7 @@ use super::{
     Caller, InputsQuery, LocalApi, PolicyQuery, RefQuery, WhyQuery,
     error::{Failure, no_such_method, no_such_route},
     events,
-    extract::{Answer, Body, Id, MAX_BODY_BYTES, answer},
+    extract::{Answer, Body, Id, MAX_BODY_BYTES, Params, answer},
     openapi::openapi_json,
 };
 
@@ -112,7 +112,7 @@ pub(super) async fn why(State(shared): Api, query: WhyQuery) -> Answer<WhyReply>
 /// What the versions that a reference names were made from.
 #[utoipa::path(get, tag = "versions", path = route::INPUTS, params(InputsQuery), responses(
     (status = 200, body = InputsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
-pub(super) async fn inputs(State(shared): Api, query: InputsQuery) -> Answer<InputsReply> {
+pub(super) async fn inputs(State(shared): Api, Params(query): Params<InputsQuery>) -> Answer<InputsReply> {
     answer(shared.api.inputs(query).await)
 }
 

@@ -3,13 +3,15 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use avalon_protocol::{
-    control::{ApiError, ErrorCode, PlanState, PullItem, PullReply, PullRequest},
+    closure::MAX_CLOSURE_DEPTH,
+    control::{ApiError, ErrorCode, JobState, JobStatus, PlanState, PullItem, PullReply, PullRequest},
     hash::{ManifestId, ObjectHash},
-    id::VersionId,
+    id::{ProjectName, VersionId},
     manifest::Manifest,
     plan::{Decision, Wish, rank_sources},
     version_fold::VersionFold,
 };
+use avalon_store::{fs::Dir, ledger::Ledger};
 
 use super::{DaemonApi, catalog_failed, show::head_of, stopping};
 use crate::{
@@ -18,6 +20,12 @@ use crate::{
     publish::lost,
     replicate::jobs::Pulled,
 };
+use super::{DaemonApi, inputs::missing_of, show::head_of, stopping};
+use crate::{core::blocking, publish::lost, replicate::jobs::Pulled};
+
+/// From how many bytes on a version says how fast the line is, and how many of the last are looked at.
+const RATE_FROM_BYTES: u64 = 1 << 20;
+const RATE_OF_LAST: usize = 8;
 
 impl DaemonApi {
     pub(super) async fn pull_reply(&self, request: PullRequest) -> Result<PullReply, ApiError> {
@@ -29,6 +37,14 @@ impl DaemonApi {
         }
         let mut seen = BTreeSet::new();
         wanted.retain(|version| seen.insert(version.clone()));
+        let mut reply = PullReply::default();
+        if request.with_inputs {
+            let closure = self.closure_of(wanted, MAX_CLOSURE_DEPTH).await?;
+            (reply.missing, reply.missing_more) = (missing_of(&closure), closure.missing_more);
+            wanted = closure.members.into_iter().map(|member| member.version).collect();
+            reply.disk_free_bytes = self.free_bytes(&wanted).await;
+            reply.recent_bytes_per_second = recent_rate(&self.replicator.board.all());
+        }
         let pulled: Vec<Option<Pulled>> = if request.dry_run {
             wanted.iter().map(|_| None).collect()
         } else {
@@ -41,11 +57,18 @@ impl DaemonApi {
             let pulled = self.replicator.pull(wanted.clone()).await.map_err(|_| stopping())?;
             pulled.into_iter().map(Some).collect()
         };
-        let mut versions = Vec::with_capacity(wanted.len());
         for (version, pulled) in wanted.into_iter().zip(pulled) {
-            versions.extend(self.pull_item(version, pulled).await?);
+            reply.versions.extend(self.pull_item(version, pulled).await?);
         }
-        Ok(PullReply { versions })
+        Ok(reply)
+    }
+
+    /// Returns how much room there is on the fullest of the volumes that the versions lie on.
+    async fn free_bytes(&self, versions: &[VersionId]) -> Option<u64> {
+        let projects: BTreeSet<&ProjectName> = versions.iter().map(|version| &version.project).collect();
+        let dirs = projects.into_iter().filter_map(|name| self.core.project(name)?.dir());
+        let dirs: Vec<Dir> = dirs.collect();
+        blocking(move || dirs.iter().filter_map(|dir| dir.free_bytes().ok()).min()).await
     }
 
     async fn pull_item(
@@ -131,13 +154,76 @@ impl DaemonApi {
             if held {
                 return (Some(path), manifest.total_bytes());
             }
-            let is_here = |object: &ObjectHash| ledger.locate(object).is_ok_and(|places| !places.is_empty());
-            (Some(path), bytes_where(&manifest, is_here))
+            (Some(path), bytes_on_machine(&ledger, &manifest))
         })
         .await
     }
 }
 
-fn bytes_where(manifest: &Manifest, is_here: impl Fn(&ObjectHash) -> bool) -> u64 {
+/// Returns how many bytes of a version lie somewhere on this machine already. Blocks.
+pub(super) fn bytes_on_machine(ledger: &Ledger, manifest: &Manifest) -> u64 {
+    let is_here = |object: &ObjectHash| ledger.locate(object).is_ok_and(|places| !places.is_empty());
     manifest.files().iter().filter(|file| is_here(&file.hash)).map(|file| file.size).sum()
+}
+
+/// Returns how fast content comes in: now, or when it last did.
+fn recent_rate(jobs: &[JobStatus]) -> Option<f64> {
+    let now: f64 = jobs.iter().filter(|job| !job.state.is_final()).map(|job| job.bytes_per_second).sum();
+    if now > 0.0 {
+        return Some(now);
+    }
+    // Small versions say more about round trips than about the line.
+    let told = |job: &&JobStatus| {
+        job.state == JobState::Done && job.bytes_received >= RATE_FROM_BYTES && job.seconds > 0.0
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rates =
+        jobs.iter().rev().filter(told).take(RATE_OF_LAST).map(|job| job.bytes_received as f64 / job.seconds);
+    rates.reduce(f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::control::JobKind;
+
+    use super::*;
+
+    fn job(state: JobState, bytes_received: u64, seconds: f64, bytes_per_second: f64) -> JobStatus {
+        JobStatus {
+            id: "7".into(),
+            kind: JobKind::Pull,
+            reference: "lantern:robot/modelDefault@v001".into(),
+            manifest: String::new(),
+            state,
+            reason: None,
+            error: None,
+            files_total: 1,
+            files_present: 1,
+            bytes_total: bytes_received,
+            bytes_present: bytes_received,
+            bytes_received,
+            bytes_local: 0,
+            bytes_delta: 0,
+            bytes_compressed: 0,
+            bytes_raw: bytes_received,
+            bytes_per_second,
+            eta_seconds: None,
+            seconds,
+            sources: Vec::new(),
+            path: None,
+        }
+    }
+
+    #[test]
+    fn the_rate_is_that_of_now_or_of_the_last_large_versions_or_not_known() {
+        let small = job(JobState::Done, 1000, 0.001, 0.0);
+        let failed = job(JobState::Failed, 90 << 20, 1.0, 0.0);
+        assert_eq!(recent_rate(&[]), None);
+        assert_eq!(recent_rate(&[small.clone(), failed.clone()]), None);
+        let (slow, fast) =
+            (job(JobState::Done, 20 << 20, 20.0, 0.0), job(JobState::Done, 20 << 20, 2.0, 0.0));
+        assert_eq!(recent_rate(&[fast.clone(), slow, small, failed]), Some(10_485_760.0));
+        let running = job(JobState::Running, 5, 1.0, 3.0);
+        assert_eq!(recent_rate(&[fast, running.clone(), running]), Some(6.0));
+    }
 }

@@ -77,7 +77,10 @@ impl DaemonApi {
                 files_total: generation.files,
             }
         });
+        let ledger = self.core.ledger.clone();
+        let manifest = blocking(move || ledger.manifest(head).ok().flatten()).await;
         Ok(Some(WhereItem {
+            inputs: manifest.map(|manifest| manifest.draft().inputs.clone()).unwrap_or_default(),
             reference: version.to_string(),
             generation: generation.generation,
             manifest: head.to_string(),

@@ -132,7 +132,8 @@ impl Api {
 
     /// Starts to pull.
     pub fn pull(&self, reference: &str) -> Result<PullReply, ApiFailure> {
-        let request = PullRequest { refs: vec![reference.to_owned()], project: None, dry_run: false };
+        let refs = vec![reference.to_owned()];
+        let request = PullRequest { refs, project: None, dry_run: false, with_inputs: false };
         self.post(route::PULL, &request)
     }
 

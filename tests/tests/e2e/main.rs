@@ -13,6 +13,7 @@ mod disk_full;
 mod durable;
 mod encoding;
 mod identity;
+mod inputs;
 mod left_over;
 mod limits;
 mod lossy;

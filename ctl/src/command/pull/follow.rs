@@ -204,7 +204,8 @@ async fn ask_one(context: &Context<'_>, followed: &mut Followed) -> Result<(), C
 
 /// Asks again for a version whose job the daemon has forgotten.
 async fn ask_anew(context: &Context<'_>, followed: &mut Followed) -> Result<(), ClientError> {
-    let request = PullRequest { refs: vec![followed.item.reference.clone()], project: None, dry_run: false };
+    let refs = vec![followed.item.reference.clone()];
+    let request = PullRequest { refs, project: None, dry_run: false, with_inputs: false };
     let reply: PullReply = context.client.post(route::PULL, &request).await?;
     if let Some(item) = reply.versions.into_iter().next() {
         followed.status = first_status(&item);

@@ -4,6 +4,7 @@
 //! without harm: the jobs go on.
 
 mod follow;
+mod inputs;
 mod plan;
 mod progress;
 mod summary;
@@ -13,13 +14,16 @@ mod tests;
 use std::time::Duration;
 
 use avalon_protocol::{
-    control::{ApiError, ErrorCode, JobState, PlanState, PullItem, PullReply, PullRequest, route},
+    control::{
+        ApiError, ErrorCode, JobState, MissingInput, PlanState, PullItem, PullReply, PullRequest, route,
+    },
     exit_code::ExitCode,
     reference::Reference,
 };
 use clap::Args;
 use tokio::time::Instant;
 
+pub(crate) use self::inputs::words as missing_words;
 use self::{
     follow::{Ending, Followed, Follower},
     summary::Summary,
@@ -41,6 +45,9 @@ pub(crate) struct PullArgs {
     /// Say what would happen, and do nothing.
     #[arg(short = 'n', long)]
     dry_run: bool,
+    /// Fetch what they were made from, too: textures, rigs, caches, and what those were made from.
+    #[arg(long)]
+    with_inputs: bool,
     /// Return at once; the daemon goes on.
     #[arg(long, conflicts_with = "timeout")]
     detach: bool,
@@ -63,31 +70,68 @@ pub(crate) async fn run(context: &Context<'_>, args: &PullArgs) -> Result<ExitCo
         text.parse::<Reference>()?;
     }
     if args.dry_run {
-        let reply = ask(context, args).await?;
-        plan::show_dry_run(context.output, &reply);
+        let reply = ask(context, args, Dry::Yes).await?;
+        plan::show_dry_run(context.output, &reply, args);
         return Ok(ExitCode::Ok);
     }
     let started = Instant::now();
+    if args.with_inputs {
+        let reply = ask(context, args, Dry::Yes).await?;
+        inputs::talk_plan(context.output, &reply);
+        inputs::check_room(&reply)?;
+    }
     // Connected before anything is asked for, so that no event of the jobs is missed.
     let events = context.client.events(None).await?;
-    let reply = ask(context, args).await?;
+    let reply = ask(context, args, Dry::No).await?;
+    let lacks = Lacks { missing: reply.missing, more: reply.missing_more };
     let plan = Plan::of(reply.versions, args);
-    plan.followed.iter().for_each(|followed| plan::talk(context.output, &followed.item));
+    // Of a whole closure what is here was counted.
+    let told = plan.followed.iter().filter(|f| !args.with_inputs || f.item.state != PlanState::Here);
+    told.for_each(|followed| plan::talk(context.output, &followed.item));
     plan.errors.iter().for_each(|(_, error)| context.output.error(error));
     if args.detach {
-        return Ok(detach(context, &plan));
+        return Ok(detach(context, args, &plan, &lacks));
     }
     let mut follower = Follower::new(context, events, plan.followed);
     let ending = follower.follow(args.timeout.map(|timeout| started + timeout)).await?;
     let followed = follower.into_followed();
-    finish(context, args, &followed, plan.errors, ending)
+    finish(context, args, Waited { followed, errors: plan.errors, lacks, ending })
 }
 
-async fn ask(context: &Context<'_>, args: &PullArgs) -> Result<PullReply, Failure> {
+/// Whether the daemon only says what it would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dry {
+    Yes,
+    No,
+}
+
+/// The inputs that cannot be fetched, and how many are not listed.
+#[derive(Debug)]
+struct Lacks {
+    missing: Vec<MissingInput>,
+    more: u64,
+}
+
+impl Lacks {
+    /// Returns them for the summary, unless nobody asked for inputs.
+    fn shown(&self, args: &PullArgs) -> Option<&[MissingInput]> {
+        args.with_inputs.then_some(self.missing.as_slice())
+    }
+
+    /// Tells what is missing, and returns the kind of error if something is.
+    fn tell(&self, context: &Context<'_>) -> Option<ErrorCode> {
+        let error = inputs::tell_missing(context.output, &self.missing, self.more)?;
+        context.output.error(&error);
+        Some(error.code)
+    }
+}
+
+async fn ask(context: &Context<'_>, args: &PullArgs, dry: Dry) -> Result<PullReply, Failure> {
     let request = PullRequest {
         refs: args.references.clone(),
         project: context.project.clone(),
-        dry_run: args.dry_run,
+        dry_run: dry == Dry::Yes,
+        with_inputs: args.with_inputs,
     };
     let reply = context.client.post(route::PULL, &request).await;
     reply.map_err(|error| with_hint(error.into(), ErrorCode::NotFound, "list what exists: avalonctl ls"))
@@ -119,8 +163,8 @@ impl Plan {
     }
 }
 
-fn detach(context: &Context<'_>, plan: &Plan) -> ExitCode {
-    let summary = Summary::new(&plan.followed, &plan.errors);
+fn detach(context: &Context<'_>, args: &PullArgs, plan: &Plan, lacks: &Lacks) -> ExitCode {
+    let summary = Summary::new(&plan.followed, &plan.errors, lacks.shown(args));
     if context.output.is_json() {
         context.output.json(&summary);
     } else {
@@ -129,29 +173,36 @@ fn detach(context: &Context<'_>, plan: &Plan) -> ExitCode {
             context.output.data(&format!("{job}\t{reference}"));
         }
     }
-    exit_of_parts(plan.followed.len(), &summary.codes())
+    let mut codes = summary.codes();
+    codes.extend(lacks.tell(context));
+    exit_of_parts(plan.followed.len(), &codes)
 }
 
-fn finish(
-    context: &Context<'_>,
-    args: &PullArgs,
-    followed: &[Followed],
-    mut errors: Vec<(PullItem, ApiError)>,
+/// What there is to say when waiting is over.
+struct Waited {
+    followed: Vec<Followed>,
+    errors: Vec<(PullItem, ApiError)>,
+    lacks: Lacks,
     ending: Ending,
-) -> Result<ExitCode, Failure> {
+}
+
+fn finish(context: &Context<'_>, args: &PullArgs, waited: Waited) -> Result<ExitCode, Failure> {
+    let Waited { followed, mut errors, lacks, ending } = waited;
     for failed in followed.iter().filter_map(Followed::failure) {
         context.output.error(&failed.1);
         errors.push(failed);
     }
-    let summary = Summary::new(followed, &errors);
+    let summary = Summary::new(&followed, &errors, lacks.shown(args));
     if context.output.is_json() {
         context.output.json(&summary);
     }
+    let mut codes = summary.codes();
+    codes.extend(lacks.tell(context));
     let pending = followed.iter().filter(|followed| !followed.status.state.is_final());
     match ending {
         Ending::Finished => {
             let done = followed.iter().filter(|followed| followed.status.state == JobState::Done).count();
-            Ok(exit_of_parts(done, &summary.codes()))
+            Ok(exit_of_parts(done, &codes))
         }
         Ending::TimedOut => Err(timed_out(args, &pending.collect::<Vec<_>>())),
         Ending::Interrupted => {

@@ -1,8 +1,9 @@
 //! What a pull is going to do, and why it cannot do some of it.
 
-use avalon_protocol::control::{ApiError, ErrorCode, PlanState, PullItem, PullReply};
+use avalon_protocol::control::{ApiError, ErrorCode, MissingInput, PlanState, PullItem, PullReply};
 use serde::Serialize;
 
+use super::{PullArgs, inputs};
 use crate::{
     escape::escape,
     measure::{count, size},
@@ -14,12 +15,29 @@ use crate::{
 struct DryRun<'a> {
     schema: &'static str,
     versions: &'a [PullItem],
+    #[serde(flatten)]
+    inputs: Option<WithInputs<'a>>,
+}
+
+/// What is said besides when inputs were asked for.
+#[derive(Serialize)]
+struct WithInputs<'a> {
+    missing: &'a [MissingInput],
+    missing_more: u64,
+    disk_free_bytes: Option<u64>,
+    recent_bytes_per_second: Option<f64>,
 }
 
 /// Shows what would happen.
-pub(super) fn show_dry_run(output: &Output, reply: &PullReply) {
+pub(super) fn show_dry_run(output: &Output, reply: &PullReply, args: &PullArgs) {
     if output.is_json() {
-        output.json(&DryRun { schema: "avalonctl.pull-plan/1", versions: &reply.versions });
+        let inputs = args.with_inputs.then_some(WithInputs {
+            missing: &reply.missing,
+            missing_more: reply.missing_more,
+            disk_free_bytes: reply.disk_free_bytes,
+            recent_bytes_per_second: reply.recent_bytes_per_second,
+        });
+        output.json(&DryRun { schema: "avalonctl.pull-plan/1", versions: &reply.versions, inputs });
         return;
     }
     let row = |item: &PullItem| {
@@ -42,6 +60,10 @@ pub(super) fn show_dry_run(output: &Output, reply: &PullReply) {
     };
     let rows = reply.versions.iter().map(row).collect();
     table::print(output, &["VERSION", "PLAN", "FILES", "SIZE", "TO FETCH", "FROM"], rows);
+    if args.with_inputs {
+        inputs::talk_plan(output, reply);
+        inputs::tell_missing(output, &reply.missing, reply.missing_more);
+    }
     let missing = reply.versions.iter().filter(|item| item.state == PlanState::Fetch);
     let bytes = missing.map(|item| item.bytes.saturating_sub(item.bytes_here)).sum();
     output.talk(&format!("{} to fetch; nothing was done", size(bytes)));

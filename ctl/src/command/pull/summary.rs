@@ -1,6 +1,6 @@
 //! The last line of `pull --json`.
 
-use avalon_protocol::control::{ApiError, ErrorCode, JobState, JobStatus, PullItem};
+use avalon_protocol::control::{ApiError, ErrorCode, JobState, JobStatus, MissingInput, PullItem};
 use serde::Serialize;
 
 use super::follow::Followed;
@@ -14,6 +14,9 @@ pub(super) struct Summary<'a> {
     versions: Vec<Here<'a>>,
     failed: Vec<Failed<'a>>,
     pending: Vec<Pending<'a>>,
+    /// Only when inputs were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<&'a [MissingInput]>,
 }
 
 #[derive(Debug, Serialize)]
@@ -54,7 +57,11 @@ struct Pending<'a> {
 
 impl<'a> Summary<'a> {
     /// Sums up what was followed, and what failed.
-    pub(super) fn new(followed: &'a [Followed], errors: &'a [(PullItem, ApiError)]) -> Self {
+    pub(super) fn new(
+        followed: &'a [Followed],
+        errors: &'a [(PullItem, ApiError)],
+        missing: Option<&'a [MissingInput]>,
+    ) -> Self {
         let statuses = || followed.iter().map(|followed| &followed.status);
         Self {
             kind: "summary",
@@ -62,6 +69,7 @@ impl<'a> Summary<'a> {
             versions: statuses().filter(|status| status.state == JobState::Done).map(here).collect(),
             failed: errors.iter().map(failed).collect(),
             pending: statuses().filter(|status| !status.state.is_final()).map(pending).collect(),
+            missing,
         }
     }
 

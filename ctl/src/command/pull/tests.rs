@@ -1,4 +1,6 @@
-use avalon_protocol::control::{ApiError, ErrorCode, EventKind, JobState, JobStatus, PlanState};
+use avalon_protocol::control::{
+    ApiError, ErrorCode, EventKind, JobState, JobStatus, MissingInput, MissingReason, PlanState, PullReply,
+};
 use serde_json::{Value, json};
 
 use crate::fake::{FakeDaemon, Line, event, item, job, pull_reply, run};
@@ -8,9 +10,13 @@ const PATH: &str = "/srv/projects/lantern/assets/robot/publish/modelDefault/v002
 
 /// A daemon that fetches one version as job 7f3a; the job's end is told by an event.
 fn fetching(end: JobStatus) -> FakeDaemon {
+    fetching_as(&pull_reply(&[item(PlanState::Fetch, Some("7f3a"))]), end)
+}
+
+fn fetching_as(reply: &PullReply, end: JobStatus) -> FakeDaemon {
     let item = item(PlanState::Fetch, Some("7f3a"));
     let daemon = FakeDaemon::start();
-    daemon.on("POST /v1/pull", &pull_reply(std::slice::from_ref(&item)));
+    daemon.on("POST /v1/pull", reply);
     daemon.on("GET /v1/jobs/7f3a", &job(&item, JobState::Running));
     daemon.events(&[
         event(8, EventKind::Job { job: job(&item, JobState::Running) }),
@@ -233,4 +239,77 @@ fn a_bad_reference_is_refused_before_the_daemon_is_asked() {
     );
     assert_eq!(run(&["pull"]).exit, 2, "clap's own");
     assert_eq!(run(&["pull", "a/b", "--timeout", "5"]).exit, 2, "a time has a unit");
+}
+
+/// One version is here, one input is not published.
+fn with_inputs(state: PlanState) -> PullReply {
+    PullReply {
+        missing: vec![MissingInput {
+            input: "/mnt/wood.exr".into(),
+            needed_by: "lantern:robot/look@v001".into(),
+            why: MissingReason::NotPublished,
+        }],
+        disk_free_bytes: Some(4 << 30),
+        recent_bytes_per_second: Some(157_286_400.0),
+        ..pull_reply(&[
+            item(PlanState::Here, None),
+            item(state, (state == PlanState::Fetch).then_some("7f3a")),
+        ])
+    }
+}
+
+#[test]
+fn with_inputs_the_whole_is_told_before_anything_is_asked_for_and_what_is_missing_at_the_end() {
+    let daemon = fetching_as(&with_inputs(PlanState::Fetch), ended(JobState::Done));
+    let ran = daemon.run(&["pull", "sh010/layout", "--with-inputs", "--no-progress"]);
+    assert_eq!((ran.exit, ran.stdout.lines().count()), (3, 2), "{ran:?}");
+    let said: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(
+        said,
+        [
+            "2 versions with inputs, 10 files, 4.0 GiB; 2.5 GiB here already, 1.5 GiB to fetch, about 10s at 150.0 \
+             MiB/s; 4.0 GiB free on the disk",
+            &format!("{REFERENCE}  5 files, 2.0 GiB, 512.0 MiB already here"),
+            "  from montreal",
+            "  missing: /mnt/wood.exr (needed by lantern:robot/look@v001) is not published",
+            "error[AVL-0402]: 1 input cannot be fetched: /mnt/wood.exr (needed by lantern:robot/look@v001) is not published",
+            "  hint: whoever has them publishes them; list all: avalonctl inputs REF --recursive",
+        ]
+    );
+    let asked: Vec<String> =
+        daemon.requests().into_iter().filter(|asked| asked.starts_with("POST")).collect();
+    let dry = |asked: &String| asked.contains("\"dry_run\":true") && asked.contains("\"with_inputs\":true");
+    assert_eq!(asked.iter().map(dry).collect::<Vec<_>>(), [true, false]);
+    assert!(asked[1].contains("\"with_inputs\":true"));
+}
+
+#[test]
+fn with_inputs_json_lists_what_is_missing_and_all_here_with_something_missing_is_partial() {
+    let daemon = FakeDaemon::start();
+    daemon.on("POST /v1/pull", &with_inputs(PlanState::Here));
+    let ran = daemon.run(&["pull", "sh010/layout", "--with-inputs", "--json"]);
+    let summary = ran.json_lines().pop().unwrap();
+    assert_eq!((ran.exit, &summary["missing"][0]["why"]), (3, &json!("not-published")), "{ran:?}");
+    let plan = daemon.run(&["pull", "-n", "sh010/layout", "--with-inputs", "--json"]).json();
+    assert_eq!(plan["missing"][0]["needed_by"], "lantern:robot/look@v001");
+    assert_eq!((&plan["disk_free_bytes"], &plan["missing_more"]), (&json!(4_294_967_296_u64), &json!(0)));
+    let words = daemon.run(&["pull", "-n", "sh010/layout", "--with-inputs"]).stderr;
+    assert!(words.starts_with("2 versions with inputs, 10 files, 4.0 GiB, all here\n  missing: "), "{words}");
+}
+
+#[test]
+fn without_a_known_rate_the_time_is_unknown_and_without_room_nothing_is_asked_for() {
+    let daemon = FakeDaemon::start();
+    let known = PullReply { recent_bytes_per_second: None, missing: vec![], ..with_inputs(PlanState::Fetch) };
+    daemon.on("POST /v1/pull", &PullReply { disk_free_bytes: Some(1 << 30), ..known });
+    let ran = daemon.run(&["pull", "sh010/layout", "--with-inputs"]);
+    assert_eq!(ran.exit, 7);
+    assert!(
+        ran.stderr.contains(", time unknown: nothing was fetched lately; 1.0 GiB free on the disk\n"),
+        "{ran:?}"
+    );
+    let refused =
+        "error[AVL-0701]: 1.5 GiB are to be fetched, and 1.0 GiB are free on the disk; nothing was fetched\n";
+    assert!(ran.stderr.contains(refused), "{ran:?}");
+    assert_eq!(daemon.requests().iter().filter(|asked| asked.starts_with("POST")).count(), 1);
 }

@@ -10,10 +10,7 @@ use std::{
 
 use avalon_protocol::{
     control::{
-        ApiError, CatalogStatsReply, InfoReply, JobKind, JobState, JobStatus, LimitRequest, LimitsReply,
-        ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence,
-        PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply,
-        WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, ErrorCode, InfoReply, InputsReply, JobKind, JobState, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
 };
@@ -24,7 +21,7 @@ use futures_util::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    api::{ByteStream, Caller, LocalApi, PolicyQuery, RefQuery, WhyQuery},
+    api::{ByteStream, Caller, InputsQuery, LocalApi, PolicyQuery, RefQuery, WhyQuery},
     clock::Clock,
     events::EventBus,
 };
@@ -181,6 +178,11 @@ impl LocalApi for Fake {
         self.reply(Call::Query(query), info())
     }
 
+    fn inputs(&self, _query: InputsQuery) -> BoxFuture<'_, Result<InputsReply, ApiError>> {
+        let error = ApiError::new(ErrorCode::NotFound, "nothing has inputs here");
+        ready(Err(error)).boxed()
+    }
+
     fn publish(
         &self,
         request: PublishRequest,
@@ -191,7 +193,7 @@ impl LocalApi for Fake {
     }
 
     fn pull(&self, request: PullRequest, caller: Caller) -> BoxFuture<'_, Result<PullReply, ApiError>> {
-        self.reply(Call::Pull(request, caller), PullReply { versions: Vec::new() })
+        self.reply(Call::Pull(request, caller), PullReply::default())
     }
 
     fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>> {

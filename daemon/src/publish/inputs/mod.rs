@@ -8,20 +8,14 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeSet,
-    fmt::Display,
-    io::Read as _,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt::Display, io::Read as _, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     hash::ObjectHash,
     id::VersionId,
     inputs::{
-        Finds, Input, KnownProject, Locator, MAX_SIDECAR_BYTES, SIDECAR, ScanError, Scanned, Source, read_sidecar,
-        scanner_of,
+        Finds, Input, KnownProject, Locator, MAX_SIDECAR_BYTES, SIDECAR, ScanError, Scanned, Source,
+        read_sidecar, scanner_of,
     },
     limits::MAX_INPUTS,
     manifest::Manifest,
@@ -248,7 +242,8 @@ impl List {
             self.notes.push(format!("and {} more files", self.notes_more));
         }
         // Names and causes together stay far below what a manifest takes.
-        let incomplete = (!self.notes.is_empty()).then(|| self.notes.join("; ").chars().take(2000).collect::<String>());
+        let incomplete =
+            (!self.notes.is_empty()).then(|| self.notes.join("; ").chars().take(2000).collect::<String>());
         let mut messages: Vec<String> =
             incomplete.iter().map(|notes| format!("not all inputs were found: {notes}")).collect();
         if let Some(first) = self.unpublished.first() {

@@ -33,7 +33,10 @@ impl<'a> Budget<'a> {
         let left = self.bytes.get().checked_sub(bytes as u64);
         self.bytes.set(left.unwrap_or(0));
         if left.is_none() {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is too large to be looked into whole"));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "it is too large to be looked into whole",
+            ));
         }
         if self.clock.monotonic() > self.until {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "looking into it took too long"));
@@ -92,7 +95,8 @@ impl Seek for FileSource<'_> {
         };
         // Offsets of the system are signed.
         let target = target.filter(|target| i64::try_from(*target).is_ok());
-        self.position = target.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a place before the file"))?;
+        self.position =
+            target.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a place before the file"))?;
         Ok(self.position)
     }
 }
@@ -143,8 +147,9 @@ impl Seek for Inflated<'_> {
             SeekFrom::End(_) => None,
         };
         let distance = target.and_then(|target| target.checked_sub(self.position));
-        let distance = distance
-            .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "a compressed file is read from start to end"))?;
+        let distance = distance.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::Unsupported, "a compressed file is read from start to end")
+        })?;
         let passed = io::copy(&mut self.by_ref().take(distance), &mut io::sink())?;
         if passed == distance { Ok(self.position) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
