@@ -336,6 +336,7 @@ async fn every_route_is_described() {
         route::PULL,
         route::JOBS,
         routes::JOB,
+        route::INPUTS,
         route::LIMITS,
         routes::LIMIT,
         route::POLICY,

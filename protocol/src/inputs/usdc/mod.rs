@@ -58,7 +58,7 @@ fn read_version(source: &mut dyn Source) -> Result<Version, ScanError> {
     };
     match (magic == MAGIC, (major, minor, patch)) {
         (false, _) => Err(ScanError::Malformed { what: "not a crate file" }),
-        (true, version) if (0, 4, 0) <= version && version < (1, 0, 0) => Ok(version),
+        (true, version) if ((0, 4, 0)..(1, 0, 0)).contains(&version) => Ok(version),
         (true, _) => Err(ScanError::Unsupported { what: "a version of crate files that is not known" }),
     }
 }
