@@ -29,7 +29,7 @@ pub(crate) struct PublishArgs {
     /// Who publishes; by default the owner of the files.
     #[arg(long, default_value = "", hide_default_value = true)]
     author: String,
-    /// What it was made from: a reference or a path. May be repeated.
+    /// What it was made from: a reference, or a path that is absolute or begins with ./ or ../. May be repeated.
     #[arg(long = "input", value_name = "REF")]
     inputs: Vec<String>,
     /// What else to keep, such as family=rig or fps=24. May be repeated.
@@ -50,7 +50,7 @@ pub(crate) async fn run(context: &Context<'_>, args: PublishArgs) -> Result<Exit
         paths: args.paths.into_iter().map(absolute).collect::<Result<_, _>>()?,
         comment: args.comment,
         author: args.author,
-        inputs: args.inputs,
+        inputs: args.inputs.into_iter().map(input).collect::<Result<_, _>>()?,
         metadata: BTreeMap::from_iter(args.metadata),
     };
     let reply: PublishReply = context.client.post(route::PUBLISH, &request).await?;
@@ -92,6 +92,11 @@ fn absolute(path: PathBuf) -> Result<String, Failure> {
             "rename it: other systems could not write it",
         )
     })
+}
+
+/// Makes a path from here absolute; a reference is left as it is.
+fn input(text: String) -> Result<String, Failure> {
+    if text.starts_with("./") || text.starts_with("../") { absolute(PathBuf::from(text)) } else { Ok(text) }
 }
 
 fn show(output: &Output, version: &PublishItem) {
@@ -158,6 +163,8 @@ mod tests {
             "anna",
             "--input",
             "robot/rig@v001",
+            "--input",
+            "./tex/a.exr",
             "--meta",
         ];
         let ran = daemon.run(&[&args[..], &["fps=24=x"]].concat());
@@ -168,10 +175,11 @@ mod tests {
         let request = daemon.requests().pop().unwrap();
         let body: Value = serde_json::from_str(request.strip_prefix("POST /v1/publish ").unwrap()).unwrap();
         let path = std::env::current_dir().unwrap().join("v003");
+        let texture = std::env::current_dir().unwrap().join("tex/a.exr");
         assert_eq!(
             body,
             json!({
-                "paths": [path], "comment": "fixed knee", "author": "anna", "inputs": ["robot/rig@v001"],
+                "paths": [path], "comment": "fixed knee", "author": "anna", "inputs": ["robot/rig@v001", texture],
                 "metadata": {"fps": "24=x"},
             })
         );

@@ -43,7 +43,7 @@ fn publish_chain(london: &Daemon) -> Value {
     tree::write(&london.path(&format!("{LAYOUT}/layoutMain.usda")), layer.as_bytes());
     tree::write(
         &london.path(&format!("{LAYOUT}/.avalon-inputs")),
-        b"# by the exporter\nrobot/modelDefault@v001\n",
+        b"# by the exporter\nrobot/modelDefault\n",
     );
     publish(london, LAYOUT, &["--input", "sh010/beauty@v001", "--input", "robot/ghost@v003"])
 }
@@ -63,13 +63,8 @@ fn pull_with_inputs_brings_all_that_a_scene_was_made_from_and_tells_what_is_miss
     montreal.until("montreal knows all", |api| (api.list().versions.len() == 5).then_some(()));
     montreal.until_connected(LONDON);
     let info = montreal.ctl(&["info", "sh010/layoutMain", "--json"]).good();
-    let inputs = [
-        "sh010/beauty@v001",
-        "robot/ghost@v003",
-        "robot/modelDefault@v001",
-        "robot/lookDefault/ma@v001",
-        WOOD,
-    ];
+    let inputs =
+        ["sh010/beauty@v001", "robot/ghost@v003", "robot/modelDefault", "robot/lookDefault/ma@v001", WOOD];
     assert_eq!(info["inputs"], json!(inputs));
     assert_eq!(info["files"].as_array().unwrap().len(), 1, "the sidecar is no file of the version: {info}");
 

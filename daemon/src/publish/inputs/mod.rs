@@ -109,8 +109,9 @@ impl Job {
         let mut list = List::default();
         for text in &self.given {
             list.add(locator.given(&scanned, text));
+            // What was said is not cut: the manifest's own limits say no to too much.
+            list.bytes = 0;
         }
-        list.bytes = 0;
         self.sidecar(root, &locator, &scanned, &mut list);
         let before = self.grown_from.iter().flat_map(|manifest| &manifest.draft().inputs);
         before.for_each(|text| list.add(Some(Input::read(text))));

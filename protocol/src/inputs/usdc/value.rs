@@ -25,21 +25,9 @@ const MAX_DEPTH: u32 = 16;
 /// Most values looked at in dictionaries and samples: a damaged file may lead in circles.
 const MAX_NESTED: u32 = 1 << 20;
 
-/// The bit of a list of edits that says whether there are items, and whether those are what the layer takes away.
-const EDITS: [(u8, Edit); 6] = [
-    (1 << 1, Edit::Uses),
-    (1 << 2, Edit::Uses),
-    (1 << 5, Edit::Uses),
-    (1 << 6, Edit::Uses),
-    (1 << 3, Edit::Removes),
-    (1 << 4, Edit::Uses),
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Edit {
-    Uses,
-    Removes,
-}
+/// The bits that say which lists of edits follow, in their order: explicit, added, prepended, appended, deleted, ordered.
+/// Those that a layer takes away are noted as well: the text of a layer names them, too.
+const EDITS: [u8; 6] = [1 << 1, 1 << 2, 1 << 5, 1 << 6, 1 << 3, 1 << 4];
 
 /// Reads values and notes the files that they name.
 pub(super) struct Values<'a> {
@@ -77,7 +65,7 @@ impl<'a> Values<'a> {
             kind::PAYLOAD_LIST_OP => self.list_edits(rep.payload(), Self::payload),
             kind::PAYLOAD => {
                 go_to(self.source, rep.payload())?;
-                self.payload(Edit::Uses)
+                self.payload()
             }
             kind::DICTIONARY if !rep.is_inlined() => {
                 go_to(self.source, rep.payload())?;
@@ -147,41 +135,39 @@ impl<'a> Values<'a> {
     fn list_edits(
         &mut self,
         at: u64,
-        item: impl Fn(&mut Self, Edit) -> Result<(), ScanError>,
+        item: impl Fn(&mut Self) -> Result<(), ScanError>,
     ) -> Result<(), ScanError> {
         go_to(self.source, at)?;
         let [bits] = read_array(self.source)?;
-        for (_, edit) in EDITS.into_iter().filter(|(bit, _)| bits & bit != 0) {
+        for _ in EDITS.into_iter().filter(|bit| bits & bit != 0) {
             let count = read_u64(self.source)?;
             for _ in 0..count {
                 self.count_nested()?;
-                item(self, edit)?;
+                item(self)?;
             }
         }
         Ok(())
     }
 
     /// An asset path, a prim, an offset in time, and whatever the studio adds.
-    fn reference(&mut self, edit: Edit) -> Result<(), ScanError> {
-        self.asset_of_arc(edit)?;
+    fn reference(&mut self) -> Result<(), ScanError> {
+        self.asset_of_arc()?;
         read_array::<16>(self.source)?;
         self.dictionary(MAX_DEPTH)
     }
 
     /// An asset path, a prim and, since version 0.8, an offset in time.
-    fn payload(&mut self, edit: Edit) -> Result<(), ScanError> {
-        self.asset_of_arc(edit)?;
+    fn payload(&mut self) -> Result<(), ScanError> {
+        self.asset_of_arc()?;
         if self.version >= (0, 8, 0) {
             read_array::<16>(self.source)?;
         }
         Ok(())
     }
 
-    fn asset_of_arc(&mut self, edit: Edit) -> Result<(), ScanError> {
+    fn asset_of_arc(&mut self) -> Result<(), ScanError> {
         let (path, _prim) = (read_u32(self.source)?, read_u32(self.source)?);
-        if edit == Edit::Uses {
-            self.string(path);
-        }
+        self.string(path);
         Ok(())
     }
 
