@@ -124,6 +124,10 @@ mod tests {
         assert!(unpack(&[0, 0x10, b'a', 0, 0], 5, 100).is_err(), "an offset of nothing");
         assert!(unpack(&[3, 255, 255, 255, 255], 4, 100).is_err());
         assert!(unpack(&[], 0, 100).is_err());
+        // One byte, repeated a quarter of a million times.
+        let bomb = [&[0, 0x1f, b'a', 1, 0][..], &[255; 1000], &[0]].concat();
+        assert!(unpack_up_to(&bomb, 100).is_err());
+        assert_eq!(unpack_up_to(&bomb, 1 << 20).unwrap().len(), 1 + 15 + 255 * 1000 + 4);
     }
 
     proptest! {
