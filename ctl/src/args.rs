@@ -7,12 +7,9 @@ use jiff::SignedDuration;
 
 use crate::command::{
     ca::CaArgs, cancel::CancelArgs, catalog::CatalogArgs, completions::CompletionsArgs, demo::DemoArgs,
-    info::InfoArgs, limit::LimitArgs, log::LogArgs, ls::LsArgs, policy::PolicyArgs, publish::PublishArgs,
-    pull::PullArgs, service::ServiceArgs, status::StatusArgs, wait::WaitArgs, where_is::WhereArgs,
-    why::WhyArgs,
     info::InfoArgs, inputs::InputsArgs, limit::LimitArgs, log::LogArgs, ls::LsArgs, policy::PolicyArgs,
     publish::PublishArgs, pull::PullArgs, service::ServiceArgs, status::StatusArgs, wait::WaitArgs,
-    where_is::WhereArgs,
+    where_is::WhereArgs, why::WhyArgs,
 };
 
 const AFTER_HELP: &str = "\

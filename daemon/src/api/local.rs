@@ -3,7 +3,9 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
+    PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
+    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -136,6 +138,8 @@ pub struct WhyQuery {
 pub struct PolicyQuery {
     /// Its serial; the policy that stands without it.
     pub serial: Option<u64>,
+}
+
 /// Whose inputs a request is about. What is empty counts as not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -3,7 +3,9 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply, route,
+    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
+    PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
+    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,

@@ -18,7 +18,9 @@ use std::{
 };
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ErrorCode, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, ErrorCode, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply,
+    ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply,
+    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,

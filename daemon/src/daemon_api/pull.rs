@@ -13,15 +13,13 @@ use avalon_protocol::{
 };
 use avalon_store::{fs::Dir, ledger::Ledger};
 
-use super::{DaemonApi, catalog_failed, show::head_of, stopping};
+use super::{DaemonApi, catalog_failed, inputs::missing_of, show::head_of, stopping};
 use crate::{
     core::blocking,
     policy::{Ranks, forbids},
     publish::lost,
     replicate::jobs::Pulled,
 };
-use super::{DaemonApi, inputs::missing_of, show::head_of, stopping};
-use crate::{core::blocking, publish::lost, replicate::jobs::Pulled};
 
 /// From how many bytes on a version says how fast the line is, and how many of the last are looked at.
 const RATE_FROM_BYTES: u64 = 1 << 20;

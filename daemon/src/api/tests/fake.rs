@@ -10,7 +10,10 @@ use std::{
 
 use avalon_protocol::{
     control::{
-    ApiError, CatalogStatsReply, ErrorCode, InfoReply, InputsReply, JobKind, JobState, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+        ApiError, CatalogStatsReply, InfoReply, InputsReply, JobKind, JobState, JobStatus, LimitRequest,
+        LimitsReply, ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply,
+        PolicyRequest, Presence, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply,
+        StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
 };
