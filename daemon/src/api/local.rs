@@ -4,8 +4,8 @@ use std::io;
 
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
-    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply,
+    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -88,6 +88,9 @@ pub trait LocalApi: Send + Sync + 'static {
         request: PolicyRequest,
         caller: Caller,
     ) -> BoxFuture<'_, Result<PolicyAppliedReply, ApiError>>;
+
+    /// What applying a policy would change; applies nothing.
+    fn diff_policy(&self, request: PolicyRequest) -> BoxFuture<'_, Result<PolicyDiffReply, ApiError>>;
 
     /// Makes the catalog anew from the feeds.
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>>;

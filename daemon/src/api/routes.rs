@@ -4,8 +4,9 @@ use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest,
-    PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply, route,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply,
+    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+    route,
 };
 use axum::{
     Json, Router,
@@ -17,7 +18,9 @@ use axum::{
     routing::{delete, get, post},
 };
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 
 use super::{
     Caller, InputsQuery, LocalApi, PolicyQuery, RefQuery, WhyQuery,
@@ -198,15 +201,29 @@ pub(super) async fn policy(State(shared): Api, query: PolicyQuery) -> Answer<Pol
     answer(shared.api.policy(query).await)
 }
 
-/// Applies a policy to the whole studio; answers when it is recorded.
+/// The answer to a policy: what was done, or what would come of it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum PolicyAnswer {
+    /// It was applied.
+    Applied(PolicyAppliedReply),
+    /// It was a dry run.
+    Diff(Box<PolicyDiffReply>),
+}
+
+/// Applies a policy to the whole studio; answers when it is recorded. With `dry_run` it only says what would change.
 #[utoipa::path(post, tag = "policy", path = route::POLICY, request_body = PolicyRequest, responses(
-    (status = 200, body = PolicyAppliedReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+    (status = 200, body = PolicyAnswer), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn apply_policy(
     State(shared): Api,
     caller: Caller,
     Body(request): Body<PolicyRequest>,
-) -> Answer<PolicyAppliedReply> {
-    answer(shared.api.apply_policy(request, caller).await)
+) -> Answer<PolicyAnswer> {
+    if request.dry_run {
+        let diff = shared.api.diff_policy(request).await;
+        return answer(diff.map(|diff| PolicyAnswer::Diff(Box::new(diff))));
+    }
+    answer(shared.api.apply_policy(request, caller).await.map(PolicyAnswer::Applied))
 }
 
 /// All policies that were applied, the newest first.

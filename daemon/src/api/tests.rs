@@ -10,7 +10,8 @@ use std::{
 
 use avalon_protocol::{
     control::{
-        ApiError, ErrorCode, Event, EventKind, PolicyReply, PublishRequest, RebuildReply, StatusReply, route,
+        ApiError, ErrorCode, Event, EventKind, PolicyDiffReply, PolicyReply, PublishRequest, RebuildReply,
+        StatusReply, route,
     },
     limit::Class,
 };
@@ -125,11 +126,15 @@ async fn a_policy_is_asked_for_by_its_serial_and_applied_by_who_calls() {
     assert_eq!(served.request("GET", route::POLICY, "").await.json::<PolicyReply>().policy.serial, 3);
     served.request("GET", "/v1/policy?serial=2", "").await;
     served.request("POST", route::POLICY, r#"{"document":"x = 1","replaces":2}"#).await;
+    let dry = served.request("POST", route::POLICY, r#"{"document":"x = 2","dry_run":true}"#).await;
+    assert_eq!(dry.json::<PolicyDiffReply>().in_effect, Some(3));
     let calls = served.fake.calls();
-    let [Call::Policy(all), Call::Policy(second), Call::ApplyPolicy(request, caller)] = calls.as_slice()
+    let [Call::Policy(all), Call::Policy(second), Call::ApplyPolicy(request, caller), Call::DiffPolicy(dry)] =
+        calls.as_slice()
     else {
         panic!("{calls:?}")
     };
+    assert_eq!(dry.document, "x = 2");
     assert_eq!((all.serial, second.serial), (None, Some(2)));
     assert_eq!((request.document.as_str(), request.replaces, request.dry_run), ("x = 1", Some(2), false));
     assert_eq!(caller.uid, rustix::process::getuid().as_raw());

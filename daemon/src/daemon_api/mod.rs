@@ -6,6 +6,7 @@ mod find;
 mod inputs;
 mod limit;
 mod policy;
+mod policy_diff;
 mod publish;
 mod pull;
 mod show;
@@ -19,8 +20,9 @@ use std::{
 
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, ErrorCode, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply,
-    ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply,
-    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+    ListReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
+    PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+    WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -189,6 +191,10 @@ impl LocalApi for DaemonApi {
         caller: Caller,
     ) -> BoxFuture<'_, Result<PolicyAppliedReply, ApiError>> {
         Box::pin(self.policy_applied(request, caller))
+    }
+
+    fn diff_policy(&self, request: PolicyRequest) -> BoxFuture<'_, Result<PolicyDiffReply, ApiError>> {
+        Box::pin(self.policy_diffed(request))
     }
 
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {

@@ -68,10 +68,6 @@ impl DaemonApi {
         request: PolicyRequest,
         caller: Caller,
     ) -> Result<PolicyAppliedReply, ApiError> {
-        if request.dry_run {
-            let message = "this daemon does not say yet what a policy would change";
-            return Err(ApiError::new(ErrorCode::BadRequest, message).with_hint("leave dry_run out"));
-        }
         let author = if request.author.is_empty() { author::name_of(caller.uid) } else { request.author };
         let apply = Apply {
             document: request.document,
@@ -79,14 +75,18 @@ impl DaemonApi {
             comment: request.comment,
             replaces: request.replaces,
         };
-        let core = Arc::clone(&self.core);
+        let (core, greeted) = (Arc::clone(&self.core), self.greeted());
         // Not dropped when the caller hangs up: two must not be at it at once.
-        let applied = blocking(move || core.apply_policy(apply)).await;
-        let id = applied.map_err(|error| refused(&error))?;
+        let applied = blocking(move || {
+            let warnings = core.policy_warnings(&apply.document, &greeted);
+            core.apply_policy(apply).map(|id| (id, warnings))
+        });
+        let (id, warnings) = applied.await.map_err(|error| refused(&error))?;
         Ok(PolicyAppliedReply {
             schema: "avalonctl.policy-apply/1".into(),
             policy: item(&self.core.policy.view(), id)?,
             replaced: id.serial - 1,
+            warnings,
         })
     }
 }
@@ -115,7 +115,7 @@ fn item_of(view: &PolicyView, id: &PolicyId, entry: &Entry) -> PolicyItem {
     }
 }
 
-fn refused(error: &ApplyError) -> ApiError {
+pub(super) fn refused(error: &ApplyError) -> ApiError {
     let (code, hint) = match error {
         ApplyError::NotUnderstood { .. } | ApplyError::TooLong { .. } => {
             (ErrorCode::BadPolicy, "correct the document and apply it again".to_owned())

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use avalon_protocol::{
     id::ProjectName,
     record::Record,
-    studio::{AppliedPolicy, PolicyId, PolicyTooLong, Stands},
+    studio::{AppliedPolicy, PolicyFold, PolicyId, PolicyTooLong, Stands},
 };
 use avalon_store::ledger::LedgerError;
 use thiserror::Error;
@@ -83,18 +83,8 @@ impl Core {
         let _one_at_a_time = self.policy.applying.lock().unwrap_or_else(PoisonError::into_inner);
         self.refresh_policy();
         let fold = self.policy.view().fold;
-        let newest = fold.serial();
-        match (apply.replaces, fold.standing()) {
-            (Some(replaces), Some(stands)) if replaces < newest => {
-                let stands = Box::new(stands.clone());
-                return Err(ApplyError::Changed { replaces, stands });
-            }
-            (Some(replaces), _) if replaces > newest => {
-                return Err(ApplyError::NotKnown { replaces, newest });
-            }
-            _ => {}
-        }
-        let serial = newest.checked_add(1).ok_or(ApplyError::NoSerial)?;
+        check_replaced(&fold, apply.replaces)?;
+        let serial = fold.serial().checked_add(1).ok_or(ApplyError::NoSerial)?;
         let policy = AppliedPolicy::new(serial, apply.document, apply.author, apply.comment, self.now_ms());
         let policy = policy.map_err(|source| ApplyError::TooLong { source })?;
         let hash = policy.hash();
@@ -104,5 +94,18 @@ impl Core {
         self.refresh_policy();
         tracing::debug!(serial, seq = committed.first_seq(), "policy recorded");
         Ok(PolicyId { serial, hash })
+    }
+}
+
+/// Says whether the policy that is to be replaced is the one that stands.
+pub(super) fn check_replaced(fold: &PolicyFold, replaces: Option<u64>) -> Result<(), ApplyError> {
+    let newest = fold.serial();
+    match (replaces, fold.standing()) {
+        (Some(replaces), Some(stands)) if replaces < newest => {
+            let stands = Box::new(stands.clone());
+            Err(ApplyError::Changed { replaces, stands })
+        }
+        (Some(replaces), _) if replaces > newest => Err(ApplyError::NotKnown { replaces, newest }),
+        _ => Ok(()),
     }
 }

@@ -5,8 +5,10 @@
 //! it outlives the catalog. Nothing here decides about versions; who does subscribes to [`StudioPolicy::watch`].
 
 mod apply;
+mod diff;
 mod document;
 mod health;
+mod line;
 mod read;
 mod ruling;
 #[cfg(test)]
@@ -26,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 use self::read::{Reading, Tidings};
 pub use self::{
     apply::{Apply, ApplyError},
+    diff::{DiffError, Greeted, PolicyDiff},
     document::understand,
+    line::Line,
     read::read_document,
     ruling::{Ranks, Verdict, forbids},
 };

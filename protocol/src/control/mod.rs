@@ -21,7 +21,10 @@ pub use self::{
     inputs::{InputVersion, InputsReply, MissingInput, MissingReason},
     job::{JobKind, JobState, JobStatus, PlanState, PullItem, PullReply, PullRequest},
     limit::{LimitItem, LimitOrigin, LimitRequest, LimitsReply},
-    policy::{PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest},
+    policy::{
+        PolicyAppliedReply, PolicyDiffList, PolicyDiffNode, PolicyDiffReply, PolicyDiffSite, PolicyDiffSpeed,
+        PolicyDiffVersion, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
+    },
     status::{
         Health, PeerState, PeerStatus, PendingVersion, ProjectState, ProjectStatus, Severity, StatusReply,
     },
@@ -56,7 +59,7 @@ pub mod route {
     /// [`super::LimitsReply`].
     pub const LIMITS: &str = "/v1/limits";
     /// GET `?serial=`: [`super::PolicyReply`], of the policy that stands without a serial; POST
-    /// [`super::PolicyRequest`]: [`super::PolicyAppliedReply`], when it is recorded.
+    /// [`super::PolicyRequest`]: [`super::PolicyAppliedReply`], when it is recorded; for a dry run [`super::PolicyDiffReply`].
     pub const POLICY: &str = "/v1/policy";
     /// GET: [`super::PolicyHistoryReply`].
     pub const POLICY_HISTORY: &str = "/v1/policy/history";

@@ -20,6 +20,8 @@ mod explain;
 mod imply;
 mod overlap;
 mod copies;
+mod effect;
+mod diff;
 #[cfg(test)]
 mod tests;
 
@@ -27,7 +29,9 @@ pub use self::{
     age::Age,
     criteria::{Criteria, Criterion, Field},
     decide::{Named, NotKnownYet, Now, RuleRef, Ruling},
+    diff::{Amount, Case, Copying, Crew, Diff, Freeing, Judged, Listed, MOST_NAMED, SiteDiff, Totals},
     document::{MAX_DOCUMENT_BYTES, MAX_RULES, Policy, SCHEMA},
+    effect::{Member, Whereabouts},
     explain::{Explanation, Outcome, Tried},
     facts::{ManifestFacts, VersionFacts},
     glob::Glob,

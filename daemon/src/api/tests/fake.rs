@@ -11,11 +11,12 @@ use std::{
 use avalon_protocol::{
     control::{
         ApiError, CatalogStatsReply, InfoReply, InputsReply, JobKind, JobState, JobStatus, LimitRequest,
-        LimitsReply, ListReply, PolicyAppliedReply, PolicyHistoryReply, PolicyItem, PolicyReply,
-        PolicyRequest, Presence, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply,
-        StatusReply, VerifyReply, WhereReply, WhyReply,
+        LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply,
+        PolicyItem, PolicyReply, PolicyRequest, Presence, PublishReply, PublishRequest, PullReply,
+        PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
+    policy::{Amount, Freeing},
 };
 use futures_util::{
     FutureExt as _, StreamExt as _,
@@ -41,6 +42,7 @@ pub(super) enum Call {
     ClearLimits(Option<String>, Caller),
     Policy(PolicyQuery),
     ApplyPolicy(PolicyRequest, Caller),
+    DiffPolicy(PolicyRequest),
 }
 
 pub(super) struct Fake {
@@ -274,8 +276,12 @@ impl LocalApi for Fake {
         caller: Caller,
     ) -> BoxFuture<'_, Result<PolicyAppliedReply, ApiError>> {
         let schema = "avalonctl.policy-apply/1".into();
-        let reply = PolicyAppliedReply { schema, policy: policy(), replaced: 2 };
+        let reply = PolicyAppliedReply { schema, policy: policy(), replaced: 2, warnings: Vec::new() };
         self.reply(Call::ApplyPolicy(request, caller), reply)
+    }
+
+    fn diff_policy(&self, request: PolicyRequest) -> BoxFuture<'_, Result<PolicyDiffReply, ApiError>> {
+        self.reply(Call::DiffPolicy(request), no_diff())
     }
 
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {
@@ -325,5 +331,23 @@ impl LocalApi for Fake {
 
     fn events(&self) -> EventBus {
         self.bus.clone()
+    }
+}
+
+fn no_diff() -> PolicyDiffReply {
+    let list = PolicyDiffList { then: Amount::default(), now: Amount::default(), first: Vec::new() };
+    PolicyDiffReply {
+        schema: "avalonctl.policy-diff/1".into(),
+        in_effect: Some(3),
+        projects: vec!["lantern".into()],
+        looked_at: Amount::default(),
+        sites: Vec::new(),
+        nodes: Vec::new(),
+        could_free: Freeing::default(),
+        under_replicated: list.clone(),
+        kept_nowhere: list.clone(),
+        not_known: list,
+        conflicts: 0,
+        warnings: Vec::new(),
     }
 }

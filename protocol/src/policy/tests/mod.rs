@@ -4,6 +4,7 @@ mod model;
 mod refusals;
 mod rulings;
 mod properties;
+mod diff;
 
 use std::collections::BTreeMap;
 

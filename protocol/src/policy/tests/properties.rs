@@ -18,7 +18,7 @@ fn nodes() -> Vec<NodeId> {
 }
 
 /// Takes away what makes a random document refused, until it is not.
-fn accepted(mut model: Model) -> (Model, Policy) {
+pub(super) fn accepted(mut model: Model) -> (Model, Policy) {
     loop {
         let text = model.to_toml(GROUPS[0]);
         let refused = match Policy::parse(&text) {
