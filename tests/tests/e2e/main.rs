@@ -23,6 +23,7 @@ mod names;
 mod peers;
 mod policy;
 mod placement;
+mod policy_diff;
 mod publish;
 mod pull;
 mod roots;

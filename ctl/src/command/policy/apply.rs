@@ -8,7 +8,7 @@ use avalon_protocol::{
 };
 use clap::Args;
 
-use super::check;
+use super::{check, diff};
 use crate::{client::ClientError, context::Context, escape::escape, failure::Failure};
 
 /// Arguments of `policy apply`.
@@ -27,11 +27,17 @@ pub(super) struct ApplyArgs {
     /// that stands now.
     #[arg(long, value_name = "SERIAL")]
     replaces: Option<u64>,
+    /// Only say what it would change, as `policy diff`, and apply nothing.
+    #[arg(short = 'n', long)]
+    dry_run: bool,
 }
 
 /// Applies a document.
 pub(super) async fn run(context: &Context<'_>, args: ApplyArgs) -> Result<ExitCode, Failure> {
     let document = check::checked(context, &args.file)?;
+    if args.dry_run {
+        return diff::show_dry_run(context, document, args.replaces).await;
+    }
     let replaces = match args.replaces {
         Some(serial) => serial,
         None => standing(context).await?,
@@ -52,7 +58,8 @@ pub(super) async fn run(context: &Context<'_>, args: ApplyArgs) -> Result<ExitCo
         0 => "the first one".to_owned(),
         serial => format!("it replaces policy {serial}"),
     };
-    let PolicyAppliedReply { policy, .. } = reply;
+    let PolicyAppliedReply { policy, warnings, .. } = reply;
+    diff::warn(context.output, &warnings);
     context.output.talk(&format!(
         "policy {} applied by {}, {replaced}",
         policy.serial,
@@ -75,7 +82,7 @@ async fn standing(context: &Context<'_>) -> Result<u64, Failure> {
 mod tests {
     use std::io::Write as _;
 
-    use avalon_protocol::control::ApiError;
+    use avalon_protocol::{control::ApiError, policy::Problem};
 
     use super::{super::fixture, *};
     use crate::fake::{FakeDaemon, Ran};
@@ -93,7 +100,12 @@ mod tests {
 
     fn applied(serial: u64) -> PolicyAppliedReply {
         let schema = "avalonctl.policy-apply/1".into();
-        PolicyAppliedReply { schema, policy: fixture::item(serial), replaced: serial - 1 }
+        PolicyAppliedReply {
+            schema,
+            policy: fixture::item(serial),
+            replaced: serial - 1,
+            warnings: Vec::new(),
+        }
     }
 
     #[test]
@@ -131,6 +143,21 @@ mod tests {
         apply(&daemon, DOCUMENT, &["--replaces", "7"]);
         let requests = daemon.requests();
         assert!(requests.len() == 3 && requests[2].contains("\"replaces\":7"), "{requests:?}");
+    }
+
+    #[test]
+    fn what_does_not_fit_the_studio_is_a_warning() {
+        let daemon = FakeDaemon::start();
+        let (line, column) = (7, 3);
+        let (reason, advice) = ("the studio has no site `tokyo`".into(), "known sites: london".into());
+        let warnings = vec![Problem { line, column, reason, advice }];
+        daemon.on("POST /v1/policy", &PolicyAppliedReply { warnings, ..applied(1) });
+        let ran = apply(&daemon, DOCUMENT, &["--replaces", "0"]);
+        assert_eq!(ran.exit, 0);
+        assert!(
+            ran.stderr.starts_with("warning: line 7:3: the studio has no site `tokyo`; known"),
+            "{ran:?}"
+        );
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 mod apply;
 mod check;
+mod diff;
 mod history;
 mod show;
 
 use avalon_protocol::{control::PolicyItem, exit_code::ExitCode};
 use clap::{Args, Subcommand};
 
-use self::{apply::ApplyArgs, check::CheckArgs, show::ShowArgs};
+use self::{apply::ApplyArgs, check::CheckArgs, diff::DiffArgs, show::ShowArgs};
 use crate::{context::Context, failure::Failure};
 
 /// Arguments of `policy`.
@@ -22,6 +23,8 @@ pub(crate) struct PolicyArgs {
 enum PolicyAction {
     /// Check a document, and show every problem with its line. Works without a daemon.
     Check(CheckArgs),
+    /// Say what a document would change: what would be copied where, what could be freed, what would have too few copies.
+    Diff(DiffArgs),
     /// Make a document the policy of the whole studio.
     Apply(ApplyArgs),
     /// Show the policy that stands.
@@ -34,6 +37,7 @@ enum PolicyAction {
 pub(crate) async fn run(context: &Context<'_>, args: PolicyArgs) -> Result<ExitCode, Failure> {
     match args.action {
         PolicyAction::Check(args) => check::run(context, &args),
+        PolicyAction::Diff(args) => diff::run(context, &args).await,
         PolicyAction::Apply(args) => apply::run(context, args).await,
         PolicyAction::Show(args) => show::run(context, &args).await,
         PolicyAction::History => history::run(context).await,
