@@ -124,7 +124,8 @@ impl Core {
 
     /// Returns the nodes of which there are feeds of these projects or of the studio, and those that are connected.
     fn known_nodes(&self, projects: &[ProjectName], greeted: &Greeted) -> BTreeSet<NodeId> {
-        let feeds = projects.iter().chain([&ProjectName::studio()]).flat_map(|name| self.ledger.heads(name));
+        let studio = ProjectName::studio();
+        let feeds = projects.iter().chain([&studio]).flat_map(|name| self.ledger.heads(name));
         let mut nodes: BTreeSet<NodeId> = feeds.map(|(node, _)| node).collect();
         nodes.extend(greeted.keys().cloned());
         nodes.insert(self.me.clone());
@@ -180,7 +181,7 @@ mod tests {
         let document = document("silo = \"assets\"", "\"montreal\"", "");
         let diff = london.core.policy_diff(&document, None, &greeted).unwrap();
         let Totals { looked_at, sites, nodes, .. } = &diff.totals;
-        assert_eq!((diff.in_effect, diff.projects, looked_at.versions), (None, vec![project()], 2));
+        assert_eq!((diff.in_effect, &diff.projects, looked_at.versions), (None, &vec![project()], 2));
         let at = |name: &str| sites[&name.parse::<SiteName>().unwrap()];
         let to_montreal = at("montreal").copying;
         assert_eq!((to_montreal.to_copy.versions, to_montreal.to_copy.bytes), (1, 6));
