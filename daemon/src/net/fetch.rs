@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use avalon_protocol::{
-    block::{BlockValue, block_range},
+    block::{BLOCK_BYTES, BlockValue, block_range},
     close_code::CloseCode,
     hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
@@ -110,6 +110,10 @@ struct Part {
     /// Until the answer has been read.
     _asked: Option<Asked>,
 }
+
+/// Room to ask for the first part of a request, under the limits on what is received.
+#[derive(Debug)]
+pub struct Room(Option<Asked>);
 
 /// A request that was sent. Dropping it cancels it.
 #[derive(Debug)]
@@ -266,17 +270,26 @@ impl PeerLink {
     ///
     /// # Errors
     /// [`FetchError`].
-    pub async fn begin(&self, fetch: FetchEncoded) -> Result<Begun, FetchError> {
-        self.begin_parts(fetch, self.encodes()).await
+    pub async fn begin(&self, fetch: FetchEncoded, room: Room) -> Result<Begun, FetchError> {
+        self.begin_parts(fetch, self.encodes(), room).await
+    }
+
+    /// Waits until the limits on what is received leave room to ask for more; at once without any. Take it before it is
+    /// decided what to ask for: whoever waits with blocks of its own keeps others from bringing them.
+    pub async fn room(&self, class: Priority) -> Room {
+        let flow = self.receiving(class);
+        let Some(bytes) = self.throttle().request_bytes(flow) else { return Room(None) };
+        Room(self.throttle().ask(flow, bytes.max(BLOCK_BYTES), self.rtt()).await)
     }
 
     async fn begin_objects(&self, project: &ProjectName, wants: Vec<Want>) -> Result<Begun, FetchError> {
         let (project, priority) = (project.clone(), Priority::Publish);
         let fetch = FetchEncoded { project, priority, compress: false, wants, bases: Vec::new() };
-        self.begin_parts(fetch, false).await
+        let room = self.room(priority).await;
+        self.begin_parts(fetch, false, room).await
     }
 
-    async fn begin_parts(&self, fetch: FetchEncoded, encoded: bool) -> Result<Begun, FetchError> {
+    async fn begin_parts(&self, fetch: FetchEncoded, encoded: bool, room: Room) -> Result<Begun, FetchError> {
         self.check_count(fetch.wants.len(), MAX_WANTS)?;
         let class = fetch.priority;
         let parts = match self.throttle().request_bytes(self.receiving(class)) {
@@ -284,9 +297,7 @@ impl PeerLink {
             None => VecDeque::from([fetch]),
         };
         let mut begun = Begun { class, encoded, parts, asked: VecDeque::new() };
-        let bytes = begun.next_bytes();
-        let asked = self.throttle().ask(self.receiving(class), bytes, self.rtt()).await;
-        self.ask_next(&mut begun, asked).await?;
+        self.ask_next(&mut begun, room.0).await?;
         Ok(begun)
     }
 

@@ -40,7 +40,7 @@ pub use self::{
     closed::Closed,
     endpoint::{NetError, UDP_BUFFER_BYTES, UdpBuffers},
     event::NetEvent,
-    fetch::{Begun, BlockSink, FetchError, FetchSummary, GATHERED_BYTES, SinkStopped},
+    fetch::{Begun, BlockSink, FetchError, FetchSummary, GATHERED_BYTES, Room, SinkStopped},
     handle::{Net, NetConfig},
     link::PeerLink,
     metrics::NetMetrics,

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     core::Core,
     log::ErrorChain,
-    net::{Begun, BlockSink as _, FetchError, PeerLink},
+    net::{Begun, BlockSink as _, FetchError, PeerLink, Room},
     replicate::jobs::{Job, Outcome},
 };
 
@@ -245,6 +245,7 @@ impl Round {
     /// Asks for the next part; waits while there is none and other streams may give theirs up. None when all is here.
     async fn next_request(&self, id: StreamId, link: &PeerLink) -> Result<Option<Request>, FetchError> {
         loop {
+            let room = link.room(self.job.priority()).await;
             let changed = self.changed.notified();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
@@ -256,8 +257,9 @@ impl Round {
                 schedule.ask(id, self.core.clock.monotonic())
             };
             if !wants.is_empty() {
-                return self.begin(link, wants, None).await.map(Some);
+                return self.begin(link, wants, (room, None)).await.map(Some);
             }
+            drop(room);
             // Another stream may become slow without anybody saying so.
             tokio::select! {
                 () = changed => {}
@@ -273,6 +275,7 @@ impl Round {
             nearly.notified().await;
             // Answers that wait must leave room for those that are read, on whose end they wait.
             let Some(unread) = link.may_ask_ahead(self.schedule().next_bytes(id)) else { continue };
+            let room = link.room(self.job.priority()).await;
             let wants = {
                 let mut schedule = self.schedule();
                 // It may have been told of an earlier request.
@@ -282,7 +285,7 @@ impl Round {
                 schedule.ask(id, self.core.clock.monotonic())
             };
             if !wants.is_empty() {
-                return self.begin(link, wants, Some(unread)).await.map(Some);
+                return self.begin(link, wants, (room, Some(unread))).await.map(Some);
             }
         }
     }
@@ -291,7 +294,7 @@ impl Round {
         &self,
         link: &PeerLink,
         wants: Vec<Want>,
-        unread: Option<OwnedSemaphorePermit>,
+        (room, unread): (Room, Option<OwnedSemaphorePermit>),
     ) -> Result<Request, FetchError> {
         let fetch = FetchEncoded {
             project: self.job.version.project.clone(),
@@ -301,7 +304,7 @@ impl Round {
             bases: self.bases.of(&wants),
             wants: wants.clone(),
         };
-        Ok(Request { wants, begun: link.begin(fetch).await?, _unread: unread })
+        Ok(Request { wants, begun: link.begin(fetch, room).await?, _unread: unread })
     }
 
     /// A peer whose bytes do not verify is not asked again by this job and somebody hears of it; an error of our own disk
