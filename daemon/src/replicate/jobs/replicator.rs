@@ -19,13 +19,13 @@ use avalon_protocol::{
 };
 use avalon_store::catalog::CatalogError;
 use futures_util::{FutureExt as _, future::BoxFuture};
-use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Job, JobBoard, Outcome, RetryWhen,
     changes::{Changes, Due},
+    handle::{Event, Pulled, ReplicatorHandle},
 };
 use crate::{
     core::{Core, blocking},
@@ -53,88 +53,6 @@ const FETCH_FAILED: &str = "fetch-failed";
 const PAGE: usize = 500;
 /// The longest wait for a time at which the policy says something else: the wall clock may be set.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
-
-/// The replicator is gone: the daemon stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the daemon is stopping")]
-pub struct Stopped;
-
-/// What the task hears.
-#[derive(Debug)]
-enum Event {
-    /// Records about these versions arrived, or local ones were made.
-    Touched(Vec<VersionId>),
-    /// Look at every version of a project: at the start, when it is back, when its mode changed.
-    Project(ProjectName),
-    /// A peer is there: what waits may have a source now.
-    PeerCame,
-    /// Somebody wants versions.
-    Pull(Vec<VersionId>, oneshot::Sender<Vec<Pulled>>),
-    /// Somebody cancels a job.
-    Cancel(String, oneshot::Sender<Option<Arc<Job>>>),
-    /// A job ended or pauses; `wakes` is what was counted when it started.
-    Ended { number: u64, outcome: Outcome, wakes: u64 },
-    /// It is time to try again.
-    Retry(u64),
-}
-
-/// What became of one version that somebody wants.
-#[derive(Debug, Clone)]
-pub struct Pulled {
-    /// The version.
-    pub version: VersionId,
-    /// What the daemon does about it.
-    pub decision: Decision,
-    /// The job that brings it, if one is needed.
-    pub job: Option<Arc<Job>>,
-}
-
-/// Talks to the [`Replicator`].
-#[derive(Debug, Clone)]
-pub struct ReplicatorHandle {
-    events: mpsc::Sender<Event>,
-    /// All jobs, to read.
-    pub board: JobBoard,
-}
-
-impl ReplicatorHandle {
-    /// Says that records about these versions arrived.
-    pub async fn touched(&self, versions: Vec<VersionId>) {
-        self.events.send(Event::Touched(versions)).await.ok();
-    }
-
-    /// Asks to look at every version of a project.
-    pub async fn look_at(&self, project: ProjectName) {
-        self.events.send(Event::Project(project)).await.ok();
-    }
-
-    /// Says that a peer is there.
-    pub async fn peer_came(&self) {
-        self.events.send(Event::PeerCame).await.ok();
-    }
-
-    /// Wants versions here; answers when their jobs exist.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub async fn pull(&self, versions: Vec<VersionId>) -> Result<Vec<Pulled>, Stopped> {
-        let (reply, answer) = oneshot::channel();
-        self.events.send(Event::Pull(versions, reply)).await.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
-    }
-}
-
-impl ReplicatorHandle {
-    /// Cancels a job and returns it; none when there is none under way with that id.
-    ///
-    /// # Errors
-    /// [`Stopped`].
-    pub async fn cancel(&self, id: &str) -> Result<Option<Arc<Job>>, Stopped> {
-        let (reply, answer) = oneshot::channel();
-        self.events.send(Event::Cancel(id.to_owned(), reply)).await.map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
-    }
-}
 
 /// Does the work of one job; the daemon's is `transfer::run`.
 pub type Run = Arc<dyn Fn(Arc<Job>) -> BoxFuture<'static, Outcome> + Send + Sync>;

@@ -1,0 +1,92 @@
+//! How everybody else talks to the [`Replicator`](super::Replicator).
+
+use std::sync::Arc;
+
+use avalon_protocol::{
+    id::{ProjectName, VersionId},
+    plan::Decision,
+};
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Job, JobBoard, Outcome};
+
+/// The replicator is gone: the daemon stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the daemon is stopping")]
+pub struct Stopped;
+
+/// What the task hears.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Records about these versions arrived, or local ones were made.
+    Touched(Vec<VersionId>),
+    /// Look at every version of a project: at the start, when it is back, when its mode changed.
+    Project(ProjectName),
+    /// A peer is there: what waits may have a source now.
+    PeerCame,
+    /// Somebody wants versions.
+    Pull(Vec<VersionId>, oneshot::Sender<Vec<Pulled>>),
+    /// Somebody cancels a job.
+    Cancel(String, oneshot::Sender<Option<Arc<Job>>>),
+    /// A job ended or pauses; `wakes` is what was counted when it started.
+    Ended { number: u64, outcome: Outcome, wakes: u64 },
+    /// It is time to try again.
+    Retry(u64),
+}
+
+/// What became of one version that somebody wants.
+#[derive(Debug, Clone)]
+pub struct Pulled {
+    /// The version.
+    pub version: VersionId,
+    /// What the daemon does about it.
+    pub decision: Decision,
+    /// The job that brings it, if one is needed.
+    pub job: Option<Arc<Job>>,
+}
+
+/// Talks to the [`Replicator`](super::Replicator).
+#[derive(Debug, Clone)]
+pub struct ReplicatorHandle {
+    pub(super) events: mpsc::Sender<Event>,
+    /// All jobs, to read.
+    pub board: JobBoard,
+}
+
+impl ReplicatorHandle {
+    /// Says that records about these versions arrived.
+    pub async fn touched(&self, versions: Vec<VersionId>) {
+        self.events.send(Event::Touched(versions)).await.ok();
+    }
+
+    /// Asks to look at every version of a project.
+    pub async fn look_at(&self, project: ProjectName) {
+        self.events.send(Event::Project(project)).await.ok();
+    }
+
+    /// Says that a peer is there.
+    pub async fn peer_came(&self) {
+        self.events.send(Event::PeerCame).await.ok();
+    }
+
+    /// Wants versions here; answers when their jobs exist.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn pull(&self, versions: Vec<VersionId>) -> Result<Vec<Pulled>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(Event::Pull(versions, reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Cancels a job and returns it; none when there is none under way with that id.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn cancel(&self, id: &str) -> Result<Option<Arc<Job>>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(Event::Cancel(id.to_owned(), reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
