@@ -39,6 +39,9 @@ const STREAMS: usize = 4;
 /// The next request goes out this much earlier than a round trip before it is needed: the source has to open files.
 const AHEAD: Duration = Duration::from_millis(20);
 
+/// Streams over one connection with a longer round trip take over nothing from each other: what is on its way would come twice.
+const SHORT_RTT: Duration = Duration::from_millis(5);
+
 /// The streams' numbers, as the schedule has them.
 fn ids() -> impl Iterator<Item = StreamId> {
     0..
@@ -109,7 +112,10 @@ impl Round {
     pub(super) async fn run(self: &Arc<Self>, links: &[PeerLink]) -> Trouble {
         let lines = (0u32..).zip(links).cycle().take(STREAMS);
         let streams = ids().zip(lines).map(|(id, (line, link))| {
-            self.schedule().runs_over(id, line);
+            // On a short line next to nothing is on its way, and what limits is checking and writing, which streams share.
+            if link.rtt() > SHORT_RTT {
+                self.schedule().runs_over(id, line);
+            }
             self.stream(id, link)
         });
         futures_util::future::join_all(streams).await;
