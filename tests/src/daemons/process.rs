@@ -1,7 +1,7 @@
 //! A process of a daemon, and its log.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, ErrorKind},
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
@@ -85,6 +85,9 @@ pub struct Process {
     pub log: Log,
 }
 
+/// Each takes about a millisecond.
+const SPAWN_TRIES: u32 = 10_000;
+
 impl Process {
     /// Starts a command; nothing of this process's own service manager reaches it.
     pub fn start(command: &mut Command) -> Self {
@@ -94,7 +97,17 @@ impl Process {
     /// As [`Process::start`], with a standard input.
     pub fn start_on(command: &mut Command, stdin: Stdio) -> Self {
         command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let mut tries = 0;
+        let mut child = loop {
+            match command.spawn() {
+                Ok(child) => break child,
+                // Who was forked while the program was copied holds it open for writing until it runs a program of its own.
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && tries < SPAWN_TRIES => {
+                    tries += 1
+                }
+                Err(error) => panic!("{command:?}: {error}"),
+            }
+        };
         let log = Log::follow(child.stderr.take().unwrap());
         Self { child, log }
     }
