@@ -69,6 +69,10 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Inputs(args) => command::inputs::run(context, &args).await,
         Command::Status(args) => command::status::run(context, &args).await,
         Command::Log(args) => command::log::run(context, &args).await,
+        Command::Queue(args) => command::queue::queue(context, &args).await,
+        Command::Pause(args) => command::queue::pause(context, args).await,
+        Command::Resume(args) => command::queue::resume(context, args).await,
+        Command::Prio(args) => command::queue::prio(context, args).await,
         Command::Cancel(args) => command::cancel::run(context, &args).await,
         Command::Limit(args) => command::limit::run(context, args).await,
         Command::Policy(args) => command::policy::run(context, args).await,
@@ -95,8 +99,8 @@ mod tests {
         let ran = run(&["--help"]);
         assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
         for command in [
-            "publish", "pull", "wait", "ls", "where", "info", "status", "log", "limit", "policy", "ca",
-            "catalog", "demo",
+            "publish", "pull", "wait", "ls", "where", "info", "status", "log", "queue", "pause", "resume",
+            "prio", "limit", "policy", "ca", "catalog", "demo",
         ] {
             assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
         }

@@ -6,10 +6,25 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::command::{
-    ca::CaArgs, cancel::CancelArgs, catalog::CatalogArgs, completions::CompletionsArgs, demo::DemoArgs,
-    info::InfoArgs, inputs::InputsArgs, limit::LimitArgs, log::LogArgs, ls::LsArgs, policy::PolicyArgs,
-    publish::PublishArgs, pull::PullArgs, service::ServiceArgs, status::StatusArgs, wait::WaitArgs,
-    where_is::WhereArgs, why::WhyArgs,
+    ca::CaArgs,
+    cancel::CancelArgs,
+    catalog::CatalogArgs,
+    completions::CompletionsArgs,
+    demo::DemoArgs,
+    info::InfoArgs,
+    inputs::InputsArgs,
+    limit::LimitArgs,
+    log::LogArgs,
+    ls::LsArgs,
+    policy::PolicyArgs,
+    publish::PublishArgs,
+    pull::PullArgs,
+    queue::{PauseArgs, PrioArgs, QueueArgs, ResumeArgs},
+    service::ServiceArgs,
+    status::StatusArgs,
+    wait::WaitArgs,
+    where_is::WhereArgs,
+    why::WhyArgs,
 };
 
 const AFTER_HELP: &str = "\
@@ -109,6 +124,14 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Show what happens.
     Log(LogArgs),
+    /// Show what is coming, in its order.
+    Queue(QueueArgs),
+    /// Stop jobs, or all fetching at this node, and keep what came.
+    Pause(PauseArgs),
+    /// Let what is paused go on.
+    Resume(ResumeArgs),
+    /// Let jobs come sooner or later.
+    Prio(PrioArgs),
     /// Give up a job.
     Cancel(CancelArgs),
     /// Show, set or clear limits on what is sent and received.

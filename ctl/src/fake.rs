@@ -265,6 +265,9 @@ pub(crate) fn job(item: &PullItem, state: JobState) -> JobStatus {
         seconds: 13.1,
         sources: vec!["montreal".into()],
         path: item.path.clone(),
+        class: None,
+        prio: None,
+        position: None,
     }
 }
 

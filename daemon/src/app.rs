@@ -41,7 +41,7 @@ use crate::{
     reload::Reloader,
     replicate::{
         announce::LedgerCatalog,
-        jobs::{Job, Replicator, ReplicatorHandle, Run},
+        jobs::{Job, Orders, Replicator, ReplicatorHandle, Run},
         listen,
         place::forget_area,
         serve::TreeObjects,
@@ -176,8 +176,8 @@ async fn start(
     tasks.spawn("ledger", listen::to_ledger(core_, ledger_events.subscribe(), handle_, wake_, stop.clone()));
     let (core_, handle_, wake_) = (Arc::clone(&core), replicator.clone(), Arc::clone(&wake));
     tasks.spawn("peers", listen::to_network(core_, net_receiver, handle_, wake_, stop.clone()));
-    tasks
-        .spawn("manifests", listen::to_missing_manifests(Arc::clone(&core), net.clone(), wake, stop.clone()));
+    let (core_, net_, handle_) = (Arc::clone(&core), net.clone(), replicator.clone());
+    tasks.spawn("manifests", listen::to_missing_manifests(core_, net_, handle_, wake, stop.clone()));
     tasks.spawn("policy", policy::follow(Arc::clone(&core), ledger_events.subscribe(), stop.clone()));
     crate::certificate::watch(&core, identity.expires_at(), &tasks);
     watch_ledger(&core, &tasks);
@@ -236,7 +236,11 @@ async fn open_core(
     let policy = blocking(move || StudioPolicy::open(&ledger_there, &health_there)).await;
     let throttle = Arc::new(Throttle::new(identity.node().clone(), Arc::clone(&clock)));
     let (state_there, configured, health_) = (Arc::clone(state), config.limits.clone(), health.clone());
-    let limits = blocking(move || Limits::open(&state_there.root, throttle, &configured, &health_)).await;
+    let said = blocking(move || {
+        let limits = Limits::open(&state_there.root, throttle, &configured, &health_);
+        (limits, Orders::open(&state_there.root, &health_))
+    });
+    let (limits, orders) = said.await;
     let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
     Ok(Arc::new(Core {
         me: identity.node().clone(),
@@ -251,6 +255,7 @@ async fn open_core(
         events,
         health,
         limits,
+        orders,
         clock,
     }))
 }

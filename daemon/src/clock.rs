@@ -31,6 +31,12 @@ pub fn monotonic_ms(clock: &dyn Clock) -> u64 {
     u64::try_from(clock.monotonic().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Formats a time in milliseconds since 1970 as the local API does.
+pub fn time_of_ms(ms: u64) -> String {
+    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
+    Timestamp::from_millisecond(ms).map(|time| time.to_string()).unwrap_or_default()
+}
+
 /// Returns the moment of the week in a time zone.
 pub fn moment_of_week(clock: &dyn Clock, zone: &TimeZone) -> Moment {
     let time = Timestamp::try_from(clock.now()).unwrap_or_default().to_zoned(zone.clone());

@@ -16,8 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::tasks::blocking;
 use crate::{
-    buffers::Buffers, clock::Clock, events::EventBus, health::HealthBoard, limits::Limits,
-    policy::StudioPolicy, project::Project, replicate::encode::Deltas,
+    buffers::Buffers,
+    clock::Clock,
+    events::EventBus,
+    health::HealthBoard,
+    limits::Limits,
+    policy::StudioPolicy,
+    project::Project,
+    replicate::{encode::Deltas, jobs::Orders},
 };
 
 /// Shared by all tasks; holds no task itself.
@@ -47,6 +53,8 @@ pub struct Core {
     pub health: HealthBoard,
     /// How much of the line content may take.
     pub limits: Limits,
+    /// What people said about the queue of jobs.
+    pub orders: Orders,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }

@@ -40,6 +40,7 @@ use crate::{
     net::{Net, NetConfig, NetEvent, Throttle},
     policy::StudioPolicy,
     project::Project,
+    replicate::jobs::Orders,
     replicate::{announce::LedgerCatalog, serve::TreeObjects},
     tasks::Tasks,
 };
@@ -198,6 +199,7 @@ impl Studio {
             blocks: BlockCache::open(&state.root).unwrap(),
             projects: [(project.name().clone(), project)].into(),
             limits: Limits::open(&state.root, throttle, &[], &health),
+            orders: Orders::open(&state.root, &health),
             health,
             deltas: Arc::default(),
             buffers: Buffers::default(),

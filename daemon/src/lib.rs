@@ -18,6 +18,7 @@ pub mod reload;
 pub mod signals;
 pub mod service;
 pub mod limits;
+pub mod state_file;
 pub mod log;
 pub mod tasks;
 pub mod buffers;

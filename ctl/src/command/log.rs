@@ -159,6 +159,7 @@ pub(crate) fn job_state(state: JobState) -> &'static str {
     match state {
         JobState::Queued => "queued",
         JobState::Waiting => "waiting",
+        JobState::Paused => "paused",
         JobState::Running => "running",
         JobState::Placing => "placing",
         JobState::Done => "done",

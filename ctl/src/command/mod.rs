@@ -13,6 +13,7 @@ pub(crate) mod ls;
 pub(crate) mod policy;
 pub(crate) mod publish;
 pub(crate) mod pull;
+pub(crate) mod queue;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod wait;

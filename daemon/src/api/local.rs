@@ -5,7 +5,8 @@ use std::io;
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
     PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply,
-    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+    PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply,
+    WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -58,6 +59,16 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// Gives a job up.
     fn cancel<'a>(&'a self, id: &'a str, caller: Caller) -> BoxFuture<'a, Result<JobStatus, ApiError>>;
+
+    /// The jobs that have not ended, in the order in which they come.
+    fn queue(&self) -> BoxFuture<'_, QueueReply>;
+
+    /// Pauses jobs, lets them go on or changes their order; ready when that is kept and heard.
+    fn change_queue(
+        &self,
+        request: QueueRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<QueueReply, ApiError>>;
 
     /// What content may take of the line.
     fn limits(&self) -> BoxFuture<'_, LimitsReply>;

@@ -25,6 +25,8 @@ use super::{events, routes};
         routes::jobs,
         routes::job,
         routes::cancel,
+        routes::queue,
+        routes::change_queue,
         routes::limits,
         routes::set_limit,
         routes::clear_limits,

@@ -5,8 +5,8 @@ use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
     PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply,
-    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
-    route,
+    PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply,
+    WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -62,6 +62,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::PULL, post(pull))
         .route(route::JOBS, get(jobs))
         .route(JOB, get(job).delete(cancel))
+        .route(route::QUEUE, get(queue).post(change_queue))
         .route(route::LIMITS, get(limits).post(set_limit).delete(clear_limits))
         .route(LIMIT, delete(clear_limit))
         .route(route::POLICY, get(policy).post(apply_policy))
@@ -161,6 +162,23 @@ pub(super) async fn job(State(shared): Api, Id(id): Id) -> Answer<JobStatus> {
     (status = 200, body = JobStatus), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn cancel(State(shared): Api, caller: Caller, Id(id): Id) -> Answer<JobStatus> {
     answer(shared.api.cancel(&id, caller).await)
+}
+
+/// The jobs that have not ended, in the order in which they come.
+#[utoipa::path(get, tag = "jobs", path = route::QUEUE, responses((status = 200, body = QueueReply)))]
+pub(super) async fn queue(State(shared): Api) -> Json<QueueReply> {
+    Json(shared.api.queue().await)
+}
+
+/// Pauses jobs, lets them go on or changes their order; kept over restarts. Answers with the jobs that it is about.
+#[utoipa::path(post, tag = "jobs", path = route::QUEUE, request_body = QueueRequest, responses(
+    (status = 200, body = QueueReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn change_queue(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<QueueRequest>,
+) -> Answer<QueueReply> {
+    answer(shared.api.change_queue(request, caller).await)
 }
 
 /// The limits on the content that this node sends and receives.

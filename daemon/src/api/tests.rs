@@ -10,8 +10,8 @@ use std::{
 
 use avalon_protocol::{
     control::{
-        ApiError, ErrorCode, Event, EventKind, PolicyDiffReply, PolicyReply, PublishRequest, RebuildReply,
-        StatusReply, route,
+        ApiError, ErrorCode, Event, EventKind, PolicyDiffReply, PolicyReply, Prio, PublishRequest,
+        QueueChange, QueueReply, RebuildReply, StatusReply, route,
     },
     limit::Class,
 };
@@ -45,6 +45,8 @@ async fn replies_are_those_of_the_daemon() {
         ("GET", route::JOBS, ""),
         ("GET", "/v1/jobs/7", ""),
         ("DELETE", "/v1/jobs/7", ""),
+        ("GET", route::QUEUE, ""),
+        ("POST", route::QUEUE, r#"{"do":"pause"}"#),
         ("GET", route::LIMITS, ""),
         ("POST", route::LIMITS, r#"{"rate":"200Mbit/s"}"#),
         ("DELETE", route::LIMITS, ""),
@@ -117,6 +119,20 @@ async fn a_limit_is_set_and_cleared_by_its_id_or_with_all() {
     assert_eq!((request.class, request.when.as_deref()), (Some(Class::Backfill), None));
     assert_eq!(one.as_deref(), Some("7"));
     let answer = served.request("POST", route::LIMITS, r#"{"rate":"1MB/s","class":"urgent"}"#).await;
+    assert_eq!((answer.status, error(&answer).code), (400, ErrorCode::BadRequest));
+}
+
+#[tokio::test]
+async fn the_queue_is_changed_by_who_calls() {
+    let served = Served::start();
+    let changed = served.request("POST", route::QUEUE, r#"{"do":"prio","prio":"low","jobs":["7"]}"#).await;
+    assert_eq!(changed.json::<QueueReply>().jobs.len(), 1);
+    served.request("POST", route::QUEUE, r#"{"do":"pause"}"#).await;
+    let calls = served.fake.calls();
+    let [Call::Queue(prio, _), Call::Queue(pause, _)] = calls.as_slice() else { panic!("{calls:?}") };
+    assert_eq!((prio.change, prio.jobs.len()), (QueueChange::Prio { prio: Prio::Low }, 1));
+    assert_eq!((pause.change, pause.jobs.len()), (QueueChange::Pause, 0));
+    let answer = served.request("POST", route::QUEUE, r#"{"do":"stop"}"#).await;
     assert_eq!((answer.status, error(&answer).code), (400, ErrorCode::BadRequest));
 }
 
@@ -341,6 +357,7 @@ async fn every_route_is_described() {
         route::PULL,
         route::JOBS,
         routes::JOB,
+        route::QUEUE,
         route::INPUTS,
         route::LIMITS,
         routes::LIMIT,

@@ -9,6 +9,7 @@ mod policy;
 mod policy_diff;
 mod publish;
 mod pull;
+mod queue;
 mod show;
 mod status;
 mod why;
@@ -21,8 +22,8 @@ use std::{
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, ErrorCode, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply,
     ListReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
-    WhyReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
+    StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -98,12 +99,6 @@ fn stopping() -> ApiError {
     ApiError::new(ErrorCode::Stopping, "the daemon is stopping")
 }
 
-/// Formats a time in milliseconds since 1970.
-fn time_of_ms(ms: u64) -> String {
-    let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(ms).map(|time| time.to_string()).unwrap_or_default()
-}
-
 impl LocalApi for DaemonApi {
     fn status(&self) -> BoxFuture<'_, StatusReply> {
         Box::pin(self.status_reply())
@@ -155,6 +150,18 @@ impl LocalApi for DaemonApi {
             self.replicator.cancel(id).await.map_err(|_| stopping())?;
             Ok(known.status())
         })
+    }
+
+    fn queue(&self) -> BoxFuture<'_, QueueReply> {
+        Box::pin(std::future::ready(self.queue_reply()))
+    }
+
+    fn change_queue(
+        &self,
+        request: QueueRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<QueueReply, ApiError>> {
+        Box::pin(self.queue_changed(request, caller))
     }
 
     fn limits(&self) -> BoxFuture<'_, LimitsReply> {

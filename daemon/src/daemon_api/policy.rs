@@ -9,9 +9,10 @@ use avalon_protocol::{
     studio::{Entry, PolicyId},
 };
 
-use super::{DaemonApi, time_of_ms};
+use super::DaemonApi;
 use crate::{
     api::{Caller, PolicyQuery},
+    clock::time_of_ms,
     core::blocking,
     log::ErrorChain,
     policy::{Apply, ApplyError, PolicyView, read_document, understand},

@@ -165,7 +165,7 @@ pub(super) fn bytes_on_machine(ledger: &Ledger, manifest: &Manifest) -> u64 {
 }
 
 /// Returns how fast content comes in: now, or when it last did.
-fn recent_rate(jobs: &[JobStatus]) -> Option<f64> {
+pub(super) fn recent_rate(jobs: &[JobStatus]) -> Option<f64> {
     let now: f64 = jobs.iter().filter(|job| !job.state.is_final()).map(|job| job.bytes_per_second).sum();
     if now > 0.0 {
         return Some(now);
@@ -209,6 +209,9 @@ mod tests {
             seconds,
             sources: Vec::new(),
             path: None,
+            class: None,
+            prio: None,
+            position: None,
         }
     }
 

@@ -15,8 +15,8 @@ use avalon_protocol::{
     version_fold::{Standing, VersionFold},
 };
 
-use super::{DaemonApi, catalog_failed, time_of_ms};
-use crate::{api::RefQuery, core::blocking};
+use super::{DaemonApi, catalog_failed};
+use crate::{api::RefQuery, clock::time_of_ms, core::blocking};
 
 impl DaemonApi {
     pub(super) async fn list_reply(&self, query: RefQuery) -> Result<ListReply, ApiError> {

@@ -7,7 +7,7 @@ use avalon_protocol::{
     id::{NodeId, ProjectName, VersionId},
     mode::ProjectMode,
     plan::Stance,
-    policy::{Explanation, NotKnownYet, Ruling},
+    policy::{Explanation, Keep, NotKnownYet, Ruling},
     version_fold::{Standing, VersionFold},
 };
 use jiff::{Timestamp, tz::TimeZone};
@@ -30,8 +30,7 @@ impl DaemonApi {
         let found = match self.find(&reference, query.project.as_deref()).await {
             Ok(found) => found,
             Err(error) if error.code == ErrorCode::NotFound => {
-                let asset = reference.asset.as_str();
-                let answers = self.not_published(&format!("{asset}/{}", reference.subset.as_str()), asset);
+                let answers = self.not_published(reference.asset.as_str(), reference.subset.as_str());
                 return if answers.is_empty() { Err(error) } else { Ok(WhyReply { schema, answers }) };
             }
             Err(error) => return Err(error),
@@ -64,11 +63,8 @@ impl DaemonApi {
         if let Ok(node) = site.parse::<NodeId>() {
             return Ok(vec![node]);
         }
-        let mut known: BTreeSet<NodeId> = fold.nodes();
-        known.extend(self.core.ledger.heads(project).into_iter().map(|(node, _)| node));
-        known.extend(self.core.ledger.heads(&ProjectName::studio()).into_iter().map(|(node, _)| node));
-        known.extend(self.net.links().iter().map(|link| link.node().clone()));
-        known.insert(me.clone());
+        let mut known = self.core.known_nodes(std::slice::from_ref(project), &self.greeted());
+        known.extend(fold.nodes());
         let sites: BTreeSet<&str> = known.iter().map(|node| node.site.as_str()).collect();
         if !sites.contains(site) {
             let names: Vec<&str> = sites.into_iter().collect();
@@ -169,6 +165,12 @@ impl DaemonApi {
         if let Some(job) = &answer.job {
             answer.state = WhyState::Coming;
             answer.because.push(how_it_comes(job, answer.position));
+            if job.state == JobState::Paused {
+                answer.hint = Some(match self.core.orders.book().paused {
+                    Some(_) => "let all go on: avalonctl resume".to_owned(),
+                    None => format!("let it go on: avalonctl resume {version}"),
+                });
+            }
             answer.because.extend(policy_keeps(ruling));
             return;
         }
@@ -272,10 +274,9 @@ impl DaemonApi {
     }
 
     /// Answers for versions that are on disk here and not published.
-    fn not_published(&self, name: &str, asset: &str) -> Vec<WhyAnswer> {
+    fn not_published(&self, asset: &str, subset: &str) -> Vec<WhyAnswer> {
         let pending = self.core.projects.values().flat_map(|project| project.pending());
         let meant = pending.filter(|pending| {
-            let subset = name.rsplit('/').next().unwrap_or_default();
             let has = |part: &str| pending.dir.split('/').any(|component| component == part);
             has(asset) && has(subset)
         });
@@ -306,11 +307,7 @@ fn policy_keeps(ruling: Option<&Result<Ruling, NotKnownYet>>) -> Option<String> 
 
 fn on_demand(mode: ProjectMode, ruling: Option<&Result<Ruling, NotKnownYet>>) -> String {
     match policy_keeps(ruling) {
-        Some(says)
-            if ruling.is_some_and(|ruling| {
-                ruling.as_ref().is_ok_and(|ruling| ruling.to_string().starts_with("here"))
-            }) =>
-        {
+        Some(says) if matches!(ruling, Some(Ok(Ruling { keep: Keep::Here, .. }))) => {
             format!("{says}; that is for nodes that mirror the project, and this one is {mode}")
         }
         Some(says) => says,
@@ -324,6 +321,7 @@ fn how_it_comes(job: &JobStatus, position: Option<u64>) -> String {
             format!("it waits for its turn: number {position} in the queue")
         }
         (JobState::Waiting, Some(reason), _) => format!("it waits: {reason}"),
+        (JobState::Paused, Some(reason), _) => format!("it is {reason}"),
         (JobState::Placing, ..) => "all of it is here and verified; it is being placed".into(),
         _ => {
             let percent =

@@ -1,47 +1,37 @@
 //! `limits.json`: the limits that commands have set.
 
-use std::{collections::BTreeMap, io::Read as _};
+use std::collections::BTreeMap;
 
 use avalon_protocol::{
     id::{InvalidId, SiteName},
     limit::{Class, Direction, InvalidLimit, Limit, Rate},
-    rel_path::{InvalidPath, RelPath},
 };
-use avalon_store::fs::{Dir, IoError, WriteMode};
+use avalon_store::fs::Dir;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::state_file::{StateFile, StateFileError};
+
 const NAME: &str = "limits.json";
 const SCHEMA: &str = "avalond.limits/1";
-/// Far more than it may hold: what is longer was not written by us.
-const MAX_BYTES: u64 = 1 << 20;
 
 /// Why the file cannot be used.
 #[derive(Debug, Error)]
 pub(super) enum FileError {
-    /// The system refuses.
-    #[error("{NAME} cannot be read or written")]
-    Io(#[source] IoError),
-    /// Not what was written.
-    #[error("{NAME} is damaged")]
-    Json(#[source] serde_json::Error),
-    /// Of another version of this program.
-    #[error("{NAME} says {schema:?}, this version writes {SCHEMA:?}")]
-    Schema { schema: String },
+    /// It cannot be read or written, or is not one.
+    #[error(transparent)]
+    File(#[from] StateFileError),
     /// A site that cannot be one.
     #[error("{NAME} is damaged")]
     Site(#[source] InvalidId),
     /// Times that are none.
     #[error("{NAME} is damaged")]
     When(#[source] InvalidLimit),
-    /// The name of the file; it is one.
-    #[error("{NAME} is no name")]
-    Name(#[source] InvalidPath),
 }
 
 impl FileError {
     pub(super) fn is_no_space(&self) -> bool {
-        matches!(self, Self::Io(error) if error.is_no_space())
+        matches!(self, Self::File(error) if error.is_no_space())
     }
 }
 
@@ -66,7 +56,6 @@ impl Kept {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
-    schema: String,
     last: u32,
     limits: Vec<StoredLimit>,
 }
@@ -81,24 +70,13 @@ struct StoredLimit {
     when: String,
 }
 
-fn name() -> Result<RelPath, FileError> {
-    NAME.parse().map_err(FileError::Name)
+fn file(dir: &Dir) -> StateFile {
+    StateFile::new(dir, NAME, SCHEMA)
 }
 
 /// Reads the file; no limits when there is none.
 pub(super) fn read(dir: &Dir) -> Result<Kept, FileError> {
-    let file = match dir.open_file(&name()?) {
-        Err(error) if error.is_not_found() => return Ok(Kept::default()),
-        opened => opened.map_err(FileError::Io)?,
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(|error| FileError::Io(IoError::new("read", dir.path().join(NAME), error)))?;
-    let stored: Stored = serde_json::from_slice(&bytes).map_err(FileError::Json)?;
-    if stored.schema != SCHEMA {
-        return Err(FileError::Schema { schema: stored.schema });
-    }
+    let Some(stored) = file(dir).read::<Stored>()? else { return Ok(Kept::default()) };
     let mut kept = Kept { last: stored.last, ..Kept::default() };
     for stored in stored.limits {
         let site: Option<Result<SiteName, _>> = stored.site.map(|site| site.parse());
@@ -125,8 +103,5 @@ pub(super) fn write(dir: &Dir, kept: &Kept) -> Result<(), FileError> {
         class: limit.class.map(Into::into),
         when: limit.when.to_string(),
     });
-    let stored = Stored { schema: SCHEMA.into(), last: kept.last, limits: limits.collect() };
-    let mut bytes = serde_json::to_vec_pretty(&stored).map_err(FileError::Json)?;
-    bytes.push(b'\n');
-    dir.write_atomic(&name()?, &bytes, WriteMode::Replace).map_err(FileError::Io)
+    Ok(file(dir).write(&Stored { last: kept.last, limits: limits.collect() })?)
 }

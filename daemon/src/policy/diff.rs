@@ -123,7 +123,7 @@ impl Core {
     }
 
     /// Returns the nodes of which there are feeds of these projects or of the studio, and those that are connected.
-    fn known_nodes(&self, projects: &[ProjectName], greeted: &Greeted) -> BTreeSet<NodeId> {
+    pub fn known_nodes(&self, projects: &[ProjectName], greeted: &Greeted) -> BTreeSet<NodeId> {
         let studio = ProjectName::studio();
         let feeds = projects.iter().chain([&studio]).flat_map(|name| self.ledger.heads(name));
         let mut nodes: BTreeSet<NodeId> = feeds.map(|(node, _)| node).collect();

@@ -61,6 +61,10 @@ pub struct Verdict {
     pub urgency: Urgency,
     /// Whether its files are made read-only when they are placed.
     pub read_only: bool,
+    /// How many files the generation that is fetched has.
+    pub files: u64,
+    /// Their size in bytes.
+    pub bytes: u64,
     /// When time alone can change it, in milliseconds since 1970.
     pub next_change_ms: Option<u64>,
 }
@@ -68,7 +72,14 @@ pub struct Verdict {
 impl Verdict {
     /// Of a project that this node does not serve.
     fn unknown() -> Self {
-        Self { decision: Decision::Unknown, urgency: Urgency::Normal, read_only: false, next_change_ms: None }
+        Self {
+            decision: Decision::Unknown,
+            urgency: Urgency::Normal,
+            read_only: false,
+            files: 0,
+            bytes: 0,
+            next_change_ms: None,
+        }
     }
 }
 
@@ -94,7 +105,13 @@ impl Core {
         let stance = Stance::of(project.mode(), ruling.as_ref());
         let decision = decide(id.slot, fold, &self.me, &stance, wish);
         let ruling = ruling.and_then(Result::ok);
+        let fetched = match &decision {
+            Decision::Fetch(manifest) => fold.generation(manifest),
+            _ => None,
+        };
         Ok(Verdict {
+            files: fetched.map_or(0, |generation| generation.files),
+            bytes: fetched.map_or(0, |generation| generation.bytes),
             decision,
             urgency: ruling.as_ref().map_or(Urgency::Normal, |ruling| ruling.urgency),
             read_only: ruling.as_ref().is_some_and(|ruling| ruling.read_only),

@@ -245,10 +245,17 @@ enum Round {
 }
 
 /// Fetches manifests that are named by records and not here, whenever it is woken and again after a while when not all came,
-/// until the daemon stops.
-pub async fn to_missing_manifests(core: Arc<Core>, net: Net, wake: Arc<Notify>, stop: CancellationToken) {
+/// until the daemon stops. The versions of those that came are looked at again: a policy can ask for what only the manifest says.
+pub async fn to_missing_manifests(
+    core: Arc<Core>,
+    net: Net,
+    replicator: ReplicatorHandle,
+    wake: Arc<Notify>,
+    stop: CancellationToken,
+) {
     let clock = Arc::clone(&core.clock);
-    whenever_woken(&*clock, &wake, &stop, || fetch_all(Arc::clone(&core), net.clone())).await;
+    let fetch = || fetch_all(Arc::clone(&core), net.clone(), replicator.clone());
+    whenever_woken(&*clock, &wake, &stop, fetch).await;
 }
 
 /// Fetches at each wake, and after waits that grow while something is missing. Dropping a fetch loses nothing that came.
@@ -280,12 +287,12 @@ async fn whenever_woken<F: Future<Output = Round>>(
     }
 }
 
-async fn fetch_all(core: Arc<Core>, net: Net) -> Round {
+async fn fetch_all(core: Arc<Core>, net: Net, replicator: ReplicatorHandle) -> Round {
     let (mut stored, mut is_lacking) = (0, false);
     for project in core.projects.keys() {
         let links: Vec<PeerLink> = net.links().into_iter().filter(|link| link.shares(project)).collect();
         for link in &links {
-            stored += fetch_missing(&core, link, project).await;
+            stored += fetch_missing(&core, link, project, &replicator).await;
         }
         is_lacking |= !links.is_empty() && !core.ledger.missing_manifests(project, 1).is_empty();
     }
@@ -296,8 +303,13 @@ async fn fetch_all(core: Arc<Core>, net: Net) -> Round {
     }
 }
 
-/// Returns how many manifests came and are stored.
-async fn fetch_missing(core: &Arc<Core>, link: &PeerLink, project: &ProjectName) -> usize {
+/// Returns how many manifests came and are stored; the replicator has heard of their versions.
+async fn fetch_missing(
+    core: &Arc<Core>,
+    link: &PeerLink,
+    project: &ProjectName,
+    replicator: &ReplicatorHandle,
+) -> usize {
     let mut all_stored = 0;
     loop {
         let missing = core.ledger.missing_manifests(project, MAX_MANIFEST_WANTS);
@@ -312,26 +324,27 @@ async fn fetch_missing(core: &Arc<Core>, link: &PeerLink, project: &ProjectName)
                 return all_stored;
             }
         };
-        let mut stored = 0;
+        let mut stored = Vec::new();
         for (bytes, (id, version)) in fetched.into_iter().zip(missing) {
             let Some(bytes) = bytes else { continue };
-            let ledger = core.ledger.clone();
+            let (ledger, meant) = (core.ledger.clone(), version.clone());
             let kept = blocking(move || match Manifest::decode(&bytes) {
-                Ok(manifest) if manifest.id() == id && *manifest.version() == version => {
+                Ok(manifest) if manifest.id() == id && *manifest.version() == meant => {
                     ledger.put_manifest(&manifest).is_ok()
                 }
                 _ => false,
             });
             if kept.await {
-                stored += 1;
+                stored.push(version);
             } else {
                 tracing::warn!(peer = %link.node(), manifest = %id, "a manifest is refused or cannot be stored");
             }
         }
-        if stored == 0 {
+        if stored.is_empty() {
             return all_stored;
         }
-        all_stored += stored;
+        all_stored += stored.len();
+        replicator.touched(stored).await;
     }
 }
 

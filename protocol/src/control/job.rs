@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{ErrorCode, MissingInput};
+use crate::limit::Class;
 
 /// Asks for versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -102,6 +103,8 @@ pub enum JobState {
     Queued,
     /// It waits for something outside: a source, room on the disk. See `reason`.
     Waiting,
+    /// Somebody paused it, or all fetching at this node; what came stays. See `reason`.
+    Paused,
     /// Bytes are coming in.
     Running,
     /// All is here and verified, and is put into the project.
@@ -170,4 +173,78 @@ pub struct JobStatus {
     pub sources: Vec<String>,
     /// Where the version is or will be.
     pub path: Option<String>,
+    /// How urgent it is: who waits goes before what was just published, and that before all that is older.
+    #[serde(default)]
+    pub class: Option<Class>,
+    /// What somebody said about its order.
+    #[serde(default)]
+    pub prio: Option<Prio>,
+    /// Its place among the jobs that wait for their turn, from 1; only in the queue.
+    #[serde(default)]
+    pub position: Option<u64>,
+}
+
+/// What somebody says about the order of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prio {
+    /// As if somebody waited for it: before all that comes by itself, at once.
+    Now,
+    /// Before all else that comes by itself.
+    High,
+    /// As the policy says.
+    Normal,
+    /// After everything else.
+    Low,
+}
+
+/// Asks for a change of the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QueueRequest {
+    /// What is to be done.
+    #[serde(flatten)]
+    pub change: QueueChange,
+    /// The jobs, by their ids or by references of what they bring; globs are allowed. Empty with pause and resume: all
+    /// fetching at this node, also of what comes later.
+    #[serde(default)]
+    pub jobs: Vec<String>,
+    /// The project of references that name none.
+    #[serde(default)]
+    pub project: Option<String>,
+}
+
+/// A change of the queue. It holds until it is taken back or the job ends, also over a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", tag = "do")]
+pub enum QueueChange {
+    /// Stop, and keep what came.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Change the order.
+    Prio {
+        /// To what.
+        prio: Prio,
+    },
+}
+
+/// The jobs that have not ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct QueueReply {
+    /// `avalonctl.queue/1`.
+    pub schema: String,
+    /// Set while all fetching at this node is paused.
+    pub paused: Option<PausedItem>,
+    /// The jobs: those that run, those whose turn comes, in this order, those that wait and those that are paused. After a
+    /// change, those that it is about.
+    pub jobs: Vec<JobStatus>,
+}
+
+/// That all fetching is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PausedItem {
+    /// Who paused it.
+    pub by: String,
+    /// When.
+    pub since: String,
 }

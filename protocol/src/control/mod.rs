@@ -19,7 +19,10 @@ pub use self::{
     error::{ApiError, ErrorCode},
     event::{Event, EventKind},
     inputs::{InputVersion, InputsReply, MissingInput, MissingReason},
-    job::{JobKind, JobState, JobStatus, PlanState, PullItem, PullReply, PullRequest},
+    job::{
+        JobKind, JobState, JobStatus, PausedItem, PlanState, Prio, PullItem, PullReply, PullRequest,
+        QueueChange, QueueReply, QueueRequest,
+    },
     limit::{LimitItem, LimitOrigin, LimitRequest, LimitsReply},
     policy::{
         PolicyAppliedReply, PolicyDiffList, PolicyDiffNode, PolicyDiffReply, PolicyDiffSite, PolicyDiffSpeed,
@@ -55,6 +58,8 @@ pub mod route {
     pub const PULL: &str = "/v1/pull";
     /// GET: all jobs; GET and DELETE with `/{id}`: one [`super::JobStatus`]; DELETE cancels.
     pub const JOBS: &str = "/v1/jobs";
+    /// GET: [`super::QueueReply`]; POST [`super::QueueRequest`]: a [`super::QueueReply`] of the jobs that it is about.
+    pub const QUEUE: &str = "/v1/queue";
     /// GET, POST [`super::LimitRequest`], DELETE all that commands have set; DELETE with `/{id}`: one. Each answers
     /// [`super::LimitsReply`].
     pub const LIMITS: &str = "/v1/limits";

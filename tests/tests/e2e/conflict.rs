@@ -40,6 +40,8 @@ fn different_content_is_shown_as_a_conflict_and_nothing_is_overwritten() {
     let said = home.ctl(&["pull", &model(1)]).expect(ExitCode::Integrity);
     assert!(said.stderr.contains("conflict") || said.stderr.contains("different"), "{said:#?}");
     assert!(!home.path(&format!("{MODEL}/v001")).exists());
+    let said = home.ctl(&["why", &model(1), "--json"]).good();
+    assert_eq!(said["answers"][0]["state"], "conflict");
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod placement;
 mod policy_diff;
 mod publish;
 mod pull;
+mod queue;
 mod roots;
 mod service;
 mod start;

@@ -138,3 +138,42 @@ fn a_policy_is_applied_changed_and_rolled_back_and_each_node_says_why() {
     assert_eq!(why(&montreal, BEAUTY_V2, "").state, WhyState::Here);
     tree::assert_equal(&london.path(""), &archive.path(""));
 }
+
+#[test]
+fn a_rule_that_asks_for_the_manifest_is_carried_out_when_a_large_one_has_come() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    montreal.until_connected(LONDON);
+    let rule = "[[rule]]\nname = \"assets\"\nmatch = { silo = \"assets\" }\nsites = [\"montreal\"]\nkeep = \"here\"\n";
+    apply(&studio, &london, rule);
+    until_serial(&montreal, 1);
+    // Manifests that are large do not travel with the record that names them.
+    let dir = london.path("assets/robot/publish/cacheDefault/v001");
+    for frame in 0..4_000 {
+        tree::write(&dir.join(format!("cacheDefault.vdb/cacheDefault.{frame:04}.vdb")), &[]);
+    }
+    assert_eq!(london.api().publish(&dir).error, None);
+    montreal.until_complete_at("lantern:robot/cacheDefault@v001", MONTREAL);
+}
+
+#[test]
+fn what_belongs_here_and_is_paused_or_given_up_says_so() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    apply(&studio, &london, SECOND);
+    until_serial(&montreal, 1);
+    montreal.ctl(&["pause"]).expect(ExitCode::Ok);
+    publish_model(&london, 1, b"first");
+    let job = montreal.until("there is a job", |api| api.jobs().pop());
+    let paused = why(&montreal, &model(1), "");
+    assert_eq!(
+        (paused.state, paused.hint.as_deref()),
+        (WhyState::Coming, Some("let all go on: avalonctl resume"))
+    );
+    assert!(paused.because[0].starts_with("it is paused by"), "{paused:?}");
+    montreal.ctl(&["cancel", &job.id]).expect(ExitCode::Ok);
+    let given_up = why(&montreal, &model(1), "");
+    assert_eq!((given_up.state, given_up.rule.as_deref()), (WhyState::Missing, Some("all offices (line 6)")));
+}

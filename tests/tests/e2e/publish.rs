@@ -50,6 +50,9 @@ fn a_slow_publish_is_announced_once_and_only_when_whole() {
     pending(&mut events, "locked by .publish.lock", None);
     [1003, 1002].into_iter().for_each(write);
     pending(&mut events, "1004", None);
+    let said = london.ctl(&["why", "lantern:sh010/beauty@v001", "--json"]).good();
+    assert_eq!(said["answers"][0]["state"], "not-published");
+    assert!(said["answers"][0]["because"].to_string().contains("1004"), "{said}");
     // A frame that is half written, under another name and in its place.
     let whole = fs::read(show().join(FRAMES).join(frame(1004))).unwrap();
     let mut growing = fs::File::create(london.path(FRAMES).join("beauty.1004.exr.tmp")).unwrap();

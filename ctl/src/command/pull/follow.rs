@@ -252,6 +252,9 @@ fn first_status(item: &PullItem) -> JobStatus {
         seconds: 0.0,
         sources: Vec::new(),
         path: item.path.clone(),
+        class: None,
+        prio: None,
+        position: None,
     }
 }
 

@@ -159,6 +159,7 @@ fn moving(job: &JobStatus) -> String {
     match job.state {
         JobState::Placing => "putting it into the project".to_owned(),
         JobState::Waiting => format!("waits: {reason}"),
+        JobState::Paused => format!("{reason}; go on: avalonctl resume"),
         _ => {
             let eta = job.eta_seconds.map(|eta| format!("  eta {}", duration(eta))).unwrap_or_default();
             format!("{}{eta}", rate(job.bytes_per_second))

@@ -13,7 +13,7 @@ use avalon_protocol::{
         ApiError, CatalogStatsReply, InfoReply, InputsReply, JobKind, JobState, JobStatus, LimitRequest,
         LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply,
         PolicyItem, PolicyReply, PolicyRequest, Presence, PublishReply, PublishRequest, PullReply,
-        PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+        PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -38,6 +38,7 @@ pub(super) enum Call {
     Publish(PublishRequest, Caller),
     Pull(PullRequest, Caller),
     Cancel(String, Caller),
+    Queue(QueueRequest, Caller),
     SetLimit(LimitRequest, Caller),
     ClearLimits(Option<String>, Caller),
     Policy(PolicyQuery),
@@ -122,6 +123,9 @@ fn job(id: &str) -> JobStatus {
         seconds: 5.0,
         sources: vec!["ws1@montreal".into()],
         path: None,
+        class: None,
+        prio: None,
+        position: None,
     }
 }
 
@@ -228,6 +232,19 @@ impl LocalApi for Fake {
 
     fn cancel<'a>(&'a self, id: &'a str, caller: Caller) -> BoxFuture<'a, Result<JobStatus, ApiError>> {
         self.reply(Call::Cancel(id.into(), caller), JobStatus { state: JobState::Cancelled, ..job(id) })
+    }
+
+    fn queue(&self) -> BoxFuture<'_, QueueReply> {
+        ready(QueueReply { jobs: vec![job("7")], ..QueueReply::default() }).boxed()
+    }
+
+    fn change_queue(
+        &self,
+        request: QueueRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<QueueReply, ApiError>> {
+        let changed = QueueReply { jobs: vec![job("7")], ..QueueReply::default() };
+        self.reply(Call::Queue(request, caller), changed)
     }
 
     fn limits(&self) -> BoxFuture<'_, LimitsReply> {

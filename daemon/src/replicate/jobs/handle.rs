@@ -29,6 +29,8 @@ pub(super) enum Event {
     Pull(Vec<VersionId>, oneshot::Sender<Vec<Pulled>>),
     /// Somebody cancels a job.
     Cancel(String, oneshot::Sender<Option<Arc<Job>>>),
+    /// Something was said about the queue: about these versions, or about all of it.
+    Ordered(Option<Vec<VersionId>>),
     /// A job ended or pauses; `wakes` is what was counted when it started.
     Ended { number: u64, outcome: Outcome, wakes: u64 },
     /// It is time to try again.
@@ -80,6 +82,14 @@ impl ReplicatorHandle {
         answer.await.map_err(|_| Stopped)
     }
 
+    /// Says that people said something else about the queue: about these versions, or about all of it.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn ordered(&self, versions: Option<Vec<VersionId>>) -> Result<(), Stopped> {
+        self.events.send(Event::Ordered(versions)).await.map_err(|_| Stopped)
+    }
+
     /// Cancels a job and returns it; none when there is none under way with that id.
     ///
     /// # Errors
@@ -88,5 +98,20 @@ impl ReplicatorHandle {
         let (reply, answer) = oneshot::channel();
         self.events.send(Event::Cancel(id.to_owned(), reply)).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
+    }
+}
+
+#[cfg(test)]
+impl ReplicatorHandle {
+    /// Returns a handle without a replicator, and what lists the versions that it was told of since the last time.
+    pub fn recorded() -> (Self, impl FnMut() -> Vec<VersionId>) {
+        let (events, mut told) = mpsc::channel(100);
+        let versions = move || {
+            let events = std::iter::from_fn(|| told.try_recv().ok());
+            events
+                .flat_map(|event| if let Event::Touched(versions) = event { versions } else { Vec::new() })
+                .collect()
+        };
+        (Self { events, board: JobBoard::default() }, versions)
     }
 }

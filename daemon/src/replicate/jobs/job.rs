@@ -11,7 +11,7 @@ use std::{
 };
 
 use avalon_protocol::{
-    control::{ErrorCode, EventKind, JobKind, JobState, JobStatus},
+    control::{ErrorCode, EventKind, JobKind, JobState, JobStatus, Prio},
     hash::ManifestId,
     id::{NodeId, VersionId},
     plan::Priority,
@@ -68,7 +68,7 @@ pub struct Job {
     pub version: VersionId,
     /// Which generation.
     pub manifest: ManifestId,
-    /// Cancels it.
+    /// Cancels it, for good.
     pub cancel: CancellationToken,
     discarded: AtomicBool,
     counts: Counts,
@@ -91,11 +91,17 @@ struct Counts {
     bytes_raw: AtomicU64,
 }
 
+/// When a job's turn comes: higher is sooner.
+pub(super) type Turn = (Priority, Urgency);
+
 #[derive(Debug)]
 struct State {
     kind: JobKind,
     priority: Priority,
     urgency: Urgency,
+    prio: Option<Prio>,
+    /// Ends the run that is under way, or the last one.
+    run: CancellationToken,
     state: JobState,
     reason: Option<String>,
     error: Option<ErrorCode>,
@@ -104,6 +110,17 @@ struct State {
     ended: Option<Duration>,
     told: Option<Duration>,
     rate: Rate,
+}
+
+impl State {
+    fn turn(&self) -> Turn {
+        match self.prio {
+            None | Some(Prio::Normal) => (self.priority, self.urgency),
+            Some(Prio::Now) => (Priority::Waiting, Urgency::High),
+            Some(Prio::High) => (self.priority.max(Priority::Publish), Urgency::High),
+            Some(Prio::Low) => (Priority::Backfill, Urgency::Low),
+        }
+    }
 }
 
 /// Bytes per second over about the last seconds.
@@ -148,6 +165,8 @@ impl Job {
             kind: wish.0,
             priority: wish.1,
             urgency: Urgency::default(),
+            prio: None,
+            run: CancellationToken::new(),
             state: JobState::Queued,
             reason: None,
             error: None,
@@ -183,9 +202,30 @@ impl Job {
         self.discarded.load(Ordering::Relaxed)
     }
 
+    /// Begins a run of its work.
+    pub fn begin(&self) {
+        self.lock().run = self.cancel.child_token();
+        self.set_state(JobState::Running, None, None);
+    }
+
+    /// Ends the run that is under way; what came stays, and another run goes on with it.
+    pub fn interrupt(&self) {
+        self.lock().run.cancel();
+    }
+
+    /// Returns what ends the run that is under way: a pause, or that the job is cancelled.
+    pub fn stop(&self) -> CancellationToken {
+        self.lock().run.clone()
+    }
+
+    /// Says whether the run that is under way is to end.
+    pub fn is_stopped(&self) -> bool {
+        self.lock().run.is_cancelled()
+    }
+
     /// Returns how urgent it is.
     pub fn priority(&self) -> Priority {
-        self.lock().priority
+        self.turn().0
     }
 
     /// Returns what it is for.
@@ -198,10 +238,14 @@ impl Job {
         self.lock().urgency = urgency;
     }
 
+    /// Notes what somebody says about its order; `None` takes it back.
+    pub fn set_prio(&self, prio: Option<Prio>) {
+        self.lock().prio = prio;
+    }
+
     /// Returns when its turn comes: higher is sooner.
-    pub fn turn(&self) -> (Priority, Urgency) {
-        let state = self.lock();
-        (state.priority, state.urgency)
+    pub(super) fn turn(&self) -> Turn {
+        self.lock().turn()
     }
 
     /// Makes it more urgent: somebody waits for it now.
@@ -227,6 +271,12 @@ impl Job {
             }
         }
         self.tell();
+    }
+
+    /// Names the size of the version, before the first look at what is here of it.
+    pub fn set_size(&self, files: u64, bytes: u64) {
+        self.counts.files_total.store(files, Ordering::Relaxed);
+        self.counts.bytes_total.store(bytes, Ordering::Relaxed);
     }
 
     /// Names where the version will be.
@@ -317,6 +367,9 @@ impl Job {
             seconds: state.ended.unwrap_or(now).saturating_sub(self.created).as_secs_f64(),
             sources: state.sources.iter().map(ToString::to_string).collect(),
             path: state.path.as_ref().map(|path| path.display().to_string()),
+            class: Some(state.turn().0.into()),
+            prio: state.prio,
+            position: None,
         }
     }
 

@@ -15,7 +15,7 @@ use avalon_protocol::{
     hash::ManifestId,
     id::{AssetName, ProjectName, SubsetName, VersionId},
     plan::{Decision, Priority, Wish},
-    policy::Urgency,
+    version_fold::VersionFold,
 };
 use avalon_store::catalog::CatalogError;
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -26,6 +26,7 @@ use super::{
     Job, JobBoard, Outcome, RetryWhen,
     changes::{Changes, Due},
     handle::{Event, Pulled, ReplicatorHandle},
+    queue::Queue,
 };
 use crate::{
     core::{Core, blocking},
@@ -35,11 +36,6 @@ use crate::{
     tasks::Tasks,
 };
 
-/// How many jobs run at once. A few keep the link busy while one of them hashes or places; more only make every version
-/// late.
-const RUNNING_LIMIT: usize = 4;
-/// How many jobs that somebody waits for may run besides.
-const WAITING_LIMIT: usize = 8;
 /// How many messages may wait for the task; senders wait then.
 const QUEUE: usize = 1024;
 /// How long before a job that waits for a source looks again without having heard of one.
@@ -66,8 +62,7 @@ pub struct Replicator {
     inbox: mpsc::Receiver<Event>,
     outbox: mpsc::Sender<Event>,
     board: JobBoard,
-    jobs: BTreeMap<u64, Arc<Job>>,
-    running: BTreeSet<u64>,
+    queue: Queue,
     /// Versions that somebody pulled: they stay wanted until they are here.
     wanted: BTreeSet<VersionId>,
     policy: watch::Receiver<PolicyView>,
@@ -83,7 +78,7 @@ pub struct Replicator {
 
 impl std::fmt::Debug for Replicator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Replicator").field("jobs", &self.jobs.len()).finish_non_exhaustive()
+        f.debug_struct("Replicator").field("jobs", &self.queue.len()).finish_non_exhaustive()
     }
 }
 
@@ -103,8 +98,7 @@ impl Replicator {
             inbox,
             outbox,
             board,
-            jobs: BTreeMap::new(),
-            running: BTreeSet::new(),
+            queue: Queue::default(),
             wanted: BTreeSet::new(),
             policy,
             changes: Changes::default(),
@@ -136,7 +130,7 @@ impl Replicator {
             }
             self.start_next();
         }
-        for job in self.jobs.values() {
+        for (_, job) in self.queue.jobs() {
             job.cancel.cancel();
         }
         self.clear_up_cancelled().await;
@@ -145,12 +139,12 @@ impl Replicator {
     /// Waits for the jobs that somebody cancelled just before the daemon stops: what they leave would be taken for a pull
     /// that goes on at the next start.
     async fn clear_up_cancelled(&mut self) {
-        while self.running.iter().any(|number| self.jobs.get(number).is_some_and(|job| job.is_discarded())) {
+        while self.queue.running().any(|job| job.is_discarded()) {
             let Some(event) = self.inbox.recv().await else { return };
             if let Event::Ended { number, .. } = event
-                && self.running.remove(&number)
-                && let Some(job) = self.jobs.remove(&number)
+                && let Some(job) = self.queue.stopped(number)
             {
+                self.queue.remove(number);
                 self.clear_up(&job).await;
             }
         }
@@ -169,12 +163,11 @@ impl Replicator {
             Event::Project(project) => self.look_at_project(&project).await,
             Event::PeerCame => {
                 self.wakes += 1;
-                self.requeue(|_| true);
+                self.queue.retry_all();
             }
-            Event::Retry(number) => self.requeue(|other| other == number),
+            Event::Retry(number) => self.queue.retry(number),
             Event::Cancel(id, reply) => {
-                let found =
-                    self.jobs.iter().find(|(_, job)| job.id == id).map(|(n, job)| (*n, Arc::clone(job)));
+                let found = self.queue.find(&id);
                 if let Some((number, job)) = &found {
                     self.wanted.remove(&job.version);
                     job.discard();
@@ -182,6 +175,7 @@ impl Replicator {
                 }
                 reply.send(found.map(|(_, job)| job)).ok();
             }
+            Event::Ordered(versions) => self.heed_orders(versions),
             Event::Ended { number, outcome, wakes } => self.ended(number, outcome, wakes).await,
             Event::Pull(versions, reply) => {
                 let mut answers = Vec::with_capacity(versions.len());
@@ -194,9 +188,24 @@ impl Replicator {
         }
     }
 
+    /// Decides anew about versions of which there is news, and acts on it.
     async fn look_at_all(&mut self, versions: Vec<VersionId>, priority: Priority) {
-        for version in versions {
-            self.consider(version, priority).await;
+        let (core, wanted) = (Arc::clone(&self.core), self.wanted.clone());
+        let judged = blocking(move || {
+            let mut ranks = Ranks::default();
+            let folds = versions.into_iter().map(|version| {
+                let fold = core.ledger.version(&version)?.unwrap_or_default();
+                Ok((version, fold))
+            });
+            judge(&core, folds, &wanted, &mut ranks)
+        });
+        match judged.await {
+            Ok(judged) => {
+                for (version, verdict) in judged {
+                    self.act(version, verdict, priority).await;
+                }
+            }
+            Err(error) => unreadable(&error),
         }
     }
 
@@ -205,26 +214,30 @@ impl Replicator {
         loop {
             let (core, name, wanted) = (Arc::clone(&self.core), project.clone(), self.wanted.clone());
             let from = after.clone();
-            let page = blocking(move || page_of(&core, &name, from.as_ref(), &wanted)).await;
-            let page = match page {
+            let page = blocking(move || {
+                let page = core.ledger.versions(&name, None, from.as_ref(), PAGE)?;
+                judge(&core, page.into_iter().map(Ok), &wanted, &mut Ranks::default())
+            });
+            let page = match page.await {
                 Ok(page) => page,
-                Err(error) => {
-                    tracing::warn!(%project, error = %ErrorChain(&error), "cannot read the catalog; versions are looked at later");
-                    return;
-                }
+                Err(error) => return unreadable(&error),
             };
-            after = page.last().map(|(version, ..)| version.clone());
-            for (version, verdict) in page {
-                if let Some(at_ms) = verdict.next_change_ms {
-                    self.changes.note(at_ms, version.clone());
-                }
-                let news = matches!(verdict.decision, Decision::Fetch(_) | Decision::Conflict(_));
-                if news || self.current(&version).is_some() {
-                    self.consider(version, Priority::Backfill).await;
-                }
-            }
+            after = page.last().map(|(version, _)| version.clone());
+            self.act_on_news(page).await;
             if after.is_none() {
                 return;
+            }
+        }
+    }
+
+    /// Acts on decisions about versions of which most are as they were.
+    async fn act_on_news(&mut self, judged: Vec<(VersionId, Verdict)>) {
+        for (version, verdict) in judged {
+            let is_news = matches!(verdict.decision, Decision::Fetch(_) | Decision::Conflict(_));
+            if is_news || self.queue.current(&version).is_some() {
+                self.act(version, verdict, Priority::Backfill).await;
+            } else if let Some(at_ms) = verdict.next_change_ms {
+                self.changes.note(at_ms, version);
             }
         }
     }
@@ -241,15 +254,14 @@ impl Replicator {
     /// Looks at all versions of one subset of which there is news.
     async fn look_at_older(&mut self) {
         let Some((_, version)) = self.ranks_changed.pop_first() else { return };
-        let ledger = self.core.ledger.clone();
-        match blocking(move || ledger.subset_versions(&version)).await {
-            Ok(versions) => {
-                let versions = versions.into_iter().map(|(version, _)| version).collect();
-                self.look_at_all(versions, Priority::Backfill).await;
-            }
-            Err(error) => {
-                tracing::warn!(error = %ErrorChain(&error), "cannot read the catalog; versions are looked at later");
-            }
+        let (core, wanted) = (Arc::clone(&self.core), self.wanted.clone());
+        let judged = blocking(move || {
+            let versions = core.ledger.subset_versions(&version)?;
+            judge(&core, versions.into_iter().map(Ok), &wanted, &mut Ranks::default())
+        });
+        match judged.await {
+            Ok(judged) => self.act_on_news(judged).await,
+            Err(error) => unreadable(&error),
         }
     }
 
@@ -277,39 +289,43 @@ impl Replicator {
             let fold = core.ledger.version(&id)?.unwrap_or_default();
             core.decide(&id, &fold, wish, &mut Ranks::default())
         });
-        let Verdict { decision, urgency, next_change_ms, .. } = match verdict.await {
-            Ok(verdict) => verdict,
+        match verdict.await {
+            Ok(verdict) => self.act(version, verdict, priority).await,
             Err(error) => {
-                tracing::warn!(%version, error = %ErrorChain(&error), "cannot read the catalog");
-                return Pulled { version, decision: Decision::Unknown, job: None };
+                unreadable(&error);
+                Pulled { version, decision: Decision::Unknown, job: None }
             }
-        };
-        if let Some(at_ms) = next_change_ms {
+        }
+    }
+
+    /// Makes, replaces or ends the job of a version, as was decided.
+    async fn act(&mut self, version: VersionId, verdict: Verdict, priority: Priority) -> Pulled {
+        if let Some(at_ms) = verdict.next_change_ms {
             self.changes.note(at_ms, version.clone());
         }
-        self.tell_conflict(&version, &decision);
-        let job = match &decision {
-            Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, (priority, urgency)).await),
+        self.tell_conflict(&version, &verdict.decision);
+        let job = match &verdict.decision {
+            Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, &verdict, priority).await),
             Decision::Have(_) => {
                 self.wanted.remove(&version);
                 // A job that has just placed it ends by itself; one that waits has nothing to do any more.
-                if let Some((number, job)) = self.current(&version).filter(|(n, _)| !self.running.contains(n))
-                {
+                let current = self.queue.current(&version).filter(|(n, _)| !self.queue.is_running(*n));
+                if let Some((number, job)) = current {
                     self.cancel(number, &job).await;
                 }
                 None
             }
             Decision::Leave | Decision::Conflict(_) | Decision::Unknown | Decision::Forbidden(_) => {
-                if matches!(decision, Decision::Forbidden(_)) {
+                if matches!(verdict.decision, Decision::Forbidden(_)) {
                     self.wanted.remove(&version);
                 }
-                if let Some((number, job)) = self.current(&version) {
+                if let Some((number, job)) = self.queue.current(&version) {
                     self.cancel(number, &job).await;
                 }
                 None
             }
         };
-        Pulled { version, decision, job }
+        Pulled { version, decision: verdict.decision, job }
     }
 
     fn tell_conflict(&self, version: &VersionId, decision: &Decision) {
@@ -328,24 +344,20 @@ impl Replicator {
         }
     }
 
-    /// Returns the job that brings a version; one that was cancelled and still runs does not count.
-    fn current(&self, version: &VersionId) -> Option<(u64, Arc<Job>)> {
-        let mut of_version = self.jobs.iter().filter(|(_, job)| job.version == *version);
-        of_version.find(|(_, job)| !job.cancel.is_cancelled()).map(|(number, job)| (*number, Arc::clone(job)))
-    }
-
     async fn job_for(
         &mut self,
         version: &VersionId,
         manifest: ManifestId,
-        (priority, urgency): (Priority, Urgency),
+        verdict: &Verdict,
+        priority: Priority,
     ) -> Arc<Job> {
         let kind = if self.wanted.contains(version) { JobKind::Pull } else { JobKind::Mirror };
-        if let Some((number, job)) = self.current(version) {
+        if let Some((number, job)) = self.queue.current(version) {
             if job.manifest == manifest {
                 job.raise(kind, priority);
-                job.set_urgency(urgency);
-                self.requeue(|other| other == number);
+                job.set_urgency(verdict.urgency);
+                self.queue.reorder(number);
+                self.queue.retry(number);
                 return job;
             }
             // The version grew meanwhile; the new job starts when this one has ended, and takes over what it verified.
@@ -358,17 +370,42 @@ impl Replicator {
         let clock = Arc::clone(&core.clock);
         let job =
             Arc::new(Job::new(id, version.clone(), manifest, (kind, priority), clock, core.events.clone()));
-        job.set_urgency(urgency);
-        self.jobs.insert(number, Arc::clone(&job));
+        job.set_urgency(verdict.urgency);
+        job.set_prio(core.orders.prio(version));
+        job.set_size(verdict.files, verdict.bytes);
         self.board.add(number, Arc::clone(&job));
-        job.set_state(JobState::Queued, None, None);
+        self.queue.add(number, Arc::clone(&job));
+        if let Some(paused) = core.orders.paused(version) {
+            self.queue.set_paused(number, &paused.to_string());
+        }
         job
+    }
+
+    /// Goes by what people have said anew about the queue: about all of it, or about these versions.
+    fn heed_orders(&mut self, versions: Option<Vec<VersionId>>) {
+        let numbers: Vec<u64> = match versions {
+            None => self.queue.jobs().map(|(number, _)| number).collect(),
+            Some(versions) => {
+                versions.iter().filter_map(|version| Some(self.queue.current(version)?.0)).collect()
+            }
+        };
+        let book = self.core.orders.book();
+        for number in numbers {
+            let Some(job) = self.queue.get(number).filter(|job| !job.cancel.is_cancelled()) else { continue };
+            job.set_prio(book.versions.get(&job.version).and_then(|order| order.prio));
+            self.queue.reorder(number);
+            match book.paused(&job.version) {
+                Some(paused) => self.queue.set_paused(number, &paused.to_string()),
+                None if self.queue.is_paused(number) => self.queue.set_queued(number),
+                None => {}
+            }
+        }
     }
 
     /// Cancels a job; one that runs ends by itself.
     async fn cancel(&mut self, number: u64, job: &Job) {
         job.cancel.cancel();
-        if !self.running.contains(&number) {
+        if !self.queue.is_running(number) {
             self.finish(number, job, JobState::Cancelled, None, None);
             self.clear_up(job).await;
         }
@@ -383,41 +420,9 @@ impl Replicator {
         }
     }
 
-    /// Lets jobs that wait try again.
-    fn requeue(&self, which: impl Fn(u64) -> bool) {
-        for (number, job) in &self.jobs {
-            if which(*number) && job.state() == JobState::Waiting && !self.running.contains(number) {
-                job.set_state(JobState::Queued, None, None);
-            }
-        }
-    }
-
-    /// Starts the most urgent jobs, the oldest first among equals.
+    /// Starts the jobs whose turn it is.
     fn start_next(&mut self) {
-        loop {
-            // Two jobs of one version never run at once: they would share files.
-            let busy: BTreeSet<&VersionId> = self
-                .running
-                .iter()
-                .filter_map(|number| self.jobs.get(number))
-                .map(|job| &job.version)
-                .collect();
-            let queued = self
-                .jobs
-                .iter()
-                .filter(|(_, job)| job.state() == JobState::Queued && !busy.contains(&job.version));
-            let best = queued.max_by_key(|(number, job)| (job.turn(), std::cmp::Reverse(**number)));
-            let Some((number, job)) = best.map(|(number, job)| (*number, Arc::clone(job))) else { return };
-            let limit = if job.priority() == Priority::Waiting {
-                RUNNING_LIMIT + WAITING_LIMIT
-            } else {
-                RUNNING_LIMIT
-            };
-            if self.running.len() >= limit {
-                return;
-            }
-            self.running.insert(number);
-            job.set_state(JobState::Running, None, None);
+        while let Some((number, job)) = self.queue.start() {
             let (run, outbox, wakes) = (Arc::clone(&self.run), self.outbox.clone(), self.wakes);
             self.tasks.spawn("job", async move {
                 let ended = AssertUnwindSafe(run(job)).catch_unwind().await;
@@ -431,14 +436,23 @@ impl Replicator {
     }
 
     async fn ended(&mut self, number: u64, outcome: Outcome, wakes: u64) {
-        self.running.remove(&number);
-        let Some(job) = self.jobs.get(&number).cloned() else { return };
+        let Some(job) = self.queue.stopped(number) else { return };
         match outcome {
+            // Whatever it would have waited for: it was interrupted, or is not to go on.
+            Outcome::Waiting { .. } | Outcome::Cancelled
+                if !job.cancel.is_cancelled() && job.is_stopped() =>
+            {
+                match self.core.orders.paused(&job.version) {
+                    Some(paused) => self.queue.set_paused(number, &paused.to_string()),
+                    None => self.queue.set_queued(number),
+                }
+                return;
+            }
             Outcome::Waiting { reason, code, when } if !job.cancel.is_cancelled() => {
-                job.set_state(JobState::Waiting, Some(reason), Some(code));
+                self.queue.set_waiting(number, reason, code);
                 match when {
                     // A source came while the job was still looking for one.
-                    RetryWhen::PeerCame if self.wakes != wakes => self.requeue(|other| other == number),
+                    RetryWhen::PeerCame if self.wakes != wakes => self.queue.retry(number),
                     RetryWhen::PeerCame => self.retry_after(number, RETRY_ANYWAY),
                     RetryWhen::After(wait) => self.retry_after(number, wait),
                 }
@@ -461,7 +475,7 @@ impl Replicator {
     }
 
     fn failed(&mut self, number: u64, job: &Job, reason: String, code: ErrorCode) {
-        if self.current(&job.version).is_none_or(|(current, _)| current == number) {
+        if self.queue.current(&job.version).is_none_or(|(current, _)| current == number) {
             self.wanted.remove(&job.version);
         }
         if job.kind() == JobKind::Mirror {
@@ -484,8 +498,24 @@ impl Replicator {
         reason: Option<String>,
         code: Option<ErrorCode>,
     ) {
-        self.jobs.remove(&number);
+        self.queue.remove(number);
+        self.board.ended(number);
         job.set_state(state, reason, code);
+        self.forget_order(&job.version);
+    }
+
+    /// What was said about a version holds for its job only; a version that grew has the next one already.
+    fn forget_order(&self, version: &VersionId) {
+        if !self.core.orders.has(version) || self.queue.current(version).is_some() {
+            return;
+        }
+        let (core, version) = (Arc::clone(&self.core), version.clone());
+        self.tasks.spawn("queue orders", async move {
+            let forgotten = blocking(move || core.orders.change(|book| drop(book.versions.remove(&version))));
+            if let Err(error) = forgotten.await {
+                tracing::warn!(error = %ErrorChain(&error), "what was said about a job that has ended is kept");
+            }
+        });
     }
 
     fn retry_after(&self, number: u64, wait: Duration) {
@@ -499,19 +529,22 @@ impl Replicator {
     }
 }
 
-/// Reads a page of a project's versions and decides about each. Blocks.
-fn page_of(
+/// Decides about versions; those of one subset should follow each other. Blocks.
+fn judge(
     core: &Core,
-    project: &ProjectName,
-    after: Option<&VersionId>,
+    versions: impl Iterator<Item = Result<(VersionId, VersionFold), CatalogError>>,
     wanted: &BTreeSet<VersionId>,
+    ranks: &mut Ranks,
 ) -> Result<Vec<(VersionId, Verdict)>, CatalogError> {
-    let mut ranks = Ranks::default();
-    let page = core.ledger.versions(project, None, after, PAGE)?;
-    let decided = page.into_iter().map(|(version, fold)| {
+    let judged = versions.map(|known| {
+        let (version, fold) = known?;
         let wish = if wanted.contains(&version) { Wish::Pulled } else { Wish::None };
-        let verdict = core.decide(&version, &fold, wish, &mut ranks)?;
+        let verdict = core.decide(&version, &fold, wish, ranks)?;
         Ok((version, verdict))
     });
-    decided.collect()
+    judged.collect()
+}
+
+fn unreadable(error: &CatalogError) {
+    tracing::warn!(error = %ErrorChain(error), "cannot read the catalog; versions are looked at later");
 }

@@ -90,7 +90,8 @@ async fn when_all_manifests_are_here_nobody_is_asked_until_something_happens() {
 }
 
 async fn fetch(node: &Node, net: &Net) -> Round {
-    fetch_all(Arc::clone(&node.core), net.clone()).await
+    let (replicator, _told) = ReplicatorHandle::recorded();
+    fetch_all(Arc::clone(&node.core), net.clone(), replicator).await
 }
 
 #[tokio::test]
@@ -110,7 +111,9 @@ async fn a_peer_that_gets_a_manifest_itself_later_is_asked_until_it_has_it() {
     while !matches!(events.recv().await, Some(NetEvent::PeerUp { .. })) {}
     assert_eq!(fetch(&montreal, &net).await, Round::Nothing);
     london.core.ledger.put_manifest(&first).unwrap();
-    assert_eq!(fetch(&montreal, &net).await, Round::Some);
+    let (replicator, mut told) = ReplicatorHandle::recorded();
+    assert_eq!(fetch_all(Arc::clone(&montreal.core), net.clone(), replicator).await, Round::Some);
+    assert_eq!(told(), [crate::fixture::version(1)], "a policy may ask for what only the manifest says");
     london.core.ledger.put_manifest(&second).unwrap();
     assert_eq!(fetch(&montreal, &net).await, Round::Done);
     assert_eq!(montreal.core.ledger.manifest(second.id()).unwrap().as_ref(), Some(&second));

@@ -21,7 +21,7 @@ const BYTES_AT_ONCE: u64 = 16 << 20;
 pub(super) async fn take(core: &Arc<Core>, job: &Arc<Job>, incoming: &Arc<Incoming>) -> Result<(), Outcome> {
     let mut objects = incoming.needs().into_iter().map(|need| need.object).collect::<VecDeque<_>>();
     while !objects.is_empty() {
-        if job.cancel.is_cancelled() {
+        if job.is_stopped() {
             return Err(Outcome::Cancelled);
         }
         let (core_there, incoming_there) = (Arc::clone(core), Arc::clone(incoming));

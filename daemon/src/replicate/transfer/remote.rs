@@ -140,7 +140,7 @@ pub(super) async fn fetch(
         if let Some(outcome) = trouble.outcome {
             return Err(outcome);
         }
-        if job.cancel.is_cancelled() {
+        if job.is_stopped() {
             return Err(Outcome::Cancelled);
         }
         let missing = |needs: &[ObjectNeed]| needs.iter().map(|need| need.bytes_missing).sum::<u64>();

@@ -103,7 +103,7 @@ impl Round {
             changed: Notify::new(),
             making_files: tokio::sync::Mutex::default(),
             nearly: Default::default(),
-            stop: job.cancel.child_token(),
+            stop: job.stop().child_token(),
             trouble: Mutex::default(),
         }
     }

@@ -1,7 +1,9 @@
 //! Jobs under a policy.
 
+use avalon_protocol::record::Record;
+
 use super::*;
-use crate::policy::Apply;
+use crate::{fixture::published, policy::Apply};
 
 impl Bench {
     /// Applies a policy of these rules; on demand is what holds otherwise.
@@ -92,5 +94,19 @@ async fn time_alone_brings_what_it_makes_due() {
     for _ in 0..61 {
         bench.advance(60 * SECOND).await;
     }
+    bench.work(1).await;
+}
+
+#[tokio::test]
+async fn what_only_the_manifest_says_is_judged_when_it_comes() {
+    let mut bench = Bench::new(ProjectMode::Mirror);
+    bench.apply(&rule("assets", "silo = \"assets\"", "keep = \"here\"")).await;
+    let manifest = manifest(1, b"one");
+    bench.london.says(Record::Published(published(&manifest)));
+    bench.montreal.hears(&bench.london);
+    bench.touched(&[1]).await;
+    assert_eq!(bench.running(), names(&[]), "in which silo it is stands in the manifest");
+    bench.montreal.core.ledger.put_manifest(&manifest).unwrap();
+    bench.touched(&[1]).await;
     bench.work(1).await;
 }
