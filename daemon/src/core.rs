@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 pub use crate::tasks::blocking;
 use crate::{
     buffers::Buffers, clock::Clock, events::EventBus, health::HealthBoard, limits::Limits,
-    policy::StudioPolicy, project::Project, replicate::encode::Deltas,
+    policy::StudioPolicy, project::Project, replicate::encode::Deltas, space::Space,
 };
 
 /// Shared by all tasks; holds no task itself.
@@ -35,6 +35,8 @@ pub struct Core {
     pub blocks: BlockCache,
     /// What encoding for peers shares.
     pub deltas: Arc<Deltas>,
+    /// What makes room, and keeps what is to stay.
+    pub space: Space,
     /// What blocks are read into on their way to peers.
     pub buffers: Buffers,
     /// The projects that it serves. The studio's own is none of them: it has feeds and nothing else.

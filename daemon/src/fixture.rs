@@ -41,6 +41,7 @@ use crate::{
     policy::StudioPolicy,
     project::Project,
     replicate::{announce::LedgerCatalog, serve::TreeObjects},
+    space::Space,
     tasks::Tasks,
 };
 
@@ -200,6 +201,7 @@ impl Studio {
             limits: Limits::open(&state.root, throttle, &[], &health),
             health,
             deltas: Arc::default(),
+            space: Space::new(),
             buffers: Buffers::default(),
             events,
             clock: Arc::new(clock.clone()),
@@ -222,6 +224,13 @@ impl Node {
     pub(crate) fn publishes(&self, manifest: &Manifest) {
         self.core.ledger.put_manifest(manifest).unwrap();
         self.says(Record::Published(published(manifest)));
+    }
+
+    /// Puts the one file of a version into the tree, with this content.
+    pub(crate) fn writes(&self, manifest: &Manifest, content: &[u8]) {
+        let dir = self.dir.join(manifest.dir().as_str());
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(manifest.files()[0].path.as_str()), content).unwrap();
     }
 
     /// Says that it holds a version now.
