@@ -45,7 +45,8 @@ pub enum ProveError {
 /// Reads every file of a version from the project tree, in the order of the manifest, and gives each byte to each prover.
 ///
 /// `go_on` is told how many bytes were read since it was last told, and ends it with `false`. Returns what the file system
-/// says of each file, the same before it was read and after. One thread, one block in memory.
+/// says of each file, the same before it was read and after. One thread, one block in memory. That it was read does not count
+/// as use.
 ///
 /// # Errors
 /// [`ProveError`]; the provers are of no use then.
@@ -61,7 +62,7 @@ pub fn read_version(
         let Ok(path) = manifest.dir().join(&entry.path) else { return Err(ProveError::Stopped) };
         let changed = || ProveError::Changed { path: path.clone() };
         let failed = |source| ProveError::Io { path: path.clone(), source };
-        let file = project.open_file(&path).map_err(failed)?;
+        let file = project.open_unnoticed(&path).map_err(failed)?;
         let at = || project.path().join(path.as_str());
         let stat = || file.metadata().map(|m| FileStat::from(&m)).map_err(|e| IoError::new("stat", at(), e));
         let before = stat().map_err(failed)?;
