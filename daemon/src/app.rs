@@ -13,7 +13,7 @@ use avalon_protocol::{
     feed::{FeedHead, FeedId},
     id::ProjectName,
     mode::ProjectMode,
-    wire::{FEATURE_ENCODED, Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
+    wire::{FEATURE_ENCODED, FEATURE_PROOF, Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
 };
 use avalon_store::{
     ledger::{CatalogCare, Ledger, LedgerConfig, LedgerError, LedgerEvent, OpenReport},
@@ -49,6 +49,7 @@ use crate::{
     },
     service::ServiceNotifier,
     signals::{Signal, Signals},
+    space::Space,
     tasks::Tasks,
 };
 
@@ -249,6 +250,7 @@ async fn open_core(
         hasher: Hasher::new(threads)?,
         blocks: BlockCache::open(&state.root)?,
         deltas: Arc::default(),
+        space: Space::new(),
         policy,
         buffers: Buffers::default(),
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
@@ -295,7 +297,7 @@ fn hello(config: &Config, core: &Core) -> Hello {
     Hello {
         protocol_min: PROTOCOL_MIN,
         protocol_max: PROTOCOL_MAX,
-        features: FEATURE_ENCODED,
+        features: FEATURE_ENCODED | FEATURE_PROOF,
         build: env!("CARGO_PKG_VERSION").to_owned(),
         studio: core.studio.clone(),
         node: core.me.clone(),

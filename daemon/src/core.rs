@@ -24,6 +24,7 @@ use crate::{
     policy::StudioPolicy,
     project::Project,
     replicate::{encode::Deltas, jobs::Orders},
+    space::Space,
 };
 
 /// Shared by all tasks; holds no task itself.
@@ -41,6 +42,8 @@ pub struct Core {
     pub blocks: BlockCache,
     /// What encoding for peers shares.
     pub deltas: Arc<Deltas>,
+    /// What makes room, and keeps what is to stay.
+    pub space: Space,
     /// What blocks are read into on their way to peers.
     pub buffers: Buffers,
     /// The projects that it serves. The studio's own is none of them: it has feeds and nothing else.

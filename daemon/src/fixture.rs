@@ -42,6 +42,7 @@ use crate::{
     project::Project,
     replicate::jobs::Orders,
     replicate::{announce::LedgerCatalog, serve::TreeObjects},
+    space::Space,
     tasks::Tasks,
 };
 
@@ -202,6 +203,7 @@ impl Studio {
             orders: Orders::open(&state.root, &health),
             health,
             deltas: Arc::default(),
+            space: Space::new(),
             buffers: Buffers::default(),
             events,
             clock: Arc::new(clock.clone()),
@@ -224,6 +226,13 @@ impl Node {
     pub(crate) fn publishes(&self, manifest: &Manifest) {
         self.core.ledger.put_manifest(manifest).unwrap();
         self.says(Record::Published(published(manifest)));
+    }
+
+    /// Puts the one file of a version into the tree, with this content.
+    pub(crate) fn writes(&self, manifest: &Manifest, content: &[u8]) {
+        let dir = self.dir.join(manifest.dir().as_str());
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join(manifest.files()[0].path.as_str()), content).unwrap();
     }
 
     /// Says that it holds a version now.

@@ -8,6 +8,7 @@ pub mod project;
 pub mod publish;
 pub mod replicate;
 pub mod policy;
+pub mod space;
 pub mod net;
 pub mod daemon_api;
 pub mod api;

@@ -25,6 +25,7 @@ pub mod close_code;
 pub mod settle;
 pub mod session;
 pub mod plan;
+pub mod drop;
 pub mod closure;
 pub mod schedule;
 pub mod delta_base;

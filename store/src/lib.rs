@@ -5,6 +5,7 @@
 pub mod fs;
 pub mod object;
 pub mod place;
+pub mod trash;
 
 mod error_chain;
 pub mod state_dir;

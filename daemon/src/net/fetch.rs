@@ -3,6 +3,8 @@
 //! A peer is not trusted: every reply is held against what was asked, lengths before memory. Whether the bytes are those
 //! of the object is for the [`BlockSink`] to check; the bytes of a manifest for the caller.
 
+mod proof;
+
 use std::{collections::VecDeque, time::Duration};
 
 use avalon_protocol::{

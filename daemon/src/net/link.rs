@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, sync::Arc, time::Duration
 use avalon_protocol::{
     close_code::CloseCode,
     id::{NodeId, ProjectName},
-    wire::{FEATURE_ENCODED, Hello},
+    wire::{FEATURE_ENCODED, FEATURE_PROOF, Hello},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -81,6 +81,11 @@ impl PeerLink {
     /// Says whether the peer answers encoded requests.
     pub fn encodes(&self) -> bool {
         self.inner.hello.features & FEATURE_ENCODED != 0
+    }
+
+    /// Says whether the peer answers questions for a proof of possession.
+    pub fn proves(&self) -> bool {
+        self.inner.hello.features & FEATURE_PROOF != 0
     }
 
     /// Returns where the peer is.

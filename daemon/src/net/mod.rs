@@ -46,7 +46,7 @@ pub use self::{
     metrics::NetMetrics,
     seam::{
         Catalog, GroupsRead, ObjectSource, Objects, OpenObject, Piece, PieceSource, ReadFailed, Small,
-        StoreRefused, Terms,
+        StoreRefused, Terms, Vouched,
     },
     throttle::Throttle,
 };

@@ -2,14 +2,20 @@
 //!
 //! Blocking work belongs to the implementer: every future here may be polled on a thread that must not wait.
 
-use std::{error::Error, fmt, ops::Range, sync::Arc};
+use std::{
+    error::Error,
+    fmt,
+    ops::Range,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use avalon_protocol::{
     block::BlockList,
+    drop::{NotCounted, Proof},
     feed::{FeedHead, FeedId, SealedGroup},
     hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
-    wire::{Base, PieceHead, Records},
+    wire::{Base, FetchProof, PieceHead, Records},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -107,6 +113,23 @@ pub trait Objects: Send + Sync + 'static {
         size: u64,
         small: Small,
     ) -> BoxFuture<'a, Result<Option<OpenObject>, ReadFailed>>;
+
+    /// Says whether this node is good for a copy of a version, with the proof and how many copies are asked for as far as
+    /// it knows; see [`avalon_protocol::drop`]. Dropping the future ends the reading. `read` counts the bytes meanwhile.
+    fn prove<'a>(
+        &'a self,
+        ask: &'a FetchProof,
+        read: Arc<AtomicU64>,
+    ) -> BoxFuture<'a, Result<Vouched, NotCounted>>;
+}
+
+/// This node holds a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vouched {
+    /// Of all its bytes.
+    pub proof: Proof,
+    /// At how many sites it has to be, by the policy as this node knows it.
+    pub min_copies: u32,
 }
 
 /// What is done with an object while it is opened: handing a small one to a thread twice would take longer than to read it.

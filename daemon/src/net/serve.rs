@@ -24,6 +24,8 @@ use tokio::{
     time::timeout,
 };
 
+mod proof;
+
 use super::{
     context::Context,
     link::PeerLink,
@@ -66,6 +68,7 @@ pub(crate) async fn serve(context: Arc<Context>, link: PeerLink) {
     let slots = Arc::new(Slots {
         urgent: Semaphore::new(URGENT_REQUESTS),
         others: Semaphore::new(MAX_REQUESTS - URGENT_REQUESTS),
+        proof: Semaphore::new(1),
     });
     loop {
         // How many there are is bounded by QUIC's limit of streams.
@@ -83,12 +86,15 @@ pub(crate) async fn serve(context: Arc<Context>, link: PeerLink) {
 struct Slots {
     urgent: Semaphore,
     others: Semaphore,
+    /// One proof is read at a time, for it reads as fast as the disk can.
+    proof: Semaphore,
 }
 
 impl Slots {
     /// Waits for a place for a request.
     async fn take(&self, request: &Request) -> Option<SemaphorePermit<'_>> {
-        let urgent = priority(request) >= WAITING_PRIORITY;
+        // A proof takes long, and nobody loads a version with it.
+        let urgent = priority(request) >= WAITING_PRIORITY && !matches!(request, Request::Proof(_));
         let slots = if urgent { &self.urgent } else { &self.others };
         slots.acquire().await.ok()
     }
@@ -121,6 +127,7 @@ async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStr
             send_objects(context, link, Asked::encoded(fetch), &mut out).await
         }
         Request::Manifests(fetch) => send_manifests(context, link, fetch, &mut out).await,
+        Request::Proof(ask) => proof::send(context, link, &slots.proof, &ask, &mut out).await,
     };
     match answered {
         // The peer may stop listening at the last byte.
@@ -148,7 +155,7 @@ const WAITING_PRIORITY: i32 = 3;
 /// job cannot begin without.
 fn priority(request: &Request) -> i32 {
     match request {
-        Request::Manifests(_) => 4,
+        Request::Manifests(_) | Request::Proof(_) => 4,
         Request::Encoded(FetchEncoded { priority: Priority::Waiting, .. }) => WAITING_PRIORITY,
         Request::Encoded(FetchEncoded { priority: Priority::Publish, .. }) | Request::Objects(_) => 2,
         Request::Encoded(FetchEncoded { priority: Priority::Backfill, .. }) => 1,

@@ -3,10 +3,15 @@
 //! An object is served only to peers of the project that it is asked for in, only while the file is what the catalog
 //! knows; a file that changed is hashed again first, and if it is another object now, it is not there.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use avalon_protocol::rel_path::RelPath;
-use avalon_protocol::{block::BlockList, hash::ObjectHash, id::ProjectName};
+use avalon_protocol::{
+    block::BlockList, drop::NotCounted, hash::ObjectHash, id::ProjectName, wire::FetchProof,
+};
 use avalon_store::{catalog::LocalFile, fs::Dir, object::serve::ObjectReader};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -15,7 +20,8 @@ use crate::{
     buffers::Shelf,
     core::{Core, blocking},
     log::ErrorChain,
-    net::{ObjectSource, Objects, OpenObject, PieceSource, ReadFailed, Small, Terms},
+    net::{ObjectSource, Objects, OpenObject, PieceSource, ReadFailed, Small, Terms, Vouched},
+    space,
 };
 
 use super::encode::{Encoder, plain};
@@ -34,6 +40,14 @@ impl Objects for TreeObjects {
     ) -> BoxFuture<'a, Result<Option<OpenObject>, ReadFailed>> {
         let (core, project, object) = (Arc::clone(&self.0), project.clone(), *object);
         Box::pin(blocking(move || open(&core, &project, &object, (size, small))))
+    }
+
+    fn prove<'a>(
+        &'a self,
+        ask: &'a FetchProof,
+        read: Arc<AtomicU64>,
+    ) -> BoxFuture<'a, Result<Vouched, NotCounted>> {
+        Box::pin(space::vouch(Arc::clone(&self.0), ask.clone(), read))
     }
 }
 

@@ -84,6 +84,12 @@ pub fn relate(
     match (changed.is_empty() && removed.is_empty(), held.is_some()) {
         (true, _) => Relation::Grown(base.id()),
         (false, false) => Relation::First,
+        // It was dropped here: what lies in its directory is somebody's own, and nothing of what was published.
+        (false, true)
+            if changed.is_empty() && removed.len() == base.files().len() && !fold.holds(me, &base.id()) =>
+        {
+            Relation::Part(base.id())
+        }
         (false, true) => {
             changed.extend(removed);
             changed.sort();

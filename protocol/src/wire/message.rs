@@ -38,7 +38,8 @@ pub struct Hello {
     pub protocol_min: u16,
     /// The newest.
     pub protocol_max: u16,
-    /// Optional abilities, one bit each: [`FEATURE_ENCODED`](super::FEATURE_ENCODED); unknown bits are ignored.
+    /// Optional abilities, one bit each: [`FEATURE_ENCODED`](super::FEATURE_ENCODED),
+    /// [`FEATURE_PROOF`](super::FEATURE_PROOF); unknown bits are ignored.
     pub features: u64,
     /// The software's version, for people.
     pub build: String,

@@ -7,6 +7,7 @@
 mod encoded;
 mod frame;
 mod message;
+mod proof;
 mod request;
 
 pub use self::{
@@ -15,6 +16,7 @@ pub use self::{
     message::{
         Control, Hello, HelloRefused, PROTOCOL_MAX, PROTOCOL_MIN, ProjectHeads, Records, ServedProject,
     },
+    proof::{FEATURE_PROOF, FetchProof, ProofReply},
     request::{FetchManifests, FetchObjects, ManifestReply, ObjectReply, ObjectStatus, Request, Want},
 };
 

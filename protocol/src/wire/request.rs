@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FetchEncoded, Framed,
+    FetchEncoded, FetchProof, Framed,
     frame::{self, FrameError},
 };
 use crate::{
@@ -23,6 +23,8 @@ pub enum Request {
     Manifests(FetchManifests),
     /// Type 20: objects, in whatever encoding costs least.
     Encoded(FetchEncoded),
+    /// Type 22: a proof of possession.
+    Proof(FetchProof),
 }
 
 /// Asks for objects of one project.
@@ -120,6 +122,7 @@ impl Framed for Request {
             Self::Objects(fetch) => frame::write(OBJECTS, fetch),
             Self::Manifests(fetch) => frame::write(MANIFESTS, fetch),
             Self::Encoded(fetch) => fetch.frame(),
+            Self::Proof(fetch) => fetch.frame(),
         }
     }
 
@@ -140,7 +143,10 @@ impl Framed for Request {
             }
             kind => match FetchEncoded::from_payload(kind, payload) {
                 Some(fetch) => fetch.map(Self::Encoded),
-                None => Err(FrameError::Unexpected { kind }),
+                None => match FetchProof::from_payload(kind, payload) {
+                    Some(fetch) => fetch.map(Self::Proof),
+                    None => Err(FrameError::Unexpected { kind }),
+                },
             },
         }
     }

@@ -12,8 +12,8 @@ use std::{
 use avalon_protocol::rel_path::RelPath;
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, Timespec, Timestamps, UTIME_OMIT, linkat,
-        mkdirat, openat, renameat, renameat_with, statat, unlinkat, utimensat,
+        Access, AtFlags, FileType, Mode, OFlags, RawDir, RenameFlags, Timespec, Timestamps, UTIME_OMIT,
+        accessat, linkat, mkdirat, openat, renameat, renameat_with, statat, unlinkat, utimensat,
     },
     io::Errno,
 };
@@ -103,6 +103,31 @@ impl Dir {
         let parent = self.parent_fd("remove", path)?;
         unlinkat(parent.fd(self), path.file_name(), AtFlags::empty())
             .map_err(|e| self.error("remove", path, e))
+    }
+
+    /// Removes a directory that has nothing in it; one that has something, or is none, stays.
+    ///
+    /// # Errors
+    /// [`IoError`] when the system refuses for another reason.
+    pub fn remove_empty_dir(&self, path: &RelPath) -> Result<(), IoError> {
+        let parent = match self.parent_fd("remove", path) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            parent => parent?,
+        };
+        match unlinkat(parent.fd(self), path.file_name(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Err(errno) => Err(self.error("remove", path, errno)),
+        }
+    }
+
+    /// Makes sure that this user may create, rename and remove names in the directory `path`.
+    ///
+    /// # Errors
+    /// [`IoError`] when not.
+    pub fn check_writable(&self, path: &RelPath) -> Result<(), IoError> {
+        let dir = self.open_dir(path)?;
+        accessat(dir.fd(), ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+            .map_err(|e| self.error("change", path, e))
     }
 
     /// Removes whatever lies at `path` with everything in it; links are removed, not followed. Nothing there is fine.

@@ -167,6 +167,36 @@ impl Dir {
         }
     }
 
+    /// Returns when a file was last read, written or put there, whichever was last, in milliseconds since 1970; `None` when it
+    /// is gone. Volumes that are mounted without times of access do not know when it was read.
+    ///
+    /// # Errors
+    /// [`IoError`] when the system refuses.
+    pub fn last_used_ms(&self, path: &RelPath) -> Result<Option<u64>, IoError> {
+        let parent = match self.parent_fd("stat", path) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            parent => parent?,
+        };
+        let stat = match statat(parent.fd(self), path.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(None),
+            stat => stat.map_err(|errno| self.error("stat", path, errno))?,
+        };
+        let newest = [stat.st_atime, stat.st_mtime, stat.st_ctime].into_iter().max().unwrap_or(0);
+        Ok(Some(u64::try_from(newest).unwrap_or(0).saturating_mul(1000)))
+    }
+
+    /// As [`Dir::open_file`]; that it is read leaves no trace in the time of access, where the system allows that.
+    ///
+    /// # Errors
+    /// [`IoError`], with `is_symlink` or `is_not_regular` for what is not a file of its own.
+    pub fn open_unnoticed(&self, path: &RelPath) -> Result<File, IoError> {
+        match self.open_regular(path, OFlags::RDONLY | OFlags::NOATIME) {
+            // Only the owner may.
+            Err(error) if error.is_not_allowed() => self.open_file(path),
+            opened => opened,
+        }
+    }
+
     /// Lists this directory, or one beneath it, in the order of the names' bytes, without `.` and `..`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 pub mod encode;
 pub mod hash;
 pub mod incoming;
+pub mod prove;
 pub mod serve;
 
 mod block_set;

@@ -2,16 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
 };
 
 use avalon_protocol::{
     block::{BLOCK_BYTES, BlockList, block_value},
+    drop::NotCounted,
     feed::{FeedHead, FeedId, Group, SealedGroup},
     hash::{ChainHash, ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
     record::RawRecord,
-    wire::{PieceEncoding, PieceHead, Records},
+    wire::{FetchProof, PieceEncoding, PieceHead, Records},
 };
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -20,7 +21,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::studio::within;
 use crate::net::seam::{
-    Catalog, GroupsRead, ObjectSource, Objects, OpenObject, Piece, ReadFailed, Small, StoreRefused,
+    Catalog, GroupsRead, ObjectSource, Objects, OpenObject, Piece, ReadFailed, Small, StoreRefused, Vouched,
 };
 
 /// Feeds of groups with one record each, whose number stands in the group.
@@ -204,6 +205,14 @@ impl ToyObjects {
 }
 
 impl Objects for ToyObjects {
+    fn prove<'a>(
+        &'a self,
+        _: &'a FetchProof,
+        _: Arc<AtomicU64>,
+    ) -> BoxFuture<'a, Result<Vouched, NotCounted>> {
+        Box::pin(std::future::ready(Err(NotCounted::NotHeld)))
+    }
+
     fn open<'a>(
         &'a self,
         project: &'a ProjectName,
