@@ -19,7 +19,7 @@ impl SimNode {
     pub(super) fn serve(&mut self, id: ConnectionId, stream: u64, frame: &[u8], env: &mut Env) {
         let Some(link) = self.life.as_ref().and_then(|life| life.links.get(&id)) else { return };
         let Ok(request) = read_frame::<Request>(frame) else { return };
-        // Nobody here says that it knows encodings, so nobody asks for them.
+        // Nobody here says that it knows encodings or proofs, so nobody asks for them.
         let (Request::Objects(FetchObjects { project, .. })
         | Request::Manifests(avalon_protocol::wire::FetchManifests { project, .. })) = &request
         else {
@@ -44,7 +44,7 @@ impl SimNode {
                     [frame, bytes].concat()
                 })
                 .collect(),
-            Request::Encoded(_) => return,
+            Request::Encoded(_) | Request::Proof(_) => return,
         };
         if env.fault(5) {
             // The stream is reset in the middle.
