@@ -67,7 +67,7 @@ pub struct Published {
     pub representations: Vec<RepresentationName>,
     /// Who published it.
     pub author: String,
-    /// When, in milliseconds since 1970; for display only.
+    /// When, in milliseconds since 1970, by the publishing node's clock: for people, and for the ages in a policy.
     pub published_at_ms: u64,
 }
 

@@ -1,6 +1,8 @@
 //! `pull --with-inputs`: how much all of it is before anything moves, and what is missing in the end.
 
-use avalon_protocol::control::{ApiError, ErrorCode, MissingInput, MissingReason, PlanState, PullReply};
+use avalon_protocol::control::{
+    ApiError, ErrorCode, MissingInput, MissingReason, PlanState, PullItem, PullReply,
+};
 
 use crate::{
     context::said,
@@ -63,8 +65,8 @@ pub(super) fn check_room(reply: &PullReply) -> Result<(), Failure> {
 }
 
 fn bytes_to_fetch(reply: &PullReply) -> u64 {
-    let coming =
-        reply.versions.iter().filter(|item| !matches!(item.state, PlanState::Here | PlanState::Conflict));
+    let comes = |item: &&PullItem| matches!(item.state, PlanState::Fetch | PlanState::NoSource);
+    let coming = reply.versions.iter().filter(comes);
     coming.map(|item| item.bytes.saturating_sub(item.bytes_here)).sum()
 }
 

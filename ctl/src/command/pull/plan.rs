@@ -60,6 +60,10 @@ pub(super) fn show_dry_run(output: &Output, reply: &PullReply, args: &PullArgs) 
     };
     let rows = reply.versions.iter().map(row).collect();
     table::print(output, &["VERSION", "PLAN", "FILES", "SIZE", "TO FETCH", "FROM"], rows);
+    for item in reply.versions.iter().filter(|item| item.state == PlanState::Forbidden) {
+        let why = item.reason.as_deref().unwrap_or("the studio's policy forbids it");
+        output.talk(&format!("  forbidden: {}: {}", escape(&item.reference), escape(why)));
+    }
     if args.with_inputs {
         inputs::talk_plan(output, reply);
         inputs::tell_missing(output, &reply.missing, reply.missing_more);

@@ -17,9 +17,11 @@ const MARGIN: f64 = 1.5;
 const CLEARLY_LESS_PERCENT: u64 = 60;
 /// Loss that answers falls below this part of what it was.
 const ANSWERED: f64 = 0.5;
-/// After as many lost packets of as many, or without them after as many more, the count says something.
-const ENOUGH_LOST: f64 = 12.0;
+/// A count says something when it has this many packets, and this many of them were lost: chance alone seldom halves
+/// or doubles a share of so many.
 const ENOUGH: f64 = 300.0;
+const ENOUGH_LOST: f64 = 12.0;
+/// A count of this many packets says something however few were lost.
 const PLENTY: f64 = 1_000.0;
 /// Round trips without too much loss that end a test: it has answered.
 const CALM_ROUNDS: u32 = 16;

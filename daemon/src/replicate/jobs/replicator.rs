@@ -15,17 +15,16 @@ use avalon_protocol::{
     hash::ManifestId,
     id::{AssetName, ProjectName, SubsetName, VersionId},
     plan::{Decision, Priority, Wish},
-    version_fold::VersionFold,
 };
-use avalon_store::catalog::CatalogError;
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Job, JobBoard, Outcome, RetryWhen,
-    changes::{Changes, Due},
+    changes::Changes,
     handle::{Event, Pulled, ReplicatorHandle},
+    look::unreadable,
     queue::Queue,
 };
 use crate::{
@@ -45,31 +44,27 @@ const RETRY_ANYWAY: Duration = Duration::from_secs(60);
 const CONFLICT: &str = "conflict";
 /// The health code of a version that a mirror cannot get.
 const FETCH_FAILED: &str = "fetch-failed";
-/// How many versions are read from the catalog at a time.
-const PAGE: usize = 500;
-/// The longest wait for a time at which the policy says something else: the wall clock may be set.
-const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
 
 /// Does the work of one job; the daemon's is `transfer::run`.
 pub type Run = Arc<dyn Fn(Arc<Job>) -> BoxFuture<'static, Outcome> + Send + Sync>;
 
 /// The task's state.
 pub struct Replicator {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     run: Run,
     tasks: Tasks,
     stop: CancellationToken,
     inbox: mpsc::Receiver<Event>,
     outbox: mpsc::Sender<Event>,
     board: JobBoard,
-    queue: Queue,
+    pub(super) queue: Queue,
     /// Versions that somebody pulled: they stay wanted until they are here.
-    wanted: BTreeSet<VersionId>,
+    pub(super) wanted: BTreeSet<VersionId>,
     policy: watch::Receiver<PolicyView>,
     /// When the policy says something else.
-    changes: Changes,
+    pub(super) changes: Changes,
     /// A version of each subset of which there is news, where the policy asks for the latest: others of it are not any more.
-    ranks_changed: BTreeMap<(ProjectName, AssetName, SubsetName), VersionId>,
+    pub(super) ranks_changed: BTreeMap<(ProjectName, AssetName, SubsetName), VersionId>,
     /// Counts what may have brought a source; a job that ends up waiting for one looks whether it missed any.
     wakes: u64,
     next: u64,
@@ -188,96 +183,6 @@ impl Replicator {
         }
     }
 
-    /// Decides anew about versions of which there is news, and acts on it.
-    async fn look_at_all(&mut self, versions: Vec<VersionId>, priority: Priority) {
-        let (core, wanted) = (Arc::clone(&self.core), self.wanted.clone());
-        let judged = blocking(move || {
-            let mut ranks = Ranks::default();
-            let folds = versions.into_iter().map(|version| {
-                let fold = core.ledger.version(&version)?.unwrap_or_default();
-                Ok((version, fold))
-            });
-            judge(&core, folds, &wanted, &mut ranks)
-        });
-        match judged.await {
-            Ok(judged) => {
-                for (version, verdict) in judged {
-                    self.act(version, verdict, priority).await;
-                }
-            }
-            Err(error) => unreadable(&error),
-        }
-    }
-
-    async fn look_at_project(&mut self, project: &ProjectName) {
-        let mut after: Option<VersionId> = None;
-        loop {
-            let (core, name, wanted) = (Arc::clone(&self.core), project.clone(), self.wanted.clone());
-            let from = after.clone();
-            let page = blocking(move || {
-                let page = core.ledger.versions(&name, None, from.as_ref(), PAGE)?;
-                judge(&core, page.into_iter().map(Ok), &wanted, &mut Ranks::default())
-            });
-            let page = match page.await {
-                Ok(page) => page,
-                Err(error) => return unreadable(&error),
-            };
-            after = page.last().map(|(version, _)| version.clone());
-            self.act_on_news(page).await;
-            if after.is_none() {
-                return;
-            }
-        }
-    }
-
-    /// Acts on decisions about versions of which most are as they were.
-    async fn act_on_news(&mut self, judged: Vec<(VersionId, Verdict)>) {
-        for (version, verdict) in judged {
-            let is_news = matches!(verdict.decision, Decision::Fetch(_) | Decision::Conflict(_));
-            if is_news || self.queue.current(&version).is_some() {
-                self.act(version, verdict, Priority::Backfill).await;
-            } else if let Some(at_ms) = verdict.next_change_ms {
-                self.changes.note(at_ms, version);
-            }
-        }
-    }
-
-    /// Looks at every version: another policy holds.
-    async fn look_at_everything(&mut self) {
-        self.changes.clear();
-        let projects: Vec<ProjectName> = self.core.projects.keys().cloned().collect();
-        for project in projects {
-            self.look_at_project(&project).await;
-        }
-    }
-
-    /// Looks at all versions of one subset of which there is news.
-    async fn look_at_older(&mut self) {
-        let Some((_, version)) = self.ranks_changed.pop_first() else { return };
-        let (core, wanted) = (Arc::clone(&self.core), self.wanted.clone());
-        let judged = blocking(move || {
-            let versions = core.ledger.subset_versions(&version)?;
-            judge(&core, versions.into_iter().map(Ok), &wanted, &mut Ranks::default())
-        });
-        match judged.await {
-            Ok(judged) => self.act_on_news(judged).await,
-            Err(error) => unreadable(&error),
-        }
-    }
-
-    /// Returns how long to wait until time changes what the policy says.
-    fn next_change(&self) -> Option<Duration> {
-        let at_ms = self.changes.next_ms()?;
-        Some(Duration::from_millis(at_ms.saturating_sub(self.core.now_ms())).min(LOOK_AT_CLOCK))
-    }
-
-    async fn look_at_due(&mut self) {
-        match self.changes.take(self.core.now_ms()) {
-            Due::Versions(versions) => self.look_at_all(versions, Priority::Backfill).await,
-            Due::Everything => self.look_at_everything().await,
-        }
-    }
-
     fn wish(&self, version: &VersionId) -> Wish {
         if self.wanted.contains(version) { Wish::Pulled } else { Wish::None }
     }
@@ -299,7 +204,7 @@ impl Replicator {
     }
 
     /// Makes, replaces or ends the job of a version, as was decided.
-    async fn act(&mut self, version: VersionId, verdict: Verdict, priority: Priority) -> Pulled {
+    pub(super) async fn act(&mut self, version: VersionId, verdict: Verdict, priority: Priority) -> Pulled {
         if let Some(at_ms) = verdict.next_change_ms {
             self.changes.note(at_ms, version.clone());
         }
@@ -527,24 +432,4 @@ impl Replicator {
             }
         });
     }
-}
-
-/// Decides about versions; those of one subset should follow each other. Blocks.
-fn judge(
-    core: &Core,
-    versions: impl Iterator<Item = Result<(VersionId, VersionFold), CatalogError>>,
-    wanted: &BTreeSet<VersionId>,
-    ranks: &mut Ranks,
-) -> Result<Vec<(VersionId, Verdict)>, CatalogError> {
-    let judged = versions.map(|known| {
-        let (version, fold) = known?;
-        let wish = if wanted.contains(&version) { Wish::Pulled } else { Wish::None };
-        let verdict = core.decide(&version, &fold, wish, ranks)?;
-        Ok((version, verdict))
-    });
-    judged.collect()
-}
-
-fn unreadable(error: &CatalogError) {
-    tracing::warn!(error = %ErrorChain(error), "cannot read the catalog; versions are looked at later");
 }
