@@ -11,9 +11,10 @@ use avalon_protocol::{
 };
 use avalon_store::catalog::CatalogError;
 
-use super::{DaemonApi, catalog_failed, find::Found, show::head_of, time_of_ms};
+use super::{DaemonApi, catalog_failed, find::Found, show::head_of};
 use crate::{
     api::RefQuery,
+    clock::time_of_ms,
     core::{Core, blocking},
     policy::Ranks,
 };

@@ -124,10 +124,7 @@ fn boxes(size: u64, head: &[u8], _: &[u8]) -> Option<bool> {
         let length = match short {
             // To the end of the file.
             0 => return Some(true),
-            1 => match bytes(head, start + 8).map(u64::from_be_bytes) {
-                Some(length) => length,
-                None => return None,
-            },
+            1 => bytes(head, start + 8).map(u64::from_be_bytes)?,
             short => u64::from(short),
         };
         at = at.checked_add(length).filter(|_| length >= 8)?;
