@@ -67,6 +67,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Why(args) => command::why::run(context, &args).await,
         Command::Info(args) => command::info::run(context, &args).await,
         Command::Inputs(args) => command::inputs::run(context, &args).await,
+        Command::Problems(args) => command::problems::run(context, &args).await,
         Command::Status(args) => command::status::run(context, &args).await,
         Command::Log(args) => command::log::run(context, &args).await,
         Command::Queue(args) => command::queue::queue(context, &args).await,

@@ -17,6 +17,7 @@ use crate::command::{
     log::LogArgs,
     ls::LsArgs,
     policy::PolicyArgs,
+    problems::ProblemsArgs,
     publish::PublishArgs,
     pull::PullArgs,
     queue::{PauseArgs, PrioArgs, QueueArgs, ResumeArgs},
@@ -36,9 +37,9 @@ Environment:
   AVALONCTL_SOCKET   as --socket
   NO_COLOR           no colours
 
-Exit codes: 0 done, 1 failed, 2 wrong command line, 3 part of it done, 4 nothing by that name, 5 no daemon,
-6 no holder can be reached, 7 disk full, 8 damaged or in conflict, 9 not allowed, 10 timed out (the job goes on),
-130 interrupted. Any other code is a failure.";
+Exit codes: 0 done, 1 failed, 2 wrong command line, 3 part of it done, or published with problems, 4 nothing by
+that name, 5 no daemon, 6 no holder can be reached, 7 disk full, 8 damaged or in conflict, 9 not allowed,
+10 timed out (the job goes on), 130 interrupted. Any other code is a failure.";
 
 /// Publish, find and fetch versions with Avalon sync.
 #[derive(Debug, Parser)]
@@ -120,6 +121,8 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Show what versions were made from.
     Inputs(InputsArgs),
+    /// Show what is wrong with versions: missing frames, broken files, names that break elsewhere.
+    Problems(ProblemsArgs),
     /// Show how the daemon is, its peers and its jobs.
     Status(StatusArgs),
     /// Show what happens.

@@ -9,7 +9,7 @@ pub enum ExitCode {
     Error,
     /// 2: the command line or the configuration is wrong.
     Usage,
-    /// 3: part of it was done; the summary says which.
+    /// 3: part of it was done, the summary says which; or a publish was recorded, with problems.
     Partial,
     /// 4: nothing by that name.
     NotFound,

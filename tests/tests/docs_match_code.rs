@@ -11,6 +11,7 @@ use std::{
 
 use avalon_protocol::{
     block::{BLOCK_BYTES, BlockList},
+    check,
     close_code::CloseCode,
     control::ErrorCode,
     exit_code::ExitCode,
@@ -20,6 +21,7 @@ use avalon_protocol::{
     manifest::{self, FileEntry, Manifest},
     mode::ProjectMode,
     plan::Priority,
+    policy::Policy,
     record::{Held, Key, Published, RawRecord, Record},
     studio::AppliedPolicy,
     wire::{
@@ -396,6 +398,21 @@ fn exit_codes_are_those_of_the_code() {
     let coded: Vec<(u8, String)> =
         ExitCode::ALL.iter().map(|code| (code.code(), format!("{code:?}"))).collect();
     assert_eq!(documented, coded);
+}
+
+#[test]
+fn checks_are_those_of_the_code() {
+    let text = read("docs/checks.md");
+    let documented: Vec<Vec<String>> =
+        rows(section(&text, "Which there are")).iter().map(|row| row[..3].to_vec()).collect();
+    let coded: Vec<Vec<String>> = check::ALL
+        .iter()
+        .map(|check| vec![check.code.to_owned(), check.severity.to_string(), check.seen_by.to_string()])
+        .collect();
+    assert_eq!(documented, coded);
+    let (_, example) = text.split_once("```toml\n").unwrap();
+    let policy = Policy::parse(example.split_once("```").unwrap().0).unwrap();
+    assert!(!policy.checks().is_empty());
 }
 
 #[test]

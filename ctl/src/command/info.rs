@@ -77,6 +77,7 @@ fn facts(reply: &InfoReply) -> Vec<(&'static str, String)> {
         facts.push(("comment", reply.comment.clone()));
     }
     facts.extend(reply.inputs.iter().map(|input| ("made from", input.clone())));
+    facts.extend(reply.problems.iter().map(|problem| ("problem", problem.to_string())));
     facts.extend(reply.metadata.iter().map(|(key, value)| ("metadata", format!("{key} = {value}"))));
     facts
 }
@@ -112,6 +113,12 @@ mod tests {
             }],
             inputs: vec!["robot/rig@v001".into()],
             metadata: BTreeMap::from([("fps".into(), "24".into())]),
+            problems: vec![avalon_protocol::check::CheckProblem {
+                code: "empty-file".into(),
+                severity: avalon_protocol::check::CheckSeverity::Error,
+                message: "m.obj has no bytes".into(),
+                hint: "write it again".into(),
+            }],
         };
         let daemon = FakeDaemon::start();
         daemon.on("GET /v1/info", &reply);
@@ -128,6 +135,7 @@ mod tests {
              known whole   said by who published it\n\
              comment       fixed \\u{1b}knee\n\
              made from     robot/rig@v001\n\
+             problem       error[empty-file]: m.obj has no bytes\n\
              metadata      fps = 24\n\
              \n\
              m.abc\t2048\tabc\taf13\n"

@@ -121,6 +121,10 @@ pub(crate) fn line(event: &Event) -> String {
             let files = count(*files, "file");
             format!("published  {reference}  generation {generation}, {files}, {} by {author}", size(*bytes))
         }
+        EventKind::ProblemsFound { reference, problems, .. } => {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            format!("problems  {reference}  {}", problems.join("; "))
+        }
         EventKind::Announced { reference, node, .. } => format!("announced  {reference}  by {node}"),
         EventKind::Placed { reference, files, bytes, seconds, .. } => {
             let files = count(*files, "file");

@@ -11,6 +11,7 @@ pub(crate) mod limit;
 pub(crate) mod log;
 pub(crate) mod ls;
 pub(crate) mod policy;
+pub(crate) mod problems;
 pub(crate) mod publish;
 pub(crate) mod pull;
 pub(crate) mod queue;

@@ -9,7 +9,7 @@ use avalon_protocol::{
 use clap::Args;
 
 use crate::{
-    command::pull::exit_of_parts,
+    command::{problems, pull::exit_of_parts},
     context::{Context, said},
     escape::escape,
     failure::Failure,
@@ -72,7 +72,9 @@ pub(crate) async fn run(context: &Context<'_>, args: PublishArgs) -> Result<Exit
         ));
     }
     let codes: Vec<ErrorCode> = refused.iter().map(|error| error.code).collect();
-    Ok(exit_of_parts(reply.versions.len() - refused.len(), &codes))
+    let exit = exit_of_parts(reply.versions.len() - refused.len(), &codes);
+    let found = reply.versions.iter().flat_map(|version| &version.problems);
+    Ok(if exit == ExitCode::Ok && problems::counts(found) { ExitCode::Partial } else { exit })
 }
 
 /// Makes a path absolute without following links: the daemon finds its projects in it by name.
@@ -114,6 +116,7 @@ fn show(output: &Output, version: &PublishItem) {
         output.data(&format!("{reference}\t{state}\t{}\t{}", version.generation, version.manifest));
     }
     version.messages.iter().for_each(|message| output.talk(&format!("  {}", escape(message))));
+    version.problems.iter().for_each(|problem| problems::talk(output, problem));
 }
 
 fn refusal(version: &PublishItem) -> ApiError {
@@ -127,6 +130,7 @@ fn refusal(version: &PublishItem) -> ApiError {
 
 #[cfg(test)]
 mod tests {
+    use avalon_protocol::check::{CheckProblem, CheckSeverity};
     use serde_json::{Value, json};
 
     use super::*;
@@ -142,6 +146,7 @@ mod tests {
             manifest: "m3".into(),
             files: 4,
             bytes: 2048,
+            problems: Vec::new(),
         }
     }
 
@@ -188,6 +193,25 @@ mod tests {
             ran.stdout,
             "✔ lantern:robot/modelDefault@v003  published, generation 1  4 files, 2.0 KiB\n"
         );
+    }
+
+    #[test]
+    fn problems_are_said_and_end_with_3_unless_they_are_notes() {
+        for (severity, exit) in
+            [(CheckSeverity::Error, 3), (CheckSeverity::Warning, 3), (CheckSeverity::Note, 0)]
+        {
+            let mut published = item(PublishState::Published, None, &[]);
+            published.problems = vec![CheckProblem {
+                code: "missing-frames".into(),
+                severity,
+                message: "frame 1004 is missing\u{7}".into(),
+                hint: "render it".into(),
+            }];
+            let ran = publishing(vec![published]).run(&["publish", "v003"]);
+            let said =
+                format!("  {severity}[missing-frames]: frame 1004 is missing\\u{{7}}\n    render it\n");
+            assert_eq!((ran.exit, ran.stderr), (exit, said));
+        }
     }
 
     #[test]

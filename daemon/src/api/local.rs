@@ -4,9 +4,9 @@ use std::io;
 
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply,
-    PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply,
-    WhereReply, WhyReply,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
+    StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -40,6 +40,9 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// What versions were made from.
     fn inputs(&self, query: InputsQuery) -> BoxFuture<'_, Result<InputsReply, ApiError>>;
+
+    /// What checks find in versions.
+    fn problems(&self, query: RefQuery) -> BoxFuture<'_, Result<ProblemsReply, ApiError>>;
 
     /// Publishes what is on disk; ready when all is recorded.
     fn publish(

@@ -20,6 +20,7 @@ use super::{events, routes};
         routes::info,
         routes::why,
         routes::inputs,
+        routes::problems,
         routes::publish,
         routes::pull,
         routes::jobs,

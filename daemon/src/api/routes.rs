@@ -4,9 +4,9 @@ use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply,
-    PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply,
-    WhereReply, WhyReply, route,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
+    StatusReply, VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -58,6 +58,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::INFO, get(info))
         .route(route::WHY, get(why))
         .route(route::INPUTS, get(inputs))
+        .route(route::PROBLEMS, get(problems))
         .route(route::PUBLISH, post(publish))
         .route(route::PULL, post(pull))
         .route(route::JOBS, get(jobs))
@@ -120,6 +121,13 @@ pub(super) async fn why(State(shared): Api, query: WhyQuery) -> Answer<WhyReply>
     (status = 200, body = InputsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn inputs(State(shared): Api, Params(query): Params<InputsQuery>) -> Answer<InputsReply> {
     answer(shared.api.inputs(query).await)
+}
+
+/// What checks find in the versions that a reference names; in the newest of every subset and the heroes without one.
+#[utoipa::path(get, tag = "versions", path = route::PROBLEMS, params(RefQuery), responses(
+    (status = 200, body = ProblemsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn problems(State(shared): Api, query: RefQuery) -> Answer<ProblemsReply> {
+    answer(shared.api.problems(query).await)
 }
 
 /// Publishes what is on disk; answers when all is recorded.

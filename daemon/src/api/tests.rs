@@ -358,6 +358,7 @@ async fn every_route_is_described() {
         route::JOBS,
         routes::JOB,
         route::QUEUE,
+        route::PROBLEMS,
         route::INPUTS,
         route::LIMITS,
         routes::LIMIT,

@@ -7,6 +7,7 @@ mod inputs;
 mod limit;
 mod policy;
 mod policy_diff;
+mod problems;
 mod publish;
 mod pull;
 mod queue;
@@ -22,8 +23,8 @@ use std::{
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, ErrorCode, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply,
     ListReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    StatusReply, VerifyReply, WhereReply, WhyReply,
+    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
+    RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -122,6 +123,10 @@ impl LocalApi for DaemonApi {
 
     fn inputs(&self, query: InputsQuery) -> BoxFuture<'_, Result<InputsReply, ApiError>> {
         Box::pin(self.inputs_reply(query))
+    }
+
+    fn problems(&self, query: RefQuery) -> BoxFuture<'_, Result<ProblemsReply, ApiError>> {
+        Box::pin(self.problems_reply(query))
     }
 
     fn publish(

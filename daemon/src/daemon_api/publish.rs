@@ -168,6 +168,7 @@ fn item(project: &Project, dir: &RelPath, outcome: PublishOutcome) -> PublishIte
         manifest: as_.manifest.to_string(),
         files: as_.files,
         bytes: as_.bytes,
+        problems: as_.problems,
     };
     let refused = |messages: Vec<String>, code| PublishItem {
         reference: reference_of(project, dir),
@@ -178,6 +179,7 @@ fn item(project: &Project, dir: &RelPath, outcome: PublishOutcome) -> PublishIte
         manifest: String::new(),
         files: 0,
         bytes: 0,
+        problems: Vec::new(),
     };
     match outcome {
         PublishOutcome::Published(as_) => published(PublishState::Published, as_),

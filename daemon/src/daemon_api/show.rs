@@ -1,6 +1,9 @@
 //! `ls`, `where` and `info`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use avalon_protocol::{
     control::{
@@ -185,7 +188,9 @@ impl DaemonApi {
         let node = fold.generation(&head).map(|generation| generation.node.to_string()).unwrap_or_default();
         let project = self.core.project(&version.project);
         let path = project.map(|project| project.path().join(manifest.dir().as_str()).display().to_string());
-        Ok(info_of(&manifest, node, path, here))
+        let manifest = Arc::new(manifest);
+        let problems = self.problems_of(&version, &fold, &manifest).await;
+        Ok(InfoReply { problems, ..info_of(&manifest, node, path, here) })
     }
 
     /// Returns what is known of one version.
@@ -243,5 +248,6 @@ fn info_of(manifest: &Manifest, node: String, path: Option<String>, here: Presen
             .collect(),
         inputs: draft.inputs.clone(),
         metadata: draft.metadata.clone(),
+        problems: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@
 //! it outlives the catalog. Nothing here decides about versions; who does subscribes to [`StudioPolicy::watch`].
 
 mod apply;
+mod checks;
 mod diff;
 mod document;
 mod health;

@@ -18,6 +18,7 @@ pub mod collide;
 pub mod settle;
 pub mod hash;
 mod inputs;
+mod checks;
 pub mod manifest;
 pub mod record;
 pub mod publisher;

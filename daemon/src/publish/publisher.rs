@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use avalon_protocol::{
+    check::CheckProblem,
     control::{EventKind, Health, PendingVersion, ProjectState, Severity},
     rel_path::RelPath,
     settle::SettleConfig,
@@ -21,7 +22,14 @@ use super::{
     },
     watch::SystemWatcher,
 };
-use crate::{config::Config, core::Core, log::ErrorChain, project::Project, tasks::Tasks};
+use crate::{
+    config::Config,
+    core::{Core, blocking},
+    log::ErrorChain,
+    policy::Ranks,
+    project::Project,
+    tasks::Tasks,
+};
 
 /// How many whole versions wait to be hashed.
 const SETTLED_QUEUE: usize = 16;
@@ -329,9 +337,11 @@ pub(super) async fn publish(
     let recorded = record::record(core, project, whole).await;
     let failed = recorded.as_ref().err().filter(|error| error.is_failure());
     tell_attempted(handle, &dir, failed.map(|error| ErrorChain(error).to_string())).await;
-    let warnings = settled.warnings.iter().map(ToString::to_string);
     let outcome = match recorded {
-        Ok(recorded) => outcome(recorded, warnings.collect()),
+        Ok(recorded) => {
+            let problems = problems(core, &recorded).await;
+            outcome(recorded, problems)
+        }
         Err(error) => {
             match error.remedy() {
                 Remedy::Settle => {
@@ -370,16 +380,37 @@ fn about(project: &Path, settled: &Settled) -> PublishDetails {
     details
 }
 
-fn outcome(recorded: Recorded, mut messages: Vec<String>) -> PublishOutcome {
+/// Returns what checks find in what lies there, and tells of it when it is new.
+async fn problems(core: &Arc<Core>, recorded: &Recorded) -> Vec<CheckProblem> {
+    let (core_there, version, manifest) = (Arc::clone(core), recorded.version.clone(), recorded.manifest);
+    let found = blocking(move || {
+        let fold = core_there.ledger.version(&version).ok().flatten()?;
+        let manifest = core_there.ledger.manifest(manifest).ok().flatten()?;
+        core_there.problems(&version, &fold, &manifest, &mut Ranks::default()).ok()
+    });
+    let problems = found.await.unwrap_or_default();
+    if recorded.news == News::Published && !problems.is_empty() {
+        let first = problems.first().map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(version = %recorded.version, problems = problems.len(), first, "published with problems");
+        core.events.emit(EventKind::ProblemsFound {
+            reference: recorded.version.to_string(),
+            manifest: recorded.manifest.to_string(),
+            problems: problems.clone(),
+        });
+    }
+    problems
+}
+
+fn outcome(recorded: Recorded, problems: Vec<CheckProblem>) -> PublishOutcome {
     let news = recorded.news;
-    messages.extend(recorded.messages);
     let published = PublishedAs {
         version: recorded.version,
         generation: recorded.generation,
         manifest: recorded.manifest,
         files: recorded.files,
         bytes: recorded.bytes,
-        messages,
+        messages: recorded.messages,
+        problems,
     };
     match news {
         News::Published => PublishOutcome::Published(published),

@@ -242,14 +242,19 @@ fn seen_file(path: RelPath, stat: &FileStat) -> SeenFile {
 
 /// A file that cannot be read says nothing here; hashing it will say why.
 fn read_end_mark(dir: &Dir, name: &RelPath, size: u64) -> EndMark {
-    let Ok(file) = dir.open_file(name) else { return EndMark::Unknown };
-    let head = read_at(&file, 0, size.min(HEAD_BYTES as u64));
-    let tail_bytes = size.min(TAIL_BYTES as u64);
-    let tail = read_at(&file, size - tail_bytes, tail_bytes);
-    match (head, tail) {
-        (Some(head), Some(tail)) => end_mark(name.as_str(), size, &head, &tail),
-        _ => EndMark::Unknown,
+    match read_ends(dir, name, size) {
+        Some((head, tail)) => end_mark(name.as_str(), size, &head, &tail),
+        None => EndMark::Unknown,
     }
+}
+
+/// Reads the first and the last bytes of a file, as many as end marks need; nothing when it cannot be read.
+pub(super) fn read_ends(dir: &Dir, name: &RelPath, size: u64) -> Option<(Vec<u8>, Vec<u8>)> {
+    let file = dir.open_file(name).ok()?;
+    let head = read_at(&file, 0, size.min(HEAD_BYTES as u64))?;
+    let tail_bytes = size.min(TAIL_BYTES as u64);
+    let tail = read_at(&file, size - tail_bytes, tail_bytes)?;
+    Some((head, tail))
 }
 
 fn read_at(file: &File, offset: u64, length: u64) -> Option<Vec<u8>> {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Health, JobStatus};
+use crate::check::CheckProblem;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -38,6 +39,16 @@ pub enum EventKind {
         author: String,
         /// How it was known to be whole.
         completeness: String,
+    },
+    /// Checks found something in a version that was published at this node.
+    ProblemsFound {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The manifest.
+        manifest: String,
+        /// What they found, at least one.
+        problems: Vec<CheckProblem>,
     },
     /// A version that another node published became known.
     Announced {

@@ -10,6 +10,7 @@ mod inputs;
 mod job;
 mod limit;
 mod policy;
+mod problems;
 mod status;
 mod version;
 mod why;
@@ -28,6 +29,7 @@ pub use self::{
         PolicyAppliedReply, PolicyDiffList, PolicyDiffNode, PolicyDiffReply, PolicyDiffSite, PolicyDiffSpeed,
         PolicyDiffVersion, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
     },
+    problems::{ProblemsReply, VersionProblems},
     status::{
         Health, PeerState, PeerStatus, PendingVersion, ProjectState, ProjectStatus, Severity, StatusReply,
     },
@@ -52,6 +54,8 @@ pub mod route {
     pub const WHY: &str = "/v1/why";
     /// GET `?ref=&project=&recursive=`: [`super::InputsReply`].
     pub const INPUTS: &str = "/v1/inputs";
+    /// GET `?ref=&project=`: [`super::ProblemsReply`]; without a ref the newest of every subset, and the heroes.
+    pub const PROBLEMS: &str = "/v1/problems";
     /// POST [`super::PublishRequest`]: [`super::PublishReply`], when all is recorded.
     pub const PUBLISH: &str = "/v1/publish";
     /// POST [`super::PullRequest`]: [`super::PullReply`], at once; the jobs go on by themselves.

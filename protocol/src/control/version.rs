@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ErrorCode;
-use crate::manifest::Completeness;
+use crate::{check::CheckProblem, manifest::Completeness};
 
 /// The answer to `ls`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -143,6 +143,9 @@ pub struct InfoReply {
     pub inputs: Vec<String>,
     /// What else the pipeline said.
     pub metadata: BTreeMap<String, String>,
+    /// What checks found.
+    #[serde(default)]
+    pub problems: Vec<CheckProblem>,
 }
 
 /// One file of a version.
@@ -206,6 +209,9 @@ pub struct PublishItem {
     pub files: u64,
     /// Their size.
     pub bytes: u64,
+    /// What checks found; it is published all the same.
+    #[serde(default)]
+    pub problems: Vec<CheckProblem>,
 }
 
 /// What became of a publish.

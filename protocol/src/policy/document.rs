@@ -8,6 +8,7 @@ use toml::{
 };
 
 use super::{
+    checks::{self, CheckRules},
     copies, overlap,
     places::{Groups, Studio},
     problem::Refused,
@@ -24,13 +25,14 @@ pub const MAX_DOCUMENT_BYTES: usize = MAX_POLICY_BYTES;
 /// Most rules: a node asks each of them about each version, and a person has to see through them.
 pub const MAX_RULES: usize = 256;
 
-const KEYS: [&str; 4] = ["schema", "groups", "defaults", "rule"];
+const KEYS: [&str; 6] = ["schema", "groups", "defaults", "rule", "checks", "check"];
 
 /// A checked policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     rules: Vec<Rule>,
     defaults: Defaults,
+    checks: CheckRules,
     groups: usize,
 }
 
@@ -65,6 +67,11 @@ impl Policy {
     /// Returns what holds where no rule does.
     pub fn defaults(&self) -> &Defaults {
         &self.defaults
+    }
+
+    /// Returns which checks are turned off.
+    pub fn checks(&self) -> &CheckRules {
+        &self.checks
     }
 
     /// Says whether any rule asks how many newer versions there are: then a new version changes what holds for older ones.
@@ -103,6 +110,7 @@ fn read(reader: &mut Reader<'_>, text: &str, studio: Option<&Studio>) -> Option<
         None => Groups::default(),
     };
     let defaults = read_defaults(reader, &document);
+    let checks = checks::read(reader, &document);
     let rules =
         document.get("rule").map_or_else(Vec::new, |value| read_rules(reader, value, &groups, studio));
     overlap::report(reader, &rules);
@@ -115,6 +123,7 @@ fn read(reader: &mut Reader<'_>, text: &str, studio: Option<&Studio>) -> Option<
     Some(Policy {
         rules: rules.into_iter().map(|read| read.rule).collect(),
         defaults: defaults?,
+        checks,
         groups: groups.len(),
     })
 }

@@ -13,6 +13,7 @@ mod places;
 mod criteria;
 mod read_match;
 mod rule;
+mod checks;
 mod document;
 mod facts;
 mod decide;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use self::{
     age::Age,
+    checks::CheckRules,
     criteria::{Criteria, Criterion, Field},
     decide::{Named, NotKnownYet, Now, RuleRef, Ruling},
     diff::{Amount, Case, Copying, Crew, Diff, Freeing, Judged, Listed, MOST_NAMED, SiteDiff, Totals},

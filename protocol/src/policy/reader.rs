@@ -185,13 +185,18 @@ impl<'d> Reader<'d> {
         let found = words.iter().find(|(word, _)| *word == text.value).map(|(_, meaning)| *meaning);
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-            let advice = match nearest(text.value, known.iter().copied()) {
-                Some(meant) => format!("did you mean {meant:?}?"),
-                None => format!("write {}", listed(&known, "or")),
-            };
-            self.say(text.at, format!("`{key}` is {:?}", text.value), advice);
+            self.unknown_word(text.at, &format!("`{key}` is {:?}", text.value), text.value, &known);
         }
         found
+    }
+
+    /// Reports a word that is none of those that are known.
+    pub(super) fn unknown_word(&mut self, at: usize, reason: &str, word: &str, known: &[&str]) {
+        let advice = match nearest(word, known.iter().copied()) {
+            Some(meant) => format!("did you mean {meant:?}?"),
+            None => format!("write {}", listed(known, "or")),
+        };
+        self.say(at, reason, advice);
     }
 
     fn wrong_kind(&mut self, value: &Spanned<DeValue<'_>>, key: &str, wanted: &str) {

@@ -79,7 +79,7 @@ impl FrameGap {
     /// The most runs of missing frames that `Display` writes.
     const MAX_RUNS_SHOWN: usize = 8;
 
-    fn of(sequence: &Sequence) -> Option<Self> {
+    pub(crate) fn of(sequence: &Sequence) -> Option<Self> {
         let missing = sequence.missing();
         let (first, last) = (*sequence.frames.first()?, *sequence.frames.last()?);
         let Sequence { prefix, padding, suffix, .. } = sequence.clone();

@@ -18,7 +18,8 @@ const WOOD: &str = "/mnt/library/wood.exr";
 fn publish(daemon: &Daemon, dir: &str, more: &[&str]) -> Value {
     let path: PathBuf = daemon.path(dir);
     let args = [&["publish", path.to_str().unwrap(), "--json"], more].concat();
-    daemon.ctl(&args).good()["versions"][0].clone()
+    let published: Value = serde_json::from_str(&daemon.ctl(&args).stdout).unwrap();
+    published["versions"][0].clone()
 }
 
 /// A layout (USD) of a look (Maya) of textures; with a model by its sidecar, a sequence by hand, and two inputs that
@@ -58,7 +59,7 @@ fn pull_with_inputs_brings_all_that_a_scene_was_made_from_and_tells_what_is_miss
     let london = studio.on_demand(LONDON, &[]);
     let montreal = studio.on_demand(MONTREAL, &[&london]);
     let published = publish_chain(&london);
-    let told = published["messages"].to_string();
+    let told = published["problems"].to_string();
     assert!(told.contains(WOOD) && told.contains("not published"), "{published}");
     montreal.until("montreal knows all", |api| (api.list().versions.len() == 5).then_some(()));
     montreal.until_connected(LONDON);

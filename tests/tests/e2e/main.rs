@@ -5,6 +5,7 @@
 mod catalog;
 mod changes;
 mod chaos;
+mod checks;
 mod conflict;
 mod cuts;
 mod damage;

@@ -12,8 +12,9 @@ use avalon_protocol::{
     control::{
         ApiError, CatalogStatsReply, InfoReply, InputsReply, JobKind, JobState, JobStatus, LimitRequest,
         LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply,
-        PolicyItem, PolicyReply, PolicyRequest, Presence, PublishReply, PublishRequest, PullReply,
-        PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+        PolicyItem, PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply, PublishRequest,
+        PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+        WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -164,6 +165,7 @@ fn info() -> InfoReply {
         files: Vec::new(),
         inputs: Vec::new(),
         metadata: BTreeMap::new(),
+        problems: Vec::new(),
     }
 }
 
@@ -185,6 +187,16 @@ impl LocalApi for Fake {
 
     fn info(&self, query: RefQuery) -> BoxFuture<'_, Result<InfoReply, ApiError>> {
         self.reply(Call::Query(query), info())
+    }
+
+    fn problems(&self, query: RefQuery) -> BoxFuture<'_, Result<ProblemsReply, ApiError>> {
+        let reply = ProblemsReply {
+            schema: "avalonctl.problems/1".into(),
+            versions: Vec::new(),
+            checked: 0,
+            unknown: Vec::new(),
+        };
+        self.reply(Call::Query(query), reply)
     }
 
     fn inputs(&self, _query: InputsQuery) -> BoxFuture<'_, Result<InputsReply, ApiError>> {

@@ -201,7 +201,6 @@ fn with_source(
 struct List {
     inputs: Vec<String>,
     seen: BTreeSet<String>,
-    unpublished: Vec<String>,
     notes: Vec<String>,
     notes_more: usize,
     bytes: usize,
@@ -220,9 +219,6 @@ impl List {
             return;
         }
         self.bytes += text.len();
-        if matches!(input, Input::Path(_)) {
-            self.unpublished.push(text.clone());
-        }
         self.seen.insert(text.clone());
         self.inputs.push(text);
     }
@@ -245,16 +241,7 @@ impl List {
         // Names and causes together stay far below what a manifest takes.
         let incomplete =
             (!self.notes.is_empty()).then(|| self.notes.join("; ").chars().take(2000).collect::<String>());
-        let mut messages: Vec<String> =
-            incomplete.iter().map(|notes| format!("not all inputs were found: {notes}")).collect();
-        if let Some(first) = self.unpublished.first() {
-            messages.push(match self.unpublished.len() {
-                1 => format!("it was made from {first}, which is not published: others cannot fetch that"),
-                count => format!(
-                    "it was made from {count} files that are not published: others cannot fetch them; the first is {first}"
-                ),
-            });
-        }
+        let messages = incomplete.iter().map(|notes| format!("not all inputs were found: {notes}")).collect();
         Gathered { inputs: self.inputs, messages, incomplete }
     }
 }

@@ -29,6 +29,7 @@ use avalon_store::{
 use self::error::first;
 pub use self::error::{RecordError, Remedy};
 use super::{
+    checks,
     hash::{self, NamedFile},
     inputs::{self, Publishing},
     manifest::{self, Entries, Place},
@@ -318,16 +319,19 @@ impl Recording<'_> {
             Some(before) => blocking(move || ledger.manifest(before).ok().flatten()).await,
             None => None,
         };
+        let grown_from = grown_from.map(Arc::new);
         let mut about = whole.about.clone();
         let publishing = Publishing {
             version: &self.version,
             dir: &whole.version.dir,
             files: &self.named,
             given: &about.inputs,
-            grown_from: grown_from.map(Arc::new),
+            grown_from: grown_from.clone(),
         };
         let gathered = inputs::gather(self.core, &root, &publishing).await;
         about.inputs = gathered.inputs;
+        let (named, inputs) = (&self.named, &about.inputs);
+        checks::note(self.core, self.project, &root, named, inputs, grown_from, &mut about.metadata).await;
         if let Some(incomplete) = gathered.incomplete
             && about.metadata.len() < MAX_METADATA_PAIRS
         {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    check::CheckProblem,
     control::{ErrorCode, ProjectState},
     hash::ManifestId,
     id::{ProjectName, RepresentationName, VersionId},
@@ -174,6 +175,8 @@ pub struct PublishedAs {
     pub bytes: u64,
     /// What a person should hear about it.
     pub messages: Vec<String>,
+    /// What checks found.
+    pub problems: Vec<CheckProblem>,
 }
 
 /// A version directory that is not whole, or cannot be published.

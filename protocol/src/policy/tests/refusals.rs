@@ -77,7 +77,7 @@ fn unknown_keys_are_refused_everywhere_with_what_was_meant() {
     refused(
         &HEAD.replace("[defaults]", "colour = 1\n[defaults]\nprio = \"low\""),
         &[
-            "2:1: unknown key `colour` in the document; known here: schema, groups, defaults, rule",
+            "2:1: unknown key `colour` in the document; known here: schema, groups, defaults, rule, checks, check",
             "4:1: unknown key `prio` in [defaults]; did you mean `priority`?",
         ],
     );
@@ -394,4 +394,26 @@ fn all_problems_are_found_at_once_in_the_order_of_the_lines() {
     assert!(refused.starts_with(
         "the policy is refused, line 9:8: `keep` is \"hear\"; did you mean \"here\"?, line 10:8"
     ));
+}
+
+#[test]
+fn what_is_wrong_about_checks_is_refused() {
+    refused(
+        &format!("{HEAD}[checks]\noff = [\"missing-frame\", \"zebra\"]\non = 1\n"),
+        &[
+            "6:8: there is no check \"missing-frame\"; did you mean \"missing-frames\"?",
+            "6:25: there is no check \"zebra\"; write empty-file, truncated-file, missing-frames, frames-differ, odd-size, \
+             missing-input, name-case, frame-padding, future-time, long-path, name-characters or name-off-template",
+            "7:1: unknown key `on` in [checks]; known here: off",
+        ],
+    );
+    refused(
+        &format!("{HEAD}[[check]]\noff = []\n[[check]]\nmatch = {{ assset = \"a\" }}\n"),
+        &[
+            "5:1: [[check]] has no `match`; say which versions; for all of them write [checks]",
+            "6:7: the list `off` is empty, so that nothing fits it; name something, or remove the key",
+            "7:1: [[check]] has no `off`; write off = [\"missing-frames\"], or [\"*\"] for every check",
+            "8:11: unknown key `assset` in `match` of [[check]]; did you mean `asset`?",
+        ],
+    );
 }

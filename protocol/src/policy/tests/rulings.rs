@@ -209,3 +209,19 @@ fn keep_last_holds_the_newest_numbers_and_the_hero_and_lets_older_ones_go() {
         assert_eq!([rank(2), rank(3), hero.clone()].map(|version| may(&version)), may_go, "{head}");
     }
 }
+
+#[test]
+fn checks_are_off_for_all_or_for_what_matches() {
+    let robot = version();
+    let off =
+        |rules: &str| -> Vec<&str> { policy(rules).checks().off(&robot.facts(), NOW).into_iter().collect() };
+    assert_eq!(off(""), [""; 0]);
+    let both =
+        "[checks]\noff = \"odd-size\"\n[[check]]\nmatch = { family = \"rig\" }\noff = [\"empty-file\"]\n";
+    assert_eq!(off(both), ["empty-file", "odd-size"]);
+    assert_eq!(off("[[check]]\nmatch = { family = \"model\" }\noff = [\"*\"]\n"), [""; 0]);
+    assert_eq!(off("[[check]]\nmatch = { latest = 1 }\noff = [\"*\"]\n").len(), crate::check::ALL.len());
+    // What is not known turns nothing off.
+    let unknown = Version { manifest_is_here: false, ..robot.clone() };
+    assert!(policy(both).checks().off(&unknown.facts(), NOW) == ["odd-size"].into());
+}
