@@ -8,6 +8,7 @@ mod error;
 mod event;
 mod inputs;
 mod job;
+mod lifetime;
 mod limit;
 mod policy;
 mod status;
@@ -23,6 +24,7 @@ pub use self::{
         JobKind, JobState, JobStatus, PausedItem, PlanState, Prio, PullItem, PullReply, PullRequest,
         QueueChange, QueueReply, QueueRequest,
     },
+    lifetime::{LifetimeItem, LifetimeReply, LifetimeRequest, LifetimeState},
     limit::{LimitItem, LimitOrigin, LimitRequest, LimitsReply},
     policy::{
         PolicyAppliedReply, PolicyDiffList, PolicyDiffNode, PolicyDiffReply, PolicyDiffSite, PolicyDiffSpeed,
@@ -52,6 +54,12 @@ pub mod route {
     pub const WHY: &str = "/v1/why";
     /// GET `?ref=&project=&recursive=`: [`super::InputsReply`].
     pub const INPUTS: &str = "/v1/inputs";
+    /// POST [`super::LifetimeRequest`]: [`super::LifetimeReply`], when it is recorded.
+    pub const RETIRE: &str = "/v1/retire";
+    /// POST [`super::LifetimeRequest`]: [`super::LifetimeReply`]; jobs put back what was changed.
+    pub const RESTORE: &str = "/v1/restore";
+    /// POST [`super::LifetimeRequest`]: [`super::LifetimeReply`], when it is recorded.
+    pub const ACCEPT: &str = "/v1/accept";
     /// POST [`super::PublishRequest`]: [`super::PublishReply`], when all is recorded.
     pub const PUBLISH: &str = "/v1/publish";
     /// POST [`super::PullRequest`]: [`super::PullReply`], at once; the jobs go on by themselves.

@@ -8,13 +8,14 @@ use toml::{
 };
 
 use super::{
+    age::Age,
     copies, overlap,
     places::{Groups, Studio},
     problem::Refused,
     reader::Reader,
     rule::{self, Defaults, ReadRule, Rule},
 };
-use crate::limits::MAX_POLICY_BYTES;
+use crate::{limits::MAX_POLICY_BYTES, version_fold::DEFAULT_UNDO_MS};
 
 /// What a document says of itself first.
 pub const SCHEMA: &str = "avalon.policy/1";
@@ -65,6 +66,11 @@ impl Policy {
     /// Returns what holds where no rule does.
     pub fn defaults(&self) -> &Defaults {
         &self.defaults
+    }
+
+    /// Returns for how long, in milliseconds, nothing is removed of a version that was retired.
+    pub fn undo_ms(&self) -> u64 {
+        self.defaults.retire_after.map_or(DEFAULT_UNDO_MS, Age::as_ms)
     }
 
     /// Says whether any rule asks how many newer versions there are: then a new version changes what holds for older ones.

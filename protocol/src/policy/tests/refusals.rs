@@ -395,3 +395,19 @@ fn all_problems_are_found_at_once_in_the_order_of_the_lines() {
         "the policy is refused, line 9:8: `keep` is \"hear\"; did you mean \"here\"?, line 10:8"
     ));
 }
+
+#[test]
+fn an_undo_window_is_an_age_and_stands_in_the_defaults_only() {
+    refused(&format!("{HEAD}retire_after = \"8w\"\n"), &[]);
+    let days = Policy::parse(&format!("{HEAD}retire_after = \"2d\"\n")).unwrap();
+    assert_eq!(days.undo_ms(), 2 * 24 * 3_600_000);
+    assert_eq!(Policy::parse(HEAD).unwrap().undo_ms(), 30 * 24 * 3_600_000, "without a word it is 30 days");
+    for wrong in ["0d", "soon", "9999w"] {
+        refused(
+            &format!("{HEAD}retire_after = {wrong:?}\n"),
+            &[&format!(
+                "5:16: `retire_after` is {wrong:?}; write a whole number with m, h, d or w, such as 30d; at most 3650d"
+            )],
+        );
+    }
+}
