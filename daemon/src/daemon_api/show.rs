@@ -15,7 +15,7 @@ use avalon_protocol::{
     version_fold::{Standing, VersionFold},
 };
 
-use super::{DaemonApi, catalog_failed};
+use super::{DaemonApi, catalog_failed, lifetime::retired_item};
 use crate::{api::RefQuery, clock::time_of_ms, core::blocking};
 
 impl DaemonApi {
@@ -38,6 +38,7 @@ impl DaemonApi {
             author: generation.author.clone(),
             published: time_of_ms(generation.published_at_ms),
             conflict,
+            retired: retired_item(fold),
         })
     }
 
@@ -185,7 +186,7 @@ impl DaemonApi {
         let node = fold.generation(&head).map(|generation| generation.node.to_string()).unwrap_or_default();
         let project = self.core.project(&version.project);
         let path = project.map(|project| project.path().join(manifest.dir().as_str()).display().to_string());
-        Ok(info_of(&manifest, node, path, here))
+        Ok(InfoReply { retired: retired_item(&fold), ..info_of(&manifest, node, path, here) })
     }
 
     /// Returns what is known of one version.
@@ -229,6 +230,7 @@ fn info_of(manifest: &Manifest, node: String, path: Option<String>, here: Presen
         node,
         comment: draft.comment.clone(),
         published: time_of_ms(draft.published_at_ms),
+        retired: None,
         path,
         here,
         files: manifest

@@ -4,6 +4,7 @@
 //! Fields are only ever added; a reader ignores what it does not know.
 
 mod catalog;
+mod conflict;
 mod error;
 mod event;
 mod inputs;
@@ -17,6 +18,9 @@ mod why;
 
 pub use self::{
     catalog::{CatalogStatsReply, RebuildReply, VerifyReply},
+    conflict::{
+        Candidate, ConflictItem, ConflictsReply, DecisionItem, MovedItem, ResolveReply, ResolveRequest,
+    },
     error::{ApiError, ErrorCode},
     event::{Event, EventKind},
     inputs::{InputVersion, InputsReply, MissingInput, MissingReason},
@@ -35,7 +39,7 @@ pub use self::{
     },
     version::{
         FileItem, HoldingState, InfoReply, ListReply, NodeHolding, Presence, PublishItem, PublishReply,
-        PublishRequest, PublishState, VersionItem, WhereItem, WhereReply,
+        PublishRequest, PublishState, RetiredItem, VersionItem, WhereItem, WhereReply,
     },
     why::{WhyAnswer, WhyReply, WhyState},
 };
@@ -60,6 +64,10 @@ pub mod route {
     pub const RESTORE: &str = "/v1/restore";
     /// POST [`super::LifetimeRequest`]: [`super::LifetimeReply`], when it is recorded.
     pub const ACCEPT: &str = "/v1/accept";
+    /// GET `?ref=&project=`: [`super::ConflictsReply`]; of all projects without a ref.
+    pub const CONFLICTS: &str = "/v1/conflicts";
+    /// POST [`super::ResolveRequest`]: [`super::ResolveReply`], when it is recorded.
+    pub const RESOLVE: &str = "/v1/resolve";
     /// POST [`super::PublishRequest`]: [`super::PublishReply`], when all is recorded.
     pub const PUBLISH: &str = "/v1/publish";
     /// POST [`super::PullRequest`]: [`super::PullReply`], at once; the jobs go on by themselves.

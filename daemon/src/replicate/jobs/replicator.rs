@@ -177,6 +177,14 @@ impl Replicator {
             }
             Event::Ordered(versions) => self.heed_orders(versions),
             Event::Ended { number, outcome, wakes } => self.ended(number, outcome, wakes).await,
+            Event::Restore(version, reply) => {
+                self.wanted.insert(version.clone());
+                let pulled = self.consider(version, Priority::Waiting).await;
+                if let Some(job) = &pulled.job {
+                    job.put_back();
+                }
+                reply.send(pulled).ok();
+            }
             Event::Pull(versions, reply) => {
                 let mut answers = Vec::with_capacity(versions.len());
                 for version in versions {
@@ -315,8 +323,13 @@ impl Replicator {
                 }
                 None
             }
-            Decision::Leave | Decision::Conflict(_) | Decision::Unknown | Decision::Forbidden(_) => {
-                if matches!(verdict.decision, Decision::Forbidden(_)) {
+            Decision::Leave
+            | Decision::Conflict(_)
+            | Decision::Unknown
+            | Decision::Forbidden(_)
+            | Decision::Retired
+            | Decision::Move(_) => {
+                if matches!(verdict.decision, Decision::Forbidden(_) | Decision::Retired) {
                     self.wanted.remove(&version);
                 }
                 if let Some((number, job)) = self.queue.current(&version) {
@@ -335,10 +348,13 @@ impl Replicator {
                 code: CONFLICT.into(),
                 severity: Severity::Error,
                 message: format!(
-                    "{} sites published different content as {version}; nobody fetches it until one is moved aside",
+                    "{} different contents were published as {version}; nobody fetches it until somebody decides",
                     manifests.len()
                 ),
-                hint: Some(format!("see who has what: avalonctl where {version}; publish one of them under another number")),
+                hint: Some(format!(
+                    "see who has what: avalonctl conflicts; decide which keeps the number: avalonctl resolve {version} \
+                     --keep SITE"
+                )),
             }),
             _ => board.clear(CONFLICT),
         }
