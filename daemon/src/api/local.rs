@@ -3,7 +3,11 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply, ConflictsReply, LifetimeReply, LifetimeRequest, ResolveReply, ResolveRequest,
+    ApiError, CatalogStatsReply, ConflictsReply, InfoReply, InputsReply, JobStatus, LifetimeReply,
+    LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffReply,
+    PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest,
+    QueueReply, QueueRequest, RebuildReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
+    WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};

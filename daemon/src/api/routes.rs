@@ -3,7 +3,11 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply, route, ConflictsReply, LifetimeReply, LifetimeRequest, ResolveReply, ResolveRequest,
+    ApiError, CatalogStatsReply, ConflictsReply, InfoReply, InputsReply, JobStatus, LifetimeReply,
+    LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffReply,
+    PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest,
+    QueueReply, QueueRequest, RebuildReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
+    WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,

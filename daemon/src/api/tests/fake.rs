@@ -10,7 +10,11 @@ use std::{
 
 use avalon_protocol::{
     control::{
-    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobKind, JobState, JobStatus, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply, Candidate, ConflictsReply, LifetimeReply, LifetimeRequest, ResolveReply, ResolveRequest,
+        ApiError, Candidate, CatalogStatsReply, ConflictsReply, InfoReply, InputsReply, JobKind, JobState,
+        JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply,
+        PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
+        Presence, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
+        RebuildReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},

@@ -111,7 +111,11 @@ pub async fn record(
     let lock = project.lock_version(&whole.version.dir).await;
     let root = project.dir().ok_or_else(|| RecordError::Paused { project: project.name().clone() })?;
     check_still_whole(&root, &whole, &version).await?;
-    check_not_incoming(core, &root, &version).await?;
+    // A mirror fetches again what it lost by the change. That somebody accepts the change, and that nobody places anything
+    // meanwhile, ends it.
+    if whole.about.rewrites == Rewrites::Hold {
+        check_not_incoming(core, &root, &version).await?;
+    }
     check_catalog(core, &version).await?;
     let named = hash::hash(core, project.name(), &root, &whole.version.dir, &whole.files).await;
     let named = named.map_err(|source| RecordError::Hash { version: version.clone(), source })?;

@@ -314,11 +314,14 @@ impl Replicator {
         self.tell_conflict(&version, &verdict.decision);
         let job = match &verdict.decision {
             Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, &verdict, priority).await),
-            Decision::Have(_) => {
+            Decision::Have(head) => {
                 self.wanted.remove(&version);
-                // A job that has just placed it ends by itself; one that waits has nothing to do any more.
-                let current = self.queue.current(&version).filter(|(n, _)| !self.queue.is_running(*n));
-                if let Some((number, job)) = current {
+                // A job that has just placed it ends by itself; one that waits has nothing to do any more, nor has one for
+                // what was here before somebody accepted a change.
+                if let Some((number, job)) = self.queue.current(&version)
+                    && (!self.queue.is_running(number) || job.manifest != *head)
+                {
+                    job.discard();
                     self.cancel(number, &job).await;
                 }
                 None
@@ -486,7 +489,11 @@ impl Replicator {
         }
         if job.state() != JobState::Failed && !job.is_discarded() {
             // It may have grown while it was placed, or be wanted in another generation.
-            self.consider(job.version.clone(), Priority::Publish).await;
+            let next = self.consider(job.version.clone(), Priority::Publish).await;
+            if matches!(next.decision, Decision::Have(_)) && job.state() == JobState::Cancelled {
+                job.discard();
+                self.clear_up(&job).await;
+            }
         }
     }
 
