@@ -10,9 +10,11 @@ use crate::command::{
     cancel::CancelArgs,
     catalog::CatalogArgs,
     completions::CompletionsArgs,
+    conflict::{ConflictsArgs, ResolveArgs},
     demo::DemoArgs,
     info::InfoArgs,
     inputs::InputsArgs,
+    lifetime::{AcceptArgs, RestoreArgs, RetireArgs},
     limit::LimitArgs,
     log::LogArgs,
     ls::LsArgs,
@@ -123,6 +125,16 @@ pub(crate) enum Command {
     Inputs(InputsArgs),
     /// Show what is wrong with versions: missing frames, broken files, names that break elsewhere.
     Problems(ProblemsArgs),
+    /// Take versions out of use; nothing is removed.
+    Retire(RetireArgs),
+    /// Bring versions back, or put back what was changed in place here.
+    Restore(RestoreArgs),
+    /// Let files that were changed in place here be the next generation of their version.
+    Accept(AcceptArgs),
+    /// List versions of which sites published different content.
+    Conflicts(ConflictsArgs),
+    /// Decide which content keeps the number of a version.
+    Resolve(ResolveArgs),
     /// Show how the daemon is, its peers and its jobs.
     Status(StatusArgs),
     /// Show what happens.

@@ -26,8 +26,11 @@ pub const MAX_METADATA_PAIRS: usize = 256;
 pub const MAX_TEXT_BYTES: usize = 16 << 10;
 /// Longest policy document: some hundred rules with their comments, and what a record has room for.
 pub const MAX_POLICY_BYTES: usize = 48 << 10;
-/// Longest author and longest comment of a policy; with the document they fit into one record.
+/// Longest author and longest comment of a policy, and of what somebody decides about a version; with the document of a
+/// policy they fit into one record.
 pub const MAX_POLICY_NOTE_BYTES: usize = 4 << 10;
+/// Most generations that one resolution of a conflict gives a new number; a person decided about each.
+pub const MAX_MOVED: usize = 256;
 /// Most inputs named by a manifest.
 pub const MAX_INPUTS: usize = 100_000;
 /// Most objects asked for in one request; a request of them is under 200 KiB.

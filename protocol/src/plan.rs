@@ -9,7 +9,7 @@ use crate::{
     limits::MAX_WANTS,
     mode::ProjectMode,
     policy::{Keep, Named, NotKnownYet, RuleRef, Ruling},
-    version_fold::{Standing, VersionFold},
+    version_fold::{Move, Standing, VersionFold},
     wire::Want,
 };
 
@@ -46,6 +46,10 @@ pub enum Decision {
     Conflict(Vec<ManifestId>),
     /// The studio's policy does not let it come here, not even when somebody pulls it: the rule, none for the defaults.
     Forbidden(Option<RuleRef>),
+    /// It is out of use: it does not come, not even when somebody pulls it, before it is restored.
+    Retired,
+    /// It lies here under a number that it lost when a conflict was resolved: it gets the new one.
+    Move(Move),
     /// No generation of it is known yet.
     Unknown,
 }
@@ -94,8 +98,12 @@ impl Stance {
 
 /// Decides about one version.
 ///
-/// A conflict blocks fetching only: a node that holds one of the candidates keeps it.
+/// A conflict blocks fetching only: a node that holds one of the candidates keeps it, until somebody decides and it has to
+/// take another number. That a version is out of use blocks fetching only, too.
 pub fn decide(slot: VersionSlot, fold: &VersionFold, me: &NodeId, stance: &Stance, wish: Wish) -> Decision {
+    if let Some(to_move) = fold.to_move(slot, me) {
+        return Decision::Move(to_move);
+    }
     let head = match fold.standing(slot) {
         Standing::Unknown => return Decision::Unknown,
         Standing::Conflict(heads) => return Decision::Conflict(heads),
@@ -103,6 +111,9 @@ pub fn decide(slot: VersionSlot, fold: &VersionFold, me: &NodeId, stance: &Stanc
     };
     if fold.holds(me, &head) {
         return Decision::Have(head);
+    }
+    if fold.retired().is_some() {
+        return Decision::Retired;
     }
     match stance {
         Stance::Never(rule) => Decision::Forbidden(rule.clone()),
@@ -180,7 +191,10 @@ mod tests {
     use super::*;
     use crate::{
         policy::Urgency,
-        record::{Held, Record, tests::published},
+        record::{
+            Held, Record,
+            tests::{published, resolved, restored, retired},
+        },
     };
 
     const SLOT: VersionSlot = VersionSlot::Number(1);
@@ -283,6 +297,34 @@ mod tests {
         fold.apply(&node("b@y"), 0, &Record::Published(published(1, 2, 12, 1, None)));
         let decision = decide(SLOT, &fold, &node("c@z"), &Stance::Keep, Wish::Pulled);
         assert!(matches!(decision, Decision::Conflict(_)));
+    }
+
+    #[test]
+    fn nobody_fetches_what_is_retired_and_who_has_it_keeps_it() {
+        let mut fold = VersionFold::default();
+        let (me, holder) = (node("b@y"), node("a@x"));
+        fold.apply(&holder, 0, &Record::Published(published(1, 1, 11, 1, None)));
+        fold.apply(&holder, 1, &retired(1, "anna"));
+        for wish in [Wish::None, Wish::Pulled] {
+            assert_eq!(decide(SLOT, &fold, &me, &Stance::Keep, wish), Decision::Retired);
+        }
+        assert_eq!(decide(SLOT, &fold, &holder, &Stance::Keep, Wish::None), Decision::Have(id(1)));
+        fold.apply(&holder, 2, &restored(1, "ben"));
+        assert_eq!(decide(SLOT, &fold, &me, &Stance::Keep, Wish::None), Decision::Fetch(id(1)));
+    }
+
+    #[test]
+    fn who_holds_what_lost_its_number_moves_it_and_then_fetches_what_kept_it() {
+        let mut fold = VersionFold::default();
+        let (me, other) = (node("b@y"), node("a@x"));
+        fold.apply(&other, 0, &Record::Published(published(1, 1, 11, 1, None)));
+        fold.apply(&me, 0, &Record::Published(published(1, 2, 12, 1, None)));
+        fold.apply(&other, 1, &resolved(1, 1, &[(2, 5)]));
+        let decided = |fold: &VersionFold| decide(SLOT, fold, &me, &Stance::Keep, Wish::None);
+        assert_eq!(decided(&fold), Decision::Move(Move { manifest: id(2), number: 5 }));
+        let held = Held { version: crate::record::tests::version(1), manifest: id(2) };
+        fold.apply(&me, 1, &Record::Dropped(held));
+        assert_eq!(decided(&fold), Decision::Fetch(id(1)));
     }
 
     #[test]

@@ -3,9 +3,12 @@
 //! On disk and on the wire a record is a [`RawRecord`]: kind, payload version, payload. A reader keeps and passes on
 //! what it does not understand, so an old node can carry the records of a new one.
 
+mod lifetime;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::lifetime::{InvalidResolution, Note, NoteTooLong, Resolved, Restored, Retired, Said};
 use crate::{
     hash::{ContentId, ManifestId},
     id::{ProjectName, RepresentationName, VersionId},
@@ -37,6 +40,12 @@ pub enum Record {
     Dropped(Held),
     /// Kind 5: the studio's policy is this document from now on. Only in the studio's own feeds.
     Policy(AppliedPolicy),
+    /// Kind 6: a version is out of use. Nothing is removed by that.
+    Retired(Retired),
+    /// Kind 7: a version that was taken out of use is in use again.
+    Restored(Restored),
+    /// Kind 8: of several contents under one number, one keeps it and the others get numbers of their own.
+    Resolved(Resolved),
 }
 
 /// The payload of [`Record::Key`].
@@ -114,6 +123,9 @@ impl Record {
     const PLACED: u16 = 3;
     const DROPPED: u16 = 4;
     const POLICY: u16 = 5;
+    const RETIRED: u16 = 6;
+    const RESTORED: u16 = 7;
+    const RESOLVED: u16 = 8;
 
     /// Writes the record in the newest layout.
     pub fn to_raw(&self) -> RawRecord {
@@ -123,6 +135,9 @@ impl Record {
             Self::Placed(held) => (Self::PLACED, postcard::to_stdvec(held)),
             Self::Dropped(held) => (Self::DROPPED, postcard::to_stdvec(held)),
             Self::Policy(policy) => (Self::POLICY, postcard::to_stdvec(policy)),
+            Self::Retired(retired) => (Self::RETIRED, postcard::to_stdvec(retired)),
+            Self::Restored(restored) => (Self::RESTORED, postcard::to_stdvec(restored)),
+            Self::Resolved(resolved) => (Self::RESOLVED, postcard::to_stdvec(resolved)),
         };
         #[expect(clippy::expect_used, reason = "plain data into a vector: postcard has nothing to fail on")]
         let payload = payload.expect("a record always serialises");
@@ -136,12 +151,10 @@ impl Record {
     /// As [`Record::from_raw`]; [`RecordError::Elsewhere`] when it states nothing there, which is the author's fault.
     pub fn in_feed(raw: &RawRecord, project: &ProjectName) -> Result<Self, RecordError> {
         let record = Self::from_raw(raw)?;
-        let states = match &record {
-            Self::Key(_) => true,
-            Self::Published(Published { version, .. })
-            | Self::Placed(Held { version, .. })
-            | Self::Dropped(Held { version, .. }) => version.project == *project && !project.is_studio(),
-            Self::Policy(_) => project.is_studio(),
+        let states = match (&record, record.version()) {
+            (_, Some(version)) => version.project == *project && !project.is_studio(),
+            (Self::Policy(_), None) => project.is_studio(),
+            (_, None) => true,
         };
         match states {
             true => Ok(record),
@@ -165,6 +178,9 @@ impl Record {
             (Self::PLACED, 1) => postcard::from_bytes(&raw.payload).map(Self::Placed).map_err(damaged),
             (Self::DROPPED, 1) => postcard::from_bytes(&raw.payload).map(Self::Dropped).map_err(damaged),
             (Self::POLICY, 1) => postcard::from_bytes(&raw.payload).map(Self::Policy).map_err(damaged),
+            (Self::RETIRED, 1) => postcard::from_bytes(&raw.payload).map(Self::Retired).map_err(damaged),
+            (Self::RESTORED, 1) => postcard::from_bytes(&raw.payload).map(Self::Restored).map_err(damaged),
+            (Self::RESOLVED, 1) => postcard::from_bytes(&raw.payload).map(Self::Resolved).map_err(damaged),
             (kind, version) => Err(RecordError::Unknown { kind, version }),
         }
     }
@@ -175,6 +191,9 @@ impl Record {
             Self::Key(_) | Self::Policy(_) => None,
             Self::Published(published) => Some(&published.version),
             Self::Placed(held) | Self::Dropped(held) => Some(&held.version),
+            Self::Retired(retired) => Some(&retired.version),
+            Self::Restored(restored) => Some(&restored.version),
+            Self::Resolved(resolved) => Some(resolved.version()),
         }
     }
 }
@@ -219,6 +238,27 @@ pub(crate) mod tests {
             .unwrap()
     }
 
+    pub(crate) fn said(author: &str, comment: &str) -> Said {
+        let note = |text: &str| Note::try_from(text.to_owned()).unwrap();
+        Said { author: note(author), comment: note(comment), at_ms: 1_763_800_000_000 }
+    }
+
+    pub(crate) fn retired(round: u32, author: &str) -> Record {
+        let Said { author, comment, at_ms } = said(author, "wrong scale");
+        Record::Retired(Retired { version: version(1), round, author, comment, at_ms })
+    }
+
+    pub(crate) fn restored(round: u32, author: &str) -> Record {
+        let Said { author, at_ms, .. } = said(author, "");
+        Record::Restored(Restored { version: version(1), round, author, at_ms })
+    }
+
+    pub(crate) fn resolved(round: u32, keep: u8, moved: &[(u8, u32)]) -> Record {
+        let id = |byte: u8| ManifestId::from_bytes([byte; 32]);
+        let moved = moved.iter().map(|(byte, number)| (id(*byte), *number)).collect();
+        Record::Resolved(Resolved::new(version(1), round, id(keep), moved, said("ben", "")).unwrap())
+    }
+
     const GOLDEN: &[&str] = &[
         "1 1 03010203",
         concat!(
@@ -238,6 +278,17 @@ pub(crate) mod tests {
             "5 1 031b736368656d61203d20226176616c6f6e2e706f6c6963792f31220a04616e6e61066e696768747380ccb0d5aa",
             "33",
         ),
+        concat!(
+            "6 1 076c616e7465726e05726f626f740c6d6f64656c44656661756c7404763030310204616e6e610b77726f6e6720",
+            "7363616c6580ccb0d5aa33",
+        ),
+        "7 1 076c616e7465726e05726f626f740c6d6f64656c44656661756c740476303031020362656e80ccb0d5aa33",
+        concat!(
+            "8 1 076c616e7465726e05726f626f740c6d6f64656c44656661756c74047630303101070707070707070707070707",
+            "070707070707070707070707070707070707070702080808080808080808080808080808080808080808080808080808",
+            "0808080808030909090909090909090909090909090909090909090909090909090909090909040362656e0080ccb0d5",
+            "aa33",
+        ),
     ];
 
     /// Frozen: a change here means a new payload version, not a new expectation.
@@ -250,6 +301,9 @@ pub(crate) mod tests {
             Record::Placed(held.clone()),
             Record::Dropped(held),
             Record::Policy(applied(3, "schema = \"avalon.policy/1\"\n")),
+            retired(2, "anna"),
+            restored(2, "ben"),
+            resolved(1, 7, &[(8, 3), (9, 4)]),
         ];
         let lines: Vec<String> = all
             .iter()
@@ -276,7 +330,16 @@ pub(crate) mod tests {
             Err(error) => panic!("{error}"),
         };
         let published = Record::Published(published(2, 7, 8, 1, None));
-        for record in [published, Record::Placed(held(&lantern)), Record::Dropped(held(&lantern))] {
+        let [retired, restored, resolved] =
+            [retired(1, "anna"), restored(1, "anna"), resolved(1, 7, &[(8, 3)])];
+        for record in [
+            published,
+            Record::Placed(held(&lantern)),
+            Record::Dropped(held(&lantern)),
+            retired,
+            restored,
+            resolved,
+        ] {
             assert!(states(&record, &lantern) && !states(&record, &comet) && !states(&record, &studio));
         }
         assert!(!states(&Record::Placed(held(&studio)), &studio), "there are no versions of it");

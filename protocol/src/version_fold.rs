@@ -3,10 +3,18 @@
 //! A fold does not depend on the order in which the feeds' records arrive, so that every node that has the same
 //! records has the same view. The catalog stores one fold per version; the simulation compares them.
 
+mod resolve;
+mod retire;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use self::retire::Use;
+pub use self::{
+    resolve::{Move, Resolution},
+    retire::{DEFAULT_UNDO_MS, Retirement},
+};
 use crate::{
     hash::{ContentId, ManifestId},
     id::{NodeId, RepresentationName, VersionSlot},
@@ -19,6 +27,10 @@ pub struct VersionFold {
     generations: BTreeMap<ManifestId, Generation>,
     /// The last thing that each node said about each generation.
     holdings: BTreeMap<(ManifestId, NodeId), Holding>,
+    /// What was said last about whether it is in use.
+    last_use: Option<Use>,
+    /// What people decided about conflicts.
+    resolutions: BTreeSet<Resolution>,
 }
 
 /// One published generation.
@@ -73,6 +85,9 @@ impl VersionFold {
             }
             Record::Placed(held) => self.hold(held.manifest, node, Holding { seq, held: true }),
             Record::Dropped(held) => self.hold(held.manifest, node, Holding { seq, held: false }),
+            Record::Retired(retired) => self.retire(node, retired),
+            Record::Restored(restored) => self.restore(node, restored),
+            Record::Resolved(resolved) => self.resolve(node, resolved),
         }
     }
 
@@ -158,8 +173,8 @@ impl VersionFold {
 
     /// Says which generation stands for the version.
     ///
-    /// The candidates are the contents that no other generation follows. `hero` is a pointer that moves, so there the
-    /// highest generation wins; elsewhere two candidates are a conflict.
+    /// The candidates are the contents that no other generation follows and that nobody gave another number. `hero` is a
+    /// pointer that moves, so there the highest generation wins; elsewhere two candidates are a conflict.
     pub fn standing(&self, slot: VersionSlot) -> Standing {
         let followed: BTreeSet<ContentId> = self
             .generations
@@ -170,8 +185,9 @@ impl VersionFold {
             .filter(|(generation, before)| generation.content != before.content)
             .map(|(_, before)| before.content)
             .collect();
+        let aside = self.set_aside(slot);
         let mut candidates: BTreeMap<ContentId, ManifestId> = BTreeMap::new();
-        for (id, generation) in &self.generations {
+        for (id, generation) in self.generations.iter().filter(|(_, g)| !aside.contains_key(&g.content)) {
             if slot == VersionSlot::Hero || !followed.contains(&generation.content) {
                 let best = candidates.entry(generation.content).or_insert(*id);
                 if self.rank(id) > self.rank(best) {
@@ -200,7 +216,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::{Held, tests::published};
+    use crate::record::{
+        Held,
+        tests::{published, resolved, restored, retired},
+    };
 
     const SLOT: VersionSlot = VersionSlot::Number(1);
 
@@ -272,7 +291,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_order_of_arrival_does_not_matter(
-            moves in prop::collection::vec((0u8..3, 0u8..4, 0u8..3), 1..20), shuffle in any::<u64>()
+            moves in prop::collection::vec((0u8..3, 0u8..7, 0u8..3), 1..20), shuffle in any::<u64>()
         ) {
             let mut seqs = [0u64; 3];
             let mut records: Vec<(NodeId, u64, Record)> = moves.iter().map(|&(who, what, manifest)| {
@@ -281,6 +300,9 @@ mod tests {
                 let record = match what {
                     0 => Record::Placed(held(manifest)),
                     1 => Record::Dropped(held(manifest)),
+                    2 => retired(u32::from(manifest), ["anna", "ben", "eve"][who as usize]),
+                    3 => restored(u32::from(manifest), "anna"),
+                    4 => resolved(u32::from(who) / 2, manifest, &[((manifest + 1) % 3, 5), (manifest + 3, 6)]),
                     _ => Record::Published(published(1, manifest, manifest / 2, 1, None)),
                 };
                 (node(["a@x", "b@x", "c@y"][who as usize]), seq, record)
@@ -298,6 +320,7 @@ mod tests {
             for (who, seq, record) in records.iter().chain(records.first()) {
                 two.apply(who, *seq, record);
             }
+            prop_assert_eq!(one.standing(SLOT), two.standing(SLOT));
             prop_assert_eq!(one, two);
         }
     }

@@ -22,7 +22,7 @@ use avalon_protocol::{
     mode::ProjectMode,
     plan::Priority,
     policy::Policy,
-    record::{Held, Key, Published, RawRecord, Record},
+    record::{Held, Key, Note, Published, RawRecord, Record, Resolved, Restored, Retired, Said},
     studio::AppliedPolicy,
     wire::{
         Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FrameHeader, Framed, Hello,
@@ -214,6 +214,24 @@ fn record_kinds_are_those_of_the_code() {
         Record::Placed(held.clone()),
         Record::Dropped(held),
         Record::Policy(AppliedPolicy::new(1, String::new(), String::new(), String::new(), 0).unwrap()),
+        Record::Retired(Retired {
+            version: version(),
+            round: 1,
+            author: Note::default(),
+            comment: Note::default(),
+            at_ms: 0,
+        }),
+        Record::Restored(Restored { version: version(), round: 1, author: Note::default(), at_ms: 0 }),
+        Record::Resolved(
+            Resolved::new(
+                version(),
+                1,
+                ManifestId::from_bytes([7; 32]),
+                vec![(ManifestId::from_bytes([8; 32]), 3)],
+                Said::default(),
+            )
+            .unwrap(),
+        ),
     ];
     let coded: Vec<Vec<String>> = all
         .iter()
@@ -243,7 +261,7 @@ fn limits_are_those_of_the_code() {
     let coded = limits![
         MAX_FRAME_BYTES RECORDS_FRAME_TARGET_BYTES MAX_GROUP_BYTES MAX_GROUP_RECORDS MAX_RECORD_BYTES
         MAX_MANIFEST_BYTES MAX_MANIFEST_FILES INLINE_MANIFEST_BYTES MAX_OBJECT_BYTES MAX_METADATA_PAIRS
-        MAX_TEXT_BYTES MAX_POLICY_BYTES MAX_POLICY_NOTE_BYTES MAX_INPUTS MAX_WANTS MAX_PIECE_BLOCKS MAX_BASE_WINDOW_BYTES MAX_MANIFEST_WANTS MAX_PROJECTS MAX_FEEDS
+        MAX_TEXT_BYTES MAX_POLICY_BYTES MAX_POLICY_NOTE_BYTES MAX_MOVED MAX_INPUTS MAX_WANTS MAX_PIECE_BLOCKS MAX_BASE_WINDOW_BYTES MAX_MANIFEST_WANTS MAX_PROJECTS MAX_FEEDS
     ];
     let coded: BTreeMap<String, u64> =
         coded.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();

@@ -73,6 +73,11 @@ fn facts(reply: &InfoReply) -> Vec<(&'static str, String)> {
         Completeness::Quiet => "quiet for the settle time",
     };
     facts.push(("known whole", completeness.to_owned()));
+    facts.extend(reply.retired.as_ref().map(|retired| {
+        let comment =
+            if retired.comment.is_empty() { String::new() } else { format!(": {}", retired.comment) };
+        ("retired", format!("{} by {} at {}{comment}", retired.at, retired.author, retired.node))
+    }));
     if !reply.comment.is_empty() {
         facts.push(("comment", reply.comment.clone()));
     }
@@ -103,6 +108,7 @@ mod tests {
             node: "ws1@london".into(),
             comment: "fixed \u{1b}knee".into(),
             published: "2026-11-22T10:00:00Z".into(),
+            retired: None,
             path: Some("/srv/p".into()),
             here: Presence::Complete,
             files: vec![FileItem {

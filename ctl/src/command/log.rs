@@ -132,6 +132,15 @@ pub(crate) fn line(event: &Event) -> String {
         }
         EventKind::HeldElsewhere { reference, node, .. } => format!("held  {reference}  at {node}"),
         EventKind::Dropped { reference, .. } => format!("dropped  {reference}"),
+        EventKind::Retired { reference, author, comment, node } => {
+            format!("retired  {reference}  by {author} at {node}: {comment}")
+        }
+        EventKind::Restored { reference, author, node } => {
+            format!("restored  {reference}  by {author} at {node}")
+        }
+        EventKind::Resolved { reference, keep, author, node } => {
+            format!("resolved  {reference}  by {author} at {node}: {keep} keeps the number")
+        }
         EventKind::PolicyApplied { serial, author, comment, node, .. } => {
             let comment = if comment.is_empty() { String::new() } else { format!(": {comment}") };
             format!("policy applied  {serial}  by {author} at {node}{comment}")

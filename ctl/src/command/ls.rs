@@ -26,15 +26,18 @@ pub(crate) struct LsArgs {
     /// Every version, not only the latest of each subset.
     #[arg(short, long)]
     all: bool,
+    /// Versions that are out of use, too.
+    #[arg(long)]
+    retired: bool,
 }
 
 /// Lists versions.
 pub(crate) async fn run(context: &Context<'_>, args: &LsArgs) -> Result<ExitCode, Failure> {
     let reference = args.reference.as_deref().map(|text| listing(text, args.all)).transpose()?;
     let reply: ListReply =
-        context.client.get(route::VERSIONS, &context.query(reference.as_deref())).await.map_err(|error| {
-            with_hint(error.into(), ErrorCode::NotFound, "list what exists: avalonctl ls")
-        })?;
+        context.client.get(route::VERSIONS, &query(context, reference.as_deref(), args)).await.map_err(
+            |error| with_hint(error.into(), ErrorCode::NotFound, "list what exists: avalonctl ls"),
+        )?;
     if context.output.is_json() {
         context.output.json(&reply);
         return Ok(ExitCode::Ok);
@@ -50,6 +53,15 @@ pub(crate) async fn run(context: &Context<'_>, args: &LsArgs) -> Result<ExitCode
     let rows = reply.versions.iter().map(|version| row(version, args.long)).collect();
     table::print(context.output, header, rows);
     Ok(ExitCode::Ok)
+}
+
+fn query<'q>(
+    context: &'q Context<'_>,
+    reference: Option<&'q str>,
+    args: &LsArgs,
+) -> [(&'static str, Option<&'q str>); 3] {
+    let [reference, project] = context.query(reference);
+    [reference, project, ("retired", args.retired.then_some("true"))]
 }
 
 /// Checks a reference and returns what to ask for.
@@ -75,7 +87,11 @@ fn row(version: &VersionItem, is_long: bool) -> Vec<Cell> {
         row.push(Cell::text(&version.published));
     }
     row.push(Cell::text(version.representations.join(",")));
-    row.push(Cell::text(if version.conflict { "conflict" } else { "" }));
+    row.push(Cell::text(match &version.retired {
+        _ if version.conflict => "conflict".to_owned(),
+        Some(retired) => format!("retired by {}", retired.author),
+        None => String::new(),
+    }));
     row
 }
 
@@ -106,6 +122,7 @@ mod tests {
             author: "anna".into(),
             published: "2026-11-22T10:00:00Z".into(),
             conflict: false,
+            retired: None,
         };
         let daemon = FakeDaemon::start();
         daemon

@@ -55,6 +55,7 @@ fn show(output: &Output, answer: &WhyAnswer, rules: bool) {
         WhyState::Missing => "belongs there and is not there",
         WhyState::OnDemand => "is not there: on demand",
         WhyState::Forbidden => "may not be there",
+        WhyState::Retired => "is retired",
         WhyState::Conflict => "is in conflict",
         WhyState::NotPublished => "is not published yet",
         WhyState::NotKnown => "cannot be said yet",

@@ -3,10 +3,11 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, ConflictsReply, InfoReply, InputsReply, JobStatus, LifetimeReply,
+    LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffReply,
+    PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply,
+    PullRequest, QueueReply, QueueRequest, RebuildReply, ResolveReply, ResolveRequest, StatusReply,
+    VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -53,6 +54,24 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// Starts to fetch versions; ready at once.
     fn pull(&self, request: PullRequest, caller: Caller) -> BoxFuture<'_, Result<PullReply, ApiError>>;
+
+    /// Takes versions out of use, brings them back, or accepts what was changed in place; ready when it is recorded.
+    fn lifetime(
+        &self,
+        what: Lifetime,
+        request: LifetimeRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<LifetimeReply, ApiError>>;
+
+    /// The versions in conflict.
+    fn conflicts(&self, query: RefQuery) -> BoxFuture<'_, Result<ConflictsReply, ApiError>>;
+
+    /// Decides which of several contents keeps its number; ready when it is recorded.
+    fn resolve(
+        &self,
+        request: ResolveRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<ResolveReply, ApiError>>;
 
     /// All jobs that are known.
     fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>>;
@@ -125,6 +144,17 @@ pub trait LocalApi: Send + Sync + 'static {
     fn events(&self) -> EventBus;
 }
 
+/// What is done to a version after it was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// It is taken out of use.
+    Retire,
+    /// It is brought back, or what stands of it put back.
+    Restore,
+    /// What was changed in place here becomes its next generation.
+    Accept,
+}
+
 /// Which versions a request is about. What is empty counts as not given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -134,6 +164,9 @@ pub struct RefQuery {
     pub reference: Option<String>,
     /// The project of a reference that names none.
     pub project: Option<String>,
+    /// Whether a list has versions that are out of use, too.
+    #[serde(default)]
+    pub retired: bool,
 }
 
 /// Which versions, and where. What is empty counts as not given.

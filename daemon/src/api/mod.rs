@@ -15,7 +15,7 @@ mod socket;
 
 pub use self::{
     caller::Caller,
-    local::{ByteStream, InputsQuery, LocalApi, PolicyQuery, RefQuery, WhyQuery},
+    local::{ByteStream, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, WhyQuery},
     openapi::openapi_json,
     server::{Stop, serve},
     socket::{SocketError, SocketGuard, bind},

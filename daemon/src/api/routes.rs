@@ -3,10 +3,11 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    StatusReply, VerifyReply, WhereReply, WhyReply, route,
+    ApiError, CatalogStatsReply, ConflictsReply, InfoReply, InputsReply, JobStatus, LifetimeReply,
+    LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffReply,
+    PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply,
+    PullRequest, QueueReply, QueueRequest, RebuildReply, ResolveReply, ResolveRequest, StatusReply,
+    VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    Caller, InputsQuery, LocalApi, PolicyQuery, RefQuery, WhyQuery,
+    Caller, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, WhyQuery,
     error::{Failure, no_such_method, no_such_route},
     events,
     extract::{Answer, Body, Id, MAX_BODY_BYTES, Params, answer},
@@ -61,6 +62,11 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::PROBLEMS, get(problems))
         .route(route::PUBLISH, post(publish))
         .route(route::PULL, post(pull))
+        .route(route::RETIRE, post(retire))
+        .route(route::RESTORE, post(restore))
+        .route(route::ACCEPT, post(accept))
+        .route(route::CONFLICTS, get(conflicts))
+        .route(route::RESOLVE, post(resolve))
         .route(route::JOBS, get(jobs))
         .route(JOB, get(job).delete(cancel))
         .route(route::QUEUE, get(queue).post(change_queue))
@@ -150,6 +156,58 @@ pub(super) async fn pull(
     Body(request): Body<PullRequest>,
 ) -> Answer<PullReply> {
     answer(shared.api.pull(request, caller).await)
+}
+
+/// Takes versions out of use; answers when it is recorded. Nothing is removed.
+#[utoipa::path(post, tag = "versions", path = route::RETIRE, request_body = LifetimeRequest, responses(
+    (status = 200, body = LifetimeReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn retire(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<LifetimeRequest>,
+) -> Answer<LifetimeReply> {
+    answer(shared.api.lifetime(Lifetime::Retire, request, caller).await)
+}
+
+/// Brings versions back into use, or puts back what stands over files that were changed in place at this node.
+#[utoipa::path(post, tag = "versions", path = route::RESTORE, request_body = LifetimeRequest, responses(
+    (status = 200, body = LifetimeReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn restore(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<LifetimeRequest>,
+) -> Answer<LifetimeReply> {
+    answer(shared.api.lifetime(Lifetime::Restore, request, caller).await)
+}
+
+/// Makes the files that were changed in place at this node the next generation of their version.
+#[utoipa::path(post, tag = "versions", path = route::ACCEPT, request_body = LifetimeRequest, responses(
+    (status = 200, body = LifetimeReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn accept(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<LifetimeRequest>,
+) -> Answer<LifetimeReply> {
+    answer(shared.api.lifetime(Lifetime::Accept, request, caller).await)
+}
+
+/// The versions of which sites published different content under one number; of all projects without a reference.
+#[utoipa::path(get, tag = "versions", path = route::CONFLICTS, params(RefQuery), responses(
+    (status = 200, body = ConflictsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn conflicts(State(shared): Api, query: RefQuery) -> Answer<ConflictsReply> {
+    answer(shared.api.conflicts(query).await)
+}
+
+/// Decides which of several contents keeps its number; answers when it is recorded. The nodes that hold the others renumber
+/// them.
+#[utoipa::path(post, tag = "versions", path = route::RESOLVE, request_body = ResolveRequest, responses(
+    (status = 200, body = ResolveReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn resolve(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<ResolveRequest>,
+) -> Answer<ResolveReply> {
+    answer(shared.api.resolve(request, caller).await)
 }
 
 /// All jobs.

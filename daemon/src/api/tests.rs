@@ -81,7 +81,11 @@ async fn parameters_reach_the_daemon_decoded() {
     served.request("GET", "/v1/versions?ref=lantern:robot%2FmodelDefault%40v012&project=&new=1", "").await;
     served.request("GET", "/v1/where?ref=a%2F*&project=lantern", "").await;
     let query = |reference: &str, project: Option<&str>| {
-        Call::Query(RefQuery { reference: Some(reference.into()), project: project.map(Into::into) })
+        Call::Query(RefQuery {
+            reference: Some(reference.into()),
+            project: project.map(Into::into),
+            retired: false,
+        })
     };
     let calls = [query("lantern:robot/modelDefault@v012", None), query("a/*", Some("lantern"))];
     assert_eq!(served.fake.calls(), calls);
@@ -358,6 +362,11 @@ async fn every_route_is_described() {
         route::JOBS,
         routes::JOB,
         route::QUEUE,
+        route::RETIRE,
+        route::RESTORE,
+        route::ACCEPT,
+        route::CONFLICTS,
+        route::RESOLVE,
         route::PROBLEMS,
         route::INPUTS,
         route::LIMITS,

@@ -17,6 +17,15 @@ const PAGE: usize = 1000;
 /// How many suggestions an error makes.
 const SUGGESTIONS: usize = 3;
 
+/// Whether versions that are out of use are found when their number is not named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hidden {
+    /// They are.
+    Found,
+    /// They are passed over.
+    Passed,
+}
+
 /// Versions with what is known of them.
 pub(super) type Found = Vec<(VersionId, VersionFold)>;
 
@@ -31,12 +40,23 @@ impl DaemonApi {
         text.parse().map_err(|error| bad_reference(&error))
     }
 
-    /// Returns the versions that a reference names, in order; none is an error with suggestions.
+    /// Returns the versions that a reference names, in order; none is an error with suggestions. What is out of use is found
+    /// by its own number only.
     pub(super) async fn find(&self, reference: &Reference, project: Option<&str>) -> Result<Found, ApiError> {
+        self.find_also(reference, project, Hidden::Passed).await
+    }
+
+    /// The same, with or without what is out of use.
+    pub(super) async fn find_also(
+        &self,
+        reference: &Reference,
+        project: Option<&str>,
+        hidden: Hidden,
+    ) -> Result<Found, ApiError> {
         let project = self.project_of(reference, project)?;
         let asset = (!reference.asset.is_glob()).then(|| reference.asset.as_str().parse::<AssetName>().ok());
         let known = self.versions(&project, asset.flatten()).await?;
-        let found = select(reference, known);
+        let found = select(reference, known, hidden);
         if !found.is_empty() {
             return Ok(found);
         }
@@ -53,6 +73,7 @@ impl DaemonApi {
             for project in self.core.projects.keys().filter(|p| named.as_ref().is_none_or(|n| n == *p)) {
                 all.extend(self.versions(project, None).await?);
             }
+            all.retain(|(_, fold)| query.retired || fold.retired().is_none());
             return Ok(all);
         };
         let mut reference = Reference::parse_listing(text).map_err(|error| bad_reference(&error))?;
@@ -60,7 +81,8 @@ impl DaemonApi {
         if lists_all {
             reference.version = VersionSelector::All;
         }
-        self.find(&reference, project).await
+        let hidden = if query.retired { Hidden::Found } else { Hidden::Passed };
+        self.find_also(&reference, project, hidden).await
     }
 
     fn named_project(&self, name: &str) -> Result<ProjectName, ApiError> {
@@ -126,8 +148,10 @@ fn bad_reference(error: &(dyn std::error::Error + 'static)) -> ApiError {
 }
 
 /// Keeps what the reference names; a version of which nothing was published yet is not there.
-fn select(reference: &Reference, known: Found) -> Found {
-    let published = known.into_iter().filter(|(_, fold)| !fold.generations().is_empty());
+fn select(reference: &Reference, known: Found, hidden: Hidden) -> Found {
+    let is_named = matches!(reference.version, VersionSelector::Slot(_));
+    let is_shown = |fold: &VersionFold| hidden == Hidden::Found || is_named || fold.retired().is_none();
+    let published = known.into_iter().filter(|(_, fold)| !fold.generations().is_empty() && is_shown(fold));
     let published = published.filter(|(_, fold)| has_representation(reference, fold));
     let published: Found = published.collect();
     let selected = reference.select(published.iter().map(|(version, _)| version));
@@ -150,7 +174,12 @@ fn not_found(reference: &Reference, project: &ProjectName, all: &Found) -> ApiEr
     if names.contains(&wanted) {
         let same =
             all.iter().filter(|(version, _)| format!("{}/{}", version.asset, version.subset) == wanted);
-        let slots: Vec<String> = same.map(|(version, _)| version.slot.to_string()).collect();
+        let slots: Vec<String> = same
+            .map(|(version, fold)| match fold.retired() {
+                Some(_) => format!("{} (retired)", version.slot),
+                None => version.slot.to_string(),
+            })
+            .collect();
         let shown = slots.iter().rev().take(8).rev().cloned().collect::<Vec<_>>().join(", ");
         return error.with_hint(format!("{wanted} has {shown}"));
     }

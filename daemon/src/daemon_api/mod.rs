@@ -2,8 +2,10 @@
 //! and the network. One file per group of questions.
 
 mod catalog;
+mod conflict;
 mod find;
 mod inputs;
+mod lifetime;
 mod limit;
 mod policy;
 mod policy_diff;
@@ -21,10 +23,11 @@ use std::{
 };
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ErrorCode, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply,
-    ListReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
-    RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, ConflictsReply, ErrorCode, InfoReply, InputsReply, JobStatus, LifetimeReply,
+    LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffReply,
+    PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply,
+    PullRequest, QueueReply, QueueRequest, RebuildReply, ResolveReply, ResolveRequest, StatusReply,
+    VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -33,7 +36,7 @@ use avalon_store::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    api::{ByteStream, Caller, InputsQuery, LocalApi, PolicyQuery, RefQuery, WhyQuery},
+    api::{ByteStream, Caller, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, WhyQuery},
     core::Core,
     events::EventBus,
     log::ErrorChain,
@@ -139,6 +142,27 @@ impl LocalApi for DaemonApi {
 
     fn pull(&self, request: PullRequest, _caller: Caller) -> BoxFuture<'_, Result<PullReply, ApiError>> {
         Box::pin(self.pull_reply(request))
+    }
+
+    fn lifetime(
+        &self,
+        what: Lifetime,
+        request: LifetimeRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<LifetimeReply, ApiError>> {
+        Box::pin(self.lifetime_reply(what, request, caller))
+    }
+
+    fn conflicts(&self, query: RefQuery) -> BoxFuture<'_, Result<ConflictsReply, ApiError>> {
+        Box::pin(self.conflicts_reply(query))
+    }
+
+    fn resolve(
+        &self,
+        request: ResolveRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<ResolveReply, ApiError>> {
+        Box::pin(self.resolve_reply(request, caller))
     }
 
     fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>> {

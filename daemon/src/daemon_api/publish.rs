@@ -23,7 +23,7 @@ use crate::{
         area::version_dir_of,
         author,
         scan::scan_beneath,
-        settle::{PublishDetails, PublishOutcome, PublishedAs, SettlerHandle},
+        settle::{PublishDetails, PublishOutcome, PublishedAs, Rewrites, SettlerHandle},
     },
 };
 
@@ -113,6 +113,7 @@ fn details(request: &PublishRequest, caller: &Caller) -> PublishDetails {
         comment: request.comment.clone(),
         inputs: request.inputs.clone(),
         metadata: request.metadata.clone(),
+        rewrites: Rewrites::Hold,
     }
 }
 

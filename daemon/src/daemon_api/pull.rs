@@ -13,7 +13,7 @@ use avalon_protocol::{
 };
 use avalon_store::{fs::Dir, ledger::Ledger};
 
-use super::{DaemonApi, catalog_failed, inputs::missing_of, show::head_of, stopping};
+use super::{DaemonApi, catalog_failed, inputs::missing_of, lifetime::retired_by, show::head_of, stopping};
 use crate::{
     core::blocking,
     policy::{Ranks, forbids},
@@ -92,6 +92,7 @@ impl DaemonApi {
         let state = match (conflict, here, sources.is_empty()) {
             (_, true, _) => PlanState::Here,
             (true, false, _) => PlanState::Conflict,
+            _ if fold.retired().is_some() => PlanState::Retired,
             _ if forbidden.is_some() => PlanState::Forbidden,
             (false, false, true) => PlanState::NoSource,
             (false, false, false) => PlanState::Fetch,
@@ -120,7 +121,11 @@ impl DaemonApi {
             bytes_here: if here { generation.bytes } else { bytes_local },
             sources,
             holders: holders.iter().map(ToString::to_string).collect(),
-            reason: forbidden.filter(|_| state == PlanState::Forbidden),
+            reason: match state {
+                PlanState::Forbidden => forbidden,
+                PlanState::Retired => fold.retired().map(|retirement| retired_by(&version, retirement)),
+                _ => None,
+            },
         }))
     }
 

@@ -18,7 +18,7 @@ use avalon_protocol::{
     version_fold::{Standing, VersionFold},
 };
 
-use super::{DaemonApi, catalog_failed};
+use super::{DaemonApi, catalog_failed, lifetime::retired_item};
 use crate::{api::RefQuery, clock::time_of_ms, core::blocking};
 
 impl DaemonApi {
@@ -41,6 +41,7 @@ impl DaemonApi {
             author: generation.author.clone(),
             published: time_of_ms(generation.published_at_ms),
             conflict,
+            retired: retired_item(fold),
         })
     }
 
@@ -190,7 +191,8 @@ impl DaemonApi {
         let path = project.map(|project| project.path().join(manifest.dir().as_str()).display().to_string());
         let manifest = Arc::new(manifest);
         let problems = self.problems_of(&version, &fold, &manifest).await;
-        Ok(InfoReply { problems, ..info_of(&manifest, node, path, here) })
+        let retired = retired_item(&fold);
+        Ok(InfoReply { problems, retired, ..info_of(&manifest, node, path, here) })
     }
 
     /// Returns what is known of one version.
@@ -234,6 +236,7 @@ fn info_of(manifest: &Manifest, node: String, path: Option<String>, here: Presen
         node,
         comment: draft.comment.clone(),
         published: time_of_ms(draft.published_at_ms),
+        retired: None,
         path,
         here,
         files: manifest

@@ -12,7 +12,7 @@ use avalon_protocol::{
 };
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{DaemonApi, catalog_failed};
+use super::{DaemonApi, catalog_failed, lifetime::retired_by};
 use crate::{
     api::WhyQuery,
     core::blocking,
@@ -109,7 +109,9 @@ impl DaemonApi {
                 answer.because.push(
                     "sites published different content under its number; nobody fetches it until a person decides".into(),
                 );
-                answer.hint = Some(format!("see who has what: avalonctl where {version}"));
+                answer.hint = Some(format!(
+                    "see who has what: avalonctl conflicts; decide: avalonctl resolve {version} --keep SITE"
+                ));
             }
             Standing::Head(head) if fold.holds(node, &head) => {
                 answer.state = WhyState::Here;
@@ -120,6 +122,12 @@ impl DaemonApi {
                     false => "it was fetched, verified and placed there".to_owned(),
                 });
                 answer.because.extend(policy_keeps(ruling.as_ref()));
+                answer.because.extend(fold.retired().map(|retirement| retired_by(version, retirement)));
+            }
+            Standing::Head(_) if let Some(retirement) = fold.retired() => {
+                answer.state = WhyState::Retired;
+                answer.because.push(retired_by(version, retirement));
+                answer.hint = Some(format!("avalonctl restore {version}"));
             }
             Standing::Head(_) if *node == self.core.me => {
                 self.not_here(version, ruling.as_ref(), &mut answer)

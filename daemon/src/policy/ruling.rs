@@ -29,8 +29,10 @@ impl Ranks {
         };
         if !self.of.as_ref().is_some_and(same) {
             let versions = ledger.subset_versions(version)?;
-            let published =
-                versions.iter().filter(|(id, fold)| !matches!(fold.standing(id.slot), Standing::Unknown));
+            let published = versions.iter().filter(|(id, fold)| {
+                // What is out of use makes nothing older.
+                !matches!(fold.standing(id.slot), Standing::Unknown) && fold.retired().is_none()
+            });
             self.numbers = published
                 .filter_map(|(id, _)| match id.slot {
                     VersionSlot::Number(number) => Some(number),

@@ -136,8 +136,38 @@ fn tell_records(core: &Core, groups: &[SealedGroup]) {
             }
             // What concerns the studio is told by who holds it.
             Record::Key(_) | Record::Dropped(_) | Record::Policy(_) => {}
+            Record::Retired(_) | Record::Restored(_) | Record::Resolved(_) => {
+                if let Some(event) = lifetime_event(&node, &record) {
+                    core.events.emit(event);
+                }
+            }
         }
     }
+}
+
+/// Returns what people hear of a record about what becomes of a version after it was published.
+pub fn lifetime_event(node: &NodeId, record: &Record) -> Option<EventKind> {
+    let node = node.to_string();
+    Some(match record {
+        Record::Retired(retired) => EventKind::Retired {
+            reference: retired.version.to_string(),
+            author: retired.author.as_str().to_owned(),
+            comment: retired.comment.as_str().to_owned(),
+            node,
+        },
+        Record::Restored(restored) => EventKind::Restored {
+            reference: restored.version.to_string(),
+            author: restored.author.as_str().to_owned(),
+            node,
+        },
+        Record::Resolved(resolved) => EventKind::Resolved {
+            reference: resolved.version().to_string(),
+            keep: resolved.keep().to_string(),
+            author: resolved.said().author.as_str().to_owned(),
+            node,
+        },
+        _ => return None,
+    })
 }
 
 /// Passes on what the network says, until the daemon stops.

@@ -18,7 +18,7 @@ use avalon_store::{
     catalog::{LocalChange, LocalFile},
     ledger::{Committed, LedgerError},
     object::incoming::{Incoming, VerifiedVersion},
-    place::{PlaceError, PlaceOptions, Placement, ReadOnly},
+    place::{PlaceError, PlaceOptions, Placement, ReadOnly, Replaces},
 };
 
 use super::{
@@ -30,13 +30,16 @@ use crate::{
     log::ErrorChain,
     policy::{Ranks, forbids},
     project::Project,
-    publish::record::superseded_hero,
+    publish::record::{REWRITTEN, superseded},
 };
 
 /// How long before a placement that the system refused is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 /// How long before a place that was taken by other files is looked at again.
 const RETRY_OCCUPIED: Duration = Duration::from_secs(60);
+
+/// How many generations before the one that comes are looked into for files that it replaces.
+const GENERATIONS_BEFORE: usize = 4;
 
 /// The health code of a version whose place is taken.
 const OCCUPIED: &str = "occupied";
@@ -54,9 +57,15 @@ pub(super) async fn place(
     let version = job.version.clone();
     let read_only = still_wanted(core, job).await?;
     still_there(project).await?;
-    let replaces = replaced_hero(core, &version).await?;
+    let before = before(core, &version).await?;
+    let puts_back = job.puts_back();
     let placed = blocking(move || {
-        let options = PlaceOptions { read_only, replaces: replaces.as_ref() };
+        let replaces = match version.slot {
+            VersionSlot::Hero => Replaces::Hero(before.first()),
+            _ if puts_back => Replaces::Rewritten,
+            _ => Replaces::Followed(&before),
+        };
+        let options = PlaceOptions { read_only, replaces };
         core_there.hasher.run(|| avalon_store::place::place(verified, &options))
     });
     let placement = match placed.await {
@@ -71,6 +80,7 @@ pub(super) async fn place(
     };
     let committed = record(core, &placement).await;
     core.health.about(&job.version.to_string()).clear(OCCUPIED);
+    core.health.about(&job.version.to_string()).clear(REWRITTEN);
     drop(lock);
     let committed = committed.map_err(|error| {
         let code = if error.is_no_space() { ErrorCode::DiskFull } else { ErrorCode::Internal };
@@ -118,6 +128,9 @@ async fn still_wanted(core: &Arc<Core>, job: &Job) -> Result<ReadOnly, Outcome> 
     if let Decision::Forbidden(rule) = &verdict.decision {
         return Err(failed(ErrorCode::Denied, forbids(&job.version, rule.as_ref())));
     }
+    if matches!(verdict.decision, Decision::Retired | Decision::Move(_)) {
+        return Err(Outcome::Cancelled);
+    }
     match fold.standing(job.version.slot) {
         Standing::Head(head) if fold.same_as(&head, &job.manifest) => {
             Ok(if verdict.read_only { ReadOnly::Set } else { ReadOnly::Keep })
@@ -129,16 +142,25 @@ async fn still_wanted(core: &Arc<Core>, job: &Job) -> Result<ReadOnly, Outcome> 
     }
 }
 
-/// Returns the manifest of the hero files that lie here now.
-async fn replaced_hero(core: &Arc<Core>, version: &VersionId) -> Result<Option<Manifest>, Outcome> {
-    if version.slot != VersionSlot::Hero {
-        return Ok(None);
-    }
+/// Returns the manifests of what may lie here now and is replaced: of a hero, what this node holds. Of any other version,
+/// the generations before the one that stands, the newest first, and what this node held last of them: files that one of them
+/// has changed are exactly as those say, or nobody replaces them.
+async fn before(core: &Arc<Core>, version: &VersionId) -> Result<Vec<Manifest>, Outcome> {
     let (core, version) = (Arc::clone(core), version.clone());
     blocking(move || {
         let fold = core.ledger.version(&version).map_err(|error| catalog_failed(&error))?.unwrap_or_default();
-        let held = fold.held_by(&core.me).max_by_key(|id| fold.generation(id).map(|g| g.generation));
-        Ok(held.and_then(|held| core.ledger.manifest(held).ok().flatten()))
+        let number = |id: &ManifestId| fold.generation(id).map(|generation| generation.generation);
+        let manifest_of = |id: ManifestId| core.ledger.manifest(id).ok().flatten();
+        let Standing::Head(head) = fold.standing(version.slot) else { return Ok(Vec::new()) };
+        if version.slot == VersionSlot::Hero {
+            return Ok(fold.held_by(&core.me).max_by_key(number).and_then(manifest_of).into_iter().collect());
+        }
+        let before = |id: &ManifestId| fold.generation(id)?.predecessor;
+        let mut ids: Vec<ManifestId> =
+            std::iter::successors(before(&head), before).take(GENERATIONS_BEFORE).collect();
+        let held = fold.ever_held_by(&core.me).filter(|id| *id != head && fold.precedes(id, &head));
+        ids.extend(held.max_by_key(number).filter(|held| !ids.contains(held)));
+        Ok(ids.into_iter().filter_map(manifest_of).collect())
     })
     .await
 }
@@ -149,7 +171,8 @@ async fn record(core: &Arc<Core>, placement: &Placement) -> Result<Committed, Le
     let (ledger, version) = (core.ledger.clone(), manifest.version().clone());
     let fold = blocking(move || ledger.version(&version)).await;
     let fold = fold.map_err(|source| LedgerError::Catalog { source })?.unwrap_or_default();
-    let mut records = superseded_hero(&fold, &core.me, manifest.version(), manifest.id());
+    let (core_there, new) = (Arc::clone(core), Arc::clone(manifest));
+    let mut records = blocking(move || superseded(&core_there, &fold, &new)).await;
     records.push(Record::Placed(held));
     let local = placement.files().iter().map(|file| LocalChange::Put {
         project: placement.project().clone(),

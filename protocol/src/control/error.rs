@@ -56,6 +56,9 @@ pub enum ErrorCode {
     /// Not allowed.
     #[serde(rename = "AVL-0901")]
     Denied,
+    /// The version is retired: out of use.
+    #[serde(rename = "AVL-0902")]
+    Retired,
     /// The time is over.
     #[serde(rename = "AVL-1001")]
     TimedOut,
@@ -91,7 +94,7 @@ impl ErrorCode {
             Self::NoSource => ExitCode::NoSource,
             Self::DiskFull => ExitCode::DiskFull,
             Self::Damaged | Self::Conflict | Self::Rewritten => ExitCode::Integrity,
-            Self::Denied => ExitCode::Denied,
+            Self::Denied | Self::Retired => ExitCode::Denied,
             Self::TimedOut => ExitCode::TimedOut,
         }
     }
@@ -110,7 +113,12 @@ impl ErrorCode {
             Self::DiskFull => 507,
             Self::Denied => 403,
             Self::TimedOut => 408,
-            Self::Conflict | Self::Rewritten | Self::NotWhole | Self::Damaged | Self::PolicyChanged => 409,
+            Self::Conflict
+            | Self::Rewritten
+            | Self::Retired
+            | Self::NotWhole
+            | Self::Damaged
+            | Self::PolicyChanged => 409,
             Self::NoSource | Self::DaemonUnreachable | Self::ProjectPaused | Self::Stopping => 503,
         }
     }

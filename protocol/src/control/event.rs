@@ -92,6 +92,40 @@ pub enum EventKind {
         /// The manifest.
         manifest: String,
     },
+    /// A version was taken out of use, at this node or another one.
+    Retired {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// Who did it.
+        author: String,
+        /// Why.
+        comment: String,
+        /// The node that they did it at.
+        node: String,
+    },
+    /// A version is in use again.
+    Restored {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// Who did it.
+        author: String,
+        /// The node that they did it at.
+        node: String,
+    },
+    /// Somebody decided which of several contents keeps its number.
+    Resolved {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The manifest that keeps the number.
+        keep: String,
+        /// Who decided.
+        author: String,
+        /// The node that they did it at.
+        node: String,
+    },
     /// A policy was applied, at this node or another one.
     PolicyApplied {
         /// Its serial.

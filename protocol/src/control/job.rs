@@ -65,7 +65,7 @@ pub struct PullItem {
     pub sources: Vec<String>,
     /// The nodes that hold it, reachable or not.
     pub holders: Vec<String>,
-    /// Why it is not fetched, where the policy forbids it.
+    /// Why it is not fetched, where the policy forbids it or it is out of use.
     pub reason: Option<String>,
 }
 
@@ -83,6 +83,8 @@ pub enum PlanState {
     Conflict,
     /// The studio's policy does not let it come here; see `reason`.
     Forbidden,
+    /// It is out of use; see `reason`.
+    Retired,
 }
 
 /// What a job is for.

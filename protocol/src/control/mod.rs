@@ -4,10 +4,12 @@
 //! Fields are only ever added; a reader ignores what it does not know.
 
 mod catalog;
+mod conflict;
 mod error;
 mod event;
 mod inputs;
 mod job;
+mod lifetime;
 mod limit;
 mod policy;
 mod problems;
@@ -17,6 +19,9 @@ mod why;
 
 pub use self::{
     catalog::{CatalogStatsReply, RebuildReply, VerifyReply},
+    conflict::{
+        Candidate, ConflictItem, ConflictsReply, DecisionItem, MovedItem, ResolveReply, ResolveRequest,
+    },
     error::{ApiError, ErrorCode},
     event::{Event, EventKind},
     inputs::{InputVersion, InputsReply, MissingInput, MissingReason},
@@ -24,6 +29,7 @@ pub use self::{
         JobKind, JobState, JobStatus, PausedItem, PlanState, Prio, PullItem, PullReply, PullRequest,
         QueueChange, QueueReply, QueueRequest,
     },
+    lifetime::{LifetimeItem, LifetimeReply, LifetimeRequest, LifetimeState},
     limit::{LimitItem, LimitOrigin, LimitRequest, LimitsReply},
     policy::{
         PolicyAppliedReply, PolicyDiffList, PolicyDiffNode, PolicyDiffReply, PolicyDiffSite, PolicyDiffSpeed,
@@ -35,7 +41,7 @@ pub use self::{
     },
     version::{
         FileItem, HoldingState, InfoReply, ListReply, NodeHolding, Presence, PublishItem, PublishReply,
-        PublishRequest, PublishState, VersionItem, WhereItem, WhereReply,
+        PublishRequest, PublishState, RetiredItem, VersionItem, WhereItem, WhereReply,
     },
     why::{WhyAnswer, WhyReply, WhyState},
 };
@@ -56,6 +62,16 @@ pub mod route {
     pub const INPUTS: &str = "/v1/inputs";
     /// GET `?ref=&project=`: [`super::ProblemsReply`]; without a ref the newest of every subset, and the heroes.
     pub const PROBLEMS: &str = "/v1/problems";
+    /// POST [`super::LifetimeRequest`]: [`super::LifetimeReply`], when it is recorded.
+    pub const RETIRE: &str = "/v1/retire";
+    /// POST [`super::LifetimeRequest`]: [`super::LifetimeReply`]; jobs put back what was changed.
+    pub const RESTORE: &str = "/v1/restore";
+    /// POST [`super::LifetimeRequest`]: [`super::LifetimeReply`], when it is recorded.
+    pub const ACCEPT: &str = "/v1/accept";
+    /// GET `?ref=&project=`: [`super::ConflictsReply`]; of all projects without a ref.
+    pub const CONFLICTS: &str = "/v1/conflicts";
+    /// POST [`super::ResolveRequest`]: [`super::ResolveReply`], when it is recorded.
+    pub const RESOLVE: &str = "/v1/resolve";
     /// POST [`super::PublishRequest`]: [`super::PublishReply`], when all is recorded.
     pub const PUBLISH: &str = "/v1/publish";
     /// POST [`super::PullRequest`]: [`super::PullReply`], at once; the jobs go on by themselves.

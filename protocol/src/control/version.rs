@@ -39,6 +39,22 @@ pub struct VersionItem {
     pub published: String,
     /// Whether sites disagree about it.
     pub conflict: bool,
+    /// Who took it out of use, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<RetiredItem>,
+}
+
+/// Who took a version out of use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RetiredItem {
+    /// Who.
+    pub author: String,
+    /// Why.
+    pub comment: String,
+    /// At which node.
+    pub node: String,
+    /// When.
+    pub at: String,
 }
 
 /// How much of a version is here.
@@ -133,6 +149,9 @@ pub struct InfoReply {
     pub comment: String,
     /// When.
     pub published: String,
+    /// Who took it out of use, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired: Option<RetiredItem>,
     /// The version directory at this node, whether it is there or not.
     pub path: Option<String>,
     /// How much of it is here.

@@ -55,6 +55,8 @@ pub enum WhyState {
     OnDemand,
     /// The policy keeps it away.
     Forbidden,
+    /// It is out of use.
+    Retired,
     /// Sites published different content under its number.
     Conflict,
     /// It is not published: it is not known to be whole.

@@ -217,6 +217,9 @@ impl<'p> Diff<'p> {
             totals.conflicts += 1;
             return;
         }
+        if at.is_retired {
+            return;
+        }
         // What is known of one policy only would look like a change.
         if unknown_now || unknown_then {
             return;

@@ -8,6 +8,7 @@ use toml::{
 };
 
 use super::{
+    age::Age,
     checks::{self, CheckRules},
     copies, overlap,
     places::{Groups, Studio},
@@ -15,7 +16,7 @@ use super::{
     reader::Reader,
     rule::{self, Defaults, ReadRule, Rule},
 };
-use crate::limits::MAX_POLICY_BYTES;
+use crate::{limits::MAX_POLICY_BYTES, version_fold::DEFAULT_UNDO_MS};
 
 /// What a document says of itself first.
 pub const SCHEMA: &str = "avalon.policy/1";
@@ -72,6 +73,11 @@ impl Policy {
     /// Returns which checks are turned off.
     pub fn checks(&self) -> &CheckRules {
         &self.checks
+    }
+
+    /// Returns for how long, in milliseconds, nothing is removed of a version that was retired.
+    pub fn undo_ms(&self) -> u64 {
+        self.defaults.retire_after.map_or(DEFAULT_UNDO_MS, Age::as_ms)
     }
 
     /// Says whether any rule asks how many newer versions there are: then a new version changes what holds for older ones.

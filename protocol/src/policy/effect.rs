@@ -35,6 +35,8 @@ pub struct Whereabouts {
     pub older: BTreeSet<NodeId>,
     /// Whether sites published different content under its number; then it goes nowhere.
     pub is_conflict: bool,
+    /// Whether it is out of use; then it goes nowhere, too, and what becomes of the copies is no matter of the policy.
+    pub is_retired: bool,
 }
 
 impl Whereabouts {
@@ -48,7 +50,13 @@ impl Whereabouts {
         let holders = fold.holders(&head);
         let mut older: BTreeSet<NodeId> = fold.generations().keys().flat_map(|id| fold.holders(id)).collect();
         older.retain(|node| !holders.contains(node));
-        Some(Self { bytes: fold.generation(&head)?.bytes, holders, older, is_conflict })
+        Some(Self {
+            bytes: fold.generation(&head)?.bytes,
+            holders,
+            older,
+            is_conflict,
+            is_retired: fold.retired().is_some(),
+        })
     }
 }
 
@@ -130,7 +138,7 @@ impl Effect {
             not_known: rulings.iter().flatten().find_map(|ruling| ruling.as_ref().err().cloned()),
             ..Self::default()
         };
-        if effect.not_known.is_some() || at.is_conflict {
+        if effect.not_known.is_some() || at.is_conflict || at.is_retired {
             return effect;
         }
         if let Some(Some(Ok(ruling))) = rulings.first() {

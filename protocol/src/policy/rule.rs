@@ -10,6 +10,7 @@ use toml::{
 use utoipa::ToSchema;
 
 use super::{
+    age::Age,
     criteria::Criteria,
     places::{Groups, Places, Studio},
     read_match::{self, MAX_LATEST},
@@ -114,6 +115,8 @@ pub struct Defaults {
     pub keep_last: Option<u32>,
     /// As [`Rule::read_only`].
     pub read_only: bool,
+    /// How long nothing is removed of a version after it was retired.
+    pub retire_after: Option<Age>,
     /// The line of `[defaults]`.
     pub line: u32,
 }
@@ -162,7 +165,7 @@ const MAX_NAME_BYTES: usize = 200;
 
 const RULE_KEYS: [&str; 9] =
     ["name", "match", "sites", "keep", "priority", "min_copies", "keep_last", "read_only", "when"];
-const DEFAULTS_KEYS: [&str; 5] = ["keep", "min_copies", "priority", "keep_last", "read_only"];
+const DEFAULTS_KEYS: [&str; 6] = ["keep", "min_copies", "priority", "keep_last", "read_only", "retire_after"];
 
 /// What rules and defaults have in common, as it is written.
 #[derive(Debug, Default)]
@@ -192,10 +195,12 @@ impl Common {
 
 /// Reads `[defaults]`; `None` when something that has to be there is missing or wrong, which is reported.
 pub(super) fn read_defaults(reader: &mut Reader<'_>, table: &DeTable<'_>, at: usize) -> Option<Defaults> {
-    let mut common = Common::default();
+    let (mut common, mut retire_after) = (Common::default(), None);
     for (key, value) in table {
-        if !common.take(reader, key.get_ref(), value) {
-            reader.unknown_key(key, "[defaults]", &DEFAULTS_KEYS);
+        match key.get_ref().as_ref() {
+            "retire_after" => retire_after = read_age(reader, value),
+            other if common.take(reader, other, value) => {}
+            _ => reader.unknown_key(key, "[defaults]", &DEFAULTS_KEYS),
         }
     }
     if !table.contains_key("keep") {
@@ -210,8 +215,19 @@ pub(super) fn read_defaults(reader: &mut Reader<'_>, table: &DeTable<'_>, at: us
         urgency: common.urgency.unwrap_or_default(),
         keep_last: common.keep_last,
         read_only: common.read_only.unwrap_or(false),
+        retire_after,
         line: reader.line(at),
     })
+}
+
+fn read_age(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Option<Age> {
+    let text = reader.string(value, "retire_after")?;
+    let age = text.value.parse();
+    if age.is_err() {
+        let reason = format!("`retire_after` is {:?}", text.value);
+        reader.say(text.at, reason, "write a whole number with m, h, d or w, such as 30d; at most 3650d");
+    }
+    age.ok()
 }
 
 /// Reads one `[[rule]]`; `None` when there is anything wrong with it, which is reported: nothing is concluded from half a rule.

@@ -34,7 +34,7 @@ pub(crate) use self::{
 };
 
 /// The layout of all tables together; raised with any change of a key or a value, which then rebuilds.
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 
 pub use self::{
     api::{CatalogStore, MAX_PAGE_ROWS, Row, Table, WriteSet},

@@ -1,9 +1,13 @@
 //! The look before anything is moved: what happens to each file, or who is in its way.
 
-use avalon_protocol::{id::VersionSlot, manifest::FileEntry};
+use avalon_protocol::{
+    id::VersionSlot,
+    manifest::{FileEntry, Manifest},
+    rel_path::RelPath,
+};
 use rayon::prelude::*;
 
-use super::{PlaceError, Placing};
+use super::{PlaceError, Placing, Replaces};
 use crate::{
     fs::{Dir, FileKind, FileStat},
     object::{
@@ -17,7 +21,7 @@ use crate::{
 pub(super) enum Step {
     /// Its place is free.
     Move,
-    /// Other content of a hero directory lies there and goes to the trash.
+    /// Other content lies there that may be replaced, and goes to the trash.
     Replace,
     /// The right content lies there and stays.
     Leave,
@@ -47,7 +51,7 @@ impl Placing<'_> {
             }
             (VerifiedFile::InTree(stat), Some(now)) => match same_content(version_dir, file, &now)? {
                 Some(now) => Ok((Step::Leave, now)),
-                None if self.is_hero() && now.kind == FileKind::File => Ok((Step::Replace, *stat)),
+                None if self.may_replace(version_dir, file, &now)? => Ok((Step::Replace, *stat)),
                 None => Err(occupied()),
             },
             (VerifiedFile::InPlace(_), now) => {
@@ -58,9 +62,47 @@ impl Placing<'_> {
         }
     }
 
-    pub(super) fn is_hero(&self) -> bool {
-        self.manifest().version().slot == VersionSlot::Hero
+    /// Says whether other content that lies in a file's place may go to the trash.
+    fn may_replace(&self, version_dir: &Dir, file: &FileEntry, now: &FileStat) -> Result<bool, PlaceError> {
+        if now.kind != FileKind::File {
+            return Ok(false);
+        }
+        match self.options.replaces {
+            Replaces::Nothing => Ok(false),
+            Replaces::Hero(_) => Ok(self.manifest().version().slot == VersionSlot::Hero),
+            Replaces::Rewritten => Ok(true),
+            Replaces::Followed(followed) => self.is_as_one_says(followed, version_dir, &file.path, now),
+        }
     }
+
+    /// Says whether a file is exactly what one of these generations says of its path.
+    pub(super) fn is_as_one_says(
+        &self,
+        followed: &[Manifest],
+        version_dir: &Dir,
+        path: &RelPath,
+        now: &FileStat,
+    ) -> Result<bool, PlaceError> {
+        let said: Vec<&FileEntry> = followed
+            .iter()
+            .filter_map(|old| entry_of(old, path))
+            .filter(|old| old.size == now.size)
+            .collect();
+        if said.is_empty() || now.kind != FileKind::File {
+            return Ok(false);
+        }
+        match hash_file_by_pool(version_dir, path) {
+            Ok(hashed) => Ok(said.iter().any(|old| old.hash == hashed.blocks.object())),
+            Err(HashError::Symlink { .. } | HashError::NotRegular { .. }) => Ok(false),
+            Err(error) => Err(PlaceError::Compare(error)),
+        }
+    }
+}
+
+fn entry_of<'m>(manifest: &'m Manifest, path: &RelPath) -> Option<&'m FileEntry> {
+    let files = manifest.files();
+    let found = files.binary_search_by(|file| file.path.cmp(path)).ok()?;
+    files.get(found)
 }
 
 /// Hashes what lies in a file's place, to be sure; `None` when it is not the file's content.

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use avalon_protocol::{manifest::FileEntry, rel_path::RelPath};
+use avalon_protocol::{
+    manifest::{FileEntry, Manifest},
+    rel_path::RelPath,
+};
 
-use super::{PlaceError, Placing, check::Step};
+use super::{PlaceError, Placing, Replaces, check::Step};
 use crate::fs::{Dir, FileKind, FileStat, IoError, Overwrite, path_of};
 
 impl Placing<'_> {
@@ -25,9 +28,7 @@ impl Placing<'_> {
             self.move_files(&tree, &version_dir, &others)?;
             self.move_files(&tree, &version_dir, &entries)?;
         }
-        if self.is_hero() {
-            self.trash_stale(&version_dir)?;
-        }
+        self.trash_stale(&version_dir)?;
         project.sync_path(dir).map_err(|e| self.failed(e))?;
         Ok(steps.into_iter().map(|(_, stat)| stat).collect())
     }
@@ -98,17 +99,33 @@ impl Placing<'_> {
         }
     }
 
-    /// Moves to the trash what the last generation of a hero had and this one does not.
+    /// Moves to the trash what the last generation of a hero, or the generations that this one follows, had and this one
+    /// does not.
     fn trash_stale(&self, version_dir: &Dir) -> Result<(), PlaceError> {
+        let (before, followed) = match self.options.replaces {
+            Replaces::Hero(before) => (before.map_or(&[][..], std::slice::from_ref), None),
+            Replaces::Followed(followed) => (followed, Some(followed)),
+            Replaces::Nothing | Replaces::Rewritten => return Ok(()),
+        };
         let files = self.manifest().files();
         let is_kept = |path: &RelPath| files.binary_search_by(|file| file.path.cmp(path)).is_ok();
-        let stale = self.options.replaces.map_or(&[][..], |old| old.files());
-        for path in stale.iter().map(|file| &file.path).filter(|path| !is_kept(path)) {
+        let stale: BTreeSet<&RelPath> = before
+            .iter()
+            .flat_map(Manifest::files)
+            .map(|file| &file.path)
+            .filter(|path| !is_kept(path))
+            .collect();
+        for path in stale {
             let there = match version_dir.stat(path) {
                 Err(error) if error.is_not_a_directory() => None,
                 there => there.map_err(|e| self.failed(e))?,
             };
-            if there.is_some_and(|there| there.kind == FileKind::File) {
+            let Some(there) = there.filter(|there| there.kind == FileKind::File) else { continue };
+            let is_theirs = match followed {
+                Some(followed) => self.is_as_one_says(followed, version_dir, path, &there)?,
+                None => true,
+            };
+            if is_theirs {
                 self.under_free_name(path, |trash, name| {
                     version_dir.rename(path, trash, name, Overwrite::Refuse)
                 })?;

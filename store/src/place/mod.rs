@@ -1,7 +1,7 @@
 //! Placing: a verified version becomes visible, whole or, where its directory exists, file by file with the entries last.
 //!
-//! Nothing that is there is ever overwritten with other content; `hero` is the declared exception, and there the old
-//! files go to the trash. What the caller gets, a [`Placement`], is the ground for the record that this node holds it.
+//! Nothing that is there is ever overwritten with other content, unless [`Replaces`] says so: for `hero`, for a generation
+//! that was accepted over another one, and when somebody wants back what stands. The old files go to the trash then. What the caller gets, a [`Placement`], is the ground for the record that this node holds it.
 
 mod check;
 mod files;
@@ -42,9 +42,25 @@ pub enum ReadOnly {
 pub struct PlaceOptions<'a> {
     /// Whether the files stay writable.
     pub read_only: ReadOnly,
-    /// For the hero slot: the manifest of what lies there now. Its files that the new one does not have are moved to the
-    /// trash; files that no manifest names are left alone.
-    pub replaces: Option<&'a Manifest>,
+    /// What may be replaced.
+    pub replaces: Replaces<'a>,
+}
+
+/// Which other content may lie where a file of the version belongs. It goes to the trash and is never lost; files that no
+/// manifest names are left alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Replaces<'a> {
+    /// None: it stops the placement.
+    #[default]
+    Nothing,
+    /// For the hero slot: any. The manifest is that of what lies there now, if it is known; its files that the new one does
+    /// not have go to the trash, too.
+    Hero(Option<&'a Manifest>),
+    /// What one of these generations, which the version follows, says of the same path, to the byte. Their files that the
+    /// version does not have go to the trash, too, if they are as these say.
+    Followed(&'a [Manifest]),
+    /// Any: somebody wants back what stands.
+    Rewritten,
 }
 
 /// Why a version was not placed. It stays in the incoming area.

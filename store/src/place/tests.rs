@@ -12,7 +12,7 @@ use std::{
 use avalon_protocol::{hash::ObjectHash, id::VersionSlot, manifest::Manifest};
 use rustix::fs::inotify;
 
-use super::{PlaceError, PlaceOptions, Placement, ReadOnly, place};
+use super::{PlaceError, PlaceOptions, Placement, ReadOnly, Replaces, place};
 use crate::{
     fs::{WriteMode, path_of},
     object::{
@@ -217,7 +217,7 @@ fn hero_is_replaced_and_the_old_files_go_to_the_trash() {
     write(&studio, &format!("{HERO_DIR}/notes.txt"), b"mine");
     let files: [(&str, &[u8]); 4] = [("m.abc", b"two"), ("same", b"same"), ("t/new", b"n"), ("t/x", b"x2")];
     let new = studio.manifest(VersionSlot::Hero, HERO_DIR, &files, Some(&old));
-    let options = PlaceOptions { replaces: Some(&old), ..PlaceOptions::default() };
+    let options = PlaceOptions { replaces: Replaces::Hero(Some(&old)), ..PlaceOptions::default() };
     place(studio.receive(&new), &options).unwrap();
     let mut expected = expect(&files);
     expected.insert("notes.txt".into(), b"mine".to_vec());
@@ -235,7 +235,7 @@ fn an_artists_work_that_no_manifest_knows_is_never_lost_when_hero_is_replaced_ag
     };
     let (x, y) = (hero(b"X"), hero(b"Y"));
     let replace = |new: &Arc<Manifest>, old| {
-        let options = PlaceOptions { replaces: Some(old), ..PlaceOptions::default() };
+        let options = PlaceOptions { replaces: Replaces::Hero(Some(old)), ..PlaceOptions::default() };
         place(studio.receive(new), &options).unwrap();
     };
     let save = |data| {
@@ -269,7 +269,7 @@ fn stale_files_of_a_hero_overwrite_nothing_in_the_trash() {
     let mut studio = Studio::new();
     let mut hero = |files: &[(&str, &[u8])]| studio.manifest(VersionSlot::Hero, HERO_DIR, files, None);
     let (old, new) = (hero(&[("a", b"a"), ("gone", b"one")]), hero(&[("a", b"a")]));
-    let options = PlaceOptions { replaces: Some(&old), ..PlaceOptions::default() };
+    let options = PlaceOptions { replaces: Replaces::Hero(Some(&old)), ..PlaceOptions::default() };
     receive_and_place(&studio, &old).unwrap();
     place(studio.receive(&new), &options).unwrap();
     write(&studio, &format!("{HERO_DIR}/gone"), b"two");
@@ -287,9 +287,93 @@ fn a_replacement_that_was_cut_after_the_old_file_was_kept_keeps_it_once() {
     let trash = studio.path().join(format!(".avalon/trash/{}", new.id()));
     fs::create_dir_all(&trash).unwrap();
     fs::hard_link(studio.path().join(HERO_DIR).join("m.abc"), trash.join("m.abc")).unwrap();
-    receive_and_place(&studio, &new).unwrap();
+    let options = PlaceOptions { replaces: Replaces::Hero(None), ..PlaceOptions::default() };
+    place(studio.receive(&new), &options).unwrap();
     assert_eq!(content(&trash), expect(&[("m.abc", b"one")]));
     assert_eq!(content(&studio.path().join(HERO_DIR)), expect(&[("m.abc", b"two")]));
+}
+
+/// Two generations of a version, the second one accepted over the first: `a.abc` changed, `gone` removed, `new` added.
+fn accepted(studio: &mut Studio) -> (Arc<Manifest>, Arc<Manifest>) {
+    let slot = VersionSlot::Number(1);
+    let files: [(&str, &[u8]); 4] = [("a.abc", b"one"), ("gone", b"gone"), ("same", b"same"), ("t/x", b"x1")];
+    let old = studio.manifest(slot, VERSION_DIR, &files, None);
+    let files: [(&str, &[u8]); 4] =
+        [("a.abc", b"two"), ("new", b"new"), ("same", b"same"), ("t/x", b"longer")];
+    let new = studio.manifest(slot, VERSION_DIR, &files, Some(&old));
+    (old, new)
+}
+
+#[test]
+fn an_accepted_generation_replaces_what_is_exactly_as_the_one_before_and_keeps_it_in_the_trash() {
+    let mut studio = Studio::new();
+    let (old, new) = accepted(&mut studio);
+    receive_and_place(&studio, &old).unwrap();
+    write(&studio, &format!("{VERSION_DIR}/notes.txt"), b"mine");
+    let refused = place(studio.receive(&new), &PlaceOptions::default()).unwrap_err();
+    assert!(matches!(refused, PlaceError::Occupied { .. }), "not without being told: {refused:?}");
+    let old = [Manifest::clone(&old)];
+    let options = PlaceOptions { replaces: Replaces::Followed(&old), ..PlaceOptions::default() };
+    place(studio.receive(&new), &options).unwrap();
+    assert_eq!(
+        content(&studio.path().join(VERSION_DIR)),
+        expect(&[
+            ("a.abc", b"two"),
+            ("new", b"new"),
+            ("notes.txt", b"mine"),
+            ("same", b"same"),
+            ("t/x", b"longer")
+        ])
+    );
+    let trash = studio.path().join(format!(".avalon/trash/{}", new.id()));
+    assert_eq!(content(&trash), expect(&[("a.abc", b"one"), ("gone", b"gone"), ("t/x", b"x1")]));
+}
+
+#[test]
+fn what_was_changed_here_as_well_stops_an_accepted_generation_before_anything_moves() {
+    let mut studio = Studio::new();
+    let (old, new) = accepted(&mut studio);
+    let old = [Manifest::clone(&old)];
+    let options = PlaceOptions { replaces: Replaces::Followed(&old), ..PlaceOptions::default() };
+    // As long as the old one, as long as the new one, and of another length.
+    for own in [b"ONE".as_slice(), b"TWO", b"another"] {
+        place(studio.receive(&Arc::new(old[0].clone())), &PlaceOptions::default()).unwrap();
+        write(&studio, &format!("{VERSION_DIR}/a.abc"), own);
+        let error = place(studio.receive(&new), &options).unwrap_err();
+        assert!(matches!(error, PlaceError::Occupied { .. }), "{error:?}");
+        assert_eq!(
+            content(&studio.path().join(VERSION_DIR)),
+            expect(&[("a.abc", own), ("gone", b"gone"), ("same", b"same"), ("t/x", b"x1")])
+        );
+        fs::remove_dir_all(studio.path().join(VERSION_DIR)).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_an_accepted_generation_does_not_have_stays_where_it_was_changed() {
+    let mut studio = Studio::new();
+    let (old, new) = accepted(&mut studio);
+    receive_and_place(&studio, &old).unwrap();
+    write(&studio, &format!("{VERSION_DIR}/gone"), b"GONE");
+    let old = [Manifest::clone(&old)];
+    let options = PlaceOptions { replaces: Replaces::Followed(&old), ..PlaceOptions::default() };
+    place(studio.receive(&new), &options).unwrap();
+    assert_eq!(fs::read(studio.path().join(VERSION_DIR).join("gone")).unwrap(), b"GONE");
+}
+
+#[test]
+fn what_stands_is_put_back_over_what_was_changed_and_that_is_kept_in_the_trash() {
+    let mut studio = Studio::new();
+    let (old, _) = accepted(&mut studio);
+    receive_and_place(&studio, &old).unwrap();
+    write(&studio, &format!("{VERSION_DIR}/a.abc"), b"changed");
+    write(&studio, &format!("{VERSION_DIR}/notes.txt"), b"mine");
+    let options = PlaceOptions { replaces: Replaces::Rewritten, ..PlaceOptions::default() };
+    place(studio.receive(&old), &options).unwrap();
+    let dir = content(&studio.path().join(VERSION_DIR));
+    assert_eq!((&dir["a.abc"][..], &dir["notes.txt"][..]), (&b"one"[..], &b"mine"[..]));
+    let trash = studio.path().join(format!(".avalon/trash/{}", old.id()));
+    assert_eq!(content(&trash), expect(&[("a.abc", b"changed")]));
 }
 
 #[test]

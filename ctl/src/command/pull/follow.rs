@@ -212,6 +212,7 @@ async fn ask_anew(context: &Context<'_>, followed: &mut Followed) -> Result<(), 
         let refused = match item.state {
             PlanState::Conflict => Some(plan::conflict(&item)),
             PlanState::Forbidden => Some(plan::forbidden(&item)),
+            PlanState::Retired => Some(plan::retired(&item)),
             PlanState::Here | PlanState::Fetch | PlanState::NoSource => None,
         };
         if let Some(error) = refused {
@@ -228,7 +229,9 @@ fn first_status(item: &PullItem) -> JobStatus {
     let (state, bytes_present) = match item.state {
         PlanState::Here => (JobState::Done, item.bytes),
         PlanState::NoSource => (JobState::Waiting, item.bytes_here),
-        PlanState::Fetch | PlanState::Conflict | PlanState::Forbidden => (JobState::Queued, item.bytes_here),
+        PlanState::Fetch | PlanState::Conflict | PlanState::Forbidden | PlanState::Retired => {
+            (JobState::Queued, item.bytes_here)
+        }
     };
     JobStatus {
         id: item.job.clone().unwrap_or_default(),

@@ -151,6 +151,7 @@ impl Plan {
             match item.state {
                 PlanState::Conflict => plan.errors.push((item.clone(), plan::conflict(&item))),
                 PlanState::Forbidden => plan.errors.push((item.clone(), plan::forbidden(&item))),
+                PlanState::Retired => plan.errors.push((item.clone(), plan::retired(&item))),
                 PlanState::NoSource if args.timeout.is_none() && !args.detach => {
                     plan.errors.push((item.clone(), plan::no_source(&item)));
                 }

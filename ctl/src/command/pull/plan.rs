@@ -48,6 +48,7 @@ pub(super) fn show_dry_run(output: &Output, reply: &PullReply, args: &PullArgs) 
             PlanState::NoSource => "no source",
             PlanState::Conflict => "conflict",
             PlanState::Forbidden => "forbidden",
+            PlanState::Retired => "retired",
         };
         vec![
             Cell::text(&item.reference),
@@ -83,7 +84,7 @@ pub(super) fn talk(output: &Output, item: &PullItem) {
             let holders = escape(&item.holders.join(", ")).into_owned();
             output.talk(&format!("{reference}  {what}, waits for one of: {holders}"));
         }
-        PlanState::Fetch | PlanState::Conflict | PlanState::Forbidden => {
+        PlanState::Fetch | PlanState::Conflict | PlanState::Forbidden | PlanState::Retired => {
             let here = if item.bytes_here > 0 {
                 format!(", {} already here", size(item.bytes_here))
             } else {
@@ -123,11 +124,17 @@ pub(super) fn forbidden(item: &PullItem) -> ApiError {
     ApiError::new(ErrorCode::Denied, format!("{} was not fetched: {why}", item.reference)).with_hint(hint)
 }
 
+/// Says that it is out of use.
+pub(super) fn retired(item: &PullItem) -> ApiError {
+    let why = item.reason.clone().unwrap_or_else(|| "it is retired".to_owned());
+    ApiError::new(ErrorCode::Retired, format!("{} was not fetched: {why}", item.reference))
+}
+
 /// Says that sites disagree.
 pub(super) fn conflict(item: &PullItem) -> ApiError {
     let message = format!("sites published different content as {}; nothing was fetched", item.reference);
     let hint = format!(
-        "see who has it: avalonctl where {}; one of them has to publish under a new number",
+        "see who has what: avalonctl conflicts; decide which keeps the number: avalonctl resolve {} --keep SITE",
         item.reference
     );
     ApiError::new(ErrorCode::Conflict, message).with_hint(hint)

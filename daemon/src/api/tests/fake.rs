@@ -10,10 +10,11 @@ use std::{
 
 use avalon_protocol::{
     control::{
-        ApiError, CatalogStatsReply, InfoReply, InputsReply, JobKind, JobState, JobStatus, LimitRequest,
-        LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply,
-        PolicyItem, PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply, PublishRequest,
-        PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
+        ApiError, Candidate, CatalogStatsReply, ConflictsReply, InfoReply, InputsReply, JobKind, JobState,
+        JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply,
+        PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
+        Presence, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
+        QueueRequest, RebuildReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply,
         WhyReply,
     },
     manifest::Completeness,
@@ -26,7 +27,7 @@ use futures_util::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    api::{ByteStream, Caller, InputsQuery, LocalApi, PolicyQuery, RefQuery, WhyQuery},
+    api::{ByteStream, Caller, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, WhyQuery},
     clock::Clock,
     events::EventBus,
 };
@@ -38,6 +39,8 @@ pub(super) enum Call {
     Why(WhyQuery),
     Publish(PublishRequest, Caller),
     Pull(PullRequest, Caller),
+    Lifetime(Lifetime, LifetimeRequest, Caller),
+    Resolve(ResolveRequest, Caller),
     Cancel(String, Caller),
     Queue(QueueRequest, Caller),
     SetLimit(LimitRequest, Caller),
@@ -160,6 +163,7 @@ fn info() -> InfoReply {
         node: "ws12@london".into(),
         comment: String::new(),
         published: "2026-11-22T10:00:00Z".into(),
+        retired: None,
         path: None,
         here: Presence::Complete,
         files: Vec::new(),
@@ -223,6 +227,42 @@ impl LocalApi for Fake {
 
     fn pull(&self, request: PullRequest, caller: Caller) -> BoxFuture<'_, Result<PullReply, ApiError>> {
         self.reply(Call::Pull(request, caller), PullReply::default())
+    }
+
+    fn lifetime(
+        &self,
+        what: Lifetime,
+        request: LifetimeRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<LifetimeReply, ApiError>> {
+        let reply = LifetimeReply { schema: "avalonctl.retire/1".into(), versions: Vec::new() };
+        self.reply(Call::Lifetime(what, request, caller), reply)
+    }
+
+    fn conflicts(&self, query: RefQuery) -> BoxFuture<'_, Result<ConflictsReply, ApiError>> {
+        let reply = ConflictsReply { schema: "avalonctl.conflicts/1".into(), conflicts: Vec::new() };
+        self.reply(Call::Query(query), reply)
+    }
+
+    fn resolve(
+        &self,
+        request: ResolveRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<ResolveReply, ApiError>> {
+        let kept = Candidate {
+            manifest: "7".repeat(64),
+            generation: 1,
+            node: "srv@london".into(),
+            author: "anna".into(),
+            published: String::new(),
+            files: 1,
+            bytes: 1,
+            holders: Vec::new(),
+            sites: Vec::new(),
+        };
+        let (schema, reference) = ("avalonctl.resolve/1".into(), request.reference.clone());
+        let reply = ResolveReply { schema, reference, kept, moved: Vec::new(), dry_run: request.dry_run };
+        self.reply(Call::Resolve(request, caller), reply)
     }
 
     fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>> {

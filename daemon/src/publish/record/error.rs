@@ -69,6 +69,15 @@ pub enum RecordError {
         /// What was changed, in order.
         changed: Vec<RelPath>,
     },
+    /// Published files were changed in place, and what they were changed from does not stand.
+    #[error(
+        "another generation of {version} stands than the one that was changed here; put that back, avalonctl restore {version}, \
+         or publish the change under another number"
+    )]
+    Outdated {
+        /// The version.
+        version: VersionId,
+    },
     /// It was only to be compared, and nothing of what was recorded has other content.
     #[error("{version} still waits for frames; nothing that was recorded has changed")]
     StillWaits {
@@ -155,6 +164,7 @@ impl RecordError {
             Self::Hash { source: HashVersionError::Path(_), .. }
             | Self::Invalid { .. }
             | Self::Rewritten { .. }
+            | Self::Outdated { .. }
             | Self::TwoPlaces { .. }
             | Self::TooManyGenerations { .. }
             | Self::Part { .. } => Remedy::Person,
@@ -179,7 +189,7 @@ impl RecordError {
                 HashVersionError::Read(_) | HashVersionError::Path(_) => ErrorCode::BadPath,
             },
             Self::Snapshot { .. } | Self::Invalid { .. } | Self::TwoPlaces { .. } => ErrorCode::BadPath,
-            Self::Rewritten { .. } => ErrorCode::Rewritten,
+            Self::Rewritten { .. } | Self::Outdated { .. } => ErrorCode::Rewritten,
             Self::Part { .. } | Self::Incoming { .. } | Self::StillWaits { .. } => ErrorCode::NotWhole,
             Self::TooManyGenerations { .. } => ErrorCode::Damaged,
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,

@@ -11,14 +11,14 @@ use std::{collections::BTreeSet, sync::Arc};
 use avalon_protocol::{
     control::{EventKind, Health, Severity},
     hash::{ManifestId, ObjectHash},
-    id::{NodeId, VersionId, VersionSlot},
+    id::{VersionId, VersionSlot},
     limits::MAX_METADATA_PAIRS,
     manifest::{Completeness, Manifest, Relation, relate},
     record::{Held, Published, Record},
     rel_path::RelPath,
     settle::SeenFile,
     template::VersionDir,
-    version_fold::VersionFold,
+    version_fold::{Standing, VersionFold},
 };
 use avalon_store::{
     catalog::{CatalogError, LocalChange, LocalFile},
@@ -33,7 +33,7 @@ use super::{
     hash::{self, NamedFile},
     inputs::{self, Publishing},
     manifest::{self, Entries, Place},
-    settle::PublishDetails,
+    settle::{PublishDetails, Rewrites},
     snapshot::snapshot_version,
 };
 use crate::{
@@ -112,7 +112,11 @@ pub async fn record(
     let lock = project.lock_version(&whole.version.dir).await;
     let root = project.dir().ok_or_else(|| RecordError::Paused { project: project.name().clone() })?;
     check_still_whole(&root, &whole, &version).await?;
-    check_not_incoming(core, &root, &version).await?;
+    // A mirror fetches again what it lost by the change. That somebody accepts the change, and that nobody places anything
+    // meanwhile, ends it.
+    if whole.about.rewrites == Rewrites::Hold {
+        check_not_incoming(core, &root, &version).await?;
+    }
     check_catalog(core, &version).await?;
     let named = hash::hash(core, project.name(), &root, &whole.version.dir, &whole.files).await;
     let named = named.map_err(|source| RecordError::Hash { version: version.clone(), source })?;
@@ -196,13 +200,10 @@ impl Recording<'_> {
         match relation {
             Relation::Known(manifest) => self.known(manifest).await,
             Relation::First => self.publish(Place { generation: 1, predecessor: None }, whole, entries).await,
-            Relation::Grown(base) | Relation::Moved(base) => {
-                let before = self.fold.generation(&base).map_or(0, |generation| generation.generation);
-                let generation = before.checked_add(1);
-                let generation = generation
-                    .ok_or_else(|| RecordError::TooManyGenerations { version: self.version.clone() })?;
-                self.publish(Place { generation, predecessor: Some(base) }, whole, entries).await
-            }
+            Relation::Grown(base) | Relation::Moved(base) => match self.after(base) {
+                Some(place) => self.publish(place, whole, entries).await,
+                None => Err(RecordError::TooManyGenerations { version: self.version }),
+            },
             Relation::Part(_) => {
                 let gone: Vec<ManifestId> = self.not_whole(&entries).await;
                 self.drop_held(&gone).await?;
@@ -212,12 +213,40 @@ impl Recording<'_> {
                 let here = whole.version.dir;
                 Err(RecordError::TwoPlaces { version: self.version, known, here })
             }
+            Relation::Rewritten { base, .. } if whole.about.rewrites == Rewrites::Accept => {
+                self.accept(base, whole, entries).await
+            }
             Relation::Rewritten { base, changed } => {
                 self.drop_held(&[base]).await?;
                 self.tell_rewritten(&changed);
                 Err(RecordError::Rewritten { version: self.version, changed })
             }
         }
+    }
+
+    /// Somebody decided that what was changed in place is what comes after `base`. It has to be what stands: else the change
+    /// was made to something old, and would only claim to be newer.
+    async fn accept(
+        self,
+        base: ManifestId,
+        whole: WholeVersion,
+        entries: Entries,
+    ) -> Result<Recorded, RecordError> {
+        let head = match self.fold.standing(self.version.slot) {
+            Standing::Head(head) if self.fold.same_as(&head, &base) => head,
+            _ => return Err(RecordError::Outdated { version: self.version }),
+        };
+        match self.after(head) {
+            Some(place) => self.publish(place, whole, entries).await,
+            None => Err(RecordError::TooManyGenerations { version: self.version }),
+        }
+    }
+
+    /// Returns the place after a generation; none when they cannot be counted any further.
+    fn after(&self, base: ManifestId) -> Option<Place> {
+        let before = self.fold.generation(&base).map_or(0, |generation| generation.generation);
+        let generation = before.checked_add(1)?;
+        Some(Place { generation, predecessor: Some(base) })
     }
 
     /// Nothing was changed in place: the catalog learns how the files are now that were recorded, so that they are not
@@ -288,7 +317,7 @@ impl Recording<'_> {
         let manifest = self.store(manifest).await?;
         let published = published(&manifest);
         let local = self.local_changes(manifest.id());
-        let mut records = superseded_hero(&self.fold, &self.core.me, &self.version, manifest.id());
+        let mut records = self.superseded(&manifest).await;
         records.push(Record::Published(published));
         self.commit(records, local).await?;
         self.rewritten_board().clear(REWRITTEN);
@@ -361,6 +390,12 @@ impl Recording<'_> {
             held.into_iter().filter(lacks).collect()
         })
         .await
+    }
+
+    /// Returns what this node does not hold any more once these files lie in the version's directory.
+    async fn superseded(&self, manifest: &Manifest) -> Vec<Record> {
+        let (core, fold, manifest) = (Arc::clone(self.core), self.fold.clone(), manifest.clone());
+        blocking(move || superseded(&core, &fold, &manifest)).await
     }
 
     async fn drop_held(&self, gone: &[ManifestId]) -> Result<(), RecordError> {
@@ -446,25 +481,46 @@ impl Recording<'_> {
             code: REWRITTEN.into(),
             severity: Severity::Error,
             message,
-            hint: Some(
-                "publish the change as a new version and put the old files back; other sites keep the old"
-                    .into(),
-            ),
+            hint: Some(format!(
+                "other sites keep the old; put it back: avalonctl restore {0}; or let the change be its next generation: \
+                 avalonctl accept {0}",
+                self.version
+            )),
         });
     }
 }
 
-/// The hero directory shows one generation at a time: whoever holds a new one does not hold the old ones any more.
-pub fn superseded_hero(fold: &VersionFold, me: &NodeId, version: &VersionId, new: ManifestId) -> Vec<Record> {
+/// What a node that holds a new generation does not hold any more. A hero directory shows one generation at a time.
+/// Elsewhere a generation that grew has all of those before; one that was accepted over changed files has not. Blocks.
+pub fn superseded(core: &Core, fold: &VersionFold, new: &Manifest) -> Vec<Record> {
+    let version = new.version();
+    let mut old: Vec<ManifestId> =
+        fold.held_by(&core.me).filter(|held| !fold.same_as(held, &new.id())).collect();
     if version.slot != VersionSlot::Hero {
-        return Vec::new();
+        let number = |held: &ManifestId| fold.generation(held).map(|generation| generation.generation);
+        let lacks = |held: &ManifestId| match core.ledger.manifest(*held) {
+            Ok(Some(held)) => !is_part(&held, new),
+            _ => false,
+        };
+        // What the newest has, those before it have as well: a version that grew has hundreds.
+        match old.iter().max_by_key(|held| number(held)) {
+            Some(newest) if lacks(newest) => old.retain(lacks),
+            _ => return Vec::new(),
+        }
     }
-    let old = fold.held_by(me).filter(|held| !fold.same_as(held, &new));
-    old.map(|manifest| Record::Dropped(Held { version: version.clone(), manifest })).collect()
+    let dropped = |manifest| Record::Dropped(Held { version: version.clone(), manifest });
+    old.into_iter().map(dropped).collect()
+}
+
+/// Says whether all files of a generation are in another one, with the same content.
+fn is_part(old: &Manifest, new: &Manifest) -> bool {
+    let here: BTreeSet<(&RelPath, ObjectHash)> =
+        new.files().iter().map(|file| (&file.path, file.hash)).collect();
+    old.files().iter().all(|file| here.contains(&(&file.path, file.hash)))
 }
 
 /// The health code of published files that were changed in place.
-const REWRITTEN: &str = "rewritten";
+pub const REWRITTEN: &str = "rewritten";
 
 /// What the record of a publish says of a manifest.
 pub(crate) fn published(manifest: &Manifest) -> Published {

@@ -16,8 +16,8 @@ pub use self::{
     task::Settler,
     words::{
         PendingVersion, ProjectHealth, ProjectSource, PublishDetails, PublishOutcome, PublishedAs,
-        RecordedFiles, ScanSummary, Settled, SettledFile, SettlerConfig, SettlerHandle, SettlerStopped,
-        WatcherState,
+        RecordedFiles, Rewrites, ScanSummary, Settled, SettledFile, SettlerConfig, SettlerHandle,
+        SettlerStopped, WatcherState,
     },
 };
 

@@ -121,6 +121,18 @@ pub struct PublishDetails {
     pub inputs: Vec<String>,
     /// What else to keep.
     pub metadata: BTreeMap<String, String>,
+    /// What to do with published files that were changed in place.
+    pub rewrites: Rewrites,
+}
+
+/// What to do with published files that were changed in place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rewrites {
+    /// They are held, and somebody hears of it.
+    #[default]
+    Hold,
+    /// Somebody decided that they are the next generation.
+    Accept,
 }
 
 /// What became of an explicit publish.

@@ -27,6 +27,8 @@ pub(super) enum Event {
     PeerCame,
     /// Somebody wants versions.
     Pull(Vec<VersionId>, oneshot::Sender<Vec<Pulled>>),
+    /// Somebody wants back what stands, over files that were changed in place.
+    Restore(VersionId, oneshot::Sender<Pulled>),
     /// Somebody cancels a job.
     Cancel(String, oneshot::Sender<Option<Arc<Job>>>),
     /// Something was said about the queue: about these versions, or about all of it.
@@ -88,6 +90,16 @@ impl ReplicatorHandle {
     /// [`Stopped`].
     pub async fn ordered(&self, versions: Option<Vec<VersionId>>) -> Result<(), Stopped> {
         self.events.send(Event::Ordered(versions)).await.map_err(|_| Stopped)
+    }
+
+    /// Wants what stands of a version put back over files that were changed in place here; answers when its job exists.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn restore(&self, version: VersionId) -> Result<Pulled, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(Event::Restore(version, reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
     }
 
     /// Cancels a job and returns it; none when there is none under way with that id.

@@ -71,6 +71,7 @@ pub struct Job {
     /// Cancels it, for good.
     pub cancel: CancellationToken,
     discarded: AtomicBool,
+    puts_back: AtomicBool,
     counts: Counts,
     state: Mutex<State>,
     created: Duration,
@@ -177,9 +178,9 @@ impl Job {
             rate: Rate { at: created, ..Rate::default() },
         };
         let (counts, cancel) = (Counts::default(), CancellationToken::new());
-        let discarded = AtomicBool::new(false);
         Self {
-            discarded,
+            discarded: AtomicBool::new(false),
+            puts_back: AtomicBool::new(false),
             id,
             version,
             manifest,
@@ -221,6 +222,16 @@ impl Job {
     /// Says whether the run that is under way is to end.
     pub fn is_stopped(&self) -> bool {
         self.lock().run.is_cancelled()
+    }
+
+    /// Notes that somebody wants back what stands: what lies in its place goes to the trash.
+    pub fn put_back(&self) {
+        self.puts_back.store(true, Ordering::Relaxed);
+    }
+
+    /// Says whether somebody wants back what stands.
+    pub fn puts_back(&self) -> bool {
+        self.puts_back.load(Ordering::Relaxed)
     }
 
     /// Returns how urgent it is.

@@ -172,6 +172,14 @@ impl Replicator {
             }
             Event::Ordered(versions) => self.heed_orders(versions),
             Event::Ended { number, outcome, wakes } => self.ended(number, outcome, wakes).await,
+            Event::Restore(version, reply) => {
+                self.wanted.insert(version.clone());
+                let pulled = self.consider(version, Priority::Waiting).await;
+                if let Some(job) = &pulled.job {
+                    job.put_back();
+                }
+                reply.send(pulled).ok();
+            }
             Event::Pull(versions, reply) => {
                 let mut answers = Vec::with_capacity(versions.len());
                 for version in versions {
@@ -211,17 +219,25 @@ impl Replicator {
         self.tell_conflict(&version, &verdict.decision);
         let job = match &verdict.decision {
             Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, &verdict, priority).await),
-            Decision::Have(_) => {
+            Decision::Have(head) => {
                 self.wanted.remove(&version);
-                // A job that has just placed it ends by itself; one that waits has nothing to do any more.
-                let current = self.queue.current(&version).filter(|(n, _)| !self.queue.is_running(*n));
-                if let Some((number, job)) = current {
+                // A job that has just placed it ends by itself; one that waits has nothing to do any more, nor has one for
+                // what was here before somebody accepted a change.
+                if let Some((number, job)) = self.queue.current(&version)
+                    && (!self.queue.is_running(number) || job.manifest != *head)
+                {
+                    job.discard();
                     self.cancel(number, &job).await;
                 }
                 None
             }
-            Decision::Leave | Decision::Conflict(_) | Decision::Unknown | Decision::Forbidden(_) => {
-                if matches!(verdict.decision, Decision::Forbidden(_)) {
+            Decision::Leave
+            | Decision::Conflict(_)
+            | Decision::Unknown
+            | Decision::Forbidden(_)
+            | Decision::Retired
+            | Decision::Move(_) => {
+                if matches!(verdict.decision, Decision::Forbidden(_) | Decision::Retired) {
                     self.wanted.remove(&version);
                 }
                 if let Some((number, job)) = self.queue.current(&version) {
@@ -240,10 +256,13 @@ impl Replicator {
                 code: CONFLICT.into(),
                 severity: Severity::Error,
                 message: format!(
-                    "{} sites published different content as {version}; nobody fetches it until one is moved aside",
+                    "{} different contents were published as {version}; nobody fetches it until somebody decides",
                     manifests.len()
                 ),
-                hint: Some(format!("see who has what: avalonctl where {version}; publish one of them under another number")),
+                hint: Some(format!(
+                    "see who has what: avalonctl conflicts; decide which keeps the number: avalonctl resolve {version} \
+                     --keep SITE"
+                )),
             }),
             _ => board.clear(CONFLICT),
         }
@@ -375,7 +394,11 @@ impl Replicator {
         }
         if job.state() != JobState::Failed && !job.is_discarded() {
             // It may have grown while it was placed, or be wanted in another generation.
-            self.consider(job.version.clone(), Priority::Publish).await;
+            let next = self.consider(job.version.clone(), Priority::Publish).await;
+            if matches!(next.decision, Decision::Have(_)) && job.state() == JobState::Cancelled {
+                job.discard();
+                self.clear_up(&job).await;
+            }
         }
     }
 

@@ -193,6 +193,7 @@ async fn check_policy(core: &Arc<Core>, job: &Job) -> Result<(), Outcome> {
         Decision::Forbidden(rule) => {
             Err(failed(ErrorCode::Denied, policy::forbids(&job.version, rule.as_ref())))
         }
+        Decision::Retired | Decision::Move(_) => Err(Outcome::Cancelled),
         _ => Ok(()),
     }
 }

@@ -218,7 +218,7 @@ fn placed() -> impl Strategy<Value = (Version, Whereabouts)> {
     (versions(), nodes(), nodes(), prop::bool::weighted(0.1), 1..1000u64).prop_map(
         |(version, holders, mut older, is_conflict, bytes)| {
             older.retain(|node| !holders.contains(node));
-            (version, Whereabouts { bytes, holders, older, is_conflict })
+            (version, Whereabouts { bytes, holders, older, is_conflict, is_retired: false })
         },
     )
 }

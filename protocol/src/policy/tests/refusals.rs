@@ -417,3 +417,19 @@ fn what_is_wrong_about_checks_is_refused() {
         ],
     );
 }
+
+#[test]
+fn an_undo_window_is_an_age_and_stands_in_the_defaults_only() {
+    refused(&format!("{HEAD}retire_after = \"8w\"\n"), &[]);
+    let days = Policy::parse(&format!("{HEAD}retire_after = \"2d\"\n")).unwrap();
+    assert_eq!(days.undo_ms(), 2 * 24 * 3_600_000);
+    assert_eq!(Policy::parse(HEAD).unwrap().undo_ms(), 30 * 24 * 3_600_000, "without a word it is 30 days");
+    for wrong in ["0d", "soon", "9999w"] {
+        refused(
+            &format!("{HEAD}retire_after = {wrong:?}\n"),
+            &[&format!(
+                "5:16: `retire_after` is {wrong:?}; write a whole number with m, h, d or w, such as 30d; at most 3650d"
+            )],
+        );
+    }
+}
