@@ -267,6 +267,7 @@ pub(crate) fn job(item: &PullItem, state: JobState) -> JobStatus {
         path: item.path.clone(),
         class: None,
         prio: None,
+        frames: None,
         position: None,
     }
 }

@@ -176,6 +176,7 @@ impl Studio {
             templates: Arc::new(TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap()),
             template_texts: Vec::new(),
             mode,
+            partial: true,
         }));
         let state = StateDir::open(&at.join("state")).unwrap();
         let config = LedgerConfig {

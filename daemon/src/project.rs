@@ -26,6 +26,7 @@ pub struct Project {
     name: ProjectName,
     path: PathBuf,
     templates: Arc<TemplateSet>,
+    partial: bool,
     inner: RwLock<Inner>,
     /// One lock per version directory that is being published or placed, so that neither sees the other half-way.
     locks: Mutex<HashMap<RelPath, Weak<tokio::sync::Mutex<()>>>>,
@@ -77,6 +78,7 @@ impl Project {
             name: config.name.clone(),
             path: config.dir(),
             templates: Arc::clone(&config.templates),
+            partial: config.partial,
             inner: RwLock::new(Inner {
                 dir: None,
                 identity: None,
@@ -102,6 +104,11 @@ impl Project {
     /// Returns where it is on disk.
     pub fn path(&self) -> &PathBuf {
         &self.path
+    }
+
+    /// Says whether some frames of a version may come here without the others.
+    pub fn allows_parts(&self) -> bool {
+        self.partial
     }
 
     /// Returns its templates.
@@ -245,6 +252,7 @@ mod tests {
             templates: Arc::new(TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap()),
             template_texts: Vec::new(),
             mode: ProjectMode::Mirror,
+            partial: false,
         })
     }
 

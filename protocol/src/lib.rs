@@ -11,6 +11,7 @@ pub mod reference;
 pub mod template;
 pub mod inputs;
 pub mod sequence;
+pub mod frames;
 pub mod check;
 pub mod block;
 pub mod manifest;

@@ -71,12 +71,14 @@ pub struct ProjectConfig {
     pub template_texts: Vec<String>,
     /// Whether versions come by themselves.
     pub mode: ProjectMode,
+    /// Whether somebody may fetch some frames of a version.
+    pub partial: bool,
 }
 
 impl PartialEq for ProjectConfig {
     fn eq(&self, other: &Self) -> bool {
-        (&self.name, &self.root, &self.template_texts, self.mode)
-            == (&other.name, &other.root, &other.template_texts, other.mode)
+        (&self.name, &self.root, &self.template_texts, self.mode, self.partial)
+            == (&other.name, &other.root, &other.template_texts, other.mode, other.partial)
     }
 }
 
@@ -279,6 +281,7 @@ impl Checker<'_> {
             templates: Arc::new(templates),
             template_texts: texts,
             mode: raw.mode,
+            partial: raw.partial,
             name,
         })
     }

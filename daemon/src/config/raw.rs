@@ -48,6 +48,8 @@ pub(super) struct RawProject {
     pub(super) templates: Vec<String>,
     #[serde(default)]
     pub(super) mode: ProjectMode,
+    #[serde(default)]
+    pub(super) partial: bool,
 }
 
 #[derive(Debug, Deserialize)]

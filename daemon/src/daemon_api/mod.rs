@@ -4,6 +4,7 @@
 mod catalog;
 mod conflict;
 mod find;
+mod frames;
 mod inputs;
 mod lifetime;
 mod limit;

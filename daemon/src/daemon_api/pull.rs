@@ -7,7 +7,7 @@ use avalon_protocol::{
     control::{ApiError, ErrorCode, JobState, JobStatus, PlanState, PullItem, PullReply, PullRequest},
     hash::{ManifestId, ObjectHash},
     id::{ProjectName, VersionId},
-    manifest::Manifest,
+    manifest::{FileEntry, Manifest},
     plan::{Decision, Wish, rank_sources},
     version_fold::VersionFold,
 };
@@ -27,6 +27,9 @@ const RATE_OF_LAST: usize = 8;
 
 impl DaemonApi {
     pub(super) async fn pull_reply(&self, request: PullRequest) -> Result<PullReply, ApiError> {
+        if let Some(frames) = &request.frames {
+            return self.pull_frames(&request, frames).await;
+        }
         let mut wanted: Vec<VersionId> = Vec::new();
         for text in &request.refs {
             let reference = self.parse(text)?;
@@ -69,7 +72,7 @@ impl DaemonApi {
         blocking(move || dirs.iter().filter_map(|dir| dir.free_bytes().ok()).min()).await
     }
 
-    async fn pull_item(
+    pub(super) async fn pull_item(
         &self,
         version: VersionId,
         pulled: Option<Pulled>,
@@ -165,8 +168,13 @@ impl DaemonApi {
 
 /// Returns how many bytes of a version lie somewhere on this machine already. Blocks.
 pub(super) fn bytes_on_machine(ledger: &Ledger, manifest: &Manifest) -> u64 {
+    bytes_of_files(ledger, manifest.files().iter())
+}
+
+/// Returns how many bytes of files lie somewhere on this machine already. Blocks.
+pub(super) fn bytes_of_files<'a>(ledger: &Ledger, files: impl Iterator<Item = &'a FileEntry>) -> u64 {
     let is_here = |object: &ObjectHash| ledger.locate(object).is_ok_and(|places| !places.is_empty());
-    manifest.files().iter().filter(|file| is_here(&file.hash)).map(|file| file.size).sum()
+    files.filter(|file| is_here(&file.hash)).map(|file| file.size).sum()
 }
 
 /// Returns how fast content comes in: now, or when it last did.
@@ -216,6 +224,7 @@ mod tests {
             path: None,
             class: None,
             prio: None,
+            frames: None,
             position: None,
         }
     }

@@ -128,7 +128,7 @@ fn estimate(jobs: &mut [JobStatus], rate: Option<f64>) {
     }
 }
 
-fn not_kept(error: &StateFileError) -> ApiError {
+pub(super) fn not_kept(error: &StateFileError) -> ApiError {
     let code = if error.is_no_space() { ErrorCode::DiskFull } else { ErrorCode::Internal };
     ApiError::new(code, format!("that cannot be kept, nothing has changed: {}", ErrorChain(error)))
         .with_hint("check the disk of the state directory")

@@ -63,6 +63,8 @@ pub struct Verdict {
     pub urgency: Urgency,
     /// Whether its files are made read-only when they are placed.
     pub read_only: bool,
+    /// Whether all of it comes by itself.
+    pub comes_by_itself: bool,
     /// How many files the generation that is fetched has.
     pub files: u64,
     /// Their size in bytes.
@@ -78,6 +80,7 @@ impl Verdict {
             decision: Decision::Unknown,
             urgency: Urgency::Normal,
             read_only: false,
+            comes_by_itself: false,
             files: 0,
             bytes: 0,
             next_change_ms: None,
@@ -106,6 +109,7 @@ impl Core {
         };
         let stance = Stance::of(project.mode(), ruling.as_ref());
         let decision = decide(id.slot, fold, &self.me, &stance, wish);
+        let alone = decide(id.slot, fold, &self.me, &stance, Wish::None);
         let ruling = ruling.and_then(Result::ok);
         let fetched = match &decision {
             Decision::Fetch(manifest) => fold.generation(manifest),
@@ -114,6 +118,7 @@ impl Core {
         Ok(Verdict {
             files: fetched.map_or(0, |generation| generation.files),
             bytes: fetched.map_or(0, |generation| generation.bytes),
+            comes_by_itself: alone == decision,
             decision,
             urgency: ruling.as_ref().map_or(Urgency::Normal, |ruling| ruling.urgency),
             read_only: ruling.as_ref().is_some_and(|ruling| ruling.read_only),

@@ -53,39 +53,11 @@ pub(super) async fn place(
 ) -> Result<(), Outcome> {
     let manifest = Arc::clone(verified.manifest());
     let lock = project.lock_version(manifest.dir()).await;
-    let core_there = Arc::clone(core);
-    let version = job.version.clone();
-    let read_only = still_wanted(core, job).await?;
-    still_there(project).await?;
-    let before = before(core, &version).await?;
-    let puts_back = job.puts_back();
-    let placed = blocking(move || {
-        let replaces = match version.slot {
-            VersionSlot::Hero => Replaces::Hero(before.first()),
-            _ if puts_back => Replaces::Rewritten,
-            _ => Replaces::Followed(&before),
-        };
-        let options = PlaceOptions { read_only, replaces };
-        core_there.hasher.run(|| avalon_store::place::place(verified, &options))
-    });
-    let placement = match placed.await {
-        Ok(placement) => placement,
-        Err(error) => {
-            if matches!(error, PlaceError::Occupied { .. }) {
-                // What lies there may be a publish of its own; it is not recorded while the version counts as coming.
-                forget_area(project, job.manifest).await;
-            }
-            return Err(refused(core, job, &error));
-        }
-    };
+    let placement = make_visible(core, project, job, verified).await?;
     let committed = record(core, &placement).await;
-    core.health.about(&job.version.to_string()).clear(OCCUPIED);
     core.health.about(&job.version.to_string()).clear(REWRITTEN);
     drop(lock);
-    let committed = committed.map_err(|error| {
-        let code = if error.is_no_space() { ErrorCode::DiskFull } else { ErrorCode::Internal };
-        waiting(code, ErrorChain(&error).to_string(), RetryWhen::After(RETRY))
-    })?;
+    let committed = committed.map_err(|error| not_recorded(&error))?;
     tracing::info!(version = %job.version, manifest = %job.manifest, files = manifest.files().len(), bytes = manifest.total_bytes(), seq = committed.first_seq(), "placed");
     core.events.emit(EventKind::Placed {
         reference: job.version.to_string(),
@@ -95,6 +67,62 @@ pub(super) async fn place(
         seconds: job.status().seconds,
     });
     Ok(())
+}
+
+/// Places some frames of a version. The catalog knows what they are, and nothing is recorded.
+pub(super) async fn place_frames(
+    core: &Arc<Core>,
+    project: &Arc<Project>,
+    job: &Arc<Job>,
+    verified: VerifiedVersion,
+) -> Result<(), Outcome> {
+    let _lock = project.lock_version(&verified.manifest().dir().clone()).await;
+    let placement = make_visible(core, project, job, verified).await?;
+    let (ledger, local) = (core.ledger.clone(), local_changes(&placement, job.manifest));
+    let noted = blocking(move || ledger.update_local_wait(local)).await;
+    noted.map_err(|error| not_recorded(&error))
+}
+
+/// Puts a version where people see it, if it is still wanted. The caller holds its lock.
+async fn make_visible(
+    core: &Arc<Core>,
+    project: &Arc<Project>,
+    job: &Arc<Job>,
+    verified: VerifiedVersion,
+) -> Result<Placement, Outcome> {
+    let (core_there, version, area) = (Arc::clone(core), job.version.clone(), verified.manifest().id());
+    let read_only = still_wanted(core, job).await?;
+    still_there(project).await?;
+    let before = before(core, &version).await?;
+    let (puts_back, is_part) = (job.puts_back(), job.frames().is_some());
+    let placed = blocking(move || {
+        let replaces = match version.slot {
+            // What a part of a version does not have is not stale.
+            VersionSlot::Hero if !is_part => Replaces::Hero(before.first()),
+            _ if puts_back => Replaces::Rewritten,
+            _ => Replaces::Followed(&before),
+        };
+        let options = PlaceOptions { read_only, replaces };
+        core_there.hasher.run(|| avalon_store::place::place(verified, &options))
+    });
+    match placed.await {
+        Ok(placement) => {
+            core.health.about(&job.version.to_string()).clear(OCCUPIED);
+            Ok(placement)
+        }
+        Err(error) => {
+            if matches!(error, PlaceError::Occupied { .. }) {
+                // What lies there may be a publish of its own; it is not recorded while the version counts as coming.
+                forget_area(project, area).await;
+            }
+            Err(refused(core, job, &error))
+        }
+    }
+}
+
+fn not_recorded(error: &LedgerError) -> Outcome {
+    let code = if error.is_no_space() { ErrorCode::DiskFull } else { ErrorCode::Internal };
+    waiting(code, ErrorChain(error).to_string(), RetryWhen::After(RETRY))
 }
 
 /// Removes what was fetched of a version that does not come.
@@ -174,14 +202,18 @@ async fn record(core: &Arc<Core>, placement: &Placement) -> Result<Committed, Le
     let (core_there, new) = (Arc::clone(core), Arc::clone(manifest));
     let mut records = blocking(move || superseded(&core_there, &fold, &new)).await;
     records.push(Record::Placed(held));
-    let local = placement.files().iter().map(|file| LocalChange::Put {
-        project: placement.project().clone(),
-        path: file.path.clone(),
-        file: LocalFile::new(file.object, &file.stat, manifest.id()),
-    });
-    let local = local.collect();
+    let local = local_changes(placement, manifest.id());
     let project = placement.project().clone();
     core.commit(project, records, local).await
+}
+
+fn local_changes(placement: &Placement, manifest: ManifestId) -> Vec<LocalChange> {
+    let files = placement.files().iter().map(|file| LocalChange::Put {
+        project: placement.project().clone(),
+        path: file.path.clone(),
+        file: LocalFile::new(file.object, &file.stat, manifest),
+    });
+    files.collect()
 }
 
 fn refused(core: &Core, job: &Job, error: &PlaceError) -> Outcome {

@@ -20,6 +20,9 @@ pub struct PullRequest {
     /// Fetch what the versions were made from, too, and what that was made from.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub with_inputs: bool,
+    /// Only these frames, as `1001-1050x10`; only where the project's configuration allows parts of versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<String>,
 }
 
 /// What a pull does.
@@ -181,6 +184,9 @@ pub struct JobStatus {
     /// What somebody said about its order.
     #[serde(default)]
     pub prio: Option<Prio>,
+    /// The frames that are fetched, where it is not all of the version.
+    #[serde(default)]
+    pub frames: Option<String>,
     /// Its place among the jobs that wait for their turn, from 1; only in the queue.
     #[serde(default)]
     pub position: Option<u64>,

@@ -183,10 +183,10 @@ fn completeness_of(tag: u8) -> Option<Completeness> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn draft() -> ManifestDraft {
+    pub(crate) fn draft() -> ManifestDraft {
         let file = |path: &str, representation| FileEntry {
             path: path.parse().unwrap(),
             size: 3,

@@ -4,7 +4,7 @@
 //! accepts one need not check again.
 
 mod check;
-mod encode;
+pub(crate) mod encode;
 mod relate;
 
 use std::collections::BTreeMap;

@@ -133,7 +133,7 @@ impl Api {
     /// Starts to pull.
     pub fn pull(&self, reference: &str) -> Result<PullReply, ApiFailure> {
         let refs = vec![reference.to_owned()];
-        let request = PullRequest { refs, project: None, dry_run: false, with_inputs: false };
+        let request = PullRequest { refs, project: None, dry_run: false, with_inputs: false, frames: None };
         self.post(route::PULL, &request)
     }
 

@@ -205,7 +205,7 @@ async fn ask_one(context: &Context<'_>, followed: &mut Followed) -> Result<(), C
 /// Asks again for a version whose job the daemon has forgotten.
 async fn ask_anew(context: &Context<'_>, followed: &mut Followed) -> Result<(), ClientError> {
     let refs = vec![followed.item.reference.clone()];
-    let request = PullRequest { refs, project: None, dry_run: false, with_inputs: false };
+    let request = PullRequest { refs, project: None, dry_run: false, with_inputs: false, frames: None };
     let reply: PullReply = context.client.post(route::PULL, &request).await?;
     if let Some(item) = reply.versions.into_iter().next() {
         followed.status = first_status(&item);
@@ -257,6 +257,7 @@ fn first_status(item: &PullItem) -> JobStatus {
         path: item.path.clone(),
         class: None,
         prio: None,
+        frames: None,
         position: None,
     }
 }

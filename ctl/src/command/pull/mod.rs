@@ -18,6 +18,7 @@ use avalon_protocol::{
         ApiError, ErrorCode, JobState, MissingInput, PlanState, PullItem, PullReply, PullRequest, route,
     },
     exit_code::ExitCode,
+    frames::FrameSet,
     reference::Reference,
 };
 use clap::Args;
@@ -39,7 +40,7 @@ use crate::{
 /// Arguments of `pull`.
 #[derive(Debug, Default, Args)]
 pub(crate) struct PullArgs {
-    /// Which versions; globs are allowed.
+    /// Which versions; globs are allowed: robot/* is the latest of all that the asset has.
     #[arg(value_name = "REF", required = true)]
     references: Vec<String>,
     /// Say what would happen, and do nothing.
@@ -48,6 +49,10 @@ pub(crate) struct PullArgs {
     /// Fetch what they were made from, too: textures, rigs, caches, and what those were made from.
     #[arg(long)]
     with_inputs: bool,
+    /// Only these frames, such as 1001-1050x10 or 1001,1010-1020, coarse to fine; each pass can be used before the next one
+    /// comes. Only where the configuration allows parts of versions.
+    #[arg(long, value_name = "FRAMES", conflicts_with = "with_inputs")]
+    frames: Option<FrameSet>,
     /// Return at once; the daemon goes on.
     #[arg(long, conflicts_with = "timeout")]
     detach: bool,
@@ -132,6 +137,7 @@ async fn ask(context: &Context<'_>, args: &PullArgs, dry: Dry) -> Result<PullRep
         project: context.project.clone(),
         dry_run: dry == Dry::Yes,
         with_inputs: args.with_inputs,
+        frames: args.frames.as_ref().map(ToString::to_string),
     };
     let reply = context.client.post(route::PULL, &request).await;
     reply.map_err(|error| with_hint(error.into(), ErrorCode::NotFound, "list what exists: avalonctl ls"))

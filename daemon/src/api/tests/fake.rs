@@ -129,6 +129,7 @@ fn job(id: &str) -> JobStatus {
         path: None,
         class: None,
         prio: None,
+        frames: None,
         position: None,
     }
 }

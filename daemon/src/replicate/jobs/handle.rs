@@ -29,6 +29,8 @@ pub(super) enum Event {
     Pull(Vec<VersionId>, oneshot::Sender<Vec<Pulled>>),
     /// Somebody wants back what stands, over files that were changed in place.
     Restore(VersionId, oneshot::Sender<Pulled>),
+    /// Somebody wants the frames of versions that are written down in the orders.
+    PullFrames(Vec<VersionId>, oneshot::Sender<Vec<Pulled>>),
     /// Somebody cancels a job.
     Cancel(String, oneshot::Sender<Option<Arc<Job>>>),
     /// Something was said about the queue: about these versions, or about all of it.
@@ -81,6 +83,16 @@ impl ReplicatorHandle {
     pub async fn pull(&self, versions: Vec<VersionId>) -> Result<Vec<Pulled>, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.events.send(Event::Pull(versions, reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Wants the frames of versions that stand in the [`Orders`](super::Orders); answers when their jobs exist.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn pull_frames(&self, versions: Vec<VersionId>) -> Result<Vec<Pulled>, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.events.send(Event::PullFrames(versions, reply)).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
 

@@ -12,6 +12,7 @@ use std::{
 
 use avalon_protocol::{
     control::{ErrorCode, EventKind, JobKind, JobState, JobStatus, Prio},
+    frames::FrameWish,
     hash::ManifestId,
     id::{NodeId, VersionId},
     plan::Priority,
@@ -72,6 +73,8 @@ pub struct Job {
     pub cancel: CancellationToken,
     discarded: AtomicBool,
     puts_back: AtomicBool,
+    /// What is fetched, where it is not all of it.
+    frames: Option<FrameWish>,
     counts: Counts,
     state: Mutex<State>,
     created: Duration,
@@ -92,6 +95,13 @@ struct Counts {
     bytes_raw: AtomicU64,
 }
 
+/// Files and bytes of the passes around the one that comes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Passes {
+    before: (u64, u64),
+    after: (u64, u64),
+}
+
 /// When a job's turn comes: higher is sooner.
 pub(super) type Turn = (Priority, Urgency);
 
@@ -101,6 +111,7 @@ struct State {
     priority: Priority,
     urgency: Urgency,
     prio: Option<Prio>,
+    passes: Passes,
     /// Ends the run that is under way, or the last one.
     run: CancellationToken,
     state: JobState,
@@ -167,6 +178,7 @@ impl Job {
             priority: wish.1,
             urgency: Urgency::default(),
             prio: None,
+            passes: Passes::default(),
             run: CancellationToken::new(),
             state: JobState::Queued,
             reason: None,
@@ -181,6 +193,7 @@ impl Job {
         Self {
             discarded: AtomicBool::new(false),
             puts_back: AtomicBool::new(false),
+            frames: None,
             id,
             version,
             manifest,
@@ -222,6 +235,18 @@ impl Job {
     /// Says whether the run that is under way is to end.
     pub fn is_stopped(&self) -> bool {
         self.lock().run.is_cancelled()
+    }
+
+    /// Lets it fetch some frames only.
+    #[must_use]
+    pub fn with_frames(mut self, frames: Option<FrameWish>) -> Self {
+        self.frames = frames;
+        self
+    }
+
+    /// Returns which frames it fetches, where it is not all of the version.
+    pub fn frames(&self) -> Option<&FrameWish> {
+        self.frames.as_ref()
     }
 
     /// Notes that somebody wants back what stands: what lies in its place goes to the trash.
@@ -300,13 +325,20 @@ impl Job {
         self.lock().sources.insert(node.clone());
     }
 
-    /// Sets what is here and verified, and tells everybody.
+    /// Sets what is here and verified of what is fetched now, and tells everybody. Of a version that comes in passes, what
+    /// the others have is added.
     pub fn set_present(&self, files: (u64, u64), bytes: (u64, u64)) {
-        self.counts.files_present.store(files.0, Ordering::Relaxed);
-        self.counts.files_total.store(files.1, Ordering::Relaxed);
-        self.counts.bytes_present.store(bytes.0, Ordering::Relaxed);
-        self.counts.bytes_total.store(bytes.1, Ordering::Relaxed);
+        let Passes { before, after } = self.lock().passes;
+        self.counts.files_present.store(before.0 + files.0, Ordering::Relaxed);
+        self.counts.files_total.store(before.0 + files.1 + after.0, Ordering::Relaxed);
+        self.counts.bytes_present.store(before.1 + bytes.0, Ordering::Relaxed);
+        self.counts.bytes_total.store(before.1 + bytes.1 + after.1, Ordering::Relaxed);
         self.tell();
+    }
+
+    /// Says what is in the passes before and after the one that comes now: files and bytes.
+    pub fn set_passes(&self, before: (u64, u64), after: (u64, u64)) {
+        self.lock().passes = Passes { before, after };
     }
 
     /// Counts content by the way in which it came.
@@ -380,6 +412,7 @@ impl Job {
             path: state.path.as_ref().map(|path| path.display().to_string()),
             class: Some(state.turn().0.into()),
             prio: state.prio,
+            frames: self.frames.as_ref().map(|wish| wish.frames.to_string()),
             position: None,
         }
     }

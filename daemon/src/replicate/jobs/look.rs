@@ -4,12 +4,15 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     id::{ProjectName, VersionId},
-    plan::{Decision, Priority, Wish},
+    plan::{Decision, Priority},
     version_fold::VersionFold,
 };
 use avalon_store::catalog::CatalogError;
 
-use super::{changes::Due, replicator::Replicator};
+use super::{
+    changes::Due,
+    replicator::{Replicator, wish_of},
+};
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
@@ -122,7 +125,7 @@ fn judge(
 ) -> Result<Vec<(VersionId, Verdict)>, CatalogError> {
     let judged = versions.map(|known| {
         let (version, fold) = known?;
-        let wish = if wanted.contains(&version) { Wish::Pulled } else { Wish::None };
+        let wish = wish_of(core, wanted, &version);
         let verdict = core.decide(&version, &fold, wish, ranks)?;
         Ok((version, verdict))
     });

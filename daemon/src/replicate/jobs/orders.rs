@@ -8,7 +8,8 @@ use std::{
 
 use avalon_protocol::{
     control::{Health, Prio, Severity},
-    id::VersionId,
+    frames::FrameWish,
+    id::{ProjectName, VersionId},
 };
 use avalon_store::fs::Dir;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,9 @@ pub struct Order {
     pub paused: Option<Paused>,
     /// When its turn comes.
     pub prio: Option<Prio>,
+    /// Some frames of it are wanted.
+    #[serde(default)]
+    pub frames: Option<FrameWish>,
 }
 
 /// All that was said.
@@ -114,6 +118,19 @@ impl Orders {
     /// Returns what was said about the order of a version.
     pub fn prio(&self, version: &VersionId) -> Option<Prio> {
         self.lock().versions.get(version)?.prio
+    }
+
+    /// Returns which frames of a version are wanted.
+    pub fn frames(&self, version: &VersionId) -> Option<FrameWish> {
+        self.lock().versions.get(version)?.frames.clone()
+    }
+
+    /// Returns the versions of a project of which frames are wanted.
+    pub fn with_frames(&self, project: &ProjectName) -> Vec<VersionId> {
+        let book = self.lock();
+        let wanted =
+            book.versions.iter().filter(|(id, order)| id.project == *project && order.frames.is_some());
+        wanted.map(|(id, _)| id.clone()).collect()
     }
 
     /// Changes what holds, once it is on disk. Blocks.
@@ -184,13 +201,19 @@ mod tests {
         let (dir, health) = (Dir::open(temp.path()).unwrap(), board());
         let orders = Orders::open(&dir, &health);
         let anna = Paused { by: "anna".into(), at_ms: 1_763_800_000_000 };
-        let of_one = Order { paused: Some(anna.clone()), prio: Some(Prio::Low) };
+        let frames = FrameWish { frames: "1001-1050x10".parse().unwrap(), representation: None };
+        let of_one =
+            Order { paused: Some(anna.clone()), prio: Some(Prio::Low), frames: Some(frames.clone()) };
         orders
             .change(|book| book.versions.extend([(version(1), of_one), (version(2), Order::default())]))
             .unwrap();
         let again = Orders::open(&dir, &health);
         assert_eq!((again.paused(&version(1)), again.paused(&version(2))), (Some(anna.clone()), None));
         assert_eq!((again.prio(&version(1)), again.has(&version(2))), (Some(Prio::Low), false));
+        assert_eq!(
+            (again.frames(&version(1)), again.with_frames(&version(1).project)),
+            (Some(frames), vec![version(1)])
+        );
         assert!(health.items().is_empty());
         again.change(|book| book.paused = Some(anna.clone())).unwrap();
         let health = board();

@@ -31,7 +31,7 @@ use crate::{
     core::{Core, blocking},
     log::ErrorChain,
     policy::{PolicyView, Ranks, Verdict},
-    replicate::place::forget_area,
+    replicate::{place::forget_area, transfer::forget_passes},
     tasks::Tasks,
 };
 
@@ -180,6 +180,13 @@ impl Replicator {
                 }
                 reply.send(pulled).ok();
             }
+            Event::PullFrames(versions, reply) => {
+                let mut answers = Vec::with_capacity(versions.len());
+                for version in versions {
+                    answers.push(self.consider(version, Priority::Waiting).await);
+                }
+                reply.send(answers).ok();
+            }
             Event::Pull(versions, reply) => {
                 let mut answers = Vec::with_capacity(versions.len());
                 for version in versions {
@@ -192,7 +199,7 @@ impl Replicator {
     }
 
     fn wish(&self, version: &VersionId) -> Wish {
-        if self.wanted.contains(version) { Wish::Pulled } else { Wish::None }
+        wish_of(&self.core, &self.wanted, version)
     }
 
     /// Decides about one version and makes or replaces its job.
@@ -221,6 +228,7 @@ impl Replicator {
             Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, &verdict, priority).await),
             Decision::Have(head) => {
                 self.wanted.remove(&version);
+                self.forget_order(&version).await;
                 // A job that has just placed it ends by itself; one that waits has nothing to do any more, nor has one for
                 // what was here before somebody accepted a change.
                 if let Some((number, job)) = self.queue.current(&version)
@@ -237,11 +245,12 @@ impl Replicator {
             | Decision::Forbidden(_)
             | Decision::Retired
             | Decision::Move(_) => {
-                if matches!(verdict.decision, Decision::Forbidden(_) | Decision::Retired) {
-                    self.wanted.remove(&version);
-                }
                 if let Some((number, job)) = self.queue.current(&version) {
                     self.cancel(number, &job).await;
+                }
+                if matches!(verdict.decision, Decision::Forbidden(_) | Decision::Retired) {
+                    self.wanted.remove(&version);
+                    self.forget_order(&version).await;
                 }
                 None
             }
@@ -275,25 +284,31 @@ impl Replicator {
         verdict: &Verdict,
         priority: Priority,
     ) -> Arc<Job> {
-        let kind = if self.wanted.contains(version) { JobKind::Pull } else { JobKind::Mirror };
+        // Who wants all of it, or gets it anyway, gets these frames too.
+        let is_whole = verdict.comes_by_itself || self.wanted.contains(version);
+        let frames = self.core.orders.frames(version);
+        let is_asked_for = self.wanted.contains(version) || frames.is_some();
+        let frames = frames.filter(|_| !is_whole);
+        let kind = if is_asked_for { JobKind::Pull } else { JobKind::Mirror };
         if let Some((number, job)) = self.queue.current(version) {
-            if job.manifest == manifest {
+            if job.manifest == manifest && (job.frames().is_none() || job.frames() == frames.as_ref()) {
                 job.raise(kind, priority);
                 job.set_urgency(verdict.urgency);
                 self.queue.reorder(number);
                 self.queue.retry(number);
                 return job;
             }
-            // The version grew meanwhile; the new job starts when this one has ended, and takes over what it verified.
-            self.cancel(number, &job).await;
+            // The version grew meanwhile, or more of it is wanted; the new job starts when this one has ended, and takes
+            // over what it verified.
+            self.replace(number, &job);
         }
         let number = self.next;
         self.next += 1;
         let core = &self.core;
         let id = format!("{}-{number:x}", self.prefix);
         let clock = Arc::clone(&core.clock);
-        let job =
-            Arc::new(Job::new(id, version.clone(), manifest, (kind, priority), clock, core.events.clone()));
+        let job = Job::new(id, version.clone(), manifest, (kind, priority), clock, core.events.clone());
+        let job = Arc::new(job.with_frames(frames));
         job.set_urgency(verdict.urgency);
         job.set_prio(core.orders.prio(version));
         job.set_size(verdict.files, verdict.bytes);
@@ -328,10 +343,19 @@ impl Replicator {
 
     /// Cancels a job; one that runs ends by itself.
     async fn cancel(&mut self, number: u64, job: &Job) {
+        let is_running = self.queue.is_running(number);
+        self.replace(number, job);
+        if !is_running {
+            self.forget_order(&job.version).await;
+            self.clear_up(job).await;
+        }
+    }
+
+    /// Cancels a job of which another one takes the place: what was said about it holds for that.
+    fn replace(&mut self, number: u64, job: &Job) {
         job.cancel.cancel();
         if !self.queue.is_running(number) {
-            self.finish(number, job, JobState::Cancelled, None, None);
-            self.clear_up(job).await;
+            self.end(number, job, JobState::Cancelled, None, None);
         }
     }
 
@@ -341,6 +365,7 @@ impl Replicator {
             && let Some(project) = self.core.project(&job.version.project)
         {
             forget_area(project, job.manifest).await;
+            forget_passes(&self.core, project, job).await;
         }
     }
 
@@ -384,11 +409,13 @@ impl Replicator {
             }
             Outcome::Placed => {
                 self.core.health.about(&job.version.to_string()).clear(FETCH_FAILED);
-                self.finish(number, &job, JobState::Done, None, None);
+                self.end(number, &job, JobState::Done, None, None);
+                self.forget_order(&job.version).await;
             }
-            Outcome::Failed { reason, code } => self.failed(number, &job, reason, code),
+            Outcome::Failed { reason, code } => self.failed(number, &job, reason, code).await,
             Outcome::Waiting { .. } | Outcome::Cancelled => {
-                self.finish(number, &job, JobState::Cancelled, None, None);
+                self.end(number, &job, JobState::Cancelled, None, None);
+                self.forget_order(&job.version).await;
                 self.clear_up(&job).await;
             }
         }
@@ -402,7 +429,7 @@ impl Replicator {
         }
     }
 
-    fn failed(&mut self, number: u64, job: &Job, reason: String, code: ErrorCode) {
+    async fn failed(&mut self, number: u64, job: &Job, reason: String, code: ErrorCode) {
         if self.queue.current(&job.version).is_none_or(|(current, _)| current == number) {
             self.wanted.remove(&job.version);
         }
@@ -415,10 +442,11 @@ impl Replicator {
                 hint: Some(format!("when that is mended: avalonctl pull {}", job.version)),
             });
         }
-        self.finish(number, job, JobState::Failed, Some(reason), Some(code));
+        self.end(number, job, JobState::Failed, Some(reason), Some(code));
+        self.forget_order(&job.version).await;
     }
 
-    fn finish(
+    fn end(
         &mut self,
         number: u64,
         job: &Job,
@@ -429,21 +457,18 @@ impl Replicator {
         self.queue.remove(number);
         self.board.ended(number);
         job.set_state(state, reason, code);
-        self.forget_order(&job.version);
     }
 
     /// What was said about a version holds for its job only; a version that grew has the next one already.
-    fn forget_order(&self, version: &VersionId) {
+    async fn forget_order(&self, version: &VersionId) {
         if !self.core.orders.has(version) || self.queue.current(version).is_some() {
             return;
         }
         let (core, version) = (Arc::clone(&self.core), version.clone());
-        self.tasks.spawn("queue orders", async move {
-            let forgotten = blocking(move || core.orders.change(|book| drop(book.versions.remove(&version))));
-            if let Err(error) = forgotten.await {
-                tracing::warn!(error = %ErrorChain(&error), "what was said about a job that has ended is kept");
-            }
-        });
+        let forgotten = blocking(move || core.orders.change(|book| drop(book.versions.remove(&version))));
+        if let Err(error) = forgotten.await {
+            tracing::warn!(error = %ErrorChain(&error), "what was said about a job that has ended is kept");
+        }
     }
 
     fn retry_after(&self, number: u64, wait: Duration) {
@@ -454,5 +479,13 @@ impl Replicator {
                 () = clock.sleep(wait) => drop(outbox.send(Event::Retry(number)).await),
             }
         });
+    }
+}
+
+/// Says whether somebody wants a version, or some frames of it.
+pub(super) fn wish_of(core: &Core, wanted: &BTreeSet<VersionId>, version: &VersionId) -> Wish {
+    match wanted.contains(version) || core.orders.frames(version).is_some() {
+        true => Wish::Pulled,
+        false => Wish::None,
     }
 }

@@ -6,6 +6,7 @@
 
 mod bases;
 mod claims;
+mod frames;
 mod local;
 mod remote;
 mod sink;
@@ -23,10 +24,11 @@ use avalon_protocol::{
 use avalon_store::{
     catalog::CatalogError,
     fs::Dir,
-    object::incoming::{Incoming, IncomingError},
+    object::incoming::{Incoming, IncomingError, VerifiedVersion},
 };
 
 use self::bases::Bases;
+pub use self::frames::forget_passes;
 use super::{
     jobs::{Job, Outcome, RetryWhen},
     place,
@@ -73,6 +75,9 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
     check_record(core, &manifest, job).await?;
     check_policy(core, job).await?;
     job.set_path(project.path().join(manifest.dir().as_str()));
+    if let Some(wish) = job.frames() {
+        return frames::fetch_and_place(core, net, job, (&project, &dir, &manifest), wish).await;
+    }
     let incoming = open(core, &dir, &manifest).await.map_err(|error| incoming_failed(core, job, &error))?;
     let placed = bring_and_place(core, net, job, (&project, &dir, &manifest), &incoming, phases).await;
     if matches!(&placed, Err(Outcome::Waiting { code: ErrorCode::DiskFull, .. })) {
@@ -94,6 +99,22 @@ async fn bring_and_place(
     tell_progress(job, incoming);
     phases.end("open");
     adopt_older(core, dir, job, incoming).await.map_err(|error| incoming_failed(core, job, &error))?;
+    let verified = bring(core, net, job, manifest, incoming, &mut phases).await?;
+    place::place(core, project, job, verified).await?;
+    phases.end("place");
+    tracing::debug!(version = %job.version, phases = phases.text, "what took how long, in ms");
+    Ok(())
+}
+
+/// Brings what the incoming area lacks, from this machine and from others, until all of it is verified.
+async fn bring(
+    core: &Arc<Core>,
+    net: &Net,
+    job: &Arc<Job>,
+    manifest: &Arc<Manifest>,
+    incoming: &Arc<Incoming>,
+    phases: &mut Phases,
+) -> Result<VerifiedVersion, Outcome> {
     local::take(core, job, incoming).await?;
     {
         let incoming = Arc::clone(incoming);
@@ -113,10 +134,7 @@ async fn bring_and_place(
         blocking(move || incoming.finish()).await.map_err(|error| incoming_failed(core, job, &error))?
     };
     phases.end("finish");
-    place::place(core, project, job, verified).await?;
-    phases.end("place");
-    tracing::debug!(version = %job.version, phases = phases.text, "what took how long, in ms");
-    Ok(())
+    Ok(verified)
 }
 
 /// Where the time of a job went, for whoever wants to know why it took so long.

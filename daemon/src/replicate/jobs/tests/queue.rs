@@ -1,6 +1,6 @@
 //! Jobs of which people said something, and a queue that is long.
 
-use avalon_protocol::control::Prio;
+use avalon_protocol::{control::Prio, frames::FrameWish};
 
 use super::*;
 use crate::replicate::jobs::{Order, Paused, queue::Queue};
@@ -12,7 +12,7 @@ impl Bench {
         let change = orders.change(|book| match number {
             Some(number) => say(book.versions.entry(version(number)).or_default()),
             None => {
-                let mut all = Order { paused: book.paused.take(), prio: None };
+                let mut all = Order { paused: book.paused.take(), ..Order::default() };
                 say(&mut all);
                 book.paused = all.paused;
             }
@@ -165,4 +165,75 @@ fn a_queue_of_a_hundred_thousand_gives_each_its_turn() {
     assert_eq!((order.len(), queue.len()), (100_000, 0));
     assert!(order[..10_000].iter().all(|number| number % 10 == 0));
     assert!(order[..10_000].is_sorted() && order[10_000..].is_sorted());
+}
+
+fn wish(frames: &str) -> FrameWish {
+    FrameWish { frames: frames.parse().unwrap(), representation: None }
+}
+
+impl Bench {
+    async fn pull_frames(&self, number: u32, frames: &str) -> Pulled {
+        self.order(Some(number), |order| order.frames = Some(wish(frames))).await;
+        let mut answer = self.replicator.pull_frames(vec![version(number)]).await.unwrap();
+        self.done().await;
+        answer.pop().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn who_wants_frames_gets_a_job_for_them_once_and_whoever_wants_all_gets_all() {
+    let mut bench = Bench::new(ProjectMode::OnDemand);
+    let manifest = bench.publish(1);
+    bench.pull_frames(1, "1-9x2").await;
+    let some = bench.work(1).await;
+    assert_eq!(some.job.frames(), Some(&wish("1-9x2")));
+    assert_eq!((some.job.kind(), some.job.priority()), (JobKind::Pull, Priority::Waiting));
+    bench.touched(&[1]).await;
+    assert_eq!(bench.pull_frames(1, "1-9x2").await.job.unwrap().id, some.job.id);
+    let more = bench.pull_frames(1, "1-9").await.job.unwrap();
+    let work = bench.work(1).await;
+    assert_eq!((&work.job.id, some.job.state()), (&more.id, JobState::Cancelled));
+    bench.end(work, Outcome::Placed).await;
+    assert!(bench.running().is_empty() && !bench.montreal.core.orders.has(&version(1)), "once");
+    bench.pull_frames(1, "1-9").await;
+    let some = bench.work(1).await;
+    bench.pull(1).await;
+    let all = bench.work(1).await;
+    assert!(all.job.frames().is_none() && some.job.state() == JobState::Cancelled);
+    assert_eq!(bench.pull_frames(1, "3").await.job.unwrap().id, all.job.id, "they come with all");
+    bench.placed(all, &manifest).await;
+    assert!(bench.running().is_empty() && !bench.montreal.core.orders.has(&version(1)));
+}
+
+#[tokio::test]
+async fn frames_that_were_wanted_before_a_restart_are_wanted_after_it_and_a_mirror_brings_all() {
+    let mut bench = Bench::new(ProjectMode::OnDemand);
+    bench.publish(1);
+    let orders = &bench.montreal.core.orders;
+    orders.change(|book| book.versions.entry(version(1)).or_default().frames = Some(wish("1-9"))).unwrap();
+    bench.look().await;
+    let some = bench.work(1).await;
+    assert!(some.job.frames().is_some());
+    bench.replicator.cancel(&some.job.id).await.unwrap().unwrap();
+    bench.until(&some.job, JobState::Cancelled).await;
+    assert!(!bench.montreal.core.orders.has(&version(1)));
+    let (bench, work) = Bench::with_work().await;
+    assert_eq!(bench.pull_frames(1, "3").await.job.unwrap().id, work.job.id);
+    assert_eq!(work.job.kind(), JobKind::Pull, "it is put first");
+}
+
+#[tokio::test]
+async fn what_was_said_about_a_version_holds_when_it_grows() {
+    let mut bench = Bench::new(ProjectMode::Mirror);
+    let first = bench.publish(1);
+    bench.order(Some(1), |order| order.paused = Some(paused())).await;
+    bench.touched(&[1]).await;
+    assert_eq!(bench.in_state(JobState::Paused), names(&[1]));
+    let mut grown = draft(1, b"grown");
+    (grown.generation, grown.predecessor) = (2, Some(first.id()));
+    bench.london.publishes(&grown.finish().unwrap());
+    bench.montreal.hears(&bench.london);
+    bench.touched(&[1]).await;
+    assert_eq!(bench.in_state(JobState::Paused), names(&[1]));
+    assert!(bench.started.try_recv().is_err());
 }
