@@ -6,10 +6,26 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::command::{
-    ca::CaArgs, cancel::CancelArgs, catalog::CatalogArgs, completions::CompletionsArgs, demo::DemoArgs,
-    info::InfoArgs, inputs::InputsArgs, limit::LimitArgs, log::LogArgs, ls::LsArgs, policy::PolicyArgs,
-    publish::PublishArgs, pull::PullArgs, service::ServiceArgs, status::StatusArgs, wait::WaitArgs,
-    where_is::WhereArgs, why::WhyArgs,
+    ca::CaArgs,
+    cancel::CancelArgs,
+    catalog::CatalogArgs,
+    completions::CompletionsArgs,
+    demo::DemoArgs,
+    drop::DropArgs,
+    info::InfoArgs,
+    inputs::InputsArgs,
+    limit::LimitArgs,
+    log::LogArgs,
+    ls::LsArgs,
+    pin::{PinArgs, PinsArgs},
+    policy::PolicyArgs,
+    publish::PublishArgs,
+    pull::PullArgs,
+    service::ServiceArgs,
+    status::StatusArgs,
+    wait::WaitArgs,
+    where_is::WhereArgs,
+    why::WhyArgs,
 };
 
 const AFTER_HELP: &str = "\
@@ -111,6 +127,14 @@ pub(crate) enum Command {
     Log(LogArgs),
     /// Give up a job.
     Cancel(CancelArgs),
+    /// Free the room that versions take here, once other sites have proved that they have them.
+    Drop(DropArgs),
+    /// Let versions stay here, whatever room is needed.
+    Pin(PinArgs),
+    /// Let versions go again when room is needed.
+    Unpin(PinArgs),
+    /// Show what is pinned here.
+    Pins(PinsArgs),
     /// Show, set or clear limits on what is sent and received.
     Limit(LimitArgs),
     /// Check what the studio says about what goes where.

@@ -32,7 +32,7 @@ pub(crate) use crate::publish::record::published;
 use crate::{
     buffers::Buffers,
     clock::{Clock as _, ManualClock},
-    config::ProjectConfig,
+    config::{ProjectConfig, SpaceConfig},
     core::Core,
     events::EventBus,
     health::HealthBoard,
@@ -175,6 +175,7 @@ impl Studio {
             templates: Arc::new(TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap()),
             template_texts: Vec::new(),
             mode,
+            space: SpaceConfig::default(),
         }));
         let state = StateDir::open(&at.join("state")).unwrap();
         let config = LedgerConfig {
@@ -199,9 +200,9 @@ impl Studio {
             blocks: BlockCache::open(&state.root).unwrap(),
             projects: [(project.name().clone(), project)].into(),
             limits: Limits::open(&state.root, throttle, &[], &health),
+            space: Space::open(&state.root, &health),
             health,
             deltas: Arc::default(),
-            space: Space::new(),
             buffers: Buffers::default(),
             events,
             clock: Arc::new(clock.clone()),

@@ -18,7 +18,7 @@ use avalon_protocol::{
 use avalon_store::fs::{Dir, IoError};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::config::ProjectConfig;
+use crate::config::{ProjectConfig, SpaceConfig};
 
 /// A project that this node serves.
 #[derive(Debug)]
@@ -68,6 +68,7 @@ struct Inner {
     pending: Vec<PendingVersion>,
     /// So much is gone from it at once that a volume may not be mounted.
     is_doubted: bool,
+    space: SpaceConfig,
 }
 
 impl Project {
@@ -85,6 +86,7 @@ impl Project {
                 detail: None,
                 pending: Vec::new(),
                 is_doubted: false,
+                space: config.space,
             }),
             locks: Mutex::default(),
         };
@@ -194,6 +196,16 @@ impl Project {
         self.write().mode = mode;
     }
 
+    /// Returns how much room it may take.
+    pub fn space(&self) -> SpaceConfig {
+        self.read().space
+    }
+
+    /// Changes how much room it may take.
+    pub fn set_space(&self, space: SpaceConfig) {
+        self.write().space = space;
+    }
+
     /// Returns the version directories that are not whole.
     pub fn pending(&self) -> Vec<PendingVersion> {
         self.read().pending.clone()
@@ -245,6 +257,7 @@ mod tests {
             templates: Arc::new(TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap()),
             template_texts: Vec::new(),
             mode: ProjectMode::Mirror,
+            space: SpaceConfig::default(),
         })
     }
 

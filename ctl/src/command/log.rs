@@ -127,6 +127,7 @@ pub(crate) fn line(event: &Event) -> String {
             format!("placed  {reference}  {files}, {} in {}", size(*bytes), duration(*seconds))
         }
         EventKind::HeldElsewhere { reference, node, .. } => format!("held  {reference}  at {node}"),
+        EventKind::Dropped { reference, by: Some(by), .. } => format!("dropped  {reference} by {by}"),
         EventKind::Dropped { reference, .. } => format!("dropped  {reference}"),
         EventKind::PolicyApplied { serial, author, comment, node, .. } => {
             let comment = if comment.is_empty() { String::new() } else { format!(": {comment}") };

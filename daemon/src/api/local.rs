@@ -3,9 +3,10 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply,
-    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, DropReply, DropRequest, InfoReply, InputsReply, JobStatus, LimitRequest,
+    LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply,
+    PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply,
+    StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -49,6 +50,19 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// Starts to fetch versions; ready at once.
     fn pull(&self, request: PullRequest, caller: Caller) -> BoxFuture<'_, Result<PullReply, ApiError>>;
+
+    /// Drops versions at this node; ready when all are dropped or refused.
+    fn drop_versions(
+        &self,
+        request: DropRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<DropReply, ApiError>>;
+
+    /// What is pinned at this node.
+    fn pins(&self) -> BoxFuture<'_, Result<PinsReply, ApiError>>;
+
+    /// Pins or unpins versions; ready when it is kept.
+    fn set_pins(&self, request: PinRequest, caller: Caller) -> BoxFuture<'_, Result<PinsReply, ApiError>>;
 
     /// All jobs that are known.
     fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>>;

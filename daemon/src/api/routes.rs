@@ -3,10 +3,10 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply, ListReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply,
-    PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
-    route,
+    ApiError, CatalogStatsReply, DropReply, DropRequest, InfoReply, InputsReply, JobStatus, LimitRequest,
+    LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply,
+    PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply,
+    StatusReply, VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -60,6 +60,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::INPUTS, get(inputs))
         .route(route::PUBLISH, post(publish))
         .route(route::PULL, post(pull))
+        .route(route::DROP, post(drop_versions))
+        .route(route::PINS, get(pins).post(set_pins))
         .route(route::JOBS, get(jobs))
         .route(JOB, get(job).delete(cancel))
         .route(route::LIMITS, get(limits).post(set_limit).delete(clear_limits))
@@ -141,6 +143,35 @@ pub(super) async fn pull(
     Body(request): Body<PullRequest>,
 ) -> Answer<PullReply> {
     answer(shared.api.pull(request, caller).await)
+}
+
+/// Drops versions at this node, after other sites proved that they have them; answers when all are dropped or refused.
+#[utoipa::path(post, tag = "space", path = route::DROP, request_body = DropRequest, responses(
+    (status = 200, body = DropReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn drop_versions(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<DropRequest>,
+) -> Answer<DropReply> {
+    answer(shared.api.drop_versions(request, caller).await)
+}
+
+/// The versions that are pinned at this node.
+#[utoipa::path(get, tag = "space", path = route::PINS, responses(
+    (status = 200, body = PinsReply), (status = "5XX", body = ApiError)))]
+pub(super) async fn pins(State(shared): Api) -> Answer<PinsReply> {
+    answer(shared.api.pins().await)
+}
+
+/// Pins or unpins versions at this node, kept over restarts; answers with those that were changed.
+#[utoipa::path(post, tag = "space", path = route::PINS, request_body = PinRequest, responses(
+    (status = 200, body = PinsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn set_pins(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<PinRequest>,
+) -> Answer<PinsReply> {
+    answer(shared.api.set_pins(request, caller).await)
 }
 
 /// All jobs.

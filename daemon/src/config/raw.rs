@@ -48,6 +48,10 @@ pub(super) struct RawProject {
     pub(super) templates: Vec<String>,
     #[serde(default)]
     pub(super) mode: ProjectMode,
+    pub(super) quota: Option<String>,
+    pub(super) keep_free: Option<String>,
+    pub(super) trash_grace: Option<String>,
+    pub(super) evict_after: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

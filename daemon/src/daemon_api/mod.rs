@@ -10,6 +10,7 @@ mod policy_diff;
 mod publish;
 mod pull;
 mod show;
+mod space;
 mod status;
 mod why;
 
@@ -19,10 +20,10 @@ use std::{
 };
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ErrorCode, InfoReply, InputsReply, JobStatus, LimitRequest, LimitsReply,
-    ListReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply,
-    WhyReply,
+    ApiError, CatalogStatsReply, DropReply, DropRequest, ErrorCode, InfoReply, InputsReply, JobStatus,
+    LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply,
+    PolicyHistoryReply, PolicyReply, PolicyRequest, PublishReply, PublishRequest, PullReply, PullRequest,
+    RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -39,6 +40,7 @@ use crate::{
     project::Project,
     publish::settle::SettlerHandle,
     replicate::jobs::{Job, ReplicatorHandle},
+    space::Dropper,
 };
 
 /// The daemon behind the local API.
@@ -47,6 +49,7 @@ pub struct DaemonApi {
     core: Arc<Core>,
     net: Net,
     replicator: ReplicatorHandle,
+    dropper: Dropper,
     settlers: Vec<(Arc<Project>, SettlerHandle)>,
     certificate_expires: SystemTime,
     started: Duration,
@@ -58,6 +61,7 @@ impl DaemonApi {
         core: &Arc<Core>,
         net: &Net,
         replicator: &ReplicatorHandle,
+        dropper: Dropper,
         settlers: Vec<(Arc<Project>, SettlerHandle)>,
         certificate_expires: SystemTime,
     ) -> Self {
@@ -65,6 +69,7 @@ impl DaemonApi {
             core: Arc::clone(core),
             net: net.clone(),
             replicator: replicator.clone(),
+            dropper,
             settlers,
             certificate_expires,
             started: core.clock.monotonic(),
@@ -139,6 +144,22 @@ impl LocalApi for DaemonApi {
 
     fn pull(&self, request: PullRequest, _caller: Caller) -> BoxFuture<'_, Result<PullReply, ApiError>> {
         Box::pin(self.pull_reply(request))
+    }
+
+    fn drop_versions(
+        &self,
+        request: DropRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<DropReply, ApiError>> {
+        Box::pin(self.drop_reply(request, caller))
+    }
+
+    fn pins(&self) -> BoxFuture<'_, Result<PinsReply, ApiError>> {
+        Box::pin(self.pins_reply())
+    }
+
+    fn set_pins(&self, request: PinRequest, caller: Caller) -> BoxFuture<'_, Result<PinsReply, ApiError>> {
+        Box::pin(self.pins_set(request, caller))
     }
 
     fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>> {

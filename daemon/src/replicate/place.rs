@@ -76,6 +76,7 @@ pub(super) async fn place(
         let code = if error.is_no_space() { ErrorCode::DiskFull } else { ErrorCode::Internal };
         waiting(code, ErrorChain(&error).to_string(), RetryWhen::After(RETRY))
     })?;
+    core.space.came(project.name(), manifest.total_bytes());
     tracing::info!(version = %job.version, manifest = %job.manifest, files = manifest.files().len(), bytes = manifest.total_bytes(), seq = committed.first_seq(), "placed");
     core.events.emit(EventKind::Placed {
         reference: job.version.to_string(),

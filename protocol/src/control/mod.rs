@@ -10,6 +10,7 @@ mod inputs;
 mod job;
 mod limit;
 mod policy;
+mod space;
 mod status;
 mod version;
 mod why;
@@ -24,6 +25,9 @@ pub use self::{
     policy::{
         PolicyAppliedReply, PolicyDiffList, PolicyDiffNode, PolicyDiffReply, PolicyDiffSite, PolicyDiffSpeed,
         PolicyDiffVersion, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
+    },
+    space::{
+        DropHolder, DropItem, DropReply, DropRequest, DropState, PinItem, PinRequest, PinsReply, SpaceStatus,
     },
     status::{
         Health, PeerState, PeerStatus, PendingVersion, ProjectState, ProjectStatus, Severity, StatusReply,
@@ -53,6 +57,10 @@ pub mod route {
     pub const PUBLISH: &str = "/v1/publish";
     /// POST [`super::PullRequest`]: [`super::PullReply`], at once; the jobs go on by themselves.
     pub const PULL: &str = "/v1/pull";
+    /// POST [`super::DropRequest`]: [`super::DropReply`], when all are dropped or refused.
+    pub const DROP: &str = "/v1/drop";
+    /// GET, POST [`super::PinRequest`]: [`super::PinsReply`], of all pins, or of those that were changed.
+    pub const PINS: &str = "/v1/pins";
     /// GET: all jobs; GET and DELETE with `/{id}`: one [`super::JobStatus`]; DELETE cancels.
     pub const JOBS: &str = "/v1/jobs";
     /// GET, POST [`super::LimitRequest`], DELETE all that commands have set; DELETE with `/{id}`: one. Each answers

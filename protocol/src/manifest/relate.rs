@@ -86,9 +86,7 @@ pub fn relate(
         (false, false) => Relation::First,
         // It was dropped here: what lies in its directory is somebody's own, and nothing of what was published.
         (false, true)
-            if changed.is_empty()
-                && removed.len() == base.files().len()
-                && !fold.holds(me, &base.id()) =>
+            if changed.is_empty() && removed.len() == base.files().len() && !fold.holds(me, &base.id()) =>
         {
             Relation::Part(base.id())
         }
@@ -234,6 +232,28 @@ mod tests {
         let files = entries(&[("a", "ONE"), ("b", "two")]);
         let relation = relate((&dir(), &files), VersionSlot::Number(1), &fold, &me, |_| Some(base.clone()));
         assert!(matches!(relation, Relation::Rewritten { .. }), "{relation:?}");
+    }
+
+    #[test]
+    fn files_beside_what_was_dropped_are_somebodys_own_and_no_rewriting() {
+        let base = manifest(&[("a", "one"), ("b", "two")], None);
+        let me: NodeId = "me@here".parse().unwrap();
+        let held = Held { version: version(1), manifest: base.id() };
+        let mut fold = VersionFold::default();
+        fold.apply(&me, 0, &published(&base));
+        let look = |fold: &VersionFold, files: &[(&str, &str)]| {
+            let files = entries(files);
+            relate((&dir(), &files), VersionSlot::Number(1), fold, &me, |_| Some(base.clone()))
+        };
+        let own = [("mine.psd", "work")];
+        assert!(matches!(look(&fold, &own), Relation::Rewritten { .. }), "while it counts as held");
+        fold.apply(&me, 1, &Record::Dropped(held));
+        assert_eq!(look(&fold, &own), Relation::Part(base.id()));
+        assert_eq!(
+            look(&fold, &[("a", "one"), ("b", "two")]),
+            Relation::Known(base.id()),
+            "put back by hand"
+        );
     }
 
     #[test]

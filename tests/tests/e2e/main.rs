@@ -28,6 +28,7 @@ mod publish;
 mod pull;
 mod roots;
 mod service;
+mod space;
 mod start;
 mod support;
 mod users;

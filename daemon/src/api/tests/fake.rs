@@ -10,10 +10,11 @@ use std::{
 
 use avalon_protocol::{
     control::{
-        ApiError, CatalogStatsReply, InfoReply, InputsReply, JobKind, JobState, JobStatus, LimitRequest,
-        LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply,
-        PolicyItem, PolicyReply, PolicyRequest, Presence, PublishReply, PublishRequest, PullReply,
-        PullRequest, RebuildReply, StatusReply, VerifyReply, WhereReply, WhyReply,
+        ApiError, CatalogStatsReply, DropReply, DropRequest, InfoReply, InputsReply, JobKind, JobState,
+        JobStatus, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply,
+        PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
+        Presence, PublishReply, PublishRequest, PullReply, PullRequest, RebuildReply, StatusReply,
+        VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -37,6 +38,8 @@ pub(super) enum Call {
     Why(WhyQuery),
     Publish(PublishRequest, Caller),
     Pull(PullRequest, Caller),
+    Drop(DropRequest, Caller),
+    SetPins(PinRequest, Caller),
     Cancel(String, Caller),
     SetLimit(LimitRequest, Caller),
     ClearLimits(Option<String>, Caller),
@@ -207,6 +210,24 @@ impl LocalApi for Fake {
 
     fn pull(&self, request: PullRequest, caller: Caller) -> BoxFuture<'_, Result<PullReply, ApiError>> {
         self.reply(Call::Pull(request, caller), PullReply::default())
+    }
+
+    fn drop_versions(
+        &self,
+        request: DropRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<DropReply, ApiError>> {
+        let reply = DropReply { schema: "avalonctl.drop/1".into(), versions: Vec::new() };
+        self.reply(Call::Drop(request, caller), reply)
+    }
+
+    fn pins(&self) -> BoxFuture<'_, Result<PinsReply, ApiError>> {
+        ready(Ok(PinsReply { schema: "avalonctl.pins/1".into(), pins: Vec::new() })).boxed()
+    }
+
+    fn set_pins(&self, request: PinRequest, caller: Caller) -> BoxFuture<'_, Result<PinsReply, ApiError>> {
+        let reply = PinsReply { schema: "avalonctl.pins/1".into(), pins: Vec::new() };
+        self.reply(Call::SetPins(request, caller), reply)
     }
 
     fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>> {
