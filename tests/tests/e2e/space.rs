@@ -118,7 +118,7 @@ fn a_drop_is_refused_when_a_holder_does_not_answer_or_its_files_are_not_the_same
     let mut london = studio.on_demand(LONDON, &[]);
     let home = studio.on_demand(HOME, &[&london]);
     published(&london, &home, 2, 300_000);
-    let file = |version| dir_of(&london, version).join("modelDefault.usdc");
+    let files = [1, 2].map(|version| dir_of(&london, version).join("modelDefault.usdc"));
     london.kill9();
     let refused = home.ctl(&["drop", &model(1), "--json"]).expect(ExitCode::Error).json();
     assert_eq!(
@@ -129,12 +129,12 @@ fn a_drop_is_refused_when_a_holder_does_not_answer_or_its_files_are_not_the_same
     assert!(said.contains("did not answer"), "{refused}");
 
     // A bit that flips, with the times as they were, and a file that lost its end.
-    let modified = fs::metadata(file(1)).unwrap().modified().unwrap();
-    let damaged = fs::File::options().write(true).open(file(1)).unwrap();
+    let modified = fs::metadata(&files[0]).unwrap().modified().unwrap();
+    let damaged = fs::File::options().write(true).open(&files[0]).unwrap();
     let byte = tree::noise(1, 300_000)[150_000] ^ 1;
     damaged.write_all_at(&[byte], 150_000).unwrap();
     damaged.set_modified(modified).unwrap();
-    fs::File::options().write(true).open(file(2)).unwrap().set_len(100).unwrap();
+    fs::File::options().write(true).open(&files[1]).unwrap().set_len(100).unwrap();
     london.start();
     home.until_connected(LONDON);
     for version in [1, 2] {
@@ -185,11 +185,10 @@ fn as_many_copies_stay_as_the_policy_asks_for_and_what_it_keeps_is_not_dropped()
 #[test]
 fn when_all_holders_drop_at_once_a_copy_stays_round_after_round() {
     let studio = studio();
-    let mut london = studio.on_demand(LONDON, &[]);
+    let london = studio.on_demand(LONDON, &[]);
     let montreal = studio.on_demand(MONTREAL, &[&london]);
     let home = studio.on_demand(HOME, &[&london, &montreal]);
     publish_model(&london, 1, &tree::noise(1, 50_000));
-    london.config.peers = vec![montreal.listen()];
     let all = [&london, &montreal, &home];
     let names = [LONDON, MONTREAL, HOME];
     for daemon in all {
