@@ -80,6 +80,10 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Resume(args) => command::queue::resume(context, args).await,
         Command::Prio(args) => command::queue::prio(context, args).await,
         Command::Cancel(args) => command::cancel::run(context, &args).await,
+        Command::Drop(args) => command::drop::run(context, &args).await,
+        Command::Pin(args) => command::pin::run(context, &args, command::pin::Change::Pin).await,
+        Command::Unpin(args) => command::pin::run(context, &args, command::pin::Change::Unpin).await,
+        Command::Pins(_) => command::pin::list(context).await,
         Command::Limit(args) => command::limit::run(context, args).await,
         Command::Policy(args) => command::policy::run(context, args).await,
         Command::Catalog(args) => command::catalog::run(context, &args).await,
@@ -106,7 +110,7 @@ mod tests {
         assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
         for command in [
             "publish", "pull", "wait", "ls", "where", "info", "status", "log", "queue", "pause", "resume",
-            "prio", "limit", "policy", "ca", "catalog", "demo",
+            "prio", "drop", "pin", "unpin", "pins", "limit", "policy", "ca", "catalog", "demo",
         ] {
             assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
         }

@@ -12,12 +12,14 @@ use crate::command::{
     completions::CompletionsArgs,
     conflict::{ConflictsArgs, ResolveArgs},
     demo::DemoArgs,
+    drop::DropArgs,
     info::InfoArgs,
     inputs::InputsArgs,
     lifetime::{AcceptArgs, RestoreArgs, RetireArgs},
     limit::LimitArgs,
     log::LogArgs,
     ls::LsArgs,
+    pin::{PinArgs, PinsArgs},
     policy::PolicyArgs,
     problems::ProblemsArgs,
     publish::PublishArgs,
@@ -149,6 +151,14 @@ pub(crate) enum Command {
     Prio(PrioArgs),
     /// Give up a job.
     Cancel(CancelArgs),
+    /// Free the room that versions take here, once other sites have proved that they have them.
+    Drop(DropArgs),
+    /// Let versions stay here, whatever room is needed.
+    Pin(PinArgs),
+    /// Let versions go again when room is needed.
+    Unpin(PinArgs),
+    /// Show what is pinned here.
+    Pins(PinsArgs),
     /// Show, set or clear limits on what is sent and received.
     Limit(LimitArgs),
     /// Check what the studio says about what goes where.

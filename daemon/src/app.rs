@@ -49,7 +49,7 @@ use crate::{
     },
     service::ServiceNotifier,
     signals::{Signal, Signals},
-    space::Space,
+    space::{self, Dropper, Space},
     tasks::Tasks,
 };
 
@@ -192,7 +192,13 @@ async fn start(
     for project in core.projects.values() {
         resume(&core, project, &replicator, &tasks);
     }
-    let api = DaemonApi::new(&core, &net, &replicator, settlers.clone(), identity.expires_at());
+    let dropper = Dropper::new(&core, &net, &replicator.board, &tasks);
+    for project in core.projects.values() {
+        let stop = tasks.token();
+        tasks.spawn("room", space::make_room(dropper.clone(), Arc::clone(project), stop.clone()));
+        tasks.spawn("trash", space::empty_trash(Arc::clone(&core), Arc::clone(project), stop));
+    }
+    let api = DaemonApi::new(&core, &net, &replicator, dropper, settlers.clone(), identity.expires_at());
     let (token, clock_) = (tasks.child().token(), Arc::clone(&clock));
     let stop = api::Stop { token, grace: Duration::from_secs(2), clock: clock_ };
     let served = api::serve(listener, Arc::new(api), stop);
@@ -250,7 +256,7 @@ async fn open_core(
         hasher: Hasher::new(threads)?,
         blocks: BlockCache::open(&state.root)?,
         deltas: Arc::default(),
-        space: Space::new(),
+        space: Space::open(&state.root, &health),
         policy,
         buffers: Buffers::default(),
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),

@@ -32,7 +32,7 @@ pub(crate) use crate::publish::record::published;
 use crate::{
     buffers::Buffers,
     clock::{Clock as _, ManualClock},
-    config::ProjectConfig,
+    config::{ProjectConfig, SpaceConfig},
     core::Core,
     events::EventBus,
     health::HealthBoard,
@@ -177,6 +177,7 @@ impl Studio {
             template_texts: Vec::new(),
             mode,
             partial: true,
+            space: SpaceConfig::default(),
         }));
         let state = StateDir::open(&at.join("state")).unwrap();
         let config = LedgerConfig {
@@ -202,9 +203,9 @@ impl Studio {
             projects: [(project.name().clone(), project)].into(),
             limits: Limits::open(&state.root, throttle, &[], &health),
             orders: Orders::open(&state.root, &health),
+            space: Space::open(&state.root, &health),
             health,
             deltas: Arc::default(),
-            space: Space::new(),
             buffers: Buffers::default(),
             events,
             clock: Arc::new(clock.clone()),

@@ -18,7 +18,7 @@ use avalon_protocol::{
 use avalon_store::fs::{Dir, IoError};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::config::ProjectConfig;
+use crate::config::{ProjectConfig, SpaceConfig};
 
 /// A project that this node serves.
 #[derive(Debug)]
@@ -69,6 +69,7 @@ struct Inner {
     pending: Vec<PendingVersion>,
     /// So much is gone from it at once that a volume may not be mounted.
     is_doubted: bool,
+    space: SpaceConfig,
 }
 
 impl Project {
@@ -87,6 +88,7 @@ impl Project {
                 detail: None,
                 pending: Vec::new(),
                 is_doubted: false,
+                space: config.space,
             }),
             locks: Mutex::default(),
         };
@@ -201,6 +203,16 @@ impl Project {
         self.write().mode = mode;
     }
 
+    /// Returns how much room it may take.
+    pub fn space(&self) -> SpaceConfig {
+        self.read().space
+    }
+
+    /// Changes how much room it may take.
+    pub fn set_space(&self, space: SpaceConfig) {
+        self.write().space = space;
+    }
+
     /// Returns the version directories that are not whole.
     pub fn pending(&self) -> Vec<PendingVersion> {
         self.read().pending.clone()
@@ -253,6 +265,7 @@ mod tests {
             template_texts: Vec::new(),
             mode: ProjectMode::Mirror,
             partial: false,
+            space: SpaceConfig::default(),
         })
     }
 

@@ -92,6 +92,7 @@ impl Reloader {
             let configured = self.config.projects.iter().find(|p| p.name == *project.name());
             if let Some(configured) = configured {
                 project.set_mode(configured.mode);
+                project.set_space(configured.space);
             }
             settler.configure(settler_config(&self.config)).await.ok();
             self.replicator.look_at(project.name().clone()).await;

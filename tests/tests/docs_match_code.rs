@@ -14,6 +14,7 @@ use avalon_protocol::{
     check,
     close_code::CloseCode,
     control::ErrorCode,
+    drop::Nonce,
     exit_code::ExitCode,
     feed::{SIGNATURE_DOMAIN, SealedGroup},
     hash::{ManifestId, ObjectHash},
@@ -25,9 +26,9 @@ use avalon_protocol::{
     record::{Held, Key, Note, Published, RawRecord, Record, Resolved, Restored, Retired, Said},
     studio::AppliedPolicy,
     wire::{
-        Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FrameHeader, Framed, Hello,
-        ManifestReply, ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN, PieceEncoding, PieceHead,
-        ProjectHeads, Records, Request,
+        Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FetchProof, FrameHeader,
+        Framed, Hello, ManifestReply, ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN, PieceEncoding,
+        PieceHead, ProjectHeads, ProofReply, Records, Request,
     },
 };
 
@@ -145,6 +146,12 @@ fn frame_types_are_those_of_the_code() {
         wants: vec![],
         bases: vec![],
     };
+    let question = FetchProof {
+        version: version(),
+        manifest: ManifestId::from_bytes([0; 32]),
+        nonce: Nonce::from_bytes([0; 32]),
+        read: true,
+    };
     let coded = [
         (type_of(&Control::Hello(hello()).to_frame()), "Hello"),
         (
@@ -170,6 +177,8 @@ fn frame_types_are_those_of_the_code() {
         (type_of(&ManifestReply { bytes: 0 }.to_frame()), "ManifestReply"),
         (type_of(&Request::Encoded(encoded(project)).to_frame()), "FetchEncoded"),
         (type_of(&piece.to_frame()), "PieceHead"),
+        (type_of(&Request::Proof(question).to_frame()), "FetchProof"),
+        (type_of(&ProofReply::Reading { bytes: 0 }.to_frame()), "ProofReply"),
     ];
     let coded: Vec<(u16, String)> = coded.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
     let documented: Vec<(u16, String)> =
@@ -293,7 +302,9 @@ fn magic_numbers_and_contexts_are_those_of_the_code() {
     assert_eq!(*group.chain().as_bytes(), blake3::derive_key(&context, b"a body"));
     let context = says("derive-key context of the content id");
     assert_eq!(*manifest::content_id(&[]).as_bytes(), blake3::derive_key(&context, b""));
-    assert_eq!(documented.len(), 6, "each row is checked here");
+    let proof = says("begins what a proof of possession is computed over");
+    assert_eq!(proof.as_bytes(), avalon_protocol::drop::PROOF_CONTEXT);
+    assert_eq!(documented.len(), 7, "each row is checked here");
 }
 
 #[test]

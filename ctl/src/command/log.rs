@@ -131,6 +131,7 @@ pub(crate) fn line(event: &Event) -> String {
             format!("placed  {reference}  {files}, {} in {}", size(*bytes), duration(*seconds))
         }
         EventKind::HeldElsewhere { reference, node, .. } => format!("held  {reference}  at {node}"),
+        EventKind::Dropped { reference, by: Some(by), .. } => format!("dropped  {reference} by {by}"),
         EventKind::Dropped { reference, .. } => format!("dropped  {reference}"),
         EventKind::Retired { reference, author, comment, node } => {
             format!("retired  {reference}  by {author} at {node}: {comment}")

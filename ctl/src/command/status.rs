@@ -69,6 +69,7 @@ fn show(output: &Output, status: &StatusReply) {
     ));
     section(output, &["PROJECT", "MODE", "STATE", "VERSIONS", "PATH"], status.projects.iter().map(project));
     for project in &status.projects {
+        show_space(output, project);
         show_pending(output, project);
     }
     section(output, &["NODE", "SITE", "STATE", "RTT", "ADDRESS", "NOTE"], status.peers.iter().map(peer));
@@ -125,6 +126,21 @@ fn project(project: &ProjectStatus) -> Vec<Cell> {
     ]
 }
 
+/// Says how full a project is, where that is limited.
+fn show_space(output: &Output, project: &ProjectStatus) {
+    let Some(space) = &project.space else { return };
+    let mut parts = Vec::new();
+    if let Some(quota) = space.quota_bytes {
+        let used = space.used_bytes.map_or_else(|| "not counted yet".to_owned(), size);
+        parts.push(format!("{used} of its quota of {}", size(quota)));
+    }
+    if let Some(keep_free) = space.keep_free_bytes {
+        let free = space.free_bytes.map_or_else(|| "an unknown amount".to_owned(), size);
+        parts.push(format!("{free} free on the volume, {} are to stay free", size(keep_free)));
+    }
+    output.data(&format!("room of {}: {}", escape(&project.name), parts.join("; ")));
+}
+
 fn show_pending(output: &Output, project: &ProjectStatus) {
     for pending in project.pending.iter().take(MAX_PENDING_SHOWN) {
         let (name, dir) = (escape(&project.name), escape(&pending.dir));
@@ -167,7 +183,7 @@ fn job(job: &JobStatus) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use avalon_protocol::{
-        control::{Health, JobState, PeerState, PendingVersion, PlanState, Severity},
+        control::{Health, JobState, PeerState, PendingVersion, PlanState, Severity, SpaceStatus},
         mode::ProjectMode,
     };
 
@@ -210,6 +226,12 @@ mod tests {
                     dir: "assets/a/publish/m/v001".into(),
                     why: vec!["m.abc is open".into()],
                 }],
+                space: Some(SpaceStatus {
+                    used_bytes: Some(3 << 30),
+                    quota_bytes: Some(4 << 30),
+                    free_bytes: Some(5 << 30),
+                    keep_free_bytes: None,
+                }),
             }],
         }
     }
@@ -239,6 +261,7 @@ mod tests {
              \n\
              PROJECT  MODE    STATE     VERSIONS  PATH\n\
              lantern  mirror  watching        12  /srv/projects/lantern\n\
+             room of lantern: 3.0 GiB of its quota of 4.0 GiB\n\
              not whole yet: lantern/assets/a/publish/m/v001: m.abc is open\n\
              \n\
              NODE      SITE      STATE    RTT      ADDRESS        NOTE\n\

@@ -3,11 +3,11 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, InfoReply, InputsReply, JobStatus, LifetimeReply,
-    LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffReply,
-    PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply,
-    PullRequest, QueueReply, QueueRequest, RebuildReply, ResolveReply, ResolveRequest, StatusReply,
-    VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, ConflictsReply, DropReply, DropRequest, InfoReply, InputsReply, JobStatus,
+    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
+    ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -72,6 +72,19 @@ pub trait LocalApi: Send + Sync + 'static {
         request: ResolveRequest,
         caller: Caller,
     ) -> BoxFuture<'_, Result<ResolveReply, ApiError>>;
+
+    /// Drops versions at this node; ready when all are dropped or refused.
+    fn drop_versions(
+        &self,
+        request: DropRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<DropReply, ApiError>>;
+
+    /// What is pinned at this node.
+    fn pins(&self) -> BoxFuture<'_, Result<PinsReply, ApiError>>;
+
+    /// Pins or unpins versions; ready when it is kept.
+    fn set_pins(&self, request: PinRequest, caller: Caller) -> BoxFuture<'_, Result<PinsReply, ApiError>>;
 
     /// All jobs that are known.
     fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>>;

@@ -3,11 +3,11 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, InfoReply, InputsReply, JobStatus, LifetimeReply,
-    LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffReply,
-    PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply,
-    PullRequest, QueueReply, QueueRequest, RebuildReply, ResolveReply, ResolveRequest, StatusReply,
-    VerifyReply, WhereReply, WhyReply, route,
+    ApiError, CatalogStatsReply, ConflictsReply, DropReply, DropRequest, InfoReply, InputsReply, JobStatus,
+    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
+    ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -67,6 +67,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::ACCEPT, post(accept))
         .route(route::CONFLICTS, get(conflicts))
         .route(route::RESOLVE, post(resolve))
+        .route(route::DROP, post(drop_versions))
+        .route(route::PINS, get(pins).post(set_pins))
         .route(route::JOBS, get(jobs))
         .route(JOB, get(job).delete(cancel))
         .route(route::QUEUE, get(queue).post(change_queue))
@@ -208,6 +210,35 @@ pub(super) async fn resolve(
     Body(request): Body<ResolveRequest>,
 ) -> Answer<ResolveReply> {
     answer(shared.api.resolve(request, caller).await)
+}
+
+/// Drops versions at this node, after other sites proved that they have them; answers when all are dropped or refused.
+#[utoipa::path(post, tag = "space", path = route::DROP, request_body = DropRequest, responses(
+    (status = 200, body = DropReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn drop_versions(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<DropRequest>,
+) -> Answer<DropReply> {
+    answer(shared.api.drop_versions(request, caller).await)
+}
+
+/// The versions that are pinned at this node.
+#[utoipa::path(get, tag = "space", path = route::PINS, responses(
+    (status = 200, body = PinsReply), (status = "5XX", body = ApiError)))]
+pub(super) async fn pins(State(shared): Api) -> Answer<PinsReply> {
+    answer(shared.api.pins().await)
+}
+
+/// Pins or unpins versions at this node, kept over restarts; answers with those that were changed.
+#[utoipa::path(post, tag = "space", path = route::PINS, request_body = PinRequest, responses(
+    (status = 200, body = PinsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn set_pins(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<PinRequest>,
+) -> Answer<PinsReply> {
+    answer(shared.api.set_pins(request, caller).await)
 }
 
 /// All jobs.

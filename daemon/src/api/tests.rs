@@ -359,6 +359,8 @@ async fn every_route_is_described() {
         route::WHY,
         route::PUBLISH,
         route::PULL,
+        route::DROP,
+        route::PINS,
         route::JOBS,
         routes::JOB,
         route::QUEUE,

@@ -4,6 +4,7 @@
 mod limits;
 mod raw;
 mod reload;
+mod space;
 
 use std::{
     collections::HashSet,
@@ -24,7 +25,10 @@ use avalon_protocol::{
 use thiserror::Error;
 
 use self::raw::{RawConfig, RawProject};
-pub use self::reload::{Reload, compare};
+pub use self::{
+    reload::{Reload, compare},
+    space::SpaceConfig,
+};
 
 /// Longest path of a Unix socket on Linux, without the closing zero (`sockaddr_un.sun_path`).
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -73,12 +77,14 @@ pub struct ProjectConfig {
     pub mode: ProjectMode,
     /// Whether somebody may fetch some frames of a version.
     pub partial: bool,
+    /// How much room it may take.
+    pub space: SpaceConfig,
 }
 
 impl PartialEq for ProjectConfig {
     fn eq(&self, other: &Self) -> bool {
-        (&self.name, &self.root, &self.template_texts, self.mode, self.partial)
-            == (&other.name, &other.root, &other.template_texts, other.mode, other.partial)
+        (&self.name, &self.root, &self.template_texts, self.mode, self.partial, self.space)
+            == (&other.name, &other.root, &other.template_texts, other.mode, other.partial, other.space)
     }
 }
 
@@ -276,7 +282,9 @@ impl Checker<'_> {
         let templates = texts.iter().map(|text| Template::parse(text)).collect::<Result<Vec<_>, _>>();
         let templates = TemplateSet::new(templates.map_err(refused)?)
             .map_err(|error| self.value(format!("project.{name}.templates"), error.to_string()))?;
+        let space = self.space(&name, [raw.quota, raw.keep_free], [raw.trash_grace, raw.evict_after])?;
         Ok(ProjectConfig {
+            space,
             root: self.absolute(&format!("project.{name}.root"), raw.root)?,
             templates: Arc::new(templates),
             template_texts: texts,

@@ -50,6 +50,10 @@ pub(super) struct RawProject {
     pub(super) mode: ProjectMode,
     #[serde(default)]
     pub(super) partial: bool,
+    pub(super) quota: Option<String>,
+    pub(super) keep_free: Option<String>,
+    pub(super) trash_grace: Option<String>,
+    pub(super) evict_after: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

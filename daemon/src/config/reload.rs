@@ -68,6 +68,10 @@ fn compare_projects(
             known.mode = project.mode;
             applied.push(format!("project {} mode = {}", project.name, project.mode));
         }
+        if known.space != project.space {
+            known.space = project.space;
+            applied.push(format!("project {} quota, keep_free, trash_grace or evict_after", project.name));
+        }
         if known != project {
             needs_restart.push(format!("project {} root or template", project.name));
         }

@@ -15,6 +15,7 @@ mod publish;
 mod pull;
 mod queue;
 mod show;
+mod space;
 mod status;
 mod why;
 
@@ -24,11 +25,11 @@ use std::{
 };
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, ErrorCode, InfoReply, InputsReply, JobStatus, LifetimeReply,
-    LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply, PolicyDiffReply,
-    PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply,
-    PullRequest, QueueReply, QueueRequest, RebuildReply, ResolveReply, ResolveRequest, StatusReply,
-    VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, ConflictsReply, DropReply, DropRequest, ErrorCode, InfoReply, InputsReply,
+    JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
+    ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -45,6 +46,7 @@ use crate::{
     project::Project,
     publish::settle::SettlerHandle,
     replicate::jobs::{Job, ReplicatorHandle},
+    space::Dropper,
 };
 
 /// The daemon behind the local API.
@@ -53,6 +55,7 @@ pub struct DaemonApi {
     core: Arc<Core>,
     net: Net,
     replicator: ReplicatorHandle,
+    dropper: Dropper,
     settlers: Vec<(Arc<Project>, SettlerHandle)>,
     certificate_expires: SystemTime,
     started: Duration,
@@ -64,6 +67,7 @@ impl DaemonApi {
         core: &Arc<Core>,
         net: &Net,
         replicator: &ReplicatorHandle,
+        dropper: Dropper,
         settlers: Vec<(Arc<Project>, SettlerHandle)>,
         certificate_expires: SystemTime,
     ) -> Self {
@@ -71,6 +75,7 @@ impl DaemonApi {
             core: Arc::clone(core),
             net: net.clone(),
             replicator: replicator.clone(),
+            dropper,
             settlers,
             certificate_expires,
             started: core.clock.monotonic(),
@@ -164,6 +169,22 @@ impl LocalApi for DaemonApi {
         caller: Caller,
     ) -> BoxFuture<'_, Result<ResolveReply, ApiError>> {
         Box::pin(self.resolve_reply(request, caller))
+    }
+
+    fn drop_versions(
+        &self,
+        request: DropRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<DropReply, ApiError>> {
+        Box::pin(self.drop_reply(request, caller))
+    }
+
+    fn pins(&self) -> BoxFuture<'_, Result<PinsReply, ApiError>> {
+        Box::pin(self.pins_reply())
+    }
+
+    fn set_pins(&self, request: PinRequest, caller: Caller) -> BoxFuture<'_, Result<PinsReply, ApiError>> {
+        Box::pin(self.pins_set(request, caller))
     }
 
     fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>> {

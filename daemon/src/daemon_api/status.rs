@@ -50,6 +50,7 @@ impl DaemonApi {
             detail,
             versions,
             pending: project.pending(),
+            space: self.space_status(project).await,
         }
     }
 }

@@ -246,6 +246,8 @@ async fn drop_one(core: &Arc<Core>, (project, settler): (&Arc<Project>, &Settler
             core.events.emit(EventKind::Dropped {
                 reference: lost.version.to_string(),
                 manifest: lost.manifest.to_string(),
+                by: None,
+                bytes: None,
             });
             // It ends only when the daemon does.
             settler.reconsider(lost.dir).await.ok();

@@ -58,6 +58,7 @@ pub(super) async fn place(
     core.health.about(&job.version.to_string()).clear(REWRITTEN);
     drop(lock);
     let committed = committed.map_err(|error| not_recorded(&error))?;
+    core.space.came(project.name(), manifest.total_bytes());
     tracing::info!(version = %job.version, manifest = %job.manifest, files = manifest.files().len(), bytes = manifest.total_bytes(), seq = committed.first_seq(), "placed");
     core.events.emit(EventKind::Placed {
         reference: job.version.to_string(),

@@ -84,13 +84,19 @@ pub enum EventKind {
         /// The node.
         node: String,
     },
-    /// A version that was here is gone from the disk.
+    /// A version that was here is gone from the disk, or was dropped to make room.
     Dropped {
         /// The version in full.
         #[serde(rename = "ref")]
         reference: String,
         /// The manifest.
         manifest: String,
+        /// Who dropped it: a user, or `quota`; nobody when its files were found to be gone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// How many bytes went to the trash with it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
     },
     /// A version was taken out of use, at this node or another one.
     Retired {

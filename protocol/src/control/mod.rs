@@ -13,6 +13,7 @@ mod lifetime;
 mod limit;
 mod policy;
 mod problems;
+mod space;
 mod status;
 mod version;
 mod why;
@@ -36,6 +37,9 @@ pub use self::{
         PolicyDiffVersion, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
     },
     problems::{ProblemsReply, VersionProblems},
+    space::{
+        DropHolder, DropItem, DropReply, DropRequest, DropState, PinItem, PinRequest, PinsReply, SpaceStatus,
+    },
     status::{
         Health, PeerState, PeerStatus, PendingVersion, ProjectState, ProjectStatus, Severity, StatusReply,
     },
@@ -76,6 +80,10 @@ pub mod route {
     pub const PUBLISH: &str = "/v1/publish";
     /// POST [`super::PullRequest`]: [`super::PullReply`], at once; the jobs go on by themselves.
     pub const PULL: &str = "/v1/pull";
+    /// POST [`super::DropRequest`]: [`super::DropReply`], when all are dropped or refused.
+    pub const DROP: &str = "/v1/drop";
+    /// GET, POST [`super::PinRequest`]: [`super::PinsReply`], of all pins, or of those that were changed.
+    pub const PINS: &str = "/v1/pins";
     /// GET: all jobs; GET and DELETE with `/{id}`: one [`super::JobStatus`]; DELETE cancels.
     pub const JOBS: &str = "/v1/jobs";
     /// GET: [`super::QueueReply`]; POST [`super::QueueRequest`]: a [`super::QueueReply`] of the jobs that it is about.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::JobStatus;
+use super::{JobStatus, SpaceStatus};
 use crate::mode::ProjectMode;
 
 /// The answer to `status`.
@@ -108,6 +108,9 @@ pub struct ProjectStatus {
     pub versions: u64,
     /// Version directories that are not whole yet, and why.
     pub pending: Vec<PendingVersion>,
+    /// How full it is, where that is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<SpaceStatus>,
 }
 
 /// Whether a project is watched.

@@ -76,6 +76,26 @@ pub enum Guard {
     Changed,
     /// Too few other sites proved that they have it.
     TooFewCopies,
+    /// An error prevents it.
+    Unable,
+}
+
+impl Guard {
+    /// Returns the word that scripts see.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Kept => "kept",
+            Self::NotKnown => "not-known",
+            Self::Conflict => "conflict",
+            Self::Open => "open",
+            Self::Recent => "recent",
+            Self::Coming => "coming",
+            Self::Changed => "changed",
+            Self::TooFewCopies => "too-few-copies",
+            Self::Unable => "unable",
+        }
+    }
 }
 
 /// What may go.

@@ -46,5 +46,5 @@ pub use self::{
     attempt::{Ask, Attempt, Counted, Doubt, GiveUp, Step},
     dropping::{AlreadyDropping, Dropping, NotCounted},
     evict::{Blocked, Candidate, Choice, Guard, Pressure, choose},
-    proof::{Nonce, Proof, Prover},
+    proof::{Nonce, PROOF_CONTEXT, Proof, Prover},
 };

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{hash::ManifestId, id::NodeId};
 
 /// What separates this use of keyed BLAKE3 from any other.
-const CONTEXT: &[u8] = b"avalon possession 1";
+pub const PROOF_CONTEXT: &[u8] = b"avalon possession 1";
 
 /// A number that is used once: 32 random bytes, drawn by whoever asks.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ impl Prover {
     pub fn new(nonce: &Nonce, node: &NodeId, manifest: &ManifestId) -> Self {
         let name = node.to_string();
         let mut hasher = blake3::Hasher::new_keyed(&nonce.0);
-        hasher.update(CONTEXT).update(&(name.len() as u64).to_le_bytes());
+        hasher.update(PROOF_CONTEXT).update(&(name.len() as u64).to_le_bytes());
         hasher.update(name.as_bytes()).update(manifest.as_bytes());
         Self(hasher)
     }

@@ -235,6 +235,28 @@ mod tests {
     }
 
     #[test]
+    fn files_beside_what_was_dropped_are_somebodys_own_and_no_rewriting() {
+        let base = manifest(&[("a", "one"), ("b", "two")], None);
+        let me: NodeId = "me@here".parse().unwrap();
+        let held = Held { version: version(1), manifest: base.id() };
+        let mut fold = VersionFold::default();
+        fold.apply(&me, 0, &published(&base));
+        let look = |fold: &VersionFold, files: &[(&str, &str)]| {
+            let files = entries(files);
+            relate((&dir(), &files), VersionSlot::Number(1), fold, &me, |_| Some(base.clone()))
+        };
+        let own = [("mine.psd", "work")];
+        assert!(matches!(look(&fold, &own), Relation::Rewritten { .. }), "while it counts as held");
+        fold.apply(&me, 1, &Record::Dropped(held));
+        assert_eq!(look(&fold, &own), Relation::Part(base.id()));
+        assert_eq!(
+            look(&fold, &[("a", "one"), ("b", "two")]),
+            Relation::Known(base.id()),
+            "put back by hand"
+        );
+    }
+
+    #[test]
     fn a_node_that_never_held_it_conflicts_grows_it_or_finds_it_equal() {
         check("other@there", &[("a.1.exr", "one"), ("a.2.exr", "two")], Relation::Known);
         check("other@there", &[("a.1.exr", "ONE")], |_| Relation::First);

@@ -181,8 +181,16 @@ impl Dir {
             Err(Errno::NOENT) => return Ok(None),
             stat => stat.map_err(|errno| self.error("stat", path, errno))?,
         };
-        let newest = [stat.st_atime, stat.st_mtime, stat.st_ctime].into_iter().max().unwrap_or(0);
-        Ok(Some(u64::try_from(newest).unwrap_or(0).saturating_mul(1000)))
+        let times = [
+            (stat.st_atime, stat.st_atime_nsec),
+            (stat.st_mtime, stat.st_mtime_nsec),
+            (stat.st_ctime, stat.st_ctime_nsec),
+        ];
+        let ms = |(seconds, nanoseconds)| {
+            let seconds = u64::try_from(seconds).unwrap_or(0);
+            seconds.saturating_mul(1000) + u64::try_from(nanoseconds).unwrap_or(0) / 1_000_000
+        };
+        Ok(times.into_iter().map(ms).max())
     }
 
     /// As [`Dir::open_file`]; that it is read leaves no trace in the time of access, where the system allows that.

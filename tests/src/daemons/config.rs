@@ -38,6 +38,8 @@ pub struct NodeConfig {
     pub template: Option<String>,
     /// Lines that are put at the end of the section `[node]`.
     pub extra: String,
+    /// Lines that are put at the end of the first `[[project]]`.
+    pub project_extra: String,
     /// Other projects, with the same root and mode.
     pub more_projects: Vec<String>,
 }
@@ -59,6 +61,7 @@ impl NodeConfig {
             scan_interval: "1h".into(),
             template: None,
             extra: String::new(),
+            project_extra: String::new(),
             more_projects: Vec::new(),
         }
     }
@@ -92,6 +95,7 @@ impl NodeConfig {
         if let Some(template) = &self.template {
             text.push_str(&format!("template = \"{template}\"\n"));
         }
+        text.push_str(&self.project_extra);
         for name in &self.more_projects {
             text.push_str(&format!("[[project]]\nname = \"{name}\"\nroot = \"{root}\"\nmode = \"{mode}\"\n"));
         }

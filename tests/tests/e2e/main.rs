@@ -31,6 +31,7 @@ mod pull;
 mod queue;
 mod roots;
 mod service;
+mod space;
 mod start;
 mod support;
 mod users;

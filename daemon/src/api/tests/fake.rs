@@ -10,12 +10,12 @@ use std::{
 
 use avalon_protocol::{
     control::{
-        ApiError, Candidate, CatalogStatsReply, ConflictsReply, InfoReply, InputsReply, JobKind, JobState,
-        JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PolicyAppliedReply,
-        PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
-        Presence, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
-        QueueRequest, RebuildReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply,
-        WhyReply,
+        ApiError, Candidate, CatalogStatsReply, ConflictsReply, DropReply, DropRequest, InfoReply,
+        InputsReply, JobKind, JobState, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply,
+        ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply,
+        PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply,
+        PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, ResolveReply,
+        ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -41,6 +41,8 @@ pub(super) enum Call {
     Pull(PullRequest, Caller),
     Lifetime(Lifetime, LifetimeRequest, Caller),
     Resolve(ResolveRequest, Caller),
+    Drop(DropRequest, Caller),
+    SetPins(PinRequest, Caller),
     Cancel(String, Caller),
     Queue(QueueRequest, Caller),
     SetLimit(LimitRequest, Caller),
@@ -264,6 +266,24 @@ impl LocalApi for Fake {
         let (schema, reference) = ("avalonctl.resolve/1".into(), request.reference.clone());
         let reply = ResolveReply { schema, reference, kept, moved: Vec::new(), dry_run: request.dry_run };
         self.reply(Call::Resolve(request, caller), reply)
+    }
+
+    fn drop_versions(
+        &self,
+        request: DropRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<DropReply, ApiError>> {
+        let reply = DropReply { schema: "avalonctl.drop/1".into(), versions: Vec::new() };
+        self.reply(Call::Drop(request, caller), reply)
+    }
+
+    fn pins(&self) -> BoxFuture<'_, Result<PinsReply, ApiError>> {
+        ready(Ok(PinsReply { schema: "avalonctl.pins/1".into(), pins: Vec::new() })).boxed()
+    }
+
+    fn set_pins(&self, request: PinRequest, caller: Caller) -> BoxFuture<'_, Result<PinsReply, ApiError>> {
+        let reply = PinsReply { schema: "avalonctl.pins/1".into(), pins: Vec::new() };
+        self.reply(Call::SetPins(request, caller), reply)
     }
 
     fn jobs(&self) -> BoxFuture<'_, Vec<JobStatus>> {

@@ -412,6 +412,8 @@ impl Recording<'_> {
             self.core.events.emit(EventKind::Dropped {
                 reference: self.version.to_string(),
                 manifest: manifest.to_string(),
+                by: None,
+                bytes: None,
             });
         }
         Ok(())

@@ -40,10 +40,13 @@ use crate::{
     net::Net,
     policy::{self, Ranks},
     project::Project,
+    space::{self, Reserved, Spare},
 };
 
 /// How long a job waits before it looks for room on the disk, or for the project's directory, again.
 const RETRY_DISK: Duration = Duration::from_secs(10);
+/// How long before a version that has no room within the quota looks again.
+const RETRY_QUOTA: Duration = Duration::from_secs(30);
 /// How long before sources that failed are asked again, if no other comes.
 const RETRY_SOURCES: Duration = Duration::from_secs(5);
 
@@ -74,6 +77,7 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
     check_place(&project, &manifest, job)?;
     check_record(core, &manifest, job).await?;
     check_policy(core, job).await?;
+    let _room = room(core, &manifest, job).await?;
     job.set_path(project.path().join(manifest.dir().as_str()));
     if let Some(wish) = job.frames() {
         return frames::fetch_and_place(core, net, job, (&project, &dir, &manifest), wish).await;
@@ -99,8 +103,11 @@ async fn bring_and_place(
     tell_progress(job, incoming);
     phases.end("open");
     adopt_older(core, dir, job, incoming).await.map_err(|error| incoming_failed(core, job, &error))?;
+    take_back(core, dir, job, incoming).await?;
     let verified = bring(core, net, job, manifest, incoming, &mut phases).await?;
     place::place(core, project, job, verified).await?;
+    let (trashed, id) = (dir.clone(), job.manifest);
+    blocking(move || space::took_back(&trashed, id)).await;
     phases.end("place");
     tracing::debug!(version = %job.version, phases = phases.text, "what took how long, in ms");
     Ok(())
@@ -214,6 +221,48 @@ async fn check_policy(core: &Arc<Core>, job: &Job) -> Result<(), Outcome> {
         Decision::Retired | Decision::Move(_) => Err(Outcome::Cancelled),
         _ => Ok(()),
     }
+}
+
+/// What comes by itself waits for room within the quota; what somebody pulls does not.
+async fn room(
+    core: &Arc<Core>,
+    manifest: &Arc<Manifest>,
+    job: &Arc<Job>,
+) -> Result<Option<Reserved>, Outcome> {
+    if job.kind() == JobKind::Pull {
+        return Ok(None);
+    }
+    let (core_there, manifest, version) = (Arc::clone(core), Arc::clone(manifest), job.version.clone());
+    let reserved = blocking(move || {
+        let spare = if core_there.is_expendable(&version) { Spare::Much } else { Spare::Enough };
+        core_there.reserve(&version.project, manifest.total_bytes(), spare)
+    });
+    match reserved.await {
+        Some(reserved) => Ok(Some(reserved)),
+        None => {
+            let reason = format!("project {} has no room for it within its quota", job.version.project);
+            Err(waiting(ErrorCode::DiskFull, reason, RetryWhen::After(RETRY_QUOTA)))
+        }
+    }
+}
+
+/// Takes what was dropped here and is in the trash still.
+async fn take_back(
+    core: &Arc<Core>,
+    dir: &Dir,
+    job: &Arc<Job>,
+    incoming: &Arc<Incoming>,
+) -> Result<(), Outcome> {
+    let (core_there, dir, job_there, incoming) =
+        (Arc::clone(core), dir.clone(), Arc::clone(job), Arc::clone(incoming));
+    let taken = blocking(move || {
+        let taken = space::take_back(&core_there, &dir, &job_there.version, &incoming);
+        tell_progress(&job_there, &incoming);
+        taken
+    });
+    let bytes = taken.await.map_err(|error| incoming_failed(core, job, &error))?;
+    job.add_local(bytes);
+    Ok(())
 }
 
 /// Opens the incoming area; files in place that the catalog knows need not be hashed again.
