@@ -65,6 +65,7 @@ fn facts(reply: &InfoReply) -> Vec<(&'static str, String)> {
         ("content", format!("{files}, {}", size(bytes))),
         ("here", presence(reply.here).to_owned()),
     ];
+    facts.extend(reply.some_here.iter().map(|name| ("lies here", name.clone())));
     facts.extend(reply.path.clone().map(|path| ("path", path)));
     facts.push(("published", format!("{} by {} at {}", reply.published, reply.author, reply.node)));
     let completeness = match reply.completeness {
@@ -111,6 +112,8 @@ mod tests {
             retired: None,
             path: Some("/srv/p".into()),
             here: Presence::Complete,
+            files_here: 1,
+            some_here: Vec::new(),
             files: vec![FileItem {
                 path: "m.abc".into(),
                 bytes: 2048,

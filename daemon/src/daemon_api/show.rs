@@ -12,14 +12,18 @@ use avalon_protocol::{
     },
     hash::{ManifestId, ObjectHash},
     id::{NodeId, VersionId},
-    manifest::Manifest,
+    manifest::{FileEntry, Manifest},
     mode::ProjectMode,
     rel_path::RelPath,
+    sequence::{FrameName, group},
     version_fold::{Standing, VersionFold},
 };
 
 use super::{DaemonApi, catalog_failed, lifetime::retired_item};
 use crate::{api::RefQuery, clock::time_of_ms, core::blocking};
+
+/// How many sequences and files are named of what is here of a version.
+const MOST_NAMED: usize = 20;
 
 impl DaemonApi {
     pub(super) async fn list_reply(&self, query: RefQuery) -> Result<ListReply, ApiError> {
@@ -192,7 +196,36 @@ impl DaemonApi {
         let manifest = Arc::new(manifest);
         let problems = self.problems_of(&version, &fold, &manifest).await;
         let retired = retired_item(&fold);
-        Ok(InfoReply { problems, retired, ..info_of(&manifest, node, path, here) })
+        let info = info_of(&manifest, node, path, here);
+        if here == Presence::Complete {
+            let files_here = info.files.len() as u64;
+            return Ok(InfoReply { problems, retired, files_here, ..info });
+        }
+        let names = self.names_here(&manifest).await;
+        let here = if names.is_empty() { here } else { Presence::Partial };
+        let some_here = in_short(&names);
+        let files_here = names.len() as u64;
+        Ok(InfoReply { problems, retired, here, files_here, some_here, ..info })
+    }
+
+    /// Returns the files of a version that is not all here and that lie in their place as the catalog knows them.
+    async fn names_here(&self, manifest: &Arc<Manifest>) -> Vec<String> {
+        let Some(dir) = self.core.project(manifest.project()).and_then(|project| project.dir()) else {
+            return Vec::new();
+        };
+        let (ledger, manifest) = (self.core.ledger.clone(), Arc::clone(manifest));
+        blocking(move || {
+            let is_here = |file: &&FileEntry| {
+                let Ok(path) = manifest.dir().join(&file.path) else { return false };
+                let known = ledger.local_file(manifest.project(), &path).ok().flatten();
+                let known = known.filter(|known| known.hash == file.hash);
+                known.is_some_and(|known| {
+                    dir.stat(&path).is_ok_and(|now| now.is_some_and(|now| now.identity() == known.identity()))
+                })
+            };
+            manifest.files().iter().filter(is_here).map(|file| file.path.to_string()).collect()
+        })
+        .await
     }
 
     /// Returns what is known of one version.
@@ -203,6 +236,14 @@ impl DaemonApi {
             .map_err(|error| catalog_failed(&self.core.ledger, &error))?;
         Ok(fold.unwrap_or_default())
     }
+}
+
+/// Says in a few words which files these are: sequences by their frames.
+fn in_short(names: &[String]) -> Vec<String> {
+    let is_numbered = |name: &&String| FrameName::parse(name).is_some();
+    let sequences = group(names.iter().map(String::as_str));
+    let others = names.iter().filter(|name| !is_numbered(name)).cloned();
+    sequences.iter().map(ToString::to_string).chain(others).take(MOST_NAMED).collect()
 }
 
 /// Returns the manifest that stands for a version, and whether sites disagree about it.
@@ -239,6 +280,8 @@ fn info_of(manifest: &Manifest, node: String, path: Option<String>, here: Presen
         retired: None,
         path,
         here,
+        files_here: 0,
+        some_here: Vec::new(),
         files: manifest
             .files()
             .iter()

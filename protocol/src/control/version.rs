@@ -156,6 +156,12 @@ pub struct InfoReply {
     pub path: Option<String>,
     /// How much of it is here.
     pub here: Presence,
+    /// How many of its files lie in their place here.
+    #[serde(default)]
+    pub files_here: u64,
+    /// Which ones, in short, where it is not all: `beauty.[1001-1041x10].exr`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub some_here: Vec<String>,
     /// The files, in the order of their paths.
     pub files: Vec<FileItem>,
     /// What it was made from.

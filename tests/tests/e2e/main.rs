@@ -13,6 +13,7 @@ mod demo;
 mod disk_full;
 mod durable;
 mod encoding;
+mod frames;
 mod identity;
 mod inputs;
 mod left_over;

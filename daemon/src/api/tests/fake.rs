@@ -169,6 +169,8 @@ fn info() -> InfoReply {
         retired: None,
         path: None,
         here: Presence::Complete,
+        files_here: 0,
+        some_here: Vec::new(),
         files: Vec::new(),
         inputs: Vec::new(),
         metadata: BTreeMap::new(),
