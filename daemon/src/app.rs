@@ -192,12 +192,7 @@ async fn start(
     for project in core.projects.values() {
         resume(&core, project, &replicator, &tasks);
     }
-    let dropper = Dropper::new(&core, &net, &replicator.board, &tasks);
-    for project in core.projects.values() {
-        let stop = tasks.token();
-        tasks.spawn("room", space::make_room(dropper.clone(), Arc::clone(project), stop.clone()));
-        tasks.spawn("trash", space::empty_trash(Arc::clone(&core), Arc::clone(project), stop));
-    }
+    let dropper = start_space(&core, &net, &replicator, &tasks);
     let api = DaemonApi::new(&core, &net, &replicator, dropper, settlers.clone(), identity.expires_at());
     let (token, clock_) = (tasks.child().token(), Arc::clone(&clock));
     let stop = api::Stop { token, grace: Duration::from_secs(2), clock: clock_ };
@@ -328,6 +323,17 @@ fn start_replicator(core: &Arc<Core>, net: &Net, tasks: &Tasks, instance: u64) -
     let (replicator, handle) = Replicator::new(Arc::clone(core), tasks.clone(), prefix, run);
     tasks.spawn("replicator", replicator.run());
     handle
+}
+
+/// Starts what keeps projects within their quotas and empties their trash.
+fn start_space(core: &Arc<Core>, net: &Net, replicator: &ReplicatorHandle, tasks: &Tasks) -> Dropper {
+    let dropper = Dropper::new(core, net, &replicator.board, tasks);
+    for project in core.projects.values() {
+        let stop = tasks.token();
+        tasks.spawn("room", space::make_room(dropper.clone(), Arc::clone(project), stop.clone()));
+        tasks.spawn("trash", space::empty_trash(Arc::clone(core), Arc::clone(project), stop));
+    }
+    dropper
 }
 
 /// Lets transfers of an earlier run go on, and looks at what a mirror lacks.

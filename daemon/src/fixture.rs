@@ -21,6 +21,7 @@ use avalon_protocol::{
     wire::{Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
 };
 use avalon_store::{
+    fs::WriteMode,
     ledger::{CatalogCare, Ledger, LedgerConfig, LedgerEvent},
     object::{hash::Hasher, serve::BlockCache},
     state_dir::StateDir,
@@ -232,9 +233,10 @@ impl Node {
 
     /// Puts the one file of a version into the tree, with this content.
     pub(crate) fn writes(&self, manifest: &Manifest, content: &[u8]) {
-        let dir = self.dir.join(manifest.dir().as_str());
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::write(dir.join(manifest.files()[0].path.as_str()), content).unwrap();
+        let path = manifest.dir().join(&manifest.files()[0].path).unwrap();
+        let dir = self.project().dir().unwrap();
+        dir.create_dirs(manifest.dir()).unwrap();
+        dir.write_atomic(&path, content, WriteMode::Replace).unwrap();
     }
 
     /// Says that it holds a version now.

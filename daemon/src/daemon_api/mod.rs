@@ -180,7 +180,7 @@ impl LocalApi for DaemonApi {
     }
 
     fn pins(&self) -> BoxFuture<'_, Result<PinsReply, ApiError>> {
-        Box::pin(self.pins_reply())
+        Box::pin(std::future::ready(self.pins_reply()))
     }
 
     fn set_pins(&self, request: PinRequest, caller: Caller) -> BoxFuture<'_, Result<PinsReply, ApiError>> {

@@ -46,7 +46,7 @@ impl DaemonApi {
         Ok(DropReply { schema: "avalonctl.drop/1".into(), versions })
     }
 
-    pub(super) async fn pins_reply(&self) -> Result<PinsReply, ApiError> {
+    pub(super) fn pins_reply(&self) -> Result<PinsReply, ApiError> {
         let all = self.core.space.pins().all().map_err(|error| refused(&error))?;
         Ok(pins(all))
     }

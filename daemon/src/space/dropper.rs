@@ -81,7 +81,14 @@ enum Depth {
 /// What came of a question, or of the own reading.
 enum News {
     Answer(NodeId, Result<Vouched, Doubt>),
-    Own(Result<(Vec<(NodeId, Proof)>, Vec<FileStat>), String>),
+    Own(Result<OwnRead, String>),
+}
+
+/// What the own files came to.
+#[derive(Debug)]
+struct OwnRead {
+    proofs: Vec<(NodeId, Proof)>,
+    stats: Vec<FileStat>,
 }
 
 impl Dropper {
@@ -215,10 +222,7 @@ impl Dropper {
         let paths = manifest.files().iter().filter_map(|file| manifest.dir().join(&file.path).ok());
         let gone = paths.map(|path| LocalChange::Remove { project: version.project.clone(), path });
         let committed = self.core.commit(version.project.clone(), records, gone.collect()).await;
-        let error = match committed {
-            Ok(_) => return Ok(entered),
-            Err(error) => error,
-        };
+        let Err(error) = committed else { return Ok(entered) };
         let is_clean = matches!(
             &error,
             LedgerError::NoSpace { .. }
@@ -277,9 +281,9 @@ impl Dropper {
                         attempt.answered(&node, vouched.proof, vouched.min_copies);
                     }
                     Some(News::Answer(node, Err(doubt))) => attempt.doubted(&node, doubt),
-                    Some(News::Own(Ok((proofs, now)))) => {
-                        proofs.into_iter().for_each(|(node, proof)| attempt.own(&node, proof));
-                        stats = now;
+                    Some(News::Own(Ok(read))) => {
+                        read.proofs.into_iter().for_each(|(node, proof)| attempt.own(&node, proof));
+                        stats = read.stats;
                     }
                     Some(News::Own(Err(reason))) => attempt.own_doubted(reason),
                     None => attempt.own_doubted("nobody answered".to_owned()),
@@ -328,7 +332,7 @@ async fn read_own(dir: Option<Dir>, manifest: Arc<Manifest>, asks: Vec<Ask>, dep
             }
         };
         let proofs = asks.into_iter().zip(&provers).map(|(ask, prover)| (ask.node, prover.finish()));
-        Ok((proofs.collect(), stats))
+        Ok(OwnRead { proofs: proofs.collect(), stats })
     });
     News::Own(read.await)
 }
@@ -373,4 +377,55 @@ fn nonce() -> Option<Nonce> {
 fn random_up_to(longest: Duration) -> Duration {
     let [a, b, ..] = random().unwrap_or([0x80; 32]);
     longest * u32::from(u16::from_le_bytes([a, b])) / u32::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::mode::ProjectMode;
+
+    use super::*;
+    use crate::fixture::{Studio, manifest};
+
+    #[tokio::test]
+    async fn a_peer_that_does_not_know_the_question_counts_as_no_copy_and_is_not_asked() {
+        let studio = Studio::new();
+        let [london, home] = ["srv@london", "ws1@home"].map(|name| studio.node(name, ProjectMode::OnDemand));
+        let manifest = manifest(1, b"a robot");
+        london.publishes(&manifest);
+        home.core.ledger.put_manifest(&manifest).unwrap();
+        home.hears(&london);
+        home.writes(&manifest, b"a robot");
+        home.places(&manifest);
+        let tasks = Tasks::new();
+        // Its greeting has no features.
+        let (serving, _kept) = london.net(&tasks, &[]);
+        let (net, mut events) = home.net(&tasks, &[serving.local_addr().to_string()]);
+        events.recv().await.unwrap();
+        let dropper = Dropper::new(&home.core, &net, &JobBoard::default(), &tasks);
+        let version = manifest.version().clone();
+        let stays = dropper.drop_version(version.clone(), Purpose::Command, "anna".into()).await.unwrap_err();
+        assert_eq!(stays.guard, Some(Guard::TooFewCopies));
+        assert!(stays.reason.contains("its version of avalond cannot prove"), "{}", stays.reason);
+        assert!(!home.core.space.dropping().contains(&version), "the state is left");
+        let fold = home.core.ledger.version(&version).unwrap().unwrap();
+        assert!(fold.holds(&home.core.me, &manifest.id()));
+    }
+
+    #[tokio::test]
+    async fn who_drops_a_version_already_does_not_begin_again() {
+        let studio = Studio::new();
+        let home = studio.node("ws1@home", ProjectMode::OnDemand);
+        let manifest = manifest(1, b"a robot");
+        home.writes(&manifest, b"a robot");
+        home.publishes(&manifest);
+        let tasks = Tasks::new();
+        let (net, _events) = home.net(&tasks, &[]);
+        let dropper = Dropper::new(&home.core, &net, &JobBoard::default(), &tasks);
+        let entered = home.core.space.enter(manifest.version()).unwrap();
+        let version = manifest.version().clone();
+        let stays = dropper.drop_version(version.clone(), Purpose::Command, "anna".into()).await.unwrap_err();
+        assert_eq!(stays.guard, Some(Guard::Coming));
+        entered.stay();
+        assert!(home.core.space.dropping().contains(&version), "nobody knows whether the record is durable");
+    }
 }

@@ -196,11 +196,10 @@ impl Judging<'_> {
         let not_after_ms = self.core.now_ms().saturating_sub(recent_ms);
         for file in manifest.files() {
             let Ok(path) = manifest.dir().join(&file.path) else { continue };
-            let stat = match dir.stat(&path) {
-                Ok(Some(stat)) => stat,
-                _ => return Err(Stays::because(Guard::Changed, format!("{path} is not there any more"))),
+            let Ok(Some(stat)) = dir.stat(&path) else {
+                return Err(Stays::because(Guard::Changed, format!("{path} is not there any more")));
             };
-            if self.open.contains(stat.device, stat.inode) {
+            if self.open.contains(&path, &stat) {
                 return Err(Stays::because(Guard::Open, format!("a program has {path} open")));
             }
             if stat.size != file.size {

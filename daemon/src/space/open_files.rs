@@ -3,11 +3,21 @@
 //! Seen are the processes of this machine that the daemon may look at: all for root, those of its own user else. What is
 //! open on other hosts, over NFS or SMB, nobody sees; the times of access speak for those.
 
-use std::{collections::HashSet, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
-/// The files that were open when somebody looked, by device and inode.
+use avalon_protocol::rel_path::RelPath;
+use avalon_store::fs::FileStat;
+
+/// What was open when somebody looked: paths that lead to the files, by the names of these. Which file it is is asked only
+/// for a name that matters: an open file on a dead network mount would keep whoever asks waiting.
 #[derive(Debug, Default)]
-pub(super) struct OpenFiles(HashSet<(u64, u64)>);
+pub(super) struct OpenFiles(HashMap<OsString, Vec<PathBuf>>);
 
 impl OpenFiles {
     /// Looks at all processes but this one. Blocks.
@@ -18,8 +28,11 @@ impl OpenFiles {
     }
 
     /// Says whether a file is open.
-    pub(super) fn contains(&self, device: u64, inode: u64) -> bool {
-        self.0.contains(&(device, inode))
+    pub(super) fn contains(&self, path: &RelPath, stat: &FileStat) -> bool {
+        let is_it = |at: &PathBuf| {
+            fs::metadata(at).is_ok_and(|open| (open.dev(), open.ino()) == (stat.device, stat.inode))
+        };
+        self.0.get(&OsString::from(path.file_name())).is_some_and(|paths| paths.iter().any(is_it))
     }
 
     fn look_at(&mut self, proc: &Path, own_pid: u32) {
@@ -34,28 +47,21 @@ impl OpenFiles {
 
     fn look_at_descriptors(&mut self, process: &Path) {
         for entry in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
-            // Pipes and sockets have no path; stat of one that has, on a dead network mount, would wait: the path of such a
-            // descriptor is looked at only when it is no device or proc file.
+            // Pipes and sockets have no path.
             let target = fs::read_link(entry.path()).unwrap_or_default();
-            if target.is_absolute()
-                && !target.starts_with("/dev")
-                && !target.starts_with("/proc")
-                && let Ok(metadata) = fs::metadata(entry.path())
-                && metadata.is_file()
-            {
-                self.0.insert((metadata.dev(), metadata.ino()));
+            if let Some(name) = target.file_name().filter(|_| target.is_absolute()) {
+                self.0.entry(name.to_owned()).or_default().push(entry.path());
             }
         }
     }
 
-    /// A file that is mapped may have been closed. The text has the path; device and inode are asked for anew, because
-    /// some file systems write others here.
+    /// A file that is mapped may have been closed.
     fn look_at_mappings(&mut self, process: &Path) {
         let text = fs::read_to_string(process.join("maps")).unwrap_or_default();
         let paths: HashSet<&str> = text.lines().filter_map(|line| line.get(line.find('/')?..)).collect();
-        for path in paths.into_iter().filter(|path| !path.starts_with("/dev/")) {
-            if let Ok(metadata) = fs::metadata(path) {
-                self.0.insert((metadata.dev(), metadata.ino()));
+        for path in paths.into_iter().map(Path::new) {
+            if let Some(name) = path.file_name() {
+                self.0.entry(name.to_owned()).or_default().push(path.to_owned());
             }
         }
     }
@@ -74,9 +80,9 @@ mod tests {
     fn a_file_that_another_process_reads_is_open_until_it_is_closed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.abc");
-        fs::write(&path, b"a").unwrap();
-        let stat = fs::metadata(&path).unwrap();
-        let is_open = || OpenFiles::look().contains(stat.dev(), stat.ino());
+        drop(fs::File::create(&path).unwrap());
+        let stat = FileStat::from(&fs::metadata(&path).unwrap());
+        let is_open = || OpenFiles::look().contains(&"v001/a.abc".parse().unwrap(), &stat);
         let _own = fs::File::open(&path).unwrap();
         assert!(!is_open(), "this process does not count");
         let script = format!("exec 3<'{}'; echo open; read line", path.display());

@@ -238,7 +238,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (dir, health) = (Dir::open(temp.path()).unwrap(), board());
         for text in ["{", "{\"schema\":\"avalond.pins/9\",\"pins\":[]}"] {
-            fs::write(temp.path().join(NAME), text).unwrap();
+            dir.write_atomic(&name().unwrap(), text.as_bytes(), WriteMode::Replace).unwrap();
             let pins = Pins::open(&dir, &health);
             assert!(pins.contains(&version(1)));
             assert!(matches!(pins.all(), Err(PinError::Unknown)));

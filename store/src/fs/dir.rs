@@ -172,6 +172,7 @@ impl Dir {
     ///
     /// # Errors
     /// [`IoError`] when the system refuses.
+    #[expect(clippy::useless_conversion, reason = "the widths differ between architectures")]
     pub fn last_used_ms(&self, path: &RelPath) -> Result<Option<u64>, IoError> {
         let parent = match self.parent_fd("stat", path) {
             Err(error) if error.is_not_found() => return Ok(None),

@@ -103,7 +103,16 @@ mod tests {
     use avalon_protocol::drop::{Nonce, Proof};
 
     use super::*;
-    use crate::object::fixture::{BLOCK, Studio, bytes};
+    use crate::{
+        fs::WriteMode,
+        object::fixture::{BLOCK, Studio, bytes},
+    };
+
+    fn write(studio: &Studio, manifest: &Manifest, name: &str, content: &[u8]) {
+        let path = manifest.dir().join(&name.parse().unwrap()).unwrap();
+        studio.project.create_dirs(&path.parent().unwrap()).unwrap();
+        studio.project.write_atomic(&path, content, WriteMode::Replace).unwrap();
+    }
 
     fn prove(studio: &Studio, manifest: &Manifest, names: Names) -> Result<Proof, ProveError> {
         let node = "srv@london".parse().unwrap();
@@ -118,20 +127,19 @@ mod tests {
         let (large, small) = (bytes(2 * BLOCK + 9, 1), bytes(100, 2));
         let manifest = studio.version(&[("a", &large), ("b/c", &small), ("empty", b"")]);
         let dir = studio.path().join(manifest.dir().as_str());
-        fs::create_dir_all(dir.join("b")).unwrap();
         for (name, content) in [("a", &large), ("b/c", &small), ("empty", &Vec::new())] {
-            fs::write(dir.join(name), content).unwrap();
+            write(&studio, &manifest, name, content);
         }
         let good = prove(&studio, &manifest, Names::Trust).unwrap();
         assert_eq!(prove(&studio, &manifest, Names::Check).unwrap(), good);
 
         let mut flipped = large.clone();
         flipped[BLOCK + 5] ^= 1;
-        fs::write(dir.join("a"), &flipped).unwrap();
+        write(&studio, &manifest, "a", &flipped);
         assert_ne!(prove(&studio, &manifest, Names::Trust).unwrap(), good);
         let refused = prove(&studio, &manifest, Names::Check).unwrap_err();
         assert!(matches!(refused, ProveError::Changed { path } if path.as_str().ends_with("/a")));
-        fs::write(dir.join("a"), &large[..BLOCK]).unwrap();
+        write(&studio, &manifest, "a", &large[..BLOCK]);
         assert!(matches!(prove(&studio, &manifest, Names::Trust), Err(ProveError::Changed { .. })));
         fs::remove_file(dir.join("a")).unwrap();
         assert!(matches!(prove(&studio, &manifest, Names::Trust), Err(ProveError::Io { .. })));
@@ -142,9 +150,7 @@ mod tests {
         let mut studio = Studio::new();
         let large = bytes(3 * BLOCK, 1);
         let manifest = studio.version(&[("a", &large)]);
-        let dir = studio.path().join(manifest.dir().as_str());
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("a"), &large).unwrap();
+        write(&studio, &manifest, "a", &large);
         let read = std::cell::Cell::new(0);
         let ended = read_version(&studio.project, &manifest, &mut [], Names::Trust, &|bytes| {
             read.set(read.get() + bytes);

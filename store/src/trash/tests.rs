@@ -4,19 +4,28 @@ use avalon_protocol::{id::VersionSlot, manifest::Manifest};
 
 use super::{discard::Discarding, *};
 use crate::{
-    fs::FileStat,
+    fs::{FileStat, WriteMode},
     object::fixture::{Studio, VERSION_DIR},
 };
 
 const FILES: [(&str, &[u8]); 3] = [("a", b"entry"), ("b/one", b"first"), ("b/two", b"second")];
 
+/// Writes a file of the version, or beside it.
+fn write(studio: &Studio, name: &str, content: &[u8]) {
+    write_at(studio, &format!("{VERSION_DIR}/{name}"), content);
+}
+
+fn write_at(studio: &Studio, path: &str, content: &[u8]) {
+    let path: RelPath = path.parse().unwrap();
+    studio.project.create_dirs(&path.parent().unwrap()).unwrap();
+    studio.project.write_atomic(&path, content, WriteMode::Replace).unwrap();
+}
+
 /// A version that lies in its place, with what is known of its files.
 fn placed(studio: &mut Studio) -> (Arc<Manifest>, Vec<FileStat>) {
     let manifest = studio.manifest(VersionSlot::Number(1), VERSION_DIR, &FILES, None);
     for (name, content) in FILES {
-        let path = studio.path().join(VERSION_DIR).join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
+        write(studio, name, content);
     }
     let stat = |file: &avalon_protocol::manifest::FileEntry| {
         studio.project.stat(&manifest.dir().join(&file.path).unwrap()).unwrap().unwrap()
@@ -66,8 +75,8 @@ fn what_the_manifest_does_not_name_and_what_changed_stays() {
     let mut studio = Studio::new();
     let (manifest, known) = placed(&mut studio);
     let at = studio.path().join(VERSION_DIR);
-    fs::write(at.join("b/mine.psd"), b"weeks of work").unwrap();
-    fs::write(at.join("b/two"), b"another second").unwrap();
+    write(&studio, "b/mine.psd", b"weeks of work");
+    write(&studio, "b/two", b"another second");
     let moved = discard(&studio.project, &manifest, &known, 1000).unwrap();
     assert_eq!((moved.files, moved.left), (2, vec!["b/two".parse().unwrap()]));
     assert_eq!(fs::read(at.join("b/mine.psd")).unwrap(), b"weeks of work");
@@ -99,7 +108,7 @@ fn a_file_that_came_into_the_directory_as_it_went_is_put_back() {
     let (project, at) = (studio.project.clone(), studio.path().join(VERSION_DIR));
     let name: RelPath = path_of(&format!("{TRASH}/{}.7", manifest.id()));
     project.create_dirs(&path_of(TRASH)).unwrap();
-    fs::write(at.join("b/late"), b"late").unwrap();
+    write(&studio, "b/late", b"late");
     fs::rename(&at, studio.path().join(name.as_str())).unwrap();
     let discarding = Discarding { project: &project, manifest: &manifest, known: &known };
     assert!(discarding.put_back(&name).unwrap().is_empty());
@@ -111,14 +120,13 @@ fn a_file_that_came_into_the_directory_as_it_went_is_put_back() {
 fn the_trash_of_a_hero_tells_its_age_by_its_directories() {
     let studio = Studio::new();
     let id = "7".repeat(64);
-    let dir = studio.path().join(TRASH).join(&id).join("sub");
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(dir.join("old.abc"), b"old").unwrap();
+    write_at(&studio, &format!("{TRASH}/{id}/sub/old.abc"), b"old");
+    studio.project.set_mtime(&path_of(&format!("{TRASH}/{id}/sub/old.abc")), 5).unwrap();
     fs::create_dir_all(studio.path().join(TRASH).join("notes")).unwrap();
     let all = entries(&studio.project).unwrap();
     assert_eq!((all.len(), all[0].cause), (1, Cause::Replaced));
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
-    assert!(u128::from(all[0].came_ms) + 60_000 > now);
+    let dir = studio.project.stat(&path_of(&format!("{TRASH}/{id}/sub"))).unwrap().unwrap();
+    assert_eq!(i128::from(all[0].came_ms), i128::from(dir.mtime_ns / 1_000_000), "not the file's own time");
     all[0].remove(&studio.project).unwrap();
     assert!(entries(&studio.project).unwrap().is_empty());
     assert!(studio.path().join(TRASH).join("notes").exists());

@@ -97,6 +97,18 @@ fn a_version_is_dropped_while_others_have_it_and_comes_back_from_the_trash_witho
     let again = home.ctl(&["drop", &model(1), "--json"]).good();
     assert_eq!(dropped(&again)["state"], "absent");
 
+    // What rotted in the trash is not taken from there.
+    home.ctl(&["drop", &model(2)]).expect(ExitCode::Ok);
+    let trashed = trash(&home).into_iter().map(|name| home.path(".avalon/trash").join(name));
+    for file in trashed.map(|entry| entry.join("modelDefault.usdc")) {
+        let is_second = fs::read(&file).unwrap() == tree::noise(2, 300_000);
+        if is_second {
+            fs::File::options().write(true).open(&file).unwrap().write_all_at(b"rot", 7).unwrap();
+        }
+    }
+    home.ctl(&["pull", &model(2)]).expect(ExitCode::Ok);
+    assert_eq!(fs::read(dir_of(&home, 2).join("modelDefault.usdc")).unwrap(), tree::noise(2, 300_000));
+
     // The last copy stays, whoever wants it gone.
     let refused = london.ctl(&["drop", &model(1)]).expect(ExitCode::Error);
     assert!(refused.stdout.contains("0 of 1 other site"), "{refused:?}");
@@ -329,6 +341,29 @@ fn what_comes_by_itself_waits_for_room_and_what_somebody_pulls_does_not() {
     montreal.ctl(&["pull", &waiting.reference]).expect(ExitCode::Ok);
     montreal.until("it says that it is full", |api| api.has_health("quota-exceeded").then_some(()));
     assert!((1..=3).all(|version| is_here(&montreal, version)), "a mirror keeps what it has");
+}
+
+#[test]
+fn when_too_little_is_free_the_trash_goes_first_and_versions_after_it() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let mut home = studio.on_demand(HOME, &[&london]);
+    published(&london, &home, 2, 20_000);
+    home.ctl(&["drop", &model(1)]).expect(ExitCode::Ok);
+    home.ctl(&["pin", &model(1)]).expect(ExitCode::Ok);
+    assert_eq!(trash(&home).len(), 1);
+    home.terminate();
+    // No volume has so much.
+    home.config.project_extra = "keep_free = \"500PB\"\nevict_after = \"0s\"\n".into();
+    home.start();
+    home.until("all that may go has gone", |_| (!is_here(&home, 2) && trash(&home).is_empty()).then_some(()));
+    home.until("it says that there is too little", |api| api.has_health("quota-exceeded").then_some(()));
+    home.ctl(&["pull", &model(1)]).expect(ExitCode::Ok);
+    home.until("what is pinned stays", |api| {
+        let health = api.status().health;
+        health.iter().any(|item| item.message.contains("1 pinned")).then_some(())
+    });
+    assert!(is_here(&home, 1) && is_here(&london, 2));
 }
 
 #[test]
