@@ -110,6 +110,7 @@ mod tests {
             published: "2026-11-22T10:00:00Z".into(),
             retired: None,
             path: Some("/srv/p".into()),
+            dir: "assets/robot/publish/modelDefault/v002".into(),
             here: Presence::Complete,
             files: vec![FileItem {
                 path: "m.abc".into(),

@@ -238,6 +238,7 @@ fn info_of(manifest: &Manifest, node: String, path: Option<String>, here: Presen
         published: time_of_ms(draft.published_at_ms),
         retired: None,
         path,
+        dir: manifest.dir().to_string(),
         here,
         files: manifest
             .files()

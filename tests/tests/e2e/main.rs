@@ -13,6 +13,7 @@ mod demo;
 mod disk_full;
 mod durable;
 mod encoding;
+mod farm;
 mod identity;
 mod inputs;
 mod left_over;
