@@ -61,6 +61,8 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
     match command {
         Command::Publish(args) => command::publish::run(context, args).await,
         Command::Pull(args) => command::pull::run(context, &args).await,
+        Command::Ingest(args) => command::ingest::run(context, args).await,
+        Command::Deliver(args) => command::deliver::run(context, &args).await,
         Command::Wait(args) => command::wait::run(context, &args).await,
         Command::Ls(args) => command::ls::run(context, &args).await,
         Command::Where(args) => command::where_is::run(context, &args).await,
@@ -74,6 +76,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Conflicts(args) => command::conflict::list(context, args).await,
         Command::Resolve(args) => command::conflict::resolve(context, args).await,
         Command::Status(args) => command::status::run(context, &args).await,
+        Command::Report(args) => command::report::run(context, &args).await,
         Command::Log(args) => command::log::run(context, &args).await,
         Command::Queue(args) => command::queue::queue(context, &args).await,
         Command::Pause(args) => command::queue::pause(context, args).await,

@@ -11,9 +11,11 @@ use crate::command::{
     catalog::CatalogArgs,
     completions::CompletionsArgs,
     conflict::{ConflictsArgs, ResolveArgs},
+    deliver::DeliverArgs,
     demo::DemoArgs,
     drop::DropArgs,
     info::InfoArgs,
+    ingest::IngestArgs,
     inputs::InputsArgs,
     lifetime::{AcceptArgs, RestoreArgs, RetireArgs},
     limit::LimitArgs,
@@ -25,6 +27,7 @@ use crate::command::{
     publish::PublishArgs,
     pull::PullArgs,
     queue::{PauseArgs, PrioArgs, QueueArgs, ResumeArgs},
+    report::ReportArgs,
     service::ServiceArgs,
     status::StatusArgs,
     wait::WaitArgs,
@@ -113,6 +116,10 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Fetch versions, and wait until they are here.
     Pull(PullArgs),
+    /// Make a version of material from outside.
+    Ingest(IngestArgs),
+    /// Put versions into a package with checksums, for somebody who has no daemon.
+    Deliver(DeliverArgs),
     /// Wait until versions are complete at a site.
     Wait(WaitArgs),
     /// List versions.
@@ -139,6 +146,8 @@ pub(crate) enum Command {
     Resolve(ResolveArgs),
     /// Show how the daemon is, its peers and its jobs.
     Status(StatusArgs),
+    /// Add up what was published and transferred.
+    Report(ReportArgs),
     /// Show what happens.
     Log(LogArgs),
     /// Show what is coming, in its order.

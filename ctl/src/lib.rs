@@ -11,6 +11,7 @@ pub mod sse;
 
 mod command;
 mod context;
+mod copying;
 mod environment;
 mod escape;
 mod failure;

@@ -32,6 +32,7 @@ use crate::{
     daemon_api::DaemonApi,
     events::EventBus,
     health::HealthBoard,
+    hooks,
     limits::Limits,
     log::{ErrorChain, LogHandle},
     net::{Catalog as _, Net, NetConfig, Throttle, UDP_BUFFER_BYTES, UdpBuffers},
@@ -51,6 +52,7 @@ use crate::{
     signals::{Signal, Signals},
     space::{self, Dropper, Space},
     tasks::Tasks,
+    transfers::{self, TransferLog},
 };
 
 /// How many changes of feeds may wait for a listener; one that is further behind looks at everything instead.
@@ -182,6 +184,8 @@ async fn start(
     tasks.spawn("policy", policy::follow(Arc::clone(&core), ledger_events.subscribe(), stop.clone()));
     crate::certificate::watch(&core, identity.expires_at(), &tasks);
     watch_ledger(&core, &tasks);
+    transfers::start(&core, &tasks);
+    let hooks = hooks::start(&core, &config.hooks, &tasks);
     udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
 
     let settlers: Vec<(Arc<Project>, SettlerHandle)> = core
@@ -203,7 +207,8 @@ async fn start(
         }
     });
     notifier.clone().watchdog(probe(&core), Arc::clone(&clock), &tasks);
-    let reloader = Reloader::new(config, Arc::clone(&core), net.clone(), replicator, settlers, log, hello);
+    let reloader = Reloader::new(config, Arc::clone(&core), net.clone(), replicator, settlers, log, hello)
+        .with_hooks(hooks);
     let running = Running { core, net, tasks, publishing, notifier, _state: state, _socket: socket_guard };
     Ok((running, reloader))
 }
@@ -259,6 +264,7 @@ async fn open_core(
         health,
         limits,
         orders,
+        transfers: TransferLog::new(&state.root),
         clock,
     }))
 }

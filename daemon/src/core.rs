@@ -25,6 +25,7 @@ use crate::{
     project::Project,
     replicate::{encode::Deltas, jobs::Orders},
     space::Space,
+    transfers::TransferLog,
 };
 
 /// Shared by all tasks; holds no task itself.
@@ -58,6 +59,8 @@ pub struct Core {
     pub limits: Limits,
     /// What people said about the queue of jobs.
     pub orders: Orders,
+    /// What came to this node.
+    pub transfers: TransferLog,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }

@@ -205,6 +205,7 @@ impl Studio {
             limits: Limits::open(&state.root, throttle, &[], &health),
             orders: Orders::open(&state.root, &health),
             space: Space::open(&state.root, &health),
+            transfers: crate::transfers::TransferLog::new(&state.root),
             health,
             deltas: Arc::default(),
             buffers: Buffers::default(),

@@ -39,13 +39,20 @@ impl HealthBoard {
 
     /// Says that something is wrong, or is wrong in another way than before.
     pub fn raise(&self, health: Health) {
+        self.raise_news(health);
+    }
+
+    /// As [`Self::raise`], and returns whether it is news.
+    pub fn raise_news(&self, health: Health) -> bool {
         let key = (health.code.clone(), self.subject.clone());
         let mut items = self.lock();
-        if items.get(&key) != Some(&health) {
+        let is_news = items.get(&key) != Some(&health);
+        if is_news {
             items.insert(key, health.clone());
             // Under the lock, so that events come in the order of the changes.
             self.bus.emit(EventKind::Problem { health });
         }
+        is_news
     }
 
     /// Says that it is well again, if it was not.

@@ -14,6 +14,7 @@ pub mod daemon_api;
 pub mod api;
 pub mod events;
 pub mod health;
+pub mod hooks;
 pub mod certificate;
 pub mod reload;
 pub mod signals;
@@ -22,6 +23,7 @@ pub mod limits;
 pub mod state_file;
 pub mod log;
 pub mod tasks;
+pub mod transfers;
 pub mod buffers;
 pub mod clock;
 #[cfg(test)]

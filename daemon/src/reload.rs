@@ -11,6 +11,7 @@ use crate::{
     app::served,
     config::{Config, compare},
     core::{Core, blocking},
+    hooks::HooksHandle,
     log::{ErrorChain, LogHandle},
     net::Net,
     project::Project,
@@ -29,6 +30,7 @@ pub struct Reloader {
     settlers: Vec<(Arc<Project>, SettlerHandle)>,
     log: LogHandle,
     hello: Hello,
+    hooks: Option<HooksHandle>,
 }
 
 const CONFIG_REFUSED: &str = "config-refused";
@@ -45,7 +47,13 @@ impl Reloader {
         log: LogHandle,
         hello: Hello,
     ) -> Self {
-        Self { config, core, net, replicator, settlers, log, hello }
+        Self { config, core, net, replicator, settlers, log, hello, hooks: None }
+    }
+
+    /// Takes what runs hooks, which change with the file.
+    #[must_use]
+    pub fn with_hooks(self, hooks: HooksHandle) -> Self {
+        Self { hooks: Some(hooks), ..self }
     }
 
     /// Returns the configuration that runs.
@@ -81,6 +89,9 @@ impl Reloader {
         self.net.set_peers(self.config.peers.clone());
         let (core, limits) = (Arc::clone(&self.core), self.config.limits.clone());
         blocking(move || core.limits.configure(&limits)).await;
+        if let Some(hooks) = &self.hooks {
+            hooks.configure(&self.config.hooks);
+        }
         self.hello.projects = served(&self.config);
         self.net.set_hello(self.hello.clone());
         if reload.applied.iter().any(|key| key == "log.level")

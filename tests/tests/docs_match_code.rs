@@ -32,6 +32,8 @@ use avalon_protocol::{
     },
 };
 
+use avalond::hooks::{HookEvent, PLACEHOLDERS};
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
@@ -445,6 +447,22 @@ fn checks_are_those_of_the_code() {
 }
 
 #[test]
+fn what_hooks_are_given_is_that_of_the_code() {
+    let text = read("docs/operations.md");
+    let hooks = section(&text, "Hooks");
+    let documented: Vec<String> = rows(hooks).iter().map(|row| row[0].clone()).collect();
+    let coded: Vec<&str> = HookEvent::ALL.iter().map(|(word, _)| *word).collect();
+    assert_eq!(documented, coded);
+    let braced: BTreeSet<&str> = hooks
+        .split("`{")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("}`").map(|(name, _)| name))
+        .filter(|name| name.chars().all(|c| c.is_ascii_lowercase()))
+        .collect();
+    assert_eq!(braced, PLACEHOLDERS.into_iter().collect());
+}
+
+#[test]
 fn configuration_keys_are_those_of_the_code() {
     let keys = configuration_keys();
     assert!(keys.contains("node.state_dir") && keys.contains("project.root"), "{keys:?}");
@@ -492,7 +510,12 @@ fn configuration_keys() -> BTreeSet<String> {
         let body = body.split_once("\n}").unwrap().0;
         let fields =
             body.lines().filter_map(|line| line.trim().strip_prefix("pub(super) ")?.split_once(": "));
-        fields.map(|(field, kind)| (field.to_owned(), kind.trim_end_matches(',').to_owned())).collect()
+        // A field with the name of a keyword is written with `r#`.
+        fields
+            .map(|(field, kind)| {
+                (field.trim_start_matches("r#").to_owned(), kind.trim_end_matches(',').to_owned())
+            })
+            .collect()
     };
     let mut keys = BTreeSet::new();
     for (table, kind) in fields("RawConfig") {

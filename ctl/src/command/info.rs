@@ -111,6 +111,7 @@ mod tests {
             published: "2026-11-22T10:00:00Z".into(),
             retired: None,
             path: Some("/srv/p".into()),
+            dir: "assets/robot/publish/modelDefault/v002".into(),
             here: Presence::Complete,
             files_here: 1,
             some_here: Vec::new(),

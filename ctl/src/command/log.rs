@@ -142,6 +142,12 @@ pub(crate) fn line(event: &Event) -> String {
         EventKind::Resolved { reference, keep, author, node } => {
             format!("resolved  {reference}  by {author} at {node}: {keep} keeps the number")
         }
+        EventKind::Conflict { reference, manifests } => {
+            format!(
+                "conflict  {reference}  {} of different content",
+                count(manifests.len() as u64, "generation")
+            )
+        }
         EventKind::PolicyApplied { serial, author, comment, node, .. } => {
             let comment = if comment.is_empty() { String::new() } else { format!(": {comment}") };
             format!("policy applied  {serial}  by {author} at {node}{comment}")

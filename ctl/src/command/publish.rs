@@ -37,7 +37,8 @@ pub(crate) struct PublishArgs {
     metadata: Vec<(String, String)>,
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+/// Reads KEY=VALUE.
+pub(crate) fn key_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".to_owned()),
@@ -53,16 +54,10 @@ pub(crate) async fn run(context: &Context<'_>, args: PublishArgs) -> Result<Exit
         inputs: args.inputs.into_iter().map(input).collect::<Result<_, _>>()?,
         metadata: BTreeMap::from_iter(args.metadata),
     };
-    let reply: PublishReply = context.client.post(route::PUBLISH, &request).await?;
-    let output = context.output;
-    if output.is_json() {
-        output.json(&reply);
-    } else {
-        reply.versions.iter().for_each(|version| show(output, version));
+    let (reply, exit) = send(context, &request, !context.output.is_json()).await?;
+    if context.output.is_json() {
+        context.output.json(&reply);
     }
-    let refused: Vec<ApiError> =
-        reply.versions.iter().filter(|version| version.state == PublishState::Refused).map(refusal).collect();
-    refused.iter().for_each(|error| output.error(error));
     if reply.versions.is_empty() {
         return Err(said(
             ErrorCode::BadPath,
@@ -71,10 +66,25 @@ pub(crate) async fn run(context: &Context<'_>, args: PublishArgs) -> Result<Exit
              lantern/assets/robot/publish/modelDefault/v001",
         ));
     }
+    Ok(exit)
+}
+
+/// Publishes, and says what was refused, and the rest too if `shows` says so. Returns the exit code that comes of it.
+pub(crate) async fn send(
+    context: &Context<'_>,
+    request: &PublishRequest,
+    shows: bool,
+) -> Result<(PublishReply, ExitCode), Failure> {
+    let reply: PublishReply = context.client.post(route::PUBLISH, request).await?;
+    reply.versions.iter().filter(|_| shows).for_each(|version| show(context.output, version));
+    let refused: Vec<ApiError> =
+        reply.versions.iter().filter(|version| version.state == PublishState::Refused).map(refusal).collect();
+    refused.iter().for_each(|error| context.output.error(error));
     let codes: Vec<ErrorCode> = refused.iter().map(|error| error.code).collect();
     let exit = exit_of_parts(reply.versions.len() - refused.len(), &codes);
     let found = reply.versions.iter().flat_map(|version| &version.problems);
-    Ok(if exit == ExitCode::Ok && problems::counts(found) { ExitCode::Partial } else { exit })
+    let exit = if exit == ExitCode::Ok && problems::counts(found) { ExitCode::Partial } else { exit };
+    Ok((reply, exit))
 }
 
 /// Makes a path absolute without following links: the daemon finds its projects in it by name.

@@ -36,6 +36,9 @@ pub(crate) struct WaitArgs {
     /// At which site: any node of it counts.
     #[arg(long, value_name = "SITE")]
     site: SiteName,
+    /// Wait as well until they are known here, for jobs that are queued before the publish is.
+    #[arg(long)]
+    appear: bool,
     /// Give up after this time, such as 30m, with exit code 10.
     #[arg(long, value_name = "TIME", value_parser = time_span)]
     timeout: Option<Duration>,
@@ -77,15 +80,18 @@ pub(crate) async fn run(context: &Context<'_>, args: &WaitArgs) -> Result<ExitCo
     let mut waiting = Waiting { context, args, events: None, seen: Vec::new(), gone_since: None };
     // Connected before the first question, so that nothing is missed in between.
     waiting.events = Some(context.client.events(None).await?);
-    let mut reply = where_is::ask(context, &args.reference).await?;
+    let mut reply = asked(context, args).await?;
     waiting.notice(&reply);
-    if !reply.versions.iter().any(|version| version.nodes.iter().any(|node| is_at(node, &args.site))) {
+    if reply.versions.is_empty() {
+        context.output.talk(&format!("nothing named {} is known here yet", escape(&args.reference)));
+    } else if !reply.versions.iter().any(|version| version.nodes.iter().any(|node| is_at(node, &args.site))) {
         context.output.talk(&format!("no node of site {} is known yet", args.site));
     }
     let mut ticks = interval(ASK_AGAIN);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let exit = loop {
-        if reply.versions.iter().all(|version| holder(version, &args.site).is_some()) {
+        let is_there = |version| holder(version, &args.site).is_some();
+        if !reply.versions.is_empty() && reply.versions.iter().all(is_there) {
             break ExitCode::Ok;
         }
         tokio::select! {
@@ -106,6 +112,16 @@ pub(crate) async fn run(context: &Context<'_>, args: &WaitArgs) -> Result<ExitCo
     Ok(exit)
 }
 
+/// Asks where the versions are; none are no error when they are to appear.
+async fn asked(context: &Context<'_>, args: &WaitArgs) -> Result<WhereReply, Failure> {
+    match where_is::ask(context, &args.reference).await {
+        Err(failure) if args.appear && failure.report().code == ErrorCode::NotFound => {
+            Ok(WhereReply { schema: String::new(), versions: Vec::new() })
+        }
+        answered => answered,
+    }
+}
+
 struct Waiting<'a> {
     context: &'a Context<'a>,
     args: &'a WaitArgs,
@@ -121,7 +137,7 @@ impl Waiting<'_> {
         if self.events.is_none() {
             self.events = self.context.client.events(None).await.ok();
         }
-        match where_is::ask(self.context, &self.args.reference).await {
+        match asked(self.context, self.args).await {
             Ok(reply) => {
                 self.gone_since = None;
                 Ok(Some(reply))
@@ -227,7 +243,10 @@ fn summary(context: &Context<'_>, args: &WaitArgs, reply: &WhereReply, seconds: 
 
 fn timed_out(args: &WaitArgs, reply: &WhereReply) -> Failure {
     let missing = reply.versions.iter().filter(|version| holder(version, &args.site).is_none());
-    let missing: Vec<&str> = missing.map(|version| version.reference.as_str()).collect();
+    let mut missing: Vec<&str> = missing.map(|version| version.reference.as_str()).collect();
+    if reply.versions.is_empty() {
+        missing.push(&args.reference);
+    }
     let waited = duration(args.timeout.unwrap_or_default().as_secs_f64());
     let message = format!("not complete at {} after {waited}: {}", args.site, missing.join(", "));
     let hint = format!("see who has it: avalonctl where {}", args.reference);
@@ -304,6 +323,30 @@ mod tests {
         let said = "error[AVL-1001]: not complete at montreal after 0.0s: lantern:robot/modelDefault@v002\n  \
                     hint: see who has it: avalonctl where robot/modelDefault\n";
         assert!(ran.stderr.ends_with(said), "{ran:?}");
+    }
+
+    #[test]
+    fn what_is_not_known_yet_is_an_error_or_waited_for() {
+        let unknown = avalon_protocol::control::ApiError::new(ErrorCode::NotFound, "nothing named that");
+        let daemon = FakeDaemon::start();
+        daemon.refuse("GET /v1/where", &unknown);
+        assert_eq!(daemon.run(&WAIT).exit, 4);
+        let appear = [&WAIT[..], &["--appear"]].concat();
+        let ran = daemon.run(&[&appear[..], &["--timeout", "20ms"]].concat());
+        assert!(ran.exit == 10 && ran.stderr.contains("is known here yet"), "{ran:?}");
+        let daemon = FakeDaemon::start();
+        daemon.refuse("GET /v1/where", &unknown);
+        daemon.on("GET /v1/where", &holdings("montreal", HoldingState::Complete, 5));
+        daemon.events(&[event(
+            4,
+            EventKind::Announced {
+                reference: "lantern:robot/modelDefault@v002".into(),
+                manifest: "m2".into(),
+                node: "srv@london".into(),
+            },
+        )]);
+        let ran = daemon.run(&appear);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (0, "lantern:robot/modelDefault@v002\tsrv@montreal\n"));
     }
 
     #[test]

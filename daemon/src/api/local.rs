@@ -3,11 +3,11 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, DropReply, DropRequest, InfoReply, InputsReply, JobStatus,
-    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, InfoReply,
+    InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest,
+    PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
+    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
+    RebuildReply, ReportReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -44,6 +44,12 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// What checks find in versions.
     fn problems(&self, query: RefQuery) -> BoxFuture<'_, Result<ProblemsReply, ApiError>>;
+
+    /// Where a version that is to be made lies.
+    fn destination(&self, query: DestinationQuery) -> BoxFuture<'_, Result<DestinationReply, ApiError>>;
+
+    /// What was published and what came here.
+    fn report(&self, query: ReportQuery) -> BoxFuture<'_, Result<ReportReply, ApiError>>;
 
     /// Publishes what is on disk; ready when all is recorded.
     fn publish(
@@ -215,4 +221,32 @@ pub struct InputsQuery {
     /// Whether inputs of inputs are listed, too.
     #[serde(default)]
     pub recursive: bool,
+}
+
+/// What is to be made. What is empty counts as not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct DestinationQuery {
+    /// A reference, as `[project:]asset/subset[/representation][@version]`; without a version the next number.
+    #[serde(rename = "ref", default)]
+    pub reference: String,
+    /// The project of a reference that names none.
+    pub project: Option<String>,
+    /// The silo of an asset of which nothing is published yet.
+    pub silo: Option<String>,
+    /// The representation whose path is asked for.
+    pub representation: Option<String>,
+}
+
+/// Which time a report is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ReportQuery {
+    /// Its beginning, in milliseconds since 1970.
+    #[serde(default)]
+    pub since_ms: u64,
+    /// Its end, which is not in it; none for now.
+    pub until_ms: Option<u64>,
+    /// One project; all without.
+    pub project: Option<String>,
 }

@@ -15,7 +15,10 @@ mod socket;
 
 pub use self::{
     caller::Caller,
-    local::{ByteStream, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, WhyQuery},
+    local::{
+        ByteStream, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, ReportQuery,
+        WhyQuery,
+    },
     openapi::openapi_json,
     server::{Stop, serve},
     socket::{SocketError, SocketGuard, bind},

@@ -21,6 +21,8 @@ use super::{events, routes};
         routes::why,
         routes::inputs,
         routes::problems,
+        routes::destination,
+        routes::report,
         routes::publish,
         routes::pull,
         routes::retire,

@@ -3,11 +3,12 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, DropReply, DropRequest, InfoReply, InputsReply, JobStatus,
-    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply, route,
+    ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, InfoReply,
+    InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest,
+    PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
+    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
+    RebuildReply, ReportReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+    route,
 };
 use axum::{
     Json, Router,
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    Caller, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, WhyQuery,
+    Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, ReportQuery, WhyQuery,
     error::{Failure, no_such_method, no_such_route},
     events,
     extract::{Answer, Body, Id, MAX_BODY_BYTES, Params, answer},
@@ -60,6 +61,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::WHY, get(why))
         .route(route::INPUTS, get(inputs))
         .route(route::PROBLEMS, get(problems))
+        .route(route::DESTINATION, get(destination))
+        .route(route::REPORT, get(report))
         .route(route::PUBLISH, post(publish))
         .route(route::PULL, post(pull))
         .route(route::RETIRE, post(retire))
@@ -136,6 +139,23 @@ pub(super) async fn inputs(State(shared): Api, Params(query): Params<InputsQuery
     (status = 200, body = ProblemsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn problems(State(shared): Api, query: RefQuery) -> Answer<ProblemsReply> {
     answer(shared.api.problems(query).await)
+}
+
+/// Where a version that is to be made lies. Nothing is reserved by asking.
+#[utoipa::path(get, tag = "versions", path = route::DESTINATION, params(DestinationQuery), responses(
+    (status = 200, body = DestinationReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn destination(
+    State(shared): Api,
+    Params(query): Params<DestinationQuery>,
+) -> Answer<DestinationReply> {
+    answer(shared.api.destination(query).await)
+}
+
+/// What was published at any node, and what came to this one.
+#[utoipa::path(get, tag = "versions", path = route::REPORT, params(ReportQuery), responses(
+    (status = 200, body = ReportReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn report(State(shared): Api, Params(query): Params<ReportQuery>) -> Answer<ReportReply> {
+    answer(shared.api.report(query).await)
 }
 
 /// Publishes what is on disk; answers when all is recorded.

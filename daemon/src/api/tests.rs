@@ -370,6 +370,8 @@ async fn every_route_is_described() {
         route::CONFLICTS,
         route::RESOLVE,
         route::PROBLEMS,
+        route::DESTINATION,
+        route::REPORT,
         route::INPUTS,
         route::LIMITS,
         routes::LIMIT,

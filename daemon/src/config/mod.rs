@@ -1,6 +1,7 @@
 //! The configuration, in two steps: `raw` is what the file says, [`Config`] is what it means. Nothing is bound, opened
 //! or written before the second step has passed; `avalond --check-config` stops there.
 
+mod hooks;
 mod limits;
 mod raw;
 mod reload;
@@ -29,6 +30,7 @@ pub use self::{
     reload::{Reload, compare},
     space::SpaceConfig,
 };
+use crate::hooks::Hook;
 
 /// Longest path of a Unix socket on Linux, without the closing zero (`sockaddr_un.sun_path`).
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -58,6 +60,8 @@ pub struct Config {
     pub scan_interval: Duration,
     /// What content may take of the line.
     pub limits: Vec<Limit>,
+    /// Programs that run when something happened.
+    pub hooks: Vec<Hook>,
     /// The log filter, as `info` or `avalond=debug`.
     pub log_level: String,
 }
@@ -157,12 +161,14 @@ impl Config {
     /// [`ConfigError`].
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         let raw = raw::parse(file, text)?;
-        Checker { file }.config(raw)
+        Checker { file, text }.config(raw)
     }
 }
 
 struct Checker<'a> {
     file: &'a Path,
+    /// For the lines of what is wrong.
+    text: &'a str,
 }
 
 impl Checker<'_> {
@@ -191,6 +197,7 @@ impl Checker<'_> {
             settle_quiet: self.duration("settle.quiet", raw.settle.quiet, "5s")?,
             scan_interval: self.duration("scan.interval", raw.scan.interval, "10m")?,
             limits: self.limits(raw.limit)?,
+            hooks: self.hooks(raw.hook)?,
             log_level: self.log_level(raw.log.level)?,
         })
     }

@@ -7,6 +7,7 @@ use avalon_protocol::{
     mode::ProjectMode,
 };
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::ConfigError;
 
@@ -24,6 +25,8 @@ pub(super) struct RawConfig {
     pub(super) scan: RawScan,
     #[serde(default)]
     pub(super) limit: Vec<RawLimit>,
+    #[serde(default)]
+    pub(super) hook: Vec<RawHook>,
     #[serde(default)]
     pub(super) log: RawLog,
 }
@@ -82,6 +85,32 @@ pub(super) struct RawLimit {
     pub(super) site: Option<String>,
     pub(super) class: Option<Class>,
     pub(super) when: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHook {
+    pub(super) on: Spanned<Vec<String>>,
+    pub(super) run: Spanned<Vec<String>>,
+    pub(super) timeout: Option<String>,
+    #[serde(default)]
+    pub(super) r#match: RawHookMatch,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHookMatch {
+    pub(super) project: Option<Spanned<OneOrMore>>,
+    pub(super) asset: Option<Spanned<OneOrMore>>,
+    pub(super) subset: Option<Spanned<OneOrMore>>,
+    pub(super) representation: Option<Spanned<OneOrMore>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMore {
+    One(String),
+    More(Vec<String>),
 }
 
 #[derive(Debug, Default, Deserialize)]

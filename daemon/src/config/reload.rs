@@ -33,6 +33,10 @@ pub fn compare(running: &Config, new: &Config) -> Reload {
         config.limits.clone_from(&new.limits);
         applied.push("limits".to_owned());
     }
+    if running.hooks != new.hooks {
+        config.hooks.clone_from(&new.hooks);
+        applied.push("hooks".to_owned());
+    }
     if running.log_level != new.log_level {
         config.log_level.clone_from(&new.log_level);
         applied.push("log.level".to_owned());

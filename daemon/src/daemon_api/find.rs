@@ -100,7 +100,11 @@ impl DaemonApi {
     }
 
     /// Returns the project that a reference is about: its own, the one given, or the only one.
-    fn project_of(&self, reference: &Reference, given: Option<&str>) -> Result<ProjectName, ApiError> {
+    pub(super) fn project_of(
+        &self,
+        reference: &Reference,
+        given: Option<&str>,
+    ) -> Result<ProjectName, ApiError> {
         if let Some(project) = &reference.project {
             return self.named_project(project.as_str());
         }
@@ -117,7 +121,7 @@ impl DaemonApi {
 
     /// Waits a while for a catalog that is built anew: for whoever asks, that is better than an error. No thread waits with
     /// it: a script that asks again and again would take all of them.
-    async fn until_catalog(&self) {
+    pub(super) async fn until_catalog(&self) {
         let until = self.core.clock.monotonic() + CATALOG_PATIENCE;
         while !self.core.ledger.is_ready() && self.core.clock.monotonic() < until {
             self.core.clock.sleep(CATALOG_LOOK).await;

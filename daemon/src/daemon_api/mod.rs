@@ -3,6 +3,7 @@
 
 mod catalog;
 mod conflict;
+mod destination;
 mod find;
 mod frames;
 mod inputs;
@@ -14,6 +15,7 @@ mod problems;
 mod publish;
 mod pull;
 mod queue;
+mod report;
 mod show;
 mod space;
 mod status;
@@ -25,11 +27,12 @@ use std::{
 };
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, DropReply, DropRequest, ErrorCode, InfoReply, InputsReply,
-    JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, ErrorCode,
+    InfoReply, InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
+    PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
+    PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
+    QueueRequest, RebuildReply, ReportReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
+    WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -38,7 +41,10 @@ use avalon_store::{
 use futures_util::future::BoxFuture;
 
 use crate::{
-    api::{ByteStream, Caller, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, WhyQuery},
+    api::{
+        ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
+        ReportQuery, WhyQuery,
+    },
     core::Core,
     events::EventBus,
     log::ErrorChain,
@@ -132,6 +138,14 @@ impl LocalApi for DaemonApi {
 
     fn inputs(&self, query: InputsQuery) -> BoxFuture<'_, Result<InputsReply, ApiError>> {
         Box::pin(self.inputs_reply(query))
+    }
+
+    fn destination(&self, query: DestinationQuery) -> BoxFuture<'_, Result<DestinationReply, ApiError>> {
+        Box::pin(self.destination_reply(query))
+    }
+
+    fn report(&self, query: ReportQuery) -> BoxFuture<'_, Result<ReportReply, ApiError>> {
+        Box::pin(self.report_reply(query))
     }
 
     fn problems(&self, query: RefQuery) -> BoxFuture<'_, Result<ProblemsReply, ApiError>> {

@@ -279,6 +279,7 @@ fn info_of(manifest: &Manifest, node: String, path: Option<String>, here: Presen
         published: time_of_ms(draft.published_at_ms),
         retired: None,
         path,
+        dir: manifest.dir().to_string(),
         here,
         files_here: 0,
         some_here: Vec::new(),

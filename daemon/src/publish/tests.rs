@@ -46,6 +46,7 @@ fn config() -> Config {
         settle_quiet: Duration::from_secs(5),
         scan_interval: Duration::from_secs(600),
         limits: Vec::new(),
+        hooks: Vec::new(),
         log_level: "info".into(),
     }
 }

@@ -32,6 +32,9 @@ pub enum ErrorCode {
     /// A version is here, and some of what it was made from cannot be fetched.
     #[serde(rename = "AVL-0402")]
     InputsMissing,
+    /// A version is known, and is not at this node.
+    #[serde(rename = "AVL-0403")]
+    NotHere,
     /// The daemon does not answer.
     #[serde(rename = "AVL-0501")]
     DaemonUnreachable,
@@ -89,7 +92,7 @@ impl ErrorCode {
             Self::BadRequest | Self::BadReference | Self::BadPath | Self::NoProject | Self::BadLimit => {
                 ExitCode::Usage
             }
-            Self::NotFound | Self::InputsMissing => ExitCode::NotFound,
+            Self::NotFound | Self::InputsMissing | Self::NotHere => ExitCode::NotFound,
             Self::DaemonUnreachable => ExitCode::DaemonUnreachable,
             Self::NoSource => ExitCode::NoSource,
             Self::DiskFull => ExitCode::DiskFull,
@@ -109,7 +112,7 @@ impl ErrorCode {
             | Self::NoProject
             | Self::BadLimit
             | Self::BadPolicy => 400,
-            Self::NotFound | Self::InputsMissing => 404,
+            Self::NotFound | Self::InputsMissing | Self::NotHere => 404,
             Self::DiskFull => 507,
             Self::Denied => 403,
             Self::TimedOut => 408,

@@ -132,6 +132,14 @@ pub enum EventKind {
         /// The node that they did it at.
         node: String,
     },
+    /// Sites published different content under one number; nobody fetches it until a person has decided.
+    Conflict {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The manifests that none of the others follows.
+        manifests: Vec<String>,
+    },
     /// A policy was applied, at this node or another one.
     PolicyApplied {
         /// Its serial.

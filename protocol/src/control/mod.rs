@@ -5,6 +5,7 @@
 
 mod catalog;
 mod conflict;
+mod destination;
 mod error;
 mod event;
 mod inputs;
@@ -14,6 +15,7 @@ mod limit;
 mod policy;
 mod problems;
 mod space;
+mod report;
 mod status;
 mod version;
 mod why;
@@ -23,6 +25,7 @@ pub use self::{
     conflict::{
         Candidate, ConflictItem, ConflictsReply, DecisionItem, MovedItem, ResolveReply, ResolveRequest,
     },
+    destination::DestinationReply,
     error::{ApiError, ErrorCode},
     event::{Event, EventKind},
     inputs::{InputVersion, InputsReply, MissingInput, MissingReason},
@@ -37,6 +40,7 @@ pub use self::{
         PolicyDiffVersion, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
     },
     problems::{ProblemsReply, VersionProblems},
+    report::{ReportPublish, ReportReply, ReportTransfer},
     space::{
         DropHolder, DropItem, DropReply, DropRequest, DropState, PinItem, PinRequest, PinsReply, SpaceStatus,
     },
@@ -76,6 +80,10 @@ pub mod route {
     pub const CONFLICTS: &str = "/v1/conflicts";
     /// POST [`super::ResolveRequest`]: [`super::ResolveReply`], when it is recorded.
     pub const RESOLVE: &str = "/v1/resolve";
+    /// GET `?ref=&project=&silo=&representation=`: [`super::DestinationReply`].
+    pub const DESTINATION: &str = "/v1/destination";
+    /// GET `?since_ms=&until_ms=&project=`: [`super::ReportReply`].
+    pub const REPORT: &str = "/v1/report";
     /// POST [`super::PublishRequest`]: [`super::PublishReply`], when all is recorded.
     pub const PUBLISH: &str = "/v1/publish";
     /// POST [`super::PullRequest`]: [`super::PullReply`], at once; the jobs go on by themselves.

@@ -154,6 +154,9 @@ pub struct InfoReply {
     pub retired: Option<RetiredItem>,
     /// The version directory at this node, whether it is there or not.
     pub path: Option<String>,
+    /// The version directory, relative to the project.
+    #[serde(default)]
+    pub dir: String,
     /// How much of it is here.
     pub here: Presence,
     /// How many of its files lie in their place here.

@@ -14,6 +14,7 @@ mod disk_full;
 mod durable;
 mod encoding;
 mod frames;
+mod farm;
 mod identity;
 mod inputs;
 mod left_over;

@@ -67,6 +67,11 @@ impl PullArgs {
     pub(crate) fn of(references: Vec<String>) -> Self {
         Self { references, ..Self::default() }
     }
+
+    /// With what they were made from, or without.
+    pub(crate) fn with_inputs(self, with_inputs: bool) -> Self {
+        Self { with_inputs, ..self }
+    }
 }
 
 /// Fetches versions.

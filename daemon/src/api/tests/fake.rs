@@ -10,12 +10,12 @@ use std::{
 
 use avalon_protocol::{
     control::{
-        ApiError, Candidate, CatalogStatsReply, ConflictsReply, DropReply, DropRequest, InfoReply,
-        InputsReply, JobKind, JobState, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply,
-        ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply,
+        ApiError, Candidate, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest,
+        InfoReply, InputsReply, JobKind, JobState, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest,
+        LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply,
         PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply,
-        PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, ResolveReply,
-        ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+        PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply,
+        ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -27,7 +27,10 @@ use futures_util::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    api::{ByteStream, Caller, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, WhyQuery},
+    api::{
+        ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
+        ReportQuery, WhyQuery,
+    },
     clock::Clock,
     events::EventBus,
 };
@@ -168,6 +171,7 @@ fn info() -> InfoReply {
         published: "2026-11-22T10:00:00Z".into(),
         retired: None,
         path: None,
+        dir: String::new(),
         here: Presence::Complete,
         files_here: 0,
         some_here: Vec::new(),
@@ -206,6 +210,27 @@ impl LocalApi for Fake {
             unknown: Vec::new(),
         };
         self.reply(Call::Query(query), reply)
+    }
+
+    fn destination(&self, _query: DestinationQuery) -> BoxFuture<'_, Result<DestinationReply, ApiError>> {
+        let reply = DestinationReply {
+            schema: "avalonctl.destination/1".into(),
+            reference: String::new(),
+            path: String::new(),
+            entry: None,
+        };
+        ready(Ok(reply)).boxed()
+    }
+
+    fn report(&self, _query: ReportQuery) -> BoxFuture<'_, Result<ReportReply, ApiError>> {
+        let reply = ReportReply {
+            schema: "avalonctl.report-facts/1".into(),
+            site: "london".into(),
+            publishes: Vec::new(),
+            transfers: Vec::new(),
+            transfers_known_since: None,
+        };
+        ready(Ok(reply)).boxed()
     }
 
     fn inputs(&self, _query: InputsQuery) -> BoxFuture<'_, Result<InputsReply, ApiError>> {

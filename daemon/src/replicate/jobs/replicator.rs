@@ -11,7 +11,7 @@ use std::{
 };
 
 use avalon_protocol::{
-    control::{ErrorCode, Health, JobKind, JobState, Severity},
+    control::{ErrorCode, EventKind, Health, JobKind, JobState, Severity},
     hash::ManifestId,
     id::{AssetName, ProjectName, SubsetName, VersionId},
     plan::{Decision, Priority, Wish},
@@ -261,18 +261,26 @@ impl Replicator {
     fn tell_conflict(&self, version: &VersionId, decision: &Decision) {
         let board = self.core.health.about(&version.to_string());
         match decision {
-            Decision::Conflict(manifests) => board.raise(Health {
-                code: CONFLICT.into(),
-                severity: Severity::Error,
-                message: format!(
-                    "{} different contents were published as {version}; nobody fetches it until somebody decides",
-                    manifests.len()
-                ),
-                hint: Some(format!(
-                    "see who has what: avalonctl conflicts; decide which keeps the number: avalonctl resolve {version} \
-                     --keep SITE"
-                )),
-            }),
+            Decision::Conflict(manifests) => {
+                let is_news = board.raise_news(Health {
+                    code: CONFLICT.into(),
+                    severity: Severity::Error,
+                    message: format!(
+                        "{} different contents were published as {version}; nobody fetches it until somebody decides",
+                        manifests.len()
+                    ),
+                    hint: Some(format!(
+                        "see who has what: avalonctl conflicts; decide which keeps the number: avalonctl resolve {version} \
+                         --keep SITE"
+                    )),
+                });
+                if is_news {
+                    self.core.events.emit(EventKind::Conflict {
+                        reference: version.to_string(),
+                        manifests: manifests.iter().map(ToString::to_string).collect(),
+                    });
+                }
+            }
             _ => board.clear(CONFLICT),
         }
     }
