@@ -6,6 +6,7 @@
 mod check;
 mod encode;
 mod relate;
+mod renumber;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ pub use self::{
     check::InvalidManifest,
     encode::{DecodeError, FORMAT, MAGIC},
     relate::{Relation, relate},
+    renumber::{RenumberError, Renumbered, renumber},
 };
 use crate::{
     hash::{ContentId, ManifestId, ObjectHash},
