@@ -199,7 +199,8 @@ mod tests {
             ],
             "robot_v001.exr",
         );
-        let new = renumber(&old, 7, None, &templates(text)).unwrap();
+        let before = Some(ManifestId::from_bytes([9; 32]));
+        let new = renumber(&old, 7, before, &templates(text)).unwrap();
         assert_eq!(
             names(&new),
             [

@@ -16,6 +16,7 @@ mod encoding;
 mod identity;
 mod inputs;
 mod left_over;
+mod growth;
 mod lifetime;
 mod limits;
 mod lossy;

@@ -164,6 +164,7 @@ fn info() -> InfoReply {
         comment: String::new(),
         published: "2026-11-22T10:00:00Z".into(),
         retired: None,
+        growing: Vec::new(),
         path: None,
         here: Presence::Complete,
         files: Vec::new(),
