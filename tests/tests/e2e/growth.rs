@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use avalon_protocol::exit_code::ExitCode;
-use avalon_tests::daemons::{daemon::Daemon, tree};
+use avalon_tests::daemons::{PATIENCE, daemon::Daemon, tree};
 
 use crate::support::{BEAUTY, BEAUTY_V1, LONDON, MODEL, MONTREAL, model, studio};
 
@@ -120,4 +120,62 @@ fn a_publish_in_slow_motion_is_seen_nowhere_before_its_end() {
     let there = |file: &&str| Path::exists(&montreal.path(&format!("{MODEL}/v001/{file}")));
     assert!(files.iter().all(there));
     assert_eq!(montreal.api().locate_one(&model(1)).unwrap().generation, 1, "in one generation");
+}
+
+/// Reads as a loader does, again and again until it is told to stop: the entry first, then what belongs to it. Returns how
+/// often it read, and each pair that it should never see.
+fn load_again_and_again(dir: &Path, stop: &std::sync::atomic::AtomicBool) -> (u64, Vec<String>) {
+    let (mut times, mut wrong, started) = (0, Vec::new(), std::time::Instant::now());
+    // A test that fails does not wait for ever.
+    while !stop.load(std::sync::atomic::Ordering::Acquire) && started.elapsed() < 2 * PATIENCE {
+        let entry = fs::read_to_string(dir.join("modelDefault.abc"));
+        let texture = fs::read_to_string(dir.join("textures/a.png"));
+        match (&entry, &texture) {
+            // The entry is never missing, never half of one, and what it needs is there and not older than itself.
+            (Ok(entry), Ok(texture)) if entry.len() == 4 && texture.len() == 4 && entry <= texture => {}
+            _ => wrong.push(format!("{entry:?} with {texture:?}")),
+        }
+        times += 1;
+    }
+    (times, wrong)
+}
+
+#[test]
+fn a_hero_that_is_swapped_is_never_missing_or_torn_where_it_is_loaded() {
+    let studio = studio();
+    let london = studio.mirror(LONDON, &[]);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    let (hero, name) = (format!("{MODEL}/hero"), "lantern:robot/modelDefault@hero");
+    let write = |number: u32| {
+        for file in ["textures/a.png", "modelDefault.abc"] {
+            tree::write(&london.path(&hero).join(file), format!("{number:04}").as_bytes());
+        }
+    };
+    let swap = |number: u32| {
+        let backup = london.path(&format!("{MODEL}/hero.BACKUP"));
+        fs::rename(london.path(&hero), &backup).unwrap();
+        write(number);
+        fs::remove_dir_all(&backup).unwrap();
+    };
+    let shown = |number: u32| {
+        montreal.until(&format!("hero {number} is here"), |_| {
+            let entry = fs::read_to_string(montreal.path(&hero).join("modelDefault.abc"));
+            (entry.ok()? == format!("{number:04}")).then_some(())
+        });
+    };
+    write(1);
+    shown(1);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let dir = montreal.path(&hero);
+    let (times, wrong) = std::thread::scope(|scope| {
+        let loader = scope.spawn(|| load_again_and_again(&dir, &stop));
+        for number in 2..=5 {
+            swap(number);
+            shown(number);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Release);
+        loader.join().unwrap()
+    });
+    assert!(wrong.is_empty() && times > 100, "{times} times: {wrong:?}");
+    montreal.until_complete_at(name, MONTREAL);
 }
