@@ -74,6 +74,14 @@ fn facts(reply: &InfoReply) -> Vec<(&'static str, String)> {
         Completeness::Quiet => "quiet for the settle time",
     };
     facts.push(("known whole", completeness.to_owned()));
+    if !reply.growing.is_empty() {
+        let representations: std::collections::BTreeSet<&str> =
+            reply.files.iter().map(|file| file.representation.as_str()).collect();
+        let state =
+            |name: &str| if reply.growing.iter().any(|one| one == name) { "growing" } else { "complete" };
+        let states = representations.iter().map(|name| format!("{name} {}", state(name)));
+        facts.push(("grows", states.collect::<Vec<_>>().join(", ")));
+    }
     facts.extend(reply.retired.as_ref().map(|retired| {
         let comment =
             if retired.comment.is_empty() { String::new() } else { format!(": {}", retired.comment) };
@@ -110,6 +118,7 @@ mod tests {
             comment: "fixed \u{1b}knee".into(),
             published: "2026-11-22T10:00:00Z".into(),
             retired: None,
+            growing: Vec::new(),
             path: Some("/srv/p".into()),
             dir: "assets/robot/publish/modelDefault/v002".into(),
             here: Presence::Complete,

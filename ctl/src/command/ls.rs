@@ -90,6 +90,7 @@ fn row(version: &VersionItem, is_long: bool) -> Vec<Cell> {
     row.push(Cell::text(match &version.retired {
         _ if version.conflict => "conflict".to_owned(),
         Some(retired) => format!("retired by {}", retired.author),
+        None if !version.growing.is_empty() => format!("{} still growing", version.growing.join(",")),
         None => String::new(),
     }));
     row
@@ -123,6 +124,7 @@ mod tests {
             published: "2026-11-22T10:00:00Z".into(),
             conflict: false,
             retired: None,
+            growing: Vec::new(),
         };
         let daemon = FakeDaemon::start();
         daemon

@@ -19,17 +19,46 @@ use avalon_protocol::{
     version_fold::{Standing, VersionFold},
 };
 
-use super::{DaemonApi, catalog_failed, lifetime::retired_item};
+use super::{DaemonApi, catalog_failed, find::Found, lifetime::retired_item};
 use crate::{api::RefQuery, clock::time_of_ms, core::blocking};
 
 /// How many sequences and files are named of what is here of a version.
 const MOST_NAMED: usize = 20;
+/// How long a version is taken for one that may still grow: no render goes on for longer without a new frame.
+const GROWS_FOR_MS: u64 = 3 * 24 * 3_600_000;
+/// Of how many versions of a list it is looked up.
+const MOST_GROWING: usize = 500;
 
 impl DaemonApi {
     pub(super) async fn list_reply(&self, query: RefQuery) -> Result<ListReply, ApiError> {
         let found = self.find_listed(&query).await?;
         let items = found.iter().filter_map(|(version, fold)| self.list_item(version, fold));
-        Ok(ListReply { schema: "avalonctl.ls/1".into(), versions: items.collect() })
+        let mut versions: Vec<VersionItem> = items.collect();
+        let growing = self.growing_of(&found).await;
+        for item in &mut versions {
+            item.growing = growing.get(&item.reference).cloned().unwrap_or_default();
+        }
+        Ok(ListReply { schema: "avalonctl.ls/1".into(), versions })
+    }
+
+    /// Returns which representations still grow, by version. That stands in manifests, and to read one for every version of a
+    /// project takes long; what grows was published lately.
+    async fn growing_of(&self, found: &Found) -> BTreeMap<String, Vec<String>> {
+        let since_ms = self.core.now_ms().saturating_sub(GROWS_FOR_MS);
+        let heads = found.iter().filter_map(|(version, fold)| {
+            let (head, _) = head_of(version, fold)?;
+            let is_recent = fold.generation(&head)?.published_at_ms >= since_ms;
+            is_recent.then(|| (version.to_string(), head))
+        });
+        let (heads, ledger): (Vec<_>, _) = (heads.take(MOST_GROWING).collect(), self.core.ledger.clone());
+        blocking(move || {
+            let growing = heads.into_iter().filter_map(|(version, head)| {
+                let names = ledger.manifest(head).ok()??.growing().map(str::to_owned).collect::<Vec<_>>();
+                (!names.is_empty()).then_some((version, names))
+            });
+            growing.collect()
+        })
+        .await
     }
 
     fn list_item(&self, version: &VersionId, fold: &VersionFold) -> Option<VersionItem> {
@@ -46,6 +75,7 @@ impl DaemonApi {
             published: time_of_ms(generation.published_at_ms),
             conflict,
             retired: retired_item(fold),
+            growing: Vec::new(),
         })
     }
 
@@ -278,6 +308,7 @@ fn info_of(manifest: &Manifest, node: String, path: Option<String>, here: Presen
         comment: draft.comment.clone(),
         published: time_of_ms(draft.published_at_ms),
         retired: None,
+        growing: manifest.growing().map(str::to_owned).collect(),
         path,
         dir: manifest.dir().to_string(),
         here,

@@ -19,7 +19,7 @@ use avalon_protocol::{
 use avalon_store::{catalog::LocalChange, fs::Dir};
 use tokio_util::sync::CancellationToken;
 
-use super::settle::SettlerHandle;
+use super::{record::grows_here, settle::SettlerHandle};
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
@@ -46,6 +46,8 @@ struct Found {
     held: usize,
     lost: Vec<Lost>,
     is_empty: bool,
+    /// Versions that this node published while somebody was at work: that nobody is any more may have gone unnoticed.
+    growing: Vec<RelPath>,
 }
 
 impl Found {
@@ -118,6 +120,9 @@ pub async fn look(
     for lost in found.lost {
         drop_one(core, (project, settler), lost).await;
     }
+    for dir in found.growing {
+        settler.reconsider(dir).await.ok();
+    }
 }
 
 const MANY_GONE: &str = "many-versions-gone";
@@ -178,7 +183,7 @@ pub async fn look_at(core: &Arc<Core>, settler: &SettlerHandle, version: &Versio
 
 /// Blocks. `None` when it is stopped, the catalog cannot be read, or the directory is not that of the project any more.
 fn find(core: &Core, project: &Project, dir: &Dir, stop: &CancellationToken) -> Option<Found> {
-    let (mut held, mut lost) = (0, Vec::new());
+    let (mut held, mut lost, mut growing) = (0, Vec::new(), Vec::new());
     let mut after: Option<VersionId> = None;
     loop {
         let page = core.ledger.versions(project.name(), None, after.as_ref(), PAGE).ok()?;
@@ -190,9 +195,12 @@ fn find(core: &Core, project: &Project, dir: &Dir, stop: &CancellationToken) -> 
             }
             held += fold.held_by(&core.me).count();
             lost.extend(lost_of(core, dir, &version, &fold));
+            growing.extend(grows_here(core, &version, &fold));
         }
     }
-    project.is_current().then(|| Found { held, lost, is_empty: is_empty(dir) })
+    let dirs = growing.into_iter().filter_map(|id| Some(core.ledger.manifest(id).ok()??.dir().clone()));
+    let growing = dirs.collect();
+    project.is_current().then(|| Found { held, lost, is_empty: is_empty(dir), growing })
 }
 
 /// Says whether nothing lies in a project directory but what is ours. One that cannot be read counts as empty.
@@ -279,7 +287,7 @@ mod tests {
             is_gone,
         };
         let lost = (0..gone).map(|_| lost(true)).chain((0..torn).map(|_| lost(false))).collect();
-        Found { held, lost, is_empty: false }
+        Found { held, lost, is_empty: false, growing: Vec::new() }
     }
 
     #[test]

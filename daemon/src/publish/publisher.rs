@@ -52,6 +52,7 @@ pub fn start(core: &Arc<Core>, project: &Arc<Project>, config: &Config, tasks: &
         templates: Arc::clone(project.templates()),
         known: known(core, project),
         recorded: recorded(core, project),
+        grows: grows(core, project),
     };
     let system: Arc<dyn super::watch::Watcher> = Arc::new(SystemWatcher);
     let clock = Arc::clone(&core.clock);
@@ -96,6 +97,17 @@ fn known(core: &Arc<Core>, project: &Arc<Project>) -> Arc<KnownFile> {
     Arc::new(move |path, identity| {
         let file = asked(&core, || core.ledger.local_file(&name, path)).flatten();
         file.is_some_and(|file| file.identity() == *identity)
+    })
+}
+
+fn grows(core: &Arc<Core>, project: &Arc<Project>) -> Arc<dyn Fn(&RelPath) -> bool + Send + Sync> {
+    let (core, project) = (Arc::clone(core), Arc::clone(project));
+    Arc::new(move |dir| {
+        let Some(version) = project.templates().invert_dir(dir) else { return false };
+        let version = version.fields.version_id(project.name());
+        asked(&core, || core.ledger.version(&version))
+            .flatten()
+            .is_some_and(|fold| record::grows_here(&core, &version, &fold).is_some())
     })
 }
 

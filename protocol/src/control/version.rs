@@ -42,6 +42,9 @@ pub struct VersionItem {
     /// Who took it out of use, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<RetiredItem>,
+    /// The representations that still grow; looked up only for versions of the last days.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub growing: Vec<String>,
 }
 
 /// Who took a version out of use.
@@ -152,6 +155,9 @@ pub struct InfoReply {
     /// Who took it out of use, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retired: Option<RetiredItem>,
+    /// The representations that still grow: somebody is at work in it where it was published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub growing: Vec<String>,
     /// The version directory at this node, whether it is there or not.
     pub path: Option<String>,
     /// The version directory, relative to the project.

@@ -6,6 +6,7 @@
 mod check;
 pub(crate) mod encode;
 mod relate;
+mod renumber;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ pub use self::{
     check::InvalidManifest,
     encode::{DecodeError, FORMAT, MAGIC},
     relate::{Relation, relate},
+    renumber::{RenumberError, Renumbered, renumber},
 };
 use crate::{
     hash::{ContentId, ManifestId, ObjectHash},
@@ -62,6 +64,10 @@ pub enum Completeness {
     /// Nothing changed for the quiet period, no lock was there and frames were contiguous.
     Quiet,
 }
+
+/// The key of a manifest's metadata that names the representations, between commas, which still grow: somebody was at work in
+/// the version when this generation was published. The last generation of a version that grew has no such key.
+pub const GROWING: &str = "generation.growing";
 
 /// The content of a manifest before it is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +147,12 @@ impl Manifest {
     /// Returns the sum of the sizes of all files in bytes.
     pub fn total_bytes(&self) -> u64 {
         self.draft.files.iter().map(|file| file.size).sum()
+    }
+
+    /// Returns the names of the representations that still grow.
+    pub fn growing(&self) -> impl Iterator<Item = &str> {
+        let named = self.draft.metadata.get(GROWING).map_or("", String::as_str);
+        named.split(',').filter(|name| !name.is_empty())
     }
 
     /// Returns everything else.

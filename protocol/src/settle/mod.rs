@@ -8,6 +8,7 @@
 
 mod end_mark;
 mod exclude;
+mod growth;
 mod reason;
 mod snapshot;
 mod state;

@@ -1,12 +1,13 @@
 //! [`Settle`], the state machine of one version directory.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     Blocker, DirSnapshot, EndMark, NameProblem, SeenFile, WaitReason, Warning,
+    growth::{Flow, Growth},
     reason::{empty_files, gaps, new_gaps, signs_of_work},
 };
-use crate::manifest::Completeness;
+use crate::{manifest::Completeness, rel_path::RelPath};
 
 /// How long nothing may change before a version is believed to be done: longer than a program pauses between two files
 /// of one publish, short enough that nobody wonders.
@@ -56,12 +57,16 @@ impl Default for SettleConfig {
 /// for the lock to go or the file to be closed, and is whole at once when that happens; a half-written file is published
 /// for nobody. Rule 2 ends the request.
 ///
-/// Waiting for 3 and 4 has no end of its own; [`WaitReason`] says what is lacking.
+/// Waiting for 3 and 4 has no end of its own; [`WaitReason`] says what is lacking. While a lock is there the frames of sequences
+/// that are done, each quiet for its time, closed and not empty, may flow before the rest: [`Verdict::Grows`].
 #[derive(Debug, Clone)]
 pub struct Settle {
     config: SettleConfig,
     /// The files of the last look, in the order of their paths.
     files: Vec<SeenFile>,
+    /// Of each file, since when it has been as it is.
+    since_ms: Vec<u64>,
+    growth: Growth,
     blockers: Vec<Blocker>,
     /// When the state was first seen as it is, or last touched.
     changed_ms: Option<u64>,
@@ -84,6 +89,15 @@ pub enum Verdict {
         /// What is lacking, at least one thing.
         why: Vec<WaitReason>,
     },
+    /// Look again as for [`Verdict::Wait`]; what is done of it may flow meanwhile.
+    Grows {
+        /// When to look again, if nothing is touched before; later than now.
+        until_ms: u64,
+        /// What is lacking, a lock among it.
+        why: Vec<WaitReason>,
+        /// The frames that are done, from the first of each sequence on, in the order of their paths; more than the last time.
+        files: Vec<SeenFile>,
+    },
     /// Publish it.
     Whole {
         /// The strongest signal that says so.
@@ -105,7 +119,15 @@ pub enum Verdict {
 impl Settle {
     /// Starts to decide about a directory of which nothing is known.
     pub fn new(config: SettleConfig) -> Self {
-        Self { config, files: Vec::new(), blockers: Vec::new(), changed_ms: None, request: Request::None }
+        Self {
+            config,
+            files: Vec::new(),
+            since_ms: Vec::new(),
+            growth: Growth::default(),
+            blockers: Vec::new(),
+            changed_ms: None,
+            request: Request::None,
+        }
     }
 
     /// Changes how patient it is, from the next look on.
@@ -151,7 +173,16 @@ impl Settle {
         if why.is_empty() {
             return self.whole(gaps);
         }
-        Verdict::Wait { until_ms: self.next_look(now_ms, changed_ms, helps), why }
+        let until_ms = self.next_look(now_ms, changed_ms, helps);
+        if self.request != Request::None {
+            return Verdict::Wait { until_ms, why };
+        }
+        let seen = (self.files.as_slice(), self.since_ms.as_slice());
+        match self.growth.flow(now_ms, self.config.quiet, seen, (&why, &self.blockers)) {
+            Flow::Now(files) => Verdict::Grows { until_ms, why, files },
+            Flow::NotBefore(at_ms) => Verdict::Wait { until_ms: until_ms.min(at_ms.max(now_ms + 1)), why },
+            Flow::Nothing => Verdict::Wait { until_ms, why },
+        }
     }
 
     /// Remembers what was seen and returns since when it has been so.
@@ -163,6 +194,13 @@ impl Settle {
         let same_files = files.len() == self.files.len()
             && files.iter().zip(&self.files).all(|(now, before)| now.is_unchanged(before));
         let since = self.changed_ms.filter(|_| same_files && blockers == self.blockers).unwrap_or(now_ms);
+        let before: BTreeMap<&RelPath, (&SeenFile, u64)> =
+            self.files.iter().zip(&self.since_ms).map(|(file, since)| (&file.path, (file, *since))).collect();
+        let unchanged_since = |file: &SeenFile| match before.get(&file.path) {
+            Some((before, since_ms)) if file.is_unchanged(before) => *since_ms,
+            _ => now_ms,
+        };
+        self.since_ms = files.iter().map(|file| unchanged_since(file)).collect();
         // Kept also when unchanged: an end mark may be written within one tick of the file system's clock.
         self.files = files.into_iter().cloned().collect();
         self.blockers = blockers;

@@ -5,6 +5,7 @@
 
 mod check;
 mod files;
+mod renumber;
 mod whole;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use avalon_protocol::{
 use rayon::prelude::*;
 use thiserror::Error;
 
+pub use self::renumber::{KnownObject, RenumberFailed, renumber};
 use self::whole::Whole;
 use crate::{
     fs::{Dir, FileKind, FileStat, IoError, path_of},

@@ -9,10 +9,16 @@ use std::{
     sync::Arc,
 };
 
-use avalon_protocol::{hash::ObjectHash, id::VersionSlot, manifest::Manifest};
+use avalon_protocol::{
+    hash::ObjectHash,
+    id::VersionSlot,
+    manifest::{Manifest, Renumbered},
+};
 use rustix::fs::inotify;
 
-use super::{PlaceError, PlaceOptions, Placement, ReadOnly, Replaces, place};
+use super::{
+    PlaceError, PlaceOptions, PlacedFile, Placement, ReadOnly, RenumberFailed, Replaces, place, renumber,
+};
 use crate::{
     fs::{WriteMode, path_of},
     object::{
@@ -412,4 +418,86 @@ fn a_link_at_any_level_stops_the_placement_and_nothing_behind_it_is_touched() {
     let error = place(version, &PlaceOptions::default()).unwrap_err();
     assert!(matches!(error, PlaceError::Occupied { .. }), "{error:?}");
     assert_eq!(fs::read(canary.path()).unwrap(), b"");
+}
+
+/// A version that is placed, with what it becomes; `named` says what its file is called under the new number.
+fn to_renumber(studio: &mut Studio, named: &str) -> (Arc<Manifest>, Renumbered) {
+    let old = studio.version(&[("a.abc", b"a"), ("t/b", b"b")]);
+    receive_and_place(studio, &old).unwrap();
+    let files: [(&str, &[u8]); 2] = [(named, b"a"), ("t/b", b"b")];
+    let manifest = studio.manifest(VersionSlot::Number(5), RENUMBERED_DIR, &files, None);
+    let files = vec![(path_of("a.abc"), path_of(named)), (path_of("t/b"), path_of("t/b"))];
+    (old, Renumbered { manifest: Manifest::clone(&manifest), files })
+}
+
+const RENUMBERED_DIR: &str = "assets/robot/publish/model/v005";
+
+fn renumber_unknown(
+    studio: &Studio,
+    old: &Manifest,
+    new: &Renumbered,
+) -> Result<Vec<PlacedFile>, RenumberFailed> {
+    renumber(&studio.project, old, new, &|_, _| None)
+}
+
+#[test]
+fn a_version_gets_its_new_number_with_everything_in_its_directory() {
+    for named in ["a.abc", "n/a_v005.abc"] {
+        let mut studio = Studio::new();
+        let (old, new) = to_renumber(&mut studio, named);
+        write(&studio, &format!("{VERSION_DIR}/notes.txt"), b"mine");
+        let placed = renumber_unknown(&studio, &old, &new).unwrap();
+        assert!(!studio.path().join(VERSION_DIR).exists());
+        let expected = expect(&[(named, b"a"), ("notes.txt", b"mine"), ("t/b", b"b")]);
+        assert_eq!(content(&studio.path().join(RENUMBERED_DIR)), expected);
+        assert_eq!(placed[0].path.as_str(), format!("{RENUMBERED_DIR}/{named}"));
+        assert_eq!(studio.project.stat(&placed[0].path).unwrap(), Some(placed[0].stat));
+        // A crash before that was recorded: it is found as it is.
+        assert_eq!(renumber_unknown(&studio, &old, &new).unwrap(), placed);
+    }
+}
+
+#[test]
+fn a_renaming_that_was_cut_at_any_step_is_gone_on_with() {
+    let between = |new: &Renumbered| format!(".avalon/renumber/{}", new.manifest.id());
+    for step in 0..3 {
+        let mut studio = Studio::new();
+        let (old, new) = to_renumber(&mut studio, "a_v005.abc");
+        fs::create_dir_all(studio.path().join(".avalon/renumber")).unwrap();
+        fs::rename(studio.path().join(VERSION_DIR), studio.path().join(between(&new))).unwrap();
+        if step > 0 {
+            let dir = studio.path().join(between(&new));
+            fs::rename(dir.join("a.abc"), dir.join("a_v005.abc")).unwrap();
+        }
+        if step > 1 {
+            write(&studio, &format!("{VERSION_DIR}/a.abc"), b"what kept the number");
+        }
+        renumber_unknown(&studio, &old, &new).unwrap();
+        assert_eq!(
+            content(&studio.path().join(RENUMBERED_DIR)),
+            expect(&[("a_v005.abc", b"a"), ("t/b", b"b")])
+        );
+        assert!(!studio.path().join(between(&new)).exists());
+    }
+}
+
+#[test]
+fn nothing_is_renamed_over_anything_nor_when_it_is_not_what_was_published() {
+    for named in ["a.abc", "a_v005.abc"] {
+        let mut studio = Studio::new();
+        let (old, new) = to_renumber(&mut studio, named);
+        write(&studio, &format!("{RENUMBERED_DIR}/other"), b"other");
+        let error = renumber_unknown(&studio, &old, &new).unwrap_err();
+        assert!(matches!(error, RenumberFailed::Taken { .. }), "{error:?}");
+        assert_eq!(content(&studio.path().join(RENUMBERED_DIR)), expect(&[("other", b"other")]));
+        assert_eq!(content(&studio.path().join(VERSION_DIR)), expect(&[("a.abc", b"a"), ("t/b", b"b")]));
+        fs::remove_dir_all(studio.path().join(RENUMBERED_DIR)).unwrap();
+        write(&studio, &format!("{VERSION_DIR}/t/b"), b"B");
+        let error = renumber_unknown(&studio, &old, &new).unwrap_err();
+        assert!(matches!(error, RenumberFailed::Changed { .. }), "{error:?}");
+        assert!(!studio.path().join(RENUMBERED_DIR).exists());
+        fs::remove_dir_all(studio.path().join(VERSION_DIR)).unwrap();
+        let error = renumber_unknown(&studio, &old, &new).unwrap_err();
+        assert!(matches!(error, RenumberFailed::Gone { .. }), "{error:?}");
+    }
 }

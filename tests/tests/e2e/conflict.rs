@@ -57,3 +57,134 @@ fn equal_content_is_no_conflict_and_moves_no_byte() {
         assert!(jobs.iter().all(|job| job.reference != model(1) || job.bytes_received == 0), "{jobs:?}");
     }
 }
+
+const FILE: &str = "modelDefault.usdc";
+
+/// Reads a file of a model; nothing when it is not there.
+fn content(daemon: &Daemon, version: u32) -> String {
+    std::fs::read_to_string(daemon.path(&format!("{MODEL}/v{version:03}/{FILE}"))).unwrap_or_default()
+}
+
+fn until_content(daemon: &Daemon, version: u32, expected: &str) {
+    daemon.until(&format!("version {version} is {expected}"), |_| {
+        (content(daemon, version) == expected).then_some(())
+    });
+}
+
+#[test]
+fn a_third_site_decides_and_both_contents_are_at_both_sites_under_numbers_of_their_own() {
+    let studio = studio();
+    let (london, montreal) = meet(&studio, b"one", b"another");
+    std::fs::write(montreal.path(&format!("{MODEL}/v001/notes.txt")), "mine").unwrap();
+    let home = studio.on_demand(HOME, &[&london]);
+    home.until("home knows of the conflict", |api| api.locate_one(&model(1)).filter(|item| item.conflict));
+    let listed = home.ctl(&["conflicts", "--json"]).good();
+    let candidates = listed["conflicts"][0]["candidates"].as_array().unwrap();
+    assert_eq!((&listed["conflicts"][0]["ref"], candidates.len()), (&model(1).into(), 2));
+    let refused = home.ctl(&["resolve", &model(1), "--keep", "tokyo"]).expect(ExitCode::Usage);
+    assert!(refused.stderr.contains("means none"), "{refused:?}");
+    let dry = home.ctl(&["resolve", &model(1), "--keep", "london", "-n"]).expect(ExitCode::Ok);
+    assert!(dry.stdout.contains(&model(4)) && dry.stderr.contains("nothing was decided"), "{dry:?}");
+    assert_eq!(content(&montreal, 1), "another");
+    home.ctl(&["resolve", &model(1), "--keep", "london", "-m", "the approved one"]).expect(ExitCode::Ok);
+    for daemon in [&london, &montreal] {
+        until_content(daemon, 1, "one");
+        until_content(daemon, 4, "another");
+        for site in [LONDON, MONTREAL] {
+            daemon.until_complete_at(&model(1), site);
+            daemon.until_complete_at(&model(4), site);
+        }
+        assert!(!daemon.api().locate_one(&model(1)).unwrap().conflict);
+        assert!(daemon.ctl(&["conflicts"]).expect(ExitCode::Ok).stdout.is_empty());
+        daemon.until("nothing is wrong", |api| (!api.has_health("conflict")).then_some(()));
+    }
+    assert!(montreal.path(&format!("{MODEL}/v004/notes.txt")).exists(), "what else was there went along");
+    home.ctl(&["resolve", &model(1), "--keep", "london"]).expect(ExitCode::Usage);
+}
+
+#[test]
+fn a_node_that_is_killed_while_it_renumbers_goes_on_when_it_is_back() {
+    let studio = studio();
+    let (london, mut montreal) = meet(&studio, b"one", b"another");
+    let old = montreal.path(&format!("{MODEL}/v001"));
+    london.ctl(&["resolve", &model(1), "--keep", "london"]).expect(ExitCode::Ok);
+    // As soon as the directory has gone: most often before that was recorded.
+    let started = std::time::Instant::now();
+    while old.exists() && started.elapsed() < avalon_tests::daemons::PATIENCE {
+        std::thread::yield_now();
+    }
+    montreal.kill9();
+    montreal.start();
+    for daemon in [&london, &montreal] {
+        until_content(daemon, 1, "one");
+        until_content(daemon, 4, "another");
+        for site in [LONDON, MONTREAL] {
+            daemon.until_complete_at(&model(1), site);
+            daemon.until_complete_at(&model(4), site);
+        }
+        assert!(!daemon.api().locate_one(&model(4)).unwrap().conflict);
+    }
+    assert!(!montreal.api().has_health("many-versions-gone"));
+}
+
+#[test]
+fn what_lies_at_the_new_number_is_not_touched_and_somebody_hears_of_it() {
+    let studio = studio();
+    let (london, montreal) = meet(&studio, b"one", b"another");
+    let taken = montreal.path(&format!("{MODEL}/v004/work.lock"));
+    tree::write(&taken, b"somebody begins here");
+    london.ctl(&["resolve", &model(1), "--keep", "london"]).expect(ExitCode::Ok);
+    let blocked = |api: &avalon_tests::daemons::api::Api| api.has_health("renumber-blocked").then_some(());
+    montreal.until("it is blocked", blocked);
+    assert_eq!(
+        (content(&montreal, 1), std::fs::read_dir(montreal.path(&format!("{MODEL}/v004"))).unwrap().count()),
+        ("another".into(), 1)
+    );
+    assert_eq!(content(&london, 1), "one");
+    std::fs::remove_dir_all(montreal.path(&format!("{MODEL}/v004"))).unwrap();
+    let mut montreal = montreal;
+    montreal.restart();
+    until_content(&montreal, 1, "one");
+    until_content(&london, 4, "another");
+    assert!(!montreal.api().has_health("renumber-blocked"));
+}
+
+#[test]
+fn decisions_that_disagree_leave_the_conflict_until_somebody_decides_again() {
+    let studio = studio();
+    let london = studio.mirror(LONDON, &[]);
+    let mut montreal = studio.node(MONTREAL, ProjectMode::Mirror);
+    montreal.start();
+    publish_model(&london, 1, b"one");
+    publish_model(&montreal, 1, b"another");
+    montreal.config.peers = vec![london.listen()];
+    montreal.restart();
+    for daemon in [&london, &montreal] {
+        daemon.until("both know", |api| api.locate_one(&model(1)).filter(|item| item.conflict));
+    }
+    // Cut off from each other they decide differently, each that the other one's has to go.
+    montreal.config.peers.clear();
+    montreal.restart();
+    london.ctl(&["resolve", &model(1), "--keep", "montreal"]).expect(ExitCode::Ok);
+    montreal.ctl(&["resolve", &model(1), "--keep", "london"]).expect(ExitCode::Ok);
+    until_content(&london, 2, "one");
+    until_content(&montreal, 2, "another");
+    montreal.config.peers = vec![london.listen()];
+    montreal.restart();
+    let disagreed = |daemon: &Daemon| {
+        let listed = daemon.ctl(&["conflicts", "--json"]).good();
+        let of_first =
+            listed["conflicts"].as_array().unwrap().iter().find(|one| one["ref"] == model(1)).cloned();
+        of_first.filter(|one| one["disagreement"].as_array().unwrap().len() == 2)
+    };
+    for daemon in [&london, &montreal] {
+        daemon.until("both decisions are known", |_| disagreed(daemon));
+    }
+    // Nothing was lost: each has its own under the next number, where the two are a conflict of their own.
+    assert_eq!((content(&london, 2), content(&montreal, 2)), ("one".into(), "another".into()));
+    london.ctl(&["resolve", &model(2), "--keep", "london"]).expect(ExitCode::Ok);
+    for daemon in [&london, &montreal] {
+        until_content(daemon, 2, "one");
+        until_content(daemon, 3, "another");
+    }
+}

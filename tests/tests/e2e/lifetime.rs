@@ -55,12 +55,13 @@ fn a_retired_version_is_hidden_and_not_fetched_anywhere_until_it_is_restored() {
     home.until("home knows both", |api| (api.list().versions.len() == 2).then_some(()));
     let mut events = home.events();
     london.ctl(&["retire", &model(2), "-m", "wrong scale", "--author", "anna"]).expect(ExitCode::Ok);
-    events.wait("home hears of it", |kind| match kind {
-        EventKind::Retired { reference, author, comment, node } if *reference == model(2) => Some(
-            assert_eq!((author.as_str(), comment.as_str(), node.as_str()), ("anna", "wrong scale", LONDON)),
-        ),
+    let said = events.wait("home hears of it", |kind| match kind {
+        EventKind::Retired { reference, author, comment, node } if *reference == model(2) => {
+            Some([author.clone(), comment.clone(), node.clone()])
+        }
         _ => None,
     });
+    assert_eq!(said, ["anna", "wrong scale", LONDON]);
     assert_eq!(listed(&home, &[]), [model(1)]);
     assert_eq!(listed(&home, &["--retired"]), [model(1), model(2)]);
     // The latest is the one before now; by its number it is found, and does not come.

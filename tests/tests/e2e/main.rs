@@ -18,6 +18,7 @@ mod farm;
 mod identity;
 mod inputs;
 mod left_over;
+mod growth;
 mod lifetime;
 mod limits;
 mod lossy;

@@ -170,6 +170,7 @@ fn info() -> InfoReply {
         comment: String::new(),
         published: "2026-11-22T10:00:00Z".into(),
         retired: None,
+        growing: Vec::new(),
         path: None,
         dir: String::new(),
         here: Presence::Complete,

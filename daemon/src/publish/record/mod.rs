@@ -6,14 +6,17 @@
 
 mod error;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use avalon_protocol::{
     control::{EventKind, Health, Severity},
     hash::{ManifestId, ObjectHash},
     id::{VersionId, VersionSlot},
     limits::MAX_METADATA_PAIRS,
-    manifest::{Completeness, Manifest, Relation, relate},
+    manifest::{Completeness, FileEntry, GROWING, Manifest, Relation, relate},
     record::{Held, Published, Record},
     rel_path::RelPath,
     settle::SeenFile,
@@ -65,6 +68,9 @@ pub enum Purpose {
     Publish,
     /// It still waits for frames: whether what was recorded was changed in place is found out, and nothing published.
     Compare,
+    /// These frames are done, and somebody is still at work: they are published as a generation of a version that grows, and
+    /// nothing else is concluded from them.
+    Grow,
 }
 
 /// What became of a version directory.
@@ -128,6 +134,10 @@ pub async fn record(
         related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
     let recording = Recording { core, project, version, fold, named };
     let recorded = match (whole.purpose, &relation) {
+        (Purpose::Grow, Relation::First | Relation::Grown(_)) if version_grows(&whole) => {
+            recording.act(relation, whole, entries).await
+        }
+        (Purpose::Grow, _) => recording.still_waits().await,
         (Purpose::Compare, Relation::First | Relation::Grown(_) | Relation::Moved(_)) => {
             recording.still_waits().await
         }
@@ -141,9 +151,23 @@ async fn check_still_whole(root: &Dir, whole: &WholeVersion, version: &VersionId
     let (root, dir) = (root.clone(), whole.version.dir.clone());
     let snapshot = blocking(move || snapshot_version(&root, &dir)).await;
     let snapshot = snapshot.map_err(|source| RecordError::Snapshot { version: version.clone(), source })?;
-    let same = snapshot.files.len() == whole.files.len()
-        && snapshot.files.iter().zip(&whole.files).all(|(now, then)| now.is_unchanged(then));
+    let same = match whole.purpose {
+        Purpose::Grow => {
+            let now: BTreeMap<&RelPath, &SeenFile> =
+                snapshot.files.iter().map(|file| (&file.path, file)).collect();
+            whole.files.iter().all(|then| now.get(&then.path).is_some_and(|now| now.is_unchanged(then)))
+        }
+        Purpose::Publish | Purpose::Compare => {
+            snapshot.files.len() == whole.files.len()
+                && snapshot.files.iter().zip(&whole.files).all(|(now, then)| now.is_unchanged(then))
+        }
+    };
     if same { Ok(()) } else { Err(RecordError::Changed { version: version.clone() }) }
+}
+
+/// A hero shows one state at a time.
+fn version_grows(whole: &WholeVersion) -> bool {
+    whole.version.fields.slot != VersionSlot::Hero
 }
 
 /// While a version is being fetched, or its placement was cut, what lies in its directory is nobody's publish.
@@ -175,7 +199,7 @@ async fn check_catalog(core: &Arc<Core>, version: &VersionId) -> Result<(), Reco
 fn relate_files(
     core: &Core,
     id: &VersionId,
-    files: (&RelPath, &[avalon_protocol::manifest::FileEntry]),
+    files: (&RelPath, &[FileEntry]),
 ) -> Result<(Relation, VersionFold), CatalogError> {
     let fold = core.ledger.version(id)?.unwrap_or_default();
     let manifest_of = |id: &ManifestId| core.ledger.manifest(*id).ok().flatten();
@@ -198,6 +222,12 @@ impl Recording<'_> {
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
         match relation {
+            Relation::Known(manifest) if whole.purpose == Purpose::Publish && self.grew(manifest).await => {
+                match self.after(manifest) {
+                    Some(place) => self.publish(place, whole, entries).await,
+                    None => Err(RecordError::TooManyGenerations { version: self.version }),
+                }
+            }
             Relation::Known(manifest) => self.known(manifest).await,
             Relation::First => self.publish(Place { generation: 1, predecessor: None }, whole, entries).await,
             Relation::Grown(base) | Relation::Moved(base) => match self.after(base) {
@@ -222,6 +252,32 @@ impl Recording<'_> {
                 Err(RecordError::Rewritten { version: self.version, changed })
             }
         }
+    }
+
+    /// Says whether this node published a generation while somebody was at work: now that nobody is, the same files are
+    /// published as the one that does not grow any more.
+    async fn grew(&self, manifest: ManifestId) -> bool {
+        let core = Arc::clone(self.core);
+        let is_own = self.fold.generation(&manifest).is_some_and(|known| known.node == core.me);
+        is_own && blocking(move || is_growing(&core, manifest)).await
+    }
+
+    /// Names the representations that have files which no generation before had when it did not grow.
+    async fn growing(&self, place: Place, entries: &Entries) -> String {
+        let ledger = self.core.ledger.clone();
+        let before = match place.predecessor {
+            Some(before) => blocking(move || ledger.manifest(before).ok().flatten()).await,
+            None => None,
+        };
+        let grew: BTreeSet<&str> = before.iter().flat_map(Manifest::growing).collect();
+        let known: BTreeSet<&RelPath> =
+            before.iter().flat_map(Manifest::files).map(|file| &file.path).collect();
+        let names = entries.representations.iter().enumerate().filter(|(index, representation)| {
+            let of_it = |file: &&FileEntry| usize::from(file.representation) == *index;
+            grew.contains(representation.name.as_str())
+                || entries.files.iter().filter(of_it).any(|file| !known.contains(&file.path))
+        });
+        names.map(|(_, representation)| representation.name.as_str()).collect::<Vec<_>>().join(",")
     }
 
     /// Somebody decided that what was changed in place is what comes after `base`. It has to be what stands: else the change
@@ -302,7 +358,11 @@ impl Recording<'_> {
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
         let completeness = whole.completeness;
-        let (about, messages) = self.about(place, &whole).await?;
+        let (mut about, messages) = self.about(place, &whole).await?;
+        about.metadata.remove(GROWING);
+        if whole.purpose == Purpose::Grow {
+            about.metadata.insert(GROWING.to_owned(), self.growing(place, &entries).await);
+        }
         let manifest = manifest::manifest(
             self.project.name(),
             &whole.version,
@@ -523,6 +583,18 @@ fn is_part(old: &Manifest, new: &Manifest) -> bool {
 
 /// The health code of published files that were changed in place.
 pub const REWRITTEN: &str = "rewritten";
+
+/// Returns the manifest that stands for a version, if this node published it while somebody was at work. Blocks.
+pub fn grows_here(core: &Core, version: &VersionId, fold: &VersionFold) -> Option<ManifestId> {
+    let Standing::Head(head) = fold.standing(version.slot) else { return None };
+    let is_own = fold.generation(&head).is_some_and(|known| known.node == core.me);
+    (is_own && is_growing(core, head)).then_some(head)
+}
+
+/// Says whether a generation was published while somebody was at work. Blocks.
+fn is_growing(core: &Core, manifest: ManifestId) -> bool {
+    core.ledger.manifest(manifest).ok().flatten().is_some_and(|manifest| manifest.growing().next().is_some())
+}
 
 /// What the record of a publish says of a manifest.
 pub(crate) fn published(manifest: &Manifest) -> Published {

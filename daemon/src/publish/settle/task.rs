@@ -488,14 +488,18 @@ fn decide(
         *settle = before.clone();
         verdict = settle.observe(now_ms, &snapshot);
     }
+    let looked_at = match &verdict {
+        Verdict::Grows { files, .. } => files.clone(),
+        _ => snapshot.files.clone(),
+    };
     match verdict {
         Verdict::Wait { until_ms, why } if is_changed && asked == Asked::No && why.iter().all(is_gap) => {
             return Seen::Rewritten { until_ms, why };
         }
-        Verdict::Whole { .. } => {}
+        Verdict::Whole { .. } | Verdict::Grows { .. } => {}
         verdict => return Seen::Decided(verdict),
     }
-    snapshot.open_writers = writers.hold(&snapshot.files, now_ms);
+    snapshot.open_writers = writers.hold(&looked_at, now_ms);
     if snapshot.open_writers != Some(true) {
         return Seen::Decided(verdict);
     }
@@ -523,7 +527,9 @@ fn identity(file: &SeenFile) -> FileIdentity {
 fn is_known(dir: &RelPath, snapshot: &DirSnapshot, source: &ProjectSource) -> bool {
     let is_known =
         |file: &SeenFile| dir.join(&file.path).is_ok_and(|path| (source.known)(&path, &identity(file)));
-    !snapshot.files.is_empty() && snapshot.problems.is_empty() && snapshot.files.iter().all(is_known)
+    let is_known =
+        !snapshot.files.is_empty() && snapshot.problems.is_empty() && snapshot.files.iter().all(is_known);
+    is_known && !(source.grows)(dir)
 }
 
 fn summary_of(report: &ScanReport, at: SystemTime) -> ScanSummary {

@@ -322,6 +322,12 @@ impl Versions {
                 self.waits(&dir, settle, until_ms, &why);
                 None
             }
+            Seen::Decided(Verdict::Grows { until_ms, why, files }) => {
+                let (purpose, warnings) = (Purpose::Grow, Vec::new());
+                let whole = Whole { completeness: Completeness::Quiet, purpose, files, warnings };
+                self.waits(&dir, settle, until_ms, &why);
+                self.whole(&dir, whole, templates, asked)
+            }
             Seen::Rewritten { until_ms, why } => {
                 let whole = Whole {
                     completeness: Completeness::Quiet,
@@ -395,7 +401,7 @@ impl Versions {
         asked: Asked,
     ) -> Option<Settled> {
         let entry = self.entries.get_mut(dir)?;
-        let handed_over = fingerprint(&whole.files);
+        let handed_over = fingerprint_for(whole.purpose, &whole.files);
         if asked == Asked::No && entry.handed_over == Some(handed_over) {
             return None;
         }
@@ -503,6 +509,12 @@ fn fingerprint(files: &[SeenFile]) -> u64 {
         (&file.path, file.size, file.mtime_ns, file.ctime_ns, file.inode).hash(&mut hasher);
     }
     hasher.finish()
+}
+
+/// What is handed over while it grows is handed over again, when it does not grow any more.
+fn fingerprint_for(purpose: Purpose, files: &[SeenFile]) -> u64 {
+    let of_files = fingerprint(files);
+    if purpose == Purpose::Grow { !of_files } else { of_files }
 }
 
 fn answer(replies: &mut Vec<oneshot::Sender<PublishOutcome>>, outcome: &PublishOutcome) {

@@ -38,6 +38,8 @@ pub struct ProjectSource {
     pub templates: Arc<TemplateSet>,
     /// Says which files the catalog knows just as they are.
     pub known: Arc<Known>,
+    /// Says whether this node published the version while somebody was at work in it, and not yet without that.
+    pub grows: Arc<dyn Fn(&RelPath) -> bool + Send + Sync>,
     /// Says what the catalog knows beneath a directory.
     pub recorded: Arc<RecordedFiles>,
 }

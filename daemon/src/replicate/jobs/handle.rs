@@ -9,6 +9,7 @@ use avalon_protocol::{
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::renumber;
 use super::{Job, JobBoard, Outcome};
 
 /// The replicator is gone: the daemon stops.
@@ -39,6 +40,8 @@ pub(super) enum Event {
     Ended { number: u64, outcome: Outcome, wakes: u64 },
     /// It is time to try again.
     Retry(u64),
+    /// What was held of a version got its new number, or could not get it now.
+    Moved(VersionId, renumber::Ended),
 }
 
 /// What became of one version that somebody wants.

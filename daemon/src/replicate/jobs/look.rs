@@ -70,7 +70,8 @@ impl Replicator {
     /// Acts on decisions about versions of which most are as they were.
     async fn act_on_news(&mut self, judged: Vec<(VersionId, Verdict)>) {
         for (version, verdict) in judged {
-            let is_news = matches!(verdict.decision, Decision::Fetch(_) | Decision::Conflict(_));
+            let is_news =
+                matches!(verdict.decision, Decision::Fetch(_) | Decision::Conflict(_) | Decision::Move(_));
             if is_news || self.queue.current(&version).is_some() {
                 self.act(version, verdict, Priority::Backfill).await;
             } else if let Some(at_ms) = verdict.next_change_ms {

@@ -31,7 +31,11 @@ use crate::{
     core::{Core, blocking},
     log::ErrorChain,
     policy::{PolicyView, Ranks, Verdict},
-    replicate::{place::forget_area, transfer::forget_passes},
+    replicate::{
+        place::forget_area,
+        renumber::{self, Ended},
+        transfer::forget_passes,
+    },
     tasks::Tasks,
 };
 
@@ -60,6 +64,8 @@ pub struct Replicator {
     pub(super) queue: Queue,
     /// Versions that somebody pulled: they stay wanted until they are here.
     pub(super) wanted: BTreeSet<VersionId>,
+    /// Versions of which what is held gets another number now.
+    moving: BTreeSet<VersionId>,
     policy: watch::Receiver<PolicyView>,
     /// When the policy says something else.
     pub(super) changes: Changes,
@@ -95,6 +101,7 @@ impl Replicator {
             board,
             queue: Queue::default(),
             wanted: BTreeSet::new(),
+            moving: BTreeSet::new(),
             policy,
             changes: Changes::default(),
             ranks_changed: BTreeMap::new(),
@@ -161,6 +168,14 @@ impl Replicator {
                 self.queue.retry_all();
             }
             Event::Retry(number) => self.queue.retry(number),
+            Event::Moved(version, Ended::Done) => {
+                self.moving.remove(&version);
+                self.look_at_all(vec![version], Priority::Publish).await;
+            }
+            Event::Moved(version, Ended::Later) => {
+                self.moving.remove(&version);
+                self.look_later(version);
+            }
             Event::Cancel(id, reply) => {
                 let found = self.queue.find(&id);
                 if let Some((number, job)) = &found {
@@ -224,6 +239,9 @@ impl Replicator {
             self.changes.note(at_ms, version.clone());
         }
         self.tell_conflict(&version, &verdict.decision);
+        if let Decision::Move(_) = &verdict.decision {
+            self.renumber(&version);
+        }
         let job = match &verdict.decision {
             Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, &verdict, priority).await),
             Decision::Have(head) => {
@@ -256,6 +274,29 @@ impl Replicator {
             }
         };
         Pulled { version, decision: verdict.decision, job }
+    }
+
+    /// Gives what is held of a version its new number, in a task of its own; one at a time for each version.
+    fn renumber(&mut self, version: &VersionId) {
+        if !self.moving.insert(version.clone()) {
+            return;
+        }
+        let (core, outbox, version) = (Arc::clone(&self.core), self.outbox.clone(), version.clone());
+        self.tasks.spawn("renumber", async move {
+            let ended = renumber::run(&core, &version).await;
+            outbox.send(Event::Moved(version, ended)).await.ok();
+        });
+    }
+
+    /// Looks at a version again after a while.
+    fn look_later(&self, version: VersionId) {
+        let (clock, outbox, stop) = (Arc::clone(&self.core.clock), self.outbox.clone(), self.stop.clone());
+        self.tasks.spawn("look-later", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = clock.sleep(RETRY_ANYWAY) => drop(outbox.send(Event::Touched(vec![version])).await),
+            }
+        });
     }
 
     fn tell_conflict(&self, version: &VersionId, decision: &Decision) {

@@ -75,7 +75,7 @@ impl Publish {
     /// Looks and returns why the version waits, each reason as people read it.
     fn why(&mut self) -> Vec<String> {
         match self.look() {
-            Verdict::Wait { until_ms, why } => {
+            Verdict::Wait { until_ms, why } | Verdict::Grows { until_ms, why, .. } => {
                 assert!(until_ms > self.now_ms, "a wait must not spin");
                 why.iter().map(ToString::to_string).collect()
             }
@@ -429,9 +429,98 @@ proptest! {
                 Verdict::Wait { until_ms, why } => {
                     prop_assert!(until_ms > publish.now_ms && !why.is_empty());
                 }
+                Verdict::Grows { until_ms, why, files } => {
+                    prop_assert!(until_ms > publish.now_ms && !why.is_empty() && !asked);
+                    prop_assert!(!publish.disk.blockers.is_empty() && gaps(&files).is_empty());
+                    prop_assert!(files.iter().all(|file| file.end_mark != EndMark::Open && file.size > 0));
+                }
                 Verdict::Empty => asked = false,
                 Verdict::Refused { .. } => prop_assert!(false, "nothing to refuse"),
             }
         }
     }
+}
+
+impl Publish {
+    /// Looks, and returns the names of the files that may flow.
+    fn flowing(&mut self) -> Vec<String> {
+        match self.look() {
+            Verdict::Grows { until_ms, why, files } => {
+                assert!(until_ms > self.now_ms && !why.is_empty());
+                files.iter().map(|file| file.path.to_string()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn frames(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
+    numbers.into_iter().map(|number| format!("b.exr/b.{number}.exr")).collect()
+}
+
+#[test]
+fn frames_that_are_done_flow_while_a_lock_is_there_and_nothing_else_does() {
+    let mut publish = Publish::new();
+    publish.block(".publish.lock", BlockerKind::Lock);
+    publish.write("thumbnail.jpg", 10);
+    publish.write("b.exr/b.1001.exr", 10);
+    publish.look();
+    publish.pass(3);
+    publish.write("b.exr/b.1002.exr", 10);
+    assert_eq!(publish.flowing(), frames([]), "none is quiet");
+    publish.pass(3);
+    assert_eq!(publish.flowing(), frames([1001]), "the second was written 3 s ago");
+    publish.pass(3);
+    assert_eq!(publish.flowing(), frames([]), "not for each frame, and nothing twice");
+    publish.pass(30);
+    publish.write_marked("b.exr/b.1003.exr", 10, EndMark::Open);
+    publish.write("b.exr/b.1004.exr", 10);
+    publish.look();
+    publish.pass(6);
+    assert_eq!(publish.flowing(), frames([1001, 1002]), "none after one that is not closed");
+    publish.write_marked("b.exr/b.1003.exr", 20, EndMark::Closed);
+    publish.write("b.exr/b.1006.exr", 10);
+    publish.look();
+    publish.pass(60);
+    assert_eq!(publish.flowing(), frames(1001..=1004), "none after one that is missing");
+    publish.unblock();
+    publish.write("b.exr/b.1005.exr", 10);
+    publish.look();
+    publish.pass(6);
+    let Verdict::Whole { files, .. } = publish.look() else { panic!("nobody is at work") };
+    assert_eq!(files.len(), 7);
+}
+
+#[test]
+fn nothing_flows_without_a_lock_beside_a_backup_or_when_somebody_writes_or_has_asked() {
+    let locked = |more: &dyn Fn(&mut Publish)| {
+        let mut publish = Publish::new();
+        publish.block("a.lock", BlockerKind::Lock);
+        frames(1001..=1003).iter().for_each(|frame| publish.write(frame, 10));
+        more(&mut publish);
+        publish.look();
+        publish.pass(6);
+        publish.flowing().len()
+    };
+    assert_eq!(locked(&|_| ()), 3);
+    assert_eq!(locked(&|publish| publish.block("b.tmp", BlockerKind::Temp)), 3, "the next frame is written");
+    assert_eq!(locked(&|publish| publish.block("b.bak", BlockerKind::Backup)), 0);
+    assert_eq!(locked(&|publish| publish.disk.open_writers = Some(true)), 0);
+    assert_eq!(locked(&|publish| publish.settle.request_explicit()), 0);
+    assert_eq!(locked(&|publish| publish.unblock()), 0);
+}
+
+#[test]
+fn a_render_of_a_night_flows_in_about_a_hundred_generations() {
+    let mut publish = Publish::new();
+    publish.block("a.lock", BlockerKind::Lock);
+    let mut generations = 0;
+    for frame in 0..1000 {
+        publish.write(&format!("b.{:04}.exr", frame + 1), 10);
+        for _ in 0..3 {
+            publish.pass(10);
+            generations += u32::from(!publish.flowing().is_empty());
+        }
+    }
+    assert!((60..200).contains(&generations), "{generations} in 8 hours");
 }

@@ -85,7 +85,7 @@ fn an_import_of_an_export_gives_the_same_tables() {
     let lines: Vec<&str> = std::str::from_utf8(&text).unwrap().lines().collect();
     assert_eq!(lines.len(), 1 + 2 + 5 + 5 + 10 + 1);
     assert!(
-        lines[0].starts_with(r#"{"schema":"avalon.catalog/1","layout":2,"node":"ws1@london""#),
+        lines[0].starts_with(r#"{"schema":"avalon.catalog/1","layout":3,"node":"ws1@london""#),
         "{}",
         lines[0]
     );
@@ -146,8 +146,8 @@ fn a_newer_schema_and_other_files_are_refused_with_what_to_do() {
     assert!(
         node.check_refused(&newer).contains("it has version 2, this avalond reads 1; upgrade avalond here")
     );
-    let layout = rewritten(&text, |lines| lines[0] = lines[0].replace("\"layout\":2", "\"layout\":9"));
-    assert!(node.check_refused(&layout).contains("layout 9, those of this avalond have 2; rebuild"));
+    let layout = rewritten(&text, |lines| lines[0] = lines[0].replace("\"layout\":3", "\"layout\":9"));
+    assert!(node.check_refused(&layout).contains("layout 9, those of this avalond have 3; rebuild"));
     for other in ["", "\n", "{}\n", "{\"schema\":\"other/1\"}\n{}\n"] {
         node.check_refused(other.as_bytes());
     }
