@@ -15,10 +15,11 @@ use avalon_protocol::{
 
 use super::{
     book::{GenIndex, NodeIndex, VersionIndex},
+    checker::{Decided, is_free},
     event::{Deed, Event, Fault, Message, Wake},
     mutation::Mutation,
     node::{Cause, Entry, Then},
-    script::{DAY, HOUR, MINUTE},
+    script::{DAY, END, HOUR, MINUTE},
     world::World,
 };
 
@@ -40,6 +41,15 @@ pub enum Purpose {
     Command,
     /// Room is needed.
     Room,
+}
+
+/// When a holder looks whether it is good for a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Before it reads, so that nothing is read in vain.
+    First,
+    /// Right before it answers: this one counts.
+    Last,
 }
 
 /// Why a version stays.
@@ -310,7 +320,7 @@ impl World {
 
     /// A peer asks for a proof.
     pub(super) fn question(&mut self, n: NodeIndex, from: NodeIndex, v: VersionIndex, g: GenIndex, attempt: u64, nonce: u64) {
-        let first = self.may_count(n, v, g, true);
+        let first = self.may_count(n, v, g, Look::First);
         let Some(life) = self.nodes[n].life() else { return };
         let busy = !life.proves_for.insert(from);
         let turn = life.proves_for.len() as u64 / PROOFS_AT_ONCE;
@@ -336,8 +346,7 @@ impl World {
         }
         let real = self.nodes[n].id.clone();
         let proof = self.prove(n, g, &real, nonce, n).ok_or(NotCounted::Damaged);
-        let looks = !self.is(Mutation::LooksOnlyBeforeReading);
-        let answer = proof.and_then(|proof| Ok((proof, self.may_count(n, v, g, looks)?)));
+        let answer = proof.and_then(|proof| Ok((proof, self.may_count(n, v, g, Look::Last)?)));
         self.answer(n, from, v, attempt, answer);
     }
 
@@ -350,14 +359,16 @@ impl World {
     }
 
     /// Says whether this node is good for a copy now: the state before the records.
-    fn may_count(&self, n: NodeIndex, v: VersionIndex, g: GenIndex, looks: bool) -> Result<u32, NotCounted> {
+    fn may_count(&self, n: NodeIndex, v: VersionIndex, g: GenIndex, look: Look) -> Result<u32, NotCounted> {
         let node = &self.nodes[n];
         let life = node.life.as_ref().ok_or(NotCounted::NotHeld)?;
-        let holds = || node.folds[v].holds(&node.id, &self.book.generations[g].manifest);
-        if looks && !self.is(Mutation::VouchesWhileDropping) {
-            life.dropping.vouch(&self.book.versions[v].id, holds)?;
-        } else if !self.is(Mutation::LooksOnlyBeforeReading) && !holds() {
-            return Err(NotCounted::NotHeld);
+        let (id, manifest) = (&self.book.versions[v].id, &self.book.generations[g].manifest);
+        let holds = || node.folds[v].holds(&node.id, manifest);
+        match look {
+            Look::First if self.is(Mutation::LooksAtRecordsFirst) => holds().then_some(()).ok_or(NotCounted::NotHeld)?,
+            Look::Last if self.is(Mutation::LooksAtRecordsFirst) => life.dropping.vouch(id, || true)?,
+            _ if self.is(Mutation::VouchesWhileDropping) => holds().then_some(()).ok_or(NotCounted::NotHeld)?,
+            _ => life.dropping.vouch(id, holds)?,
         }
         node.min_copies(&self.book, v, self.now_ms).ok_or(NotCounted::Unsure)
     }
@@ -419,7 +430,8 @@ impl World {
         let Some(running) = life.drops.get_mut(&v) else { return };
         running.open = None;
         let (number, entered_ms) = (running.number, running.entered_ms);
-        self.checker.decided(n, number, entered_ms, min_copies, nodes);
+        let is_free = is_free(self, &self.nodes[n], v, self.now_ms, purpose);
+        self.checker.decided(n, number, Decided { entered_ms, min_copies, counted: nodes, is_free });
         let dropped = |manifest: &ManifestId| {
             let held = Held { version: id.clone(), manifest: *manifest };
             Entry::about(v, Record::Dropped(held), Cause::Drop(number))
@@ -439,7 +451,7 @@ impl World {
         if self.fault(5) {
             let delay_ms = self.between(0, within_ms);
             self.after(delay_ms, Event::Deed(n, Deed::Pin(v)));
-            let until_ms = self.between(HOUR, 60 * DAY);
+            let until_ms = self.between(HOUR, 60 * DAY).min(END - self.now_ms.min(END));
             self.after(until_ms, Event::Deed(n, Deed::Unpin(v)));
         }
         if self.fault(3) {

@@ -9,8 +9,9 @@ pub enum Mutation {
     EntersAfterAsking,
     /// The state is left before the record is durable.
     LeavesEarly,
-    /// A holder looks whether it drops the version before it reads for the proof, and not after.
-    LooksOnlyBeforeReading,
+    /// A holder looks at its records before it reads for the proof, and whether it drops the version after: a drop that ends
+    /// in between is not seen.
+    LooksAtRecordsFirst,
     /// Two nodes of a site count as two sites.
     CountsNodes,
     /// How many copies other nodes know to be asked for is not listened to.
@@ -43,7 +44,7 @@ impl Mutation {
         Self::VouchesWhileDropping,
         Self::EntersAfterAsking,
         Self::LeavesEarly,
-        Self::LooksOnlyBeforeReading,
+        Self::LooksAtRecordsFirst,
         Self::CountsNodes,
         Self::IgnoresOthersMinimum,
         Self::TrustsOldProofs,

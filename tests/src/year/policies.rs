@@ -47,7 +47,7 @@ pub fn draw(dice: &mut ChaCha8Rng, book: &mut Book) {
 }
 
 fn keep(dice: &mut ChaCha8Rng) -> &'static str {
-    ["here", "here", "on-demand", "on-demand", "never"].choose(dice).expect("there are some")
+    ["here", "here", "on-demand", "on-demand", "on-demand", "never"].choose(dice).expect("there are some")
 }
 
 fn document(dice: &mut ChaCha8Rng, book: &Book) -> String {

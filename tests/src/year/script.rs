@@ -197,7 +197,7 @@ impl Writer<'_> {
 
     /// All who hold a version drop it at once, and things happen in that moment.
     fn races(&mut self) {
-        for _ in 0..self.dice.random_range(3..8) {
+        for _ in 0..self.dice.random_range(6..14) {
             let (at_ms, version) = (self.some_time(), self.some_version());
             for node in 0..self.book.nodes.len() {
                 if self.dice.random_bool(0.7) {
@@ -205,7 +205,18 @@ impl Writer<'_> {
                     self.deed(pulled_ms, node, Deed::Pull(version));
                 }
             }
-            self.at(at_ms, Event::DropEverywhere(version));
+            // In waves: at once, or one after the other within moments.
+            for _ in 0..self.dice.random_range(1..4) {
+                let wave_ms = at_ms + self.dice.random_range(0..MINUTE) * u64::from(self.dice.random_bool(0.6));
+                if self.dice.random_bool(0.5) {
+                    self.at(wave_ms, Event::DropEverywhere(version));
+                    continue;
+                }
+                for node in 0..self.book.nodes.len() {
+                    let moment = wave_ms + self.dice.random_range(0..800);
+                    self.deed(moment, node, Deed::Drop(version));
+                }
+            }
             let soon = |dice: &mut ChaCha8Rng| at_ms + dice.random_range(0..3000);
             if self.dice.random_bool(0.4) {
                 let (node, crash_ms) = (self.some_node(), soon(self.dice));

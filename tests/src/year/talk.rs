@@ -47,7 +47,7 @@ impl World {
     /// Hands records to the disk.
     pub(super) fn commit(&mut self, n: NodeIndex, feed: usize, entries: Vec<Entry>, then: Then) {
         let id = self.number();
-        let sync_ms = if self.fault(5) { self.between(100, 3000) } else { self.between(1, 30) };
+        let sync_ms = if self.fault(12) { self.between(100, 3000) } else { self.between(1, 30) };
         let (now_ms, boot) = (self.now_ms, self.nodes[n].boot);
         let Some(life) = self.nodes[n].life() else { return };
         life.syncing.push_back(Transaction { id, feed, entries, then });
