@@ -119,6 +119,10 @@ fn explain(simulation: Simulation, failure: &Failure, log_dir: &Path) -> String 
     format!(
         "seed {seed} broke the promise `{}` at step {} ({} ms): {}\n{written}\nreplay: AVALON_SEED={seed} cargo \
          test -p avalon-tests --test {}",
-        failure.violation.invariant, failure.step, failure.at_ms, failure.violation.detail, simulation.test()
+        failure.violation.invariant,
+        failure.step,
+        failure.at_ms,
+        failure.violation.detail,
+        simulation.test()
     )
 }

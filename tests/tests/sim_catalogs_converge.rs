@@ -35,7 +35,8 @@ fn share(index: u64) {
         }),
         None => {
             let seeds = number("AVALON_SEEDS").unwrap_or(SEEDS).div_ceil(SHARES);
-            run_seeds(Simulation::Catalogs, index * seeds..(index + 1) * seeds, log_dir()).map(|summary| check(&summary))
+            run_seeds(Simulation::Catalogs, index * seeds..(index + 1) * seeds, log_dir())
+                .map(|summary| check(&summary))
         }
     };
     result.unwrap_or_else(|failure| panic!("{failure}"));

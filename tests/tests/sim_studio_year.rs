@@ -97,8 +97,9 @@ fn a_studio_year_keeps_its_promises_other_half() {
 
 #[test]
 fn the_same_seed_gives_the_same_year_and_another_seed_another() {
-    let trace =
-        |seed, recording| run(seed, recording, None).map(|report| report.trace).expect("no promise is broken");
+    let trace = |seed, recording| {
+        run(seed, recording, None).map(|report| report.trace).expect("no promise is broken")
+    };
     assert_eq!(trace(7, Recording::HashOnly), trace(7, Recording::Full));
     assert_ne!(trace(7, Recording::HashOnly), trace(8, Recording::HashOnly));
 }

@@ -72,7 +72,8 @@ fn main() -> ExitCode {
     )]
     let started = Instant::now();
     let results: Vec<(Summary, u64)> = thread::scope(|scope| {
-        let jobs: Vec<_> = (0..options.jobs).map(|_| scope.spawn(|| work(options.simulation, &next, end))).collect();
+        let jobs: Vec<_> =
+            (0..options.jobs).map(|_| scope.spawn(|| work(options.simulation, &next, end))).collect();
         jobs.into_iter().map(|job| job.join().expect("a job does not panic")).collect()
     });
     let seconds = started.elapsed().as_secs_f64();

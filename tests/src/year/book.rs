@@ -82,7 +82,12 @@ pub struct Book {
 
 impl Book {
     /// Adds a generation that a node publishes, and returns its place.
-    pub fn publish(&mut self, version: VersionIndex, node: NodeIndex, files: BTreeMap<u8, FileBytes>) -> GenIndex {
+    pub fn publish(
+        &mut self,
+        version: VersionIndex,
+        node: NodeIndex,
+        files: BTreeMap<u8, FileBytes>,
+    ) -> GenIndex {
         let mut hasher = blake3::Hasher::new();
         for (place, bytes) in &files {
             hasher.update(&[*place]).update(bytes);

@@ -14,13 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use avalon_protocol::{
-    drop::Choice,
-    hash::ManifestId,
-    policy::Keep,
-    plan::Stance,
-    version_fold::Standing,
-};
+use avalon_protocol::{drop::Choice, hash::ManifestId, plan::Stance, policy::Keep, version_fold::Standing};
 
 use super::{
     book::{Book, FileBytes, NodeIndex, VersionIndex},
@@ -124,20 +118,22 @@ impl Checker {
     /// Judges a drop whose record has just become durable.
     pub fn dropped(
         &mut self,
-        now_ms: u64,
-        n: NodeIndex,
+        (n, attempt): (NodeIndex, u64),
         v: VersionIndex,
-        attempt: u64,
         manifest: &ManifestId,
         nodes: &[Node],
         book: &Book,
     ) {
         let name = &book.versions[v].id;
         let Some(decided) = self.decided.get(&(n, attempt)).cloned() else {
-            return self.found("drops are decided", format!("{} dropped {name} and did not decide to", nodes[n].id));
+            return self
+                .found("drops are decided", format!("{} dropped {name} and did not decide to", nodes[n].id));
         };
         if nodes[n].pins.contains(&v) {
-            self.found("nothing pinned is dropped", format!("{} dropped {name}, which is pinned there", nodes[n].id));
+            self.found(
+                "nothing pinned is dropped",
+                format!("{} dropped {name}, which is pinned there", nodes[n].id),
+            );
         }
         if !decided.is_free {
             self.found("nothing that the policy keeps is dropped", format!("{} dropped {name}", nodes[n].id));
@@ -150,7 +146,8 @@ impl Checker {
             let damaged_ms = self.damaged_ms.get(&(node.me, v));
             node.me != n
                 && node.folds_own(v, manifest)
-                && (node.has_whole(generation) || damaged_ms.is_some_and(|at_ms| *at_ms >= decided.entered_ms))
+                && (node.has_whole(generation)
+                    || damaged_ms.is_some_and(|at_ms| *at_ms >= decided.entered_ms))
         };
         // An older generation that is dropped along with the newest needs no copy of its own.
         if nodes[n].held[v].and_then(|g| Some(book.generations.get(g)?.manifest)) != Some(*manifest) {
@@ -169,7 +166,7 @@ impl Checker {
             self.found(
                 "no drop takes a version below its minimum",
                 format!(
-                    "{} dropped {name} at {now_ms} ms; {needed} other sites have to hold it, these do: {sites:?}",
+                    "{} dropped {name}; {needed} other sites have to hold it, these do: {sites:?}",
                     nodes[n].id
                 ),
             );
@@ -189,7 +186,9 @@ impl Checker {
     pub fn unpublished(&self, node: &Node) -> Checked {
         for ((n, v), saved) in &self.unpublished {
             let dir = node.dirs.get(v);
-            if *n == node.me && saved.iter().any(|(place, bytes)| dir.and_then(|dir| dir.get(place)) != Some(bytes)) {
+            if *n == node.me
+                && saved.iter().any(|(place, bytes)| dir.and_then(|dir| dir.get(place)) != Some(bytes))
+            {
                 let detail = format!("{} lost files of version {v} that nobody has published", node.id);
                 return Err(Violation::new("nothing unpublished is removed", detail));
             }
@@ -251,7 +250,8 @@ impl Checker {
         let generation = &book.generations[book.generation(&head).expect("it was published")];
         let has_source = world.nodes.iter().any(|m| m.folds_own(v, &head) && m.has_whole(generation));
         let dir = node.dirs.get(&v);
-        let foreign = |(place, bytes): (&u8, &FileBytes)| generation.files.get(place).is_some_and(|file| file != bytes);
+        let foreign =
+            |(place, bytes): (&u8, &FileBytes)| generation.files.get(place).is_some_and(|file| file != bytes);
         let is_blocked = dir.is_some_and(|dir| dir.iter().any(foreign));
         if !has_source || is_blocked {
             return Ok(());
@@ -278,10 +278,7 @@ impl Checker {
     fn could_make_room(&self, world: &World, node: &Node, bytes: u64) -> bool {
         let excess = node.pressure(&world.book).excess_bytes_for(bytes);
         let held = (0..world.book.versions.len()).filter(|v| self.may_go(world, node, *v, Purpose::Room));
-        let free: u64 = held
-            .filter_map(|v| node.held[v])
-            .map(|g| world.book.generations[g].bytes)
-            .sum();
+        let free: u64 = held.filter_map(|v| node.held[v]).map(|g| world.book.generations[g].bytes).sum();
         free >= excess
     }
 
@@ -296,12 +293,14 @@ impl Checker {
             let says_so = node.life.as_ref().is_some_and(|life| life.is_blocked);
             return match says_so {
                 true => Ok(()),
-                false => {
-                    Err(Violation::new("quotas are met, or it is said why not", format!("{} says nothing", node.id)))
-                }
+                false => Err(Violation::new(
+                    "quotas are met, or it is said why not",
+                    format!("{} says nothing", node.id),
+                )),
             };
         };
-        let detail = format!("{} is {over} bytes over its quota, and {} may go", node.id, world.book.versions[v].id);
+        let detail =
+            format!("{} is {over} bytes over its quota, and {} may go", node.id, world.book.versions[v].id);
         Err(Violation::new("quotas are met, or it is said why not", detail))
     }
 
@@ -310,7 +309,8 @@ impl Checker {
         for (n, v) in &world.asked {
             if self.may_go(world, &world.nodes[*n], *v, Purpose::Command) {
                 let (node, version) = (&world.nodes[*n].id, &world.book.versions[*v].id);
-                let detail = format!("{node} (node {n}) still holds {version} (version {v}), and could drop it");
+                let detail =
+                    format!("{node} (node {n}) still holds {version} (version {v}), and could drop it");
                 return Err(Violation::new("drops that are possible happen", detail));
             }
         }
@@ -343,7 +343,8 @@ impl Checker {
         let stands = |other: &&Node| {
             other.me != node.me && other.folds_own(v, &generation.manifest) && other.has_whole(generation)
         };
-        let sites: BTreeSet<usize> = world.nodes.iter().filter(stands).map(|other| book.nodes[other.me].site).collect();
+        let sites: BTreeSet<usize> =
+            world.nodes.iter().filter(stands).map(|other| book.nodes[other.me].site).collect();
         by_policy && sites.len() >= usize::try_from(needed).unwrap_or(usize::MAX)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use avalon_protocol::{
-    drop::{Attempt, Doubt, Guard, NotCounted, Nonce, Proof, Prover, Step},
+    drop::{Attempt, Doubt, Guard, Nonce, NotCounted, Proof, Prover, Step},
     hash::ManifestId,
     id::NodeId,
     mode::ProjectMode,
@@ -200,7 +200,8 @@ impl World {
         if enters && life.dropping.enter(&id).is_err() {
             return self.failed(n, v, stays(Guard::Coming));
         }
-        let holders: Vec<(NodeId, Nonce)> = droppable.holders.iter().map(|id| (id.clone(), nonce(0))).collect();
+        let holders: Vec<(NodeId, Nonce)> =
+            droppable.holders.iter().map(|id| (id.clone(), nonce(0))).collect();
         let holders = holders.into_iter().map(|(id, _)| {
             let number = if self.is(Mutation::TrustsOldProofs) { 0 } else { self.number() };
             (self.called(&id), nonce(number), number)
@@ -209,7 +210,8 @@ impl World {
         for (id, _, number) in &holders {
             self.nonces.insert((n, v, id.clone()), *number);
         }
-        let attempt = Attempt::begin(droppable.min_copies, holders.into_iter().map(|(id, nonce, _)| (id, nonce)));
+        let attempt =
+            Attempt::begin(droppable.min_copies, holders.into_iter().map(|(id, nonce, _)| (id, nonce)));
         let number = self.number();
         if let Some(running) = self.running(n, v) {
             running.number = number;
@@ -281,7 +283,14 @@ impl World {
         if self.fault(5) { self.between(1000, 2 * MINUTE) } else { self.between(1, 400) }
     }
 
-    fn prove(&self, n: NodeIndex, generation: GenIndex, called: &NodeId, number: u64, reader: NodeIndex) -> Option<Proof> {
+    fn prove(
+        &self,
+        n: NodeIndex,
+        generation: GenIndex,
+        called: &NodeId,
+        number: u64,
+        reader: NodeIndex,
+    ) -> Option<Proof> {
         let generation = &self.book.generations[generation];
         let dir = self.nodes[reader].dirs.get(&generation.version);
         let mut prover = Prover::new(&nonce(number), called, &generation.manifest);
@@ -298,7 +307,9 @@ impl World {
     /// The own files are read, with a check of their names.
     pub(super) fn own_read(&mut self, n: NodeIndex, v: VersionIndex, number: u64, asks: &[(NodeIndex, u64)]) {
         let Some(running) = self.running(n, v).filter(|running| running.number == number) else { return };
-        let Some(generation) = running.open.as_ref().map(|(_, droppable)| droppable.generation) else { return };
+        let Some(generation) = running.open.as_ref().map(|(_, droppable)| droppable.generation) else {
+            return;
+        };
         let is_whole = self.nodes[n].has_whole(&self.book.generations[generation]);
         let mut proofs = Vec::new();
         for (holder, number) in asks {
@@ -319,7 +330,15 @@ impl World {
     }
 
     /// A peer asks for a proof.
-    pub(super) fn question(&mut self, n: NodeIndex, from: NodeIndex, v: VersionIndex, g: GenIndex, attempt: u64, nonce: u64) {
+    pub(super) fn question(
+        &mut self,
+        n: NodeIndex,
+        from: NodeIndex,
+        v: VersionIndex,
+        g: GenIndex,
+        attempt: u64,
+        nonce: u64,
+    ) {
         let first = self.may_count(n, v, g, Look::First);
         let Some(life) = self.nodes[n].life() else { return };
         let busy = !life.proves_for.insert(from);
@@ -340,7 +359,15 @@ impl World {
     }
 
     /// The files have been read for a peer: only now it is said whether it may count on this node.
-    pub(super) fn read_for(&mut self, n: NodeIndex, from: NodeIndex, v: VersionIndex, g: GenIndex, attempt: u64, nonce: u64) {
+    pub(super) fn read_for(
+        &mut self,
+        n: NodeIndex,
+        from: NodeIndex,
+        v: VersionIndex,
+        g: GenIndex,
+        attempt: u64,
+        nonce: u64,
+    ) {
         if let Some(life) = self.nodes[n].life() {
             life.proves_for.remove(&from);
         }
@@ -350,7 +377,14 @@ impl World {
         self.answer(n, from, v, attempt, answer);
     }
 
-    fn answer(&mut self, n: NodeIndex, to: NodeIndex, v: VersionIndex, attempt: u64, answer: Result<(Proof, u32), NotCounted>) {
+    fn answer(
+        &mut self,
+        n: NodeIndex,
+        to: NodeIndex,
+        v: VersionIndex,
+        attempt: u64,
+        answer: Result<(Proof, u32), NotCounted>,
+    ) {
         if let Ok((_, min_copies)) = &answer {
             self.checker.vouched(n, to, attempt, *min_copies);
         }
@@ -365,16 +399,27 @@ impl World {
         let (id, manifest) = (&self.book.versions[v].id, &self.book.generations[g].manifest);
         let holds = || node.folds[v].holds(&node.id, manifest);
         match look {
-            Look::First if self.is(Mutation::LooksAtRecordsFirst) => holds().then_some(()).ok_or(NotCounted::NotHeld)?,
+            Look::First if self.is(Mutation::LooksAtRecordsFirst) => {
+                holds().then_some(()).ok_or(NotCounted::NotHeld)?
+            }
             Look::Last if self.is(Mutation::LooksAtRecordsFirst) => life.dropping.vouch(id, || true)?,
-            _ if self.is(Mutation::VouchesWhileDropping) => holds().then_some(()).ok_or(NotCounted::NotHeld)?,
+            _ if self.is(Mutation::VouchesWhileDropping) => {
+                holds().then_some(()).ok_or(NotCounted::NotHeld)?
+            }
             _ => life.dropping.vouch(id, holds)?,
         }
         node.min_copies(&self.book, v, self.now_ms).ok_or(NotCounted::Unsure)
     }
 
     /// A holder answers.
-    pub(super) fn answered(&mut self, n: NodeIndex, from: NodeIndex, v: VersionIndex, number: u64, answer: Result<(Proof, u32), NotCounted>) {
+    pub(super) fn answered(
+        &mut self,
+        n: NodeIndex,
+        from: NodeIndex,
+        v: VersionIndex,
+        number: u64,
+        answer: Result<(Proof, u32), NotCounted>,
+    ) {
         let called = self.called(&self.nodes[from].id);
         let (any, deaf) = (self.is(Mutation::TrustsOldProofs), self.is(Mutation::IgnoresOthersMinimum));
         let Some(running) = self.running(n, v).filter(|running| any || running.number == number) else {
@@ -398,7 +443,14 @@ impl World {
     }
 
     /// Enough sites have proved: judge again, and record.
-    fn permitted(&mut self, n: NodeIndex, v: VersionIndex, purpose: Purpose, before: (GenIndex, u32), counted: &[NodeId]) {
+    fn permitted(
+        &mut self,
+        n: NodeIndex,
+        v: VersionIndex,
+        purpose: Purpose,
+        before: (GenIndex, u32),
+        counted: &[NodeId],
+    ) {
         let now = match self.judge(n, v, purpose) {
             Ok(now) if now.generation == before.0 && now.min_copies <= before.1 => now,
             Ok(_) => {
@@ -410,9 +462,8 @@ impl World {
                 return self.failed(n, v, why);
             }
         };
-        let nodes: Vec<NodeIndex> = (0..self.nodes.len())
-            .filter(|m| counted.contains(&self.called(&self.nodes[*m].id)))
-            .collect();
+        let nodes: Vec<NodeIndex> =
+            (0..self.nodes.len()).filter(|m| counted.contains(&self.called(&self.nodes[*m].id))).collect();
         let id = self.book.versions[v].id.clone();
         let (enters, leaves) = (self.is(Mutation::EntersAfterAsking), self.is(Mutation::LeavesEarly));
         let min_copies = self.nodes[n].min_copies(&self.book, v, self.now_ms).unwrap_or(1);

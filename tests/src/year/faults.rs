@@ -79,7 +79,8 @@ impl World {
                     Some(boots) => {
                         self.links.insert((a, b), boots);
                         for (from, to) in [(a, b), (b, a)] {
-                            let (heads, delay_ms) = (self.nodes[from].known.clone(), self.between(10, 30_000));
+                            let (heads, delay_ms) =
+                                (self.nodes[from].known.clone(), self.between(10, 30_000));
                             self.after(delay_ms, Event::Deliver(from, to, Message::Hello(heads)));
                         }
                     }
@@ -173,11 +174,14 @@ impl World {
     /// A file of a version that is held, and not in anybody's hands, rots or is lost.
     fn damage(&mut self, n: NodeIndex, random: u64, is_lost: bool) {
         let node = &mut self.nodes[n];
-        let held = (0..self.book.versions.len()).filter(|v| node.folds[*v].held_by(&node.id).next().is_some());
+        let held =
+            (0..self.book.versions.len()).filter(|v| node.folds[*v].held_by(&node.id).next().is_some());
         let held: Vec<VersionIndex> = held.collect();
         let is_touched = |v: &VersionIndex| node.life.as_ref().is_some_and(|life| life.locked.contains(v));
         let chosen = usize::try_from(random % 1_000_003).expect("an index");
-        let Some(v) = held.get(chosen % held.len().max(1)).copied().filter(|v| !is_touched(v)) else { return };
+        let Some(v) = held.get(chosen % held.len().max(1)).copied().filter(|v| !is_touched(v)) else {
+            return;
+        };
         let published: BTreeSet<u8> = self
             .book
             .generations
@@ -209,15 +213,19 @@ impl World {
     /// Notices that files are lost: the node does not hold the version any more.
     pub(super) fn scan(&mut self, n: NodeIndex, v: VersionIndex) {
         let node = &self.nodes[n];
-        let is_busy = node.life.as_ref().is_none_or(|life| life.locked.contains(&v) || life.drops.contains_key(&v));
+        let is_busy =
+            node.life.as_ref().is_none_or(|life| life.locked.contains(&v) || life.drops.contains_key(&v));
         let Some(held) = node.held[v].filter(|_| !is_busy) else { return };
-        if node.dirs.get(&v).is_some_and(|dir| self.book.generations[held].files.keys().all(|p| dir.contains_key(p))) {
+        if node
+            .dirs
+            .get(&v)
+            .is_some_and(|dir| self.book.generations[held].files.keys().all(|p| dir.contains_key(p)))
+        {
             return;
         }
         let id = self.book.versions[v].id.clone();
-        let dropped = |manifest| {
-            Entry::about(v, Record::Dropped(Held { version: id.clone(), manifest }), Cause::Lost)
-        };
+        let dropped =
+            |manifest| Entry::about(v, Record::Dropped(Held { version: id.clone(), manifest }), Cause::Lost);
         let entries = node.folds[v].held_by(&node.id).map(dropped).collect();
         self.did("loss_noticed", n, v);
         self.commit(n, 2 * n, entries, Then::Nothing);

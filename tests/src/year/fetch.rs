@@ -125,10 +125,13 @@ impl World {
         for v in due {
             self.consider(n, v);
         }
-        let Some(first_ms) = self.nodes[n].life().and_then(|life| life.due_ms.values().min().copied()) else { return };
+        let Some(first_ms) = self.nodes[n].life().and_then(|life| life.due_ms.values().min().copied()) else {
+            return;
+        };
         let ahead_ms = self.nodes[n].ahead_ms;
         let first_ms = first_ms.saturating_sub(ahead_ms).max(now_ms + 1);
-        if let Some(life) = self.nodes[n].life().filter(|life| life.look_at_ms.is_none_or(|at| first_ms < at)) {
+        if let Some(life) = self.nodes[n].life().filter(|life| life.look_at_ms.is_none_or(|at| first_ms < at))
+        {
             life.look_at_ms = Some(first_ms);
             self.wake(n, first_ms - now_ms, Wake::Look);
         }
@@ -188,9 +191,9 @@ impl World {
         }
     }
 
-    /// Returns how large the versions are that belong at a node, cannot be removed again to make room, and wait for room; the
-    /// smallest first.
-    pub(super) fn waiting(&self, n: NodeIndex) -> Vec<u64> {
+    /// Returns the versions that belong at a node, cannot be removed again to make room, and are not here or on their way, with
+    /// their sizes; the smallest first.
+    pub(super) fn waiting(&self, n: NodeIndex) -> Vec<(u64, VersionIndex)> {
         let (node, book) = (&self.nodes[n], &self.book);
         let Some(life) = node.life.as_ref() else { return Vec::new() };
         let now = node.clock(self.now_ms);
@@ -201,13 +204,15 @@ impl World {
                 return None;
             }
             match decide(book.versions[v].id.slot, &node.folds[v], &node.id, &stance, Wish::None) {
-                Decision::Fetch(manifest) => book.generation(&manifest).map(|g| book.generations[g].bytes),
+                Decision::Fetch(manifest) => {
+                    book.generation(&manifest).map(|g| (book.generations[g].bytes, v))
+                }
                 _ => None,
             }
         });
-        let mut sizes: Vec<u64> = waiting.collect();
-        sizes.sort_unstable();
-        sizes
+        let mut waiting: Vec<(u64, VersionIndex)> = waiting.collect();
+        waiting.sort_unstable();
+        waiting
     }
 
     fn ask_source(&mut self, n: NodeIndex, v: VersionIndex) {
@@ -271,7 +276,13 @@ impl World {
     }
 
     /// Files come: they are verified before anything else.
-    pub(super) fn files_came(&mut self, n: NodeIndex, v: VersionIndex, number: u64, files: Option<Vec<(u8, Piece)>>) {
+    pub(super) fn files_came(
+        &mut self,
+        n: NodeIndex,
+        v: VersionIndex,
+        number: u64,
+        files: Option<Vec<(u8, Piece)>>,
+    ) {
         let Some(generation) = self.job(n, v, number).map(|job| job.generation) else { return };
         let files: Option<BTreeMap<u8, super::book::FileBytes>> =
             files.map(|files| files.into_iter().map(|(place, Piece(bytes))| (place, bytes.into())).collect());
@@ -342,8 +353,8 @@ impl World {
         let node = &self.nodes[n];
         let known = (0..self.book.versions.len()).filter(|v| node.standing[*v] != Standing::Unknown);
         // What would be removed again comes last.
-        let (last, first): (Vec<usize>, Vec<usize>) =
-            known.partition(|v| !node.has_head(&self.book, *v) && node.is_expendable(&self.book, *v, self.now_ms));
+        let (last, first): (Vec<usize>, Vec<usize>) = known
+            .partition(|v| !node.has_head(&self.book, *v) && node.is_expendable(&self.book, *v, self.now_ms));
         first.into_iter().chain(last).for_each(|v| self.consider(n, v));
     }
 

@@ -223,7 +223,12 @@ impl Node {
     }
 
     /// Returns what the policy in effect says about a version; nothing without one, or for a version that nobody has published.
-    pub fn ruling(&self, book: &Book, version: VersionIndex, now: Now) -> Option<Result<Ruling, NotKnownYet>> {
+    pub fn ruling(
+        &self,
+        book: &Book,
+        version: VersionIndex,
+        now: Now,
+    ) -> Option<Result<Ruling, NotKnownYet>> {
         let policy = self.in_effect.as_ref()?;
         self.with_facts(book, version, |facts| policy.decide(&self.id, facts, now))
     }

@@ -38,7 +38,8 @@ pub fn draw(dice: &mut ChaCha8Rng, book: &mut Book) {
             })
         };
         let policy = policy.unwrap_or_else(|| {
-            let text = "schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"here\"\nmin_copies = 2\n".to_owned();
+            let text =
+                "schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"here\"\nmin_copies = 2\n".to_owned();
             let policy = Policy::check(&text, Some(&studio)).expect("nothing is wrong with it");
             (text, Arc::new(policy))
         });

@@ -61,13 +61,13 @@ impl Script {
 }
 
 fn nodes(dice: &mut ChaCha8Rng, book: &mut Book) {
-    for site in 0..book.sites {
+    for (site, site_name) in SITES.iter().enumerate().take(book.sites) {
         for number in 0..if dice.random_bool(0.3) { 2 } else { 1 } {
             // The first node of a site mostly keeps for it, others mostly are workstations.
             let keeps = dice.random_bool(if number == 0 { 0.8 } else { 0.2 });
             let name = if number == 0 { "srv" } else { "ws" };
             book.nodes.push(NodePlan {
-                id: format!("{name}{number}@{}", SITES[site]).parse().expect("a made-up name"),
+                id: format!("{name}{number}@{site_name}").parse().expect("a made-up name"),
                 site,
                 mode: if keeps { ProjectMode::Mirror } else { ProjectMode::OnDemand },
                 quota_bytes: dice.random_bool(0.6).then(|| dice.random_range(200..1200)),
@@ -207,7 +207,8 @@ impl Writer<'_> {
             }
             // In waves: at once, or one after the other within moments.
             for _ in 0..self.dice.random_range(1..4) {
-                let wave_ms = at_ms + self.dice.random_range(0..MINUTE) * u64::from(self.dice.random_bool(0.6));
+                let wave_ms =
+                    at_ms + self.dice.random_range(0..MINUTE) * u64::from(self.dice.random_bool(0.6));
                 if self.dice.random_bool(0.5) {
                     self.at(wave_ms, Event::DropEverywhere(version));
                     continue;

@@ -59,7 +59,9 @@ impl World {
 
     /// A transaction is durable.
     pub(super) fn synced(&mut self, n: NodeIndex, id: u64) {
-        let Some(transaction) = self.nodes[n].life().and_then(|life| life.syncing.pop_front()) else { return };
+        let Some(transaction) = self.nodes[n].life().and_then(|life| life.syncing.pop_front()) else {
+            return;
+        };
         assert_eq!(transaction.id, id, "transactions are synced in their order");
         let (versions, is_new) = self.append(n, transaction.feed, transaction.entries);
         match transaction.then {
@@ -84,7 +86,7 @@ impl World {
             match (&entry.record, entry.version, entry.cause) {
                 (Record::Dropped(held), Some(v), Cause::Drop(attempt)) => {
                     self.asked.remove(&(n, v));
-                    self.checker.dropped(self.now_ms, n, v, attempt, &held.manifest, &self.nodes, &self.book);
+                    self.checker.dropped((n, attempt), v, &held.manifest, &self.nodes, &self.book);
                 }
                 (Record::Published(published), Some(v), _) => {
                     let g = self.book.generation(&published.manifest).expect("it was made here");
@@ -131,7 +133,8 @@ impl World {
     /// Looks at versions about which something new is known, and at all when the policy changed.
     pub(super) fn follow(&mut self, n: NodeIndex, versions: BTreeSet<VersionIndex>, is_new: bool) {
         let node = &mut self.nodes[n];
-        let text = node.policy.in_effect().map(|stands| (stands.id.serial, std::sync::Arc::clone(&stands.document)));
+        let text =
+            node.policy.in_effect().map(|stands| (stands.id.serial, std::sync::Arc::clone(&stands.document)));
         let policy = text.and_then(|(serial, text)| {
             let (_, policy) = self.book.policies.iter().find(|(known, _)| **known == *text)?;
             Some((serial, std::sync::Arc::clone(policy)))

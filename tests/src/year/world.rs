@@ -325,14 +325,20 @@ impl World {
                 self.begin_drop(n, *v, Purpose::Command);
             }
             Deed::Apply(policy) if is_up => self.apply(n, *policy),
-            Deed::Settle(_) | Deed::Pull(_) | Deed::Pin(_) | Deed::Unpin(_) | Deed::Drop(_) | Deed::Apply(_) => {}
+            Deed::Settle(_)
+            | Deed::Pull(_)
+            | Deed::Pin(_)
+            | Deed::Unpin(_)
+            | Deed::Drop(_)
+            | Deed::Apply(_) => {}
         }
     }
 
     fn apply(&mut self, n: NodeIndex, policy: usize) {
         let serial = self.nodes[n].policy.serial() + 1;
         let (text, at_ms) = (self.book.policies[policy].0.clone(), self.nodes[n].clock(self.now_ms).ms);
-        let applied = AppliedPolicy::new(serial, text, String::new(), String::new(), at_ms).expect("it is short");
+        let applied =
+            AppliedPolicy::new(serial, text, String::new(), String::new(), at_ms).expect("it is short");
         let record = Record::Policy(applied);
         self.did("policy_applied", n, 0);
         let entry = Entry { record, version: None, cause: Cause::Usual, at_ms: 0 };
@@ -341,7 +347,8 @@ impl World {
 
     /// Somebody saves a file; mostly the watcher sees that at once.
     fn save(&mut self, n: NodeIndex, v: VersionIndex) {
-        let bytes: FileBytes = (0..self.between(20, 150)).map(|_| self.dice.random()).collect::<Vec<u8>>().into();
+        let bytes: FileBytes =
+            (0..self.between(20, 150)).map(|_| self.dice.random()).collect::<Vec<u8>>().into();
         let is_seen = !self.fault(10);
         let node = &mut self.nodes[n];
         let dir = node.dirs.entry(v).or_default();
