@@ -202,6 +202,6 @@ impl Env {
 
     /// Writes down what a node did.
     pub fn note(&mut self, note: &Note) {
-        self.log.note(self.now_ms, note);
+        self.log.note(self.now_ms, note.name(), note);
     }
 }

@@ -4,11 +4,42 @@ use std::{collections::BTreeMap, ops::Range, path::Path};
 
 use crate::{
     event_log::Recording,
-    world::{Failure, Report, run},
+    world::{self, Failure, Report},
+    year,
 };
 
 /// One seed in this many is run twice: the traces must be the same.
 const REPLAY_EVERY: u64 = 50;
+
+/// What is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Simulation {
+    /// Minutes of a studio: records and files on their way, [`crate::world`].
+    Catalogs,
+    /// A year of it: policies and room, [`crate::year`].
+    Year,
+}
+
+impl Simulation {
+    /// Runs a seed to its end.
+    ///
+    /// # Errors
+    /// [`Failure`] at the first broken promise.
+    pub fn run(self, seed: u64, recording: Recording) -> Result<Report, Box<Failure>> {
+        match self {
+            Self::Catalogs => world::run(seed, recording),
+            Self::Year => year::run(seed, recording, None),
+        }
+    }
+
+    /// Returns the name of its test.
+    fn test(self) -> &'static str {
+        match self {
+            Self::Catalogs => "sim_catalogs_converge",
+            Self::Year => "sim_studio_year",
+        }
+    }
+}
 
 /// What many seeds were like.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -45,10 +76,10 @@ impl Summary {
 ///
 /// # Errors
 /// The text of the first failure: what broke, where the log is, how to replay it.
-pub fn run_seeds(seeds: Range<u64>, log_dir: &Path) -> Result<Summary, String> {
+pub fn run_seeds(simulation: Simulation, seeds: Range<u64>, log_dir: &Path) -> Result<Summary, String> {
     let mut summary = Summary::default();
     for seed in seeds {
-        summary.add(&run_seed(seed, log_dir)?);
+        summary.add(&run_seed(simulation, seed, log_dir)?);
     }
     Ok(summary)
 }
@@ -57,10 +88,14 @@ pub fn run_seeds(seeds: Range<u64>, log_dir: &Path) -> Result<Summary, String> {
 ///
 /// # Errors
 /// The text of the failure.
-pub fn run_seed(seed: u64, log_dir: &Path) -> Result<Report, String> {
-    let report = run(seed, Recording::HashOnly).map_err(|failure| explain(&failure, log_dir))?;
+pub fn run_seed(simulation: Simulation, seed: u64, log_dir: &Path) -> Result<Report, String> {
+    let report = simulation
+        .run(seed, Recording::HashOnly)
+        .map_err(|failure| explain(simulation, &failure, log_dir))?;
     if seed.is_multiple_of(REPLAY_EVERY) {
-        let again = run(seed, Recording::Full).map_err(|failure| explain(&failure, log_dir))?;
+        let again = simulation
+            .run(seed, Recording::Full)
+            .map_err(|failure| explain(simulation, &failure, log_dir))?;
         if again != report {
             return Err(format!("seed {seed} ran twice and differed: {report:?}, then {again:?}"));
         }
@@ -69,10 +104,10 @@ pub fn run_seed(seed: u64, log_dir: &Path) -> Result<Report, String> {
 }
 
 /// Runs the failed seed again with a full log, writes the log and says everything that a person needs.
-fn explain(failure: &Failure, log_dir: &Path) -> String {
+fn explain(simulation: Simulation, failure: &Failure, log_dir: &Path) -> String {
     let seed = failure.seed;
     let file = log_dir.join(format!("sim-{seed}.jsonl"));
-    let written = match run(seed, Recording::Full) {
+    let written = match simulation.run(seed, Recording::Full) {
         Err(again) => again.log.write(&file).map_or_else(
             |error| format!("the log could not be written to {}: {error}", file.display()),
             |()| format!("every step is in {}", file.display()),
@@ -83,7 +118,11 @@ fn explain(failure: &Failure, log_dir: &Path) -> String {
     };
     format!(
         "seed {seed} broke the promise `{}` at step {} ({} ms): {}\n{written}\nreplay: AVALON_SEED={seed} cargo \
-         test -p avalon-tests --test sim_catalogs_converge",
-        failure.violation.invariant, failure.step, failure.at_ms, failure.violation.detail
+         test -p avalon-tests --test {}",
+        failure.violation.invariant,
+        failure.step,
+        failure.at_ms,
+        failure.violation.detail,
+        simulation.test()
     )
 }

@@ -28,3 +28,4 @@ pub mod scenario;
 pub mod toy_trust;
 pub mod tree;
 pub mod world;
+pub mod year;

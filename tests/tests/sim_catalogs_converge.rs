@@ -8,7 +8,7 @@ use std::path::Path;
 
 use avalon_tests::{
     event_log::Recording,
-    harness::{Summary, run_seed, run_seeds},
+    harness::{Simulation, Summary, run_seed, run_seeds},
     world::{CONVERGENCE_LIMIT_MS, run},
 };
 
@@ -30,12 +30,13 @@ fn number(variable: &str) -> Option<u64> {
 fn share(index: u64) {
     let result = match number("AVALON_SEED") {
         Some(seed) if seed % SHARES != index => return,
-        Some(seed) => run_seed(seed, log_dir()).map(|report| {
+        Some(seed) => run_seed(Simulation::Catalogs, seed, log_dir()).map(|report| {
             println!("{report:#?}");
         }),
         None => {
             let seeds = number("AVALON_SEEDS").unwrap_or(SEEDS).div_ceil(SHARES);
-            run_seeds(index * seeds..(index + 1) * seeds, log_dir()).map(|summary| check(&summary))
+            run_seeds(Simulation::Catalogs, index * seeds..(index + 1) * seeds, log_dir())
+                .map(|summary| check(&summary))
         }
     };
     result.unwrap_or_else(|failure| panic!("{failure}"));

@@ -26,6 +26,14 @@ impl Pressure {
         over.max(lacking)
     }
 
+    /// Returns how many bytes are to be removed before so many more are within the limits, as [`Pressure::excess_bytes`]: what
+    /// belongs here, and would not be removed again, does not wait behind what may go.
+    pub fn excess_bytes_for(&self, bytes: u64) -> u64 {
+        let used_bytes = self.used_bytes.saturating_add(bytes);
+        let free_bytes = self.free_bytes.saturating_sub(bytes);
+        Self { used_bytes, free_bytes, ..*self }.excess_bytes()
+    }
+
     /// Says whether so many bytes more are within the limits. What comes by itself waits for that.
     pub fn has_room_for(&self, bytes: u64) -> bool {
         self.quota_bytes.is_none_or(|quota| self.used_bytes.saturating_add(bytes) <= quota)

@@ -1,5 +1,5 @@
-//! Runs many seeds of the simulated studio: `cargo run --release -p avalon-tests --bin sim -- --seeds 20000 [--from N]
-//! [--jobs N]`. Prints one line of JSON; a broken promise is printed to standard error and makes the exit code 1.
+//! Runs many seeds of the simulated studio: `cargo run --release -p avalon-tests --bin sim -- [--year] --seeds 20000
+//! [--from N] [--jobs N]`; with `--year`, studio years. Prints one line of JSON; a broken promise is printed to standard error and makes the exit code 1.
 
 use std::{
     process::ExitCode,
@@ -8,33 +8,38 @@ use std::{
     time::Instant,
 };
 
-use avalon_tests::harness::{Summary, run_seed};
+use avalon_tests::harness::{Simulation, Summary, run_seed};
 
 /// What the command line asks for.
 struct Options {
+    simulation: Simulation,
     seeds: u64,
     from: u64,
     jobs: u64,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { seeds: 1000, from: 0, jobs: 1 };
+    let mut options = Options { simulation: Simulation::Catalogs, seeds: 1000, from: 0, jobs: 1 };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
+        if name == "--year" {
+            options.simulation = Simulation::Year;
+            continue;
+        }
         let value = arguments.next().ok_or_else(|| format!("{name} needs a number"))?;
         let number = value.parse().map_err(|_| format!("{name} needs a number, not {value}"))?;
         match name.as_str() {
             "--seeds" => options.seeds = number,
             "--from" => options.from = number,
             "--jobs" => options.jobs = number.max(1),
-            _ => return Err(format!("{name} is not known; there are --seeds, --from and --jobs")),
+            _ => return Err(format!("{name} is not known; there are --year, --seeds, --from and --jobs")),
         }
     }
     Ok(options)
 }
 
 /// Takes the next seed until there are none; returns what its seeds were like and how many failed.
-fn work(next: &AtomicU64, end: u64) -> (Summary, u64) {
+fn work(simulation: Simulation, next: &AtomicU64, end: u64) -> (Summary, u64) {
     let (mut summary, mut bad) = (Summary::default(), 0);
     let log_dir = std::env::temp_dir();
     loop {
@@ -42,7 +47,7 @@ fn work(next: &AtomicU64, end: u64) -> (Summary, u64) {
         if seed >= end {
             return (summary, bad);
         }
-        match run_seed(seed, &log_dir) {
+        match run_seed(simulation, seed, &log_dir) {
             Ok(report) => summary.add(&report),
             Err(failure) => {
                 eprintln!("{failure}");
@@ -67,7 +72,8 @@ fn main() -> ExitCode {
     )]
     let started = Instant::now();
     let results: Vec<(Summary, u64)> = thread::scope(|scope| {
-        let jobs: Vec<_> = (0..options.jobs).map(|_| scope.spawn(|| work(&next, end))).collect();
+        let jobs: Vec<_> =
+            (0..options.jobs).map(|_| scope.spawn(|| work(options.simulation, &next, end))).collect();
         jobs.into_iter().map(|job| job.join().expect("a job does not panic")).collect()
     });
     let seconds = started.elapsed().as_secs_f64();
