@@ -39,6 +39,9 @@ fn daemon(source: &Path, missing: Vec<MissingInput>) -> FakeDaemon {
             path: Some(source.to_str().unwrap().into()),
             dir: "assets/robot/publish/modelDefault/v002".into(),
             here: Presence::Complete,
+            files_here: 1,
+            some_here: Vec::new(),
+            growing: Vec::new(),
             files: files
                 .iter()
                 .map(|(path, content)| FileItem {
