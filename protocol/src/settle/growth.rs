@@ -1,8 +1,9 @@
 //! Which frames of a version that is still being made may flow already.
 //!
-//! A renderer that holds a lock for hours writes frame after frame. Each frame that is done is worth having elsewhere: so the
+//! A renderer that holds a lock of its own for hours writes frame after frame. Each frame that is done is worth having elsewhere: so the
 //! frames of a sequence, from its first on, flow while the lock is there, as generations of a version that grows. Anything
 //! that is not a frame of a sequence waits for the lock to go, as does what comes after a frame that is missing or not done.
+//! `.publish.lock` is another thing: who publishes copies what is made already, and none of it flows before the end.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,6 +18,9 @@ const QUIET_PERIODS: u32 = 6;
 /// The longer a version has grown, the rarer: by this part of the time since the first. A render of a night comes in about a
 /// hundred generations.
 const PART_OF_AGE: u64 = 32;
+
+/// The lock of a publish.
+const PUBLISH_LOCK: &str = ".publish.lock";
 
 /// What flowed of one version so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,8 +52,10 @@ impl Growth {
         (why, blockers): (&[WaitReason], &[Blocker]),
     ) -> Flow {
         let is_locked = blockers.iter().any(|blocker| blocker.kind == BlockerKind::Lock);
-        let is_replaced = blockers.iter().any(|blocker| blocker.kind == BlockerKind::Backup);
-        if !is_locked || is_replaced || why.contains(&WaitReason::OpenWriter) {
+        let is_publish = |blocker: &Blocker| {
+            blocker.kind == BlockerKind::Backup || blocker.path.file_name() == PUBLISH_LOCK
+        };
+        if !is_locked || blockers.iter().any(is_publish) || why.contains(&WaitReason::OpenWriter) {
             return Flow::Nothing;
         }
         let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);

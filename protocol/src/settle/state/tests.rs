@@ -461,7 +461,7 @@ fn frames(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
 #[test]
 fn frames_that_are_done_flow_while_a_lock_is_there_and_nothing_else_does() {
     let mut publish = Publish::new();
-    publish.block(".publish.lock", BlockerKind::Lock);
+    publish.block(".render.lock", BlockerKind::Lock);
     publish.write("thumbnail.jpg", 10);
     publish.write("b.exr/b.1001.exr", 10);
     publish.look();
@@ -492,7 +492,7 @@ fn frames_that_are_done_flow_while_a_lock_is_there_and_nothing_else_does() {
 }
 
 #[test]
-fn nothing_flows_without_a_lock_beside_a_backup_or_when_somebody_writes_or_has_asked() {
+fn nothing_flows_without_a_lock_during_a_publish_or_when_somebody_writes_or_has_asked() {
     let locked = |more: &dyn Fn(&mut Publish)| {
         let mut publish = Publish::new();
         publish.block("a.lock", BlockerKind::Lock);
@@ -505,6 +505,7 @@ fn nothing_flows_without_a_lock_beside_a_backup_or_when_somebody_writes_or_has_a
     assert_eq!(locked(&|_| ()), 3);
     assert_eq!(locked(&|publish| publish.block("b.tmp", BlockerKind::Temp)), 3, "the next frame is written");
     assert_eq!(locked(&|publish| publish.block("b.bak", BlockerKind::Backup)), 0);
+    assert_eq!(locked(&|publish| publish.block(".publish.lock", BlockerKind::Lock)), 0, "a publish");
     assert_eq!(locked(&|publish| publish.disk.open_writers = Some(true)), 0);
     assert_eq!(locked(&|publish| publish.settle.request_explicit()), 0);
     assert_eq!(locked(&|publish| publish.unblock()), 0);
