@@ -1,9 +1,8 @@
 //! Which frames of a version that is still being made may flow already.
 //!
-//! A renderer that holds a lock of its own for hours writes frame after frame. Each frame that is done is worth having elsewhere: so the
+//! A renderer that holds a lock for hours writes frame after frame. Each frame that is done is worth having elsewhere: so the
 //! frames of a sequence, from its first on, flow while the lock is there, as generations of a version that grows. Anything
 //! that is not a frame of a sequence waits for the lock to go, as does what comes after a frame that is missing or not done.
-//! `.publish.lock` is another thing: who publishes copies what is made already, and none of it flows before the end.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,8 +18,8 @@ const QUIET_PERIODS: u32 = 6;
 /// hundred generations.
 const PART_OF_AGE: u64 = 32;
 
-/// The lock of a publish.
-const PUBLISH_LOCK: &str = ".publish.lock";
+/// With how many frames a sequence begins to flow: of fewer nobody can tell whether one between them is missing.
+const FIRST_FRAMES: usize = 3;
 
 /// What flowed of one version so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,10 +51,8 @@ impl Growth {
         (why, blockers): (&[WaitReason], &[Blocker]),
     ) -> Flow {
         let is_locked = blockers.iter().any(|blocker| blocker.kind == BlockerKind::Lock);
-        let is_publish = |blocker: &Blocker| {
-            blocker.kind == BlockerKind::Backup || blocker.path.file_name() == PUBLISH_LOCK
-        };
-        if !is_locked || blockers.iter().any(is_publish) || why.contains(&WaitReason::OpenWriter) {
+        let is_replaced = blockers.iter().any(|blocker| blocker.kind == BlockerKind::Backup);
+        if !is_locked || is_replaced || why.contains(&WaitReason::OpenWriter) {
             return Flow::Nothing;
         }
         let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
@@ -70,11 +67,7 @@ impl Growth {
             }
         }
         let sequences = sequence::group(files.iter().map(|file| file.path.as_str()));
-        let mut flowing: Vec<&SeenFile> = sequences
-            .iter()
-            .filter(|one| one.frames.len() > 1)
-            .flat_map(|one| first_frames(one, &done))
-            .collect();
+        let mut flowing: Vec<&SeenFile> = sequences.iter().flat_map(|one| first_frames(one, &done)).collect();
         let again = |at_ms: Option<u64>| at_ms.map_or(Flow::Nothing, Flow::NotBefore);
         if flowing.len() <= self.files {
             return again(settles_ms);
@@ -101,5 +94,7 @@ fn first_frames<'f>(sequence: &Sequence, done: &BTreeMap<&RelPath, &'f SeenFile>
         let Sequence { prefix, padding, suffix, .. } = sequence.clone();
         FrameName { prefix, frame: *frame, padding, suffix }.to_string()
     });
-    named.map_while(|name| done.get(&name.parse::<RelPath>().ok()?).copied()).collect()
+    let frames: Vec<&SeenFile> =
+        named.map_while(|name| done.get(&name.parse::<RelPath>().ok()?).copied()).collect();
+    if frames.len() < FIRST_FRAMES { Vec::new() } else { frames }
 }

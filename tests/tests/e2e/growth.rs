@@ -45,7 +45,7 @@ fn frames_of_a_render_flow_as_they_come_while_the_lock_is_there_and_the_last_gen
     let studio = studio();
     let mut london = studio.mirror(LONDON, &[]);
     let montreal = studio.mirror(MONTREAL, &[&london]);
-    let lock = london.path(&format!("{BEAUTY}/v001/.render.lock"));
+    let lock = london.path(&format!("{BEAUTY}/v001/.publish.lock"));
     tree::write(&lock, b"farm");
     let mut events = london.events();
     let mut seen = 0;
@@ -109,7 +109,7 @@ fn a_publish_in_slow_motion_is_seen_nowhere_before_its_end() {
         assert!(!montreal.path(&format!("{MODEL}/v001")).exists(), "{what}");
     };
     waits("only the document is there");
-    let files = ["t/a.1001.png", "t/a.1002.png", "modelDefault.mtl", "modelDefault.abc"];
+    let files = ["textures/a.png", "modelDefault.mtl", "modelDefault.abc"];
     for file in files {
         tree::write(&dir.join(file), file.as_bytes());
         waits(file);
