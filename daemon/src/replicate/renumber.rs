@@ -195,7 +195,12 @@ async fn record(
     let draft = new.manifest.draft();
     let becomes = VersionId { slot: draft.version.slot, ..version.clone() };
     tracing::info!(%version, %becomes, manifest = %new.manifest.id(), "a version got a new number");
-    core.events.emit(EventKind::Dropped { reference: version.to_string(), manifest: old.id().to_string() });
+    core.events.emit(EventKind::Dropped {
+        reference: version.to_string(),
+        manifest: old.id().to_string(),
+        by: None,
+        bytes: None,
+    });
     core.events.emit(EventKind::Published {
         reference: becomes.to_string(),
         manifest: new.manifest.id().to_string(),
