@@ -10,7 +10,7 @@ use avalon_protocol::{
     mode::ProjectMode,
     plan::{Stance, rank_sources},
     policy::{Keep, RuleRef},
-    version_fold::{Standing, VersionFold},
+    version_fold::{DEFAULT_UNDO_MS, Standing, VersionFold},
 };
 use avalon_store::catalog::CatalogError;
 
@@ -108,6 +108,13 @@ impl Judging<'_> {
         }
         if core.space.pins().contains(version) {
             return Err(Stays::because(Guard::Pinned, self.pinned(version)));
+        }
+        if let Some(retirement) = fold.retired() {
+            let undo_ms = core.policy.in_effect().map_or(DEFAULT_UNDO_MS, |policy| policy.undo_ms());
+            if !retirement.is_past_undo(undo_ms, core.now_ms()) {
+                let reason = "it is retired, and may be brought back until its undo window ends";
+                return Err(Stays::because(Guard::Kept, reason));
+            }
         }
         let min_copies = self.policy(project, version, fold, ranks)?;
         if self.board.of_version(version).is_some() {

@@ -18,6 +18,9 @@ const QUIET_PERIODS: u32 = 6;
 /// hundred generations.
 const PART_OF_AGE: u64 = 32;
 
+/// With how many frames a sequence begins to flow: of fewer nobody can tell whether one between them is missing.
+const FIRST_FRAMES: usize = 3;
+
 /// What flowed of one version so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Growth {
@@ -64,11 +67,7 @@ impl Growth {
             }
         }
         let sequences = sequence::group(files.iter().map(|file| file.path.as_str()));
-        let mut flowing: Vec<&SeenFile> = sequences
-            .iter()
-            .filter(|one| one.frames.len() > 1)
-            .flat_map(|one| first_frames(one, &done))
-            .collect();
+        let mut flowing: Vec<&SeenFile> = sequences.iter().flat_map(|one| first_frames(one, &done)).collect();
         let again = |at_ms: Option<u64>| at_ms.map_or(Flow::Nothing, Flow::NotBefore);
         if flowing.len() <= self.files {
             return again(settles_ms);
@@ -95,5 +94,7 @@ fn first_frames<'f>(sequence: &Sequence, done: &BTreeMap<&RelPath, &'f SeenFile>
         let Sequence { prefix, padding, suffix, .. } = sequence.clone();
         FrameName { prefix, frame: *frame, padding, suffix }.to_string()
     });
-    named.map_while(|name| done.get(&name.parse::<RelPath>().ok()?).copied()).collect()
+    let frames: Vec<&SeenFile> =
+        named.map_while(|name| done.get(&name.parse::<RelPath>().ok()?).copied()).collect();
+    if frames.len() < FIRST_FRAMES { Vec::new() } else { frames }
 }

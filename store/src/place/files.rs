@@ -23,8 +23,10 @@ impl Placing<'_> {
         };
         if to_move().next().is_some() {
             let tree = self.tree()?;
-            let (entries, others): (Vec<_>, Vec<_>) =
+            let (mut entries, others): (Vec<_>, Vec<_>) =
                 to_move().partition(|(file, _)| self.manifest().is_entry(file));
+            // What lies in directories first: a scene in the version directory refers to it, not the other way round.
+            entries.sort_by_key(|(file, _)| std::cmp::Reverse(file.path.parts().count()));
             self.move_files(&tree, &version_dir, &others)?;
             self.move_files(&tree, &version_dir, &entries)?;
         }
