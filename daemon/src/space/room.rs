@@ -172,7 +172,7 @@ fn look(
         candidates.push(Candidate {
             bytes: held.bytes,
             last_used_ms: judged.as_ref().map_or(0, |may| last_used_ms(project, &may.manifest)),
-            is_retired: false,
+            is_retired: fold.retired().is_some(),
             guard: judged.err(),
             what: version,
         });
