@@ -145,13 +145,15 @@ impl Judging<'_> {
         fold: &VersionFold,
         ranks: &mut Ranks,
     ) -> Result<u32, Stays> {
+        // What was retired does not come by itself, wherever it belongs.
+        let is_retired = fold.retired().is_some();
         let Some(policy) = self.core.policy.in_effect() else {
             return match project.mode() {
-                ProjectMode::Mirror => Err(Stays::because(
+                ProjectMode::Mirror if !is_retired => Err(Stays::because(
                     Guard::Kept,
                     format!("this node mirrors project {} and would fetch it again", project.name()),
                 )),
-                ProjectMode::OnDemand => Ok(1),
+                ProjectMode::Mirror | ProjectMode::OnDemand => Ok(1),
             };
         };
         let judged = self.core.with_facts(version, fold, ranks, |facts, now| {
@@ -172,7 +174,7 @@ impl Judging<'_> {
         let by = by_rule(ruling.because.as_ref());
         let (keep, keep_last) = (ruling.keep, ruling.keep_last);
         let stance = Stance::of(project.mode(), Some(&Ok(ruling)));
-        let belongs = matches!(stance, Stance::Keep | Stance::Later);
+        let belongs = matches!(stance, Stance::Keep | Stance::Later) && !is_retired;
         match self.purpose {
             Purpose::Command if belongs => Err(Stays::because(
                 Guard::Kept,
@@ -181,7 +183,7 @@ impl Judging<'_> {
             Purpose::Room if belongs && keep_last.is_none() => {
                 Err(Stays::because(Guard::Kept, format!("the studio's policy keeps it here, {by}")))
             }
-            Purpose::Room if is_last && keep != Keep::Never => Err(Stays::because(
+            Purpose::Room if is_last && keep != Keep::Never && !is_retired => Err(Stays::because(
                 Guard::Kept,
                 format!("it is among the last {} that stay, {by}", keep_last.unwrap_or_default()),
             )),
