@@ -13,7 +13,7 @@ use avalon_tests::{
 };
 
 /// How many seeds the tests below run together.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 /// How many tests share them.
 const SHARES: u64 = 2;
 /// In how many seeds each wrong way has to be noticed at the latest.

@@ -471,6 +471,8 @@ fn pressure_is_relieved_by_a_little_more_than_is_over() {
     assert_eq!(pressure(1000, 100).excess_bytes(), 0);
     assert_eq!(pressure(1001, 100).excess_bytes(), 51);
     assert_eq!(pressure(1000, 99).excess_bytes(), 6);
+    assert_eq!((pressure(900, 300).excess_bytes_for(100), pressure(901, 300).excess_bytes_for(100)), (0, 51));
+    assert_eq!(pressure(500, 150).excess_bytes_for(60), 15);
     assert!(pressure(900, 300).has_room_for(100) && !pressure(900, 300).has_room_for(101));
     assert!(!pressure(900, 199).has_room_for(100));
     assert!(pressure(800, 900).has_much_room_for(100) && !pressure(801, 900).has_much_room_for(100));

@@ -191,26 +191,27 @@ impl World {
         }
     }
 
-    /// Returns the versions that belong at a node, cannot be removed again to make room, and are not here or on their way, with
-    /// their sizes; the smallest first.
-    pub(super) fn waiting(&self, n: NodeIndex) -> Vec<(u64, VersionIndex)> {
+    /// Returns the versions that belong at a node and are neither here nor on their way: whether each may be removed again to
+    /// make room, and its size. What may not comes first, and of that the smallest.
+    pub(super) fn waiting(&self, n: NodeIndex) -> Vec<(bool, u64, VersionIndex)> {
         let (node, book) = (&self.nodes[n], &self.book);
         let Some(life) = node.life.as_ref() else { return Vec::new() };
         let now = node.clock(self.now_ms);
         let lacks = |v: &usize| !node.has_head(book, *v) && !life.jobs.contains_key(v);
         let waiting = (0..book.versions.len()).filter(lacks).filter_map(|v| {
             let stance = node.stance(node.ruling(book, v, now).as_ref());
-            if stance != Stance::Keep || node.is_expendable(book, v, self.now_ms) {
+            if stance != Stance::Keep {
                 return None;
             }
-            match decide(book.versions[v].id.slot, &node.folds[v], &node.id, &stance, Wish::None) {
-                Decision::Fetch(manifest) => {
-                    book.generation(&manifest).map(|g| (book.generations[g].bytes, v))
-                }
-                _ => None,
-            }
+            let Decision::Fetch(manifest) =
+                decide(book.versions[v].id.slot, &node.folds[v], &node.id, &stance, Wish::None)
+            else {
+                return None;
+            };
+            let bytes = book.generations[book.generation(&manifest)?].bytes;
+            Some((node.is_expendable(book, v, self.now_ms), bytes, v))
         });
-        let mut waiting: Vec<(u64, VersionIndex)> = waiting.collect();
+        let mut waiting: Vec<(bool, u64, VersionIndex)> = waiting.collect();
         waiting.sort_unstable();
         waiting
     }

@@ -19,6 +19,7 @@ mod policies;
 mod room;
 mod script;
 mod talk;
+mod vouch;
 mod world;
 
 pub use self::world::run;

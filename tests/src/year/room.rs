@@ -85,7 +85,7 @@ impl World {
             return self.begin_drop(n, first, Purpose::Room);
         }
         // Whoever waited for room may have some now.
-        for (bytes, v) in self.waiting(n) {
+        for (_, bytes, v) in self.waiting(n) {
             if self.has_room(n, v, bytes) {
                 self.consider(n, v);
             }
@@ -95,10 +95,9 @@ impl World {
     /// Chooses what may go for the smallest of what waits for room, of which that is enough: otherwise nothing goes.
     fn choice_for_waiting(&self, n: NodeIndex, pressure: &Pressure) -> Choice<VersionIndex> {
         let waiting = if self.is(Mutation::WaitsForRoomOnly) { Vec::new() } else { self.waiting(n) };
-        let excesses = waiting
-            .into_iter()
-            .map(|(bytes, _)| pressure.excess_bytes_for(bytes))
-            .filter(|excess| *excess > 0);
+        let firm = waiting.into_iter().filter(|(is_expendable, ..)| !is_expendable);
+        let excesses =
+            firm.map(|(_, bytes, _)| pressure.excess_bytes_for(bytes)).filter(|excess| *excess > 0);
         let choice = excesses.into_iter().next().map(|excess| (excess, self.choice(n, excess)));
         let enough = choice.filter(|(excess, choice)| choice.bytes >= *excess);
         enough.map_or_else(|| choose(&[], 0), |(_, choice)| choice)
