@@ -183,9 +183,7 @@ async fn start(
     tasks.spawn("manifests", listen::to_missing_manifests(core_, net_, handle_, wake, stop.clone()));
     tasks.spawn("policy", policy::follow(Arc::clone(&core), ledger_events.subscribe(), stop.clone()));
     crate::certificate::watch(&core, identity.expires_at(), &tasks);
-    watch_ledger(&core, &tasks);
-    transfers::start(&core, &tasks);
-    let hooks = hooks::start(&core, &config.hooks, &tasks);
+    let hooks = start_listeners(&core, &config, &tasks);
     udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
 
     let settlers: Vec<(Arc<Project>, SettlerHandle)> = core
@@ -417,6 +415,13 @@ fn probe(core: &Arc<Core>) -> impl Fn() -> futures_util::future::BoxFuture<'stat
             }
         })
     }
+}
+
+/// Starts what watches the ledger and what happens; returns what changes the hooks.
+fn start_listeners(core: &Arc<Core>, config: &Config, tasks: &Tasks) -> hooks::HooksHandle {
+    watch_ledger(core, tasks);
+    transfers::start(core, tasks);
+    hooks::start(core, &config.hooks, tasks)
 }
 
 /// Starts the task that asks the ledger now and then whether it works, and says when it does not.

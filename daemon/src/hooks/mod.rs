@@ -92,7 +92,7 @@ impl Runner {
             while running.len() < AT_ONCE
                 && let Some(run) = self.queue.pop_front()
             {
-                running.push(Box::pin(run.to_end(Arc::clone(&self.core.clock))));
+                running.push(Box::pin(run.finish(Arc::clone(&self.core.clock))));
             }
             tokio::select! {
                 // What runs is killed with all that it has started.

@@ -70,7 +70,7 @@ impl Run {
     }
 
     /// Runs it. When this is dropped, the process and what it has started are killed.
-    pub(super) async fn to_end(self, clock: Arc<dyn Clock>) -> Ended {
+    pub(super) async fn finish(self, clock: Arc<dyn Clock>) -> Ended {
         let started = clock.monotonic();
         let (output, failed) = match self.spawn().await {
             Ok(child) => self.wait(child, &*clock).await,

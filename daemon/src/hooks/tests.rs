@@ -60,7 +60,7 @@ async fn ran(node: &Node, hook: &Hook, event: &Event) -> Ended {
     let kind = HookEvent::of(&event.kind).unwrap();
     let happening = Happening::of(&node.core, kind, event);
     assert!(happening.concerns(hook));
-    Run::new(hook, &happening).to_end(Arc::new(RealClock::new())).await
+    Run::new(hook, &happening).finish(Arc::new(RealClock::new())).await
 }
 
 #[test]
