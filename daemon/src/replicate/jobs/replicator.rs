@@ -243,7 +243,7 @@ impl Replicator {
             self.renumber(&version);
         }
         let job = match &verdict.decision {
-            Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, &verdict, priority).await),
+            Decision::Fetch(manifest) => Some(self.job_for(&version, *manifest, &verdict, priority)),
             Decision::Have(head) => {
                 self.wanted.remove(&version);
                 self.forget_order(&version).await;
@@ -326,7 +326,7 @@ impl Replicator {
         }
     }
 
-    async fn job_for(
+    fn job_for(
         &mut self,
         version: &VersionId,
         manifest: ManifestId,

@@ -38,9 +38,10 @@ pub(super) async fn fetch_and_place(
         })
     };
     let mut left = parts.as_slice();
+    let mut before = (0, 0);
     while let Some((part, after)) = left.split_first() {
-        let before = &parts[..parts.len() - left.len()];
-        job.set_passes(size(before), size(after));
+        job.set_passes(before, size(after));
+        before = (before.0 + part.files().len() as u64, before.1 + part.total_bytes());
         left = after;
         let part = Arc::new(part.clone());
         let mut phases = Phases::begin(core);
