@@ -26,8 +26,9 @@ use super::{
 use crate::invariant::{Checked, Violation};
 
 /// How long after the last fault everything may take to be where the last policy wants it: a night until the next window
-/// opens (24 hours) or the daily look at what time alone changes, twice the slowest retry (6 hours) because room is made
-/// before something comes, and as much again for drops that wait for copies elsewhere and that people ask for again.
+/// opens (24 hours) or the daily look at what time alone changes, twice the slowest retry (12 hours) because room is made
+/// before something comes, and as much again for drops that wait for copies elsewhere and that people ask for again. What is
+/// missing at the end counts when it was missing one retry before as well.
 pub const LIMIT_MS: u64 = 4 * DAY;
 /// What the policy says counts at the end if it said so all this time.
 const STEADY_MS: u64 = 2 * DAY + 12 * HOUR;
@@ -65,6 +66,8 @@ pub struct Checker {
     gone: BTreeMap<VersionIndex, Vec<Gone>>,
     /// What nodes that proved knew: asker and attempt, the node.
     vouched: BTreeMap<(NodeIndex, u64), BTreeMap<NodeIndex, u32>>,
+    /// What was not where the policy keeps it, one retry before the end.
+    pub(super) lacked: BTreeSet<(NodeIndex, VersionIndex)>,
     violation: Option<Violation>,
 }
 
@@ -214,11 +217,22 @@ impl Checker {
             self.unpublished(node)?;
             self.judge_claims(world, node)?;
             for v in 0..world.book.versions.len() {
-                self.judge_presence(world, node, v)?;
+                let judged = self.judge_presence(world, node, v);
+                // Room that came up by itself, as when time makes something expendable, is found by the next retry.
+                if self.lacked.contains(&(node.me, v)) {
+                    judged?;
+                }
             }
             self.judge_quota(world, node)?;
         }
         self.judge_drops(world)
+    }
+
+    /// Returns what is not where the policy keeps it, and could be.
+    pub fn lacking(&self, world: &World) -> BTreeSet<(NodeIndex, VersionIndex)> {
+        let all = world.nodes.iter().flat_map(|node| (0..world.book.versions.len()).map(move |v| (node, v)));
+        let lacking = all.filter(|(node, v)| self.judge_presence(world, node, *v).is_err());
+        lacking.map(|(node, v)| (node.me, v)).collect()
     }
 
     /// What a node says that it holds lies there, but for what rotted or was lost.

@@ -23,6 +23,8 @@ pub enum Event {
     Synced(NodeIndex, u32, u64),
     /// People ask again for all drops that they asked for and that have not happened.
     AskAgain,
+    /// The time is nearly over: what is not where it belongs?
+    LookAround,
     /// The time is over: is everything where it belongs?
     Judge,
 }

@@ -13,6 +13,7 @@ use super::{
     book::{FileBytes, NodeIndex, VersionIndex},
     checker::LIMIT_MS,
     event::{Event, Fault, Message, Wake},
+    fetch::RETRY_MS,
     node::{Cause, Entry, Life, Peer, Then},
     script::{DAY, HOUR},
     world::World,
@@ -45,6 +46,7 @@ impl World {
                 for time_ms in (HOUR..LIMIT_MS - DAY).step_by(usize::try_from(ASK_AGAIN_MS).expect("hours")) {
                     self.after(time_ms, Event::AskAgain);
                 }
+                self.after(LIMIT_MS - RETRY_MS - HOUR, Event::LookAround);
                 self.after(LIMIT_MS, Event::Judge);
             }
         }

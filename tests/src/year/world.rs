@@ -240,6 +240,10 @@ impl World {
                     self.deed(n, &Deed::Drop(v));
                 }
             }
+            Event::LookAround => {
+                let lacking = self.checker.lacking(self);
+                self.checker.lacked = lacking;
+            }
             Event::Judge => {
                 let judged = self.checker.judge(self);
                 judged.unwrap_or_else(|violation| self.broken(violation));
