@@ -136,13 +136,14 @@ mod tests {
     #[test]
     fn a_dry_run_says_what_would_go_and_ends_as_the_drop_would() {
         let daemon = FakeDaemon::start();
-        daemon.on("POST /v1/drop", &reply(vec![item(1, DropState::WouldDrop, None)]));
+        daemon
+            .on("POST /v1/drop", &reply(vec![item(1, DropState::WouldDrop, None)]))
+            .on("POST /v1/drop", &reply(vec![item(1, DropState::Stays, Some("0 of 1 other site"))]))
+            .on("POST /v1/drop", &reply(vec![item(1, DropState::Absent, None)]));
         let ran = daemon.run(&["drop", "-n", "robot/modelDefault"]);
         assert_eq!((ran.exit, ran.stderr.as_str()), (0, "1 of 1 versions, 2.0 KiB, would go\n"));
         assert!(daemon.requests()[0].contains("\"dry_run\":true"));
-        daemon.on("POST /v1/drop", &reply(vec![item(1, DropState::Stays, Some("0 of 1 other site"))]));
         assert_eq!(daemon.run(&["drop", "-n", "robot/modelDefault"]).exit, 1);
-        daemon.on("POST /v1/drop", &reply(vec![item(1, DropState::Absent, None)]));
         let ran = daemon.run(&["drop", "robot/modelDefault", "--json"]);
         assert_eq!((ran.exit, &ran.json()["versions"][0]["state"]), (0, &"absent".into()));
     }
