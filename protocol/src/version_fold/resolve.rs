@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Standing, VersionFold};
+use super::{Generation, Standing, VersionFold};
 use crate::{
     hash::{ContentId, ManifestId},
     id::{NodeId, VersionSlot},
@@ -98,7 +98,47 @@ impl VersionFold {
                 *round = one.round.max(*round);
             }
         }
+        let inherited = self.inherited(&fates);
+        fates.extend(inherited);
         fates
+    }
+
+    /// Returns the contents that nobody decided about and that only follow moved ones: they grew at a site that did not know
+    /// of the decision yet, and go where what they grew from goes.
+    fn inherited(
+        &self,
+        decided: &BTreeMap<ContentId, (u32, Fate)>,
+    ) -> impl Iterator<Item = (ContentId, (u32, Fate))> + use<> {
+        let mut inherited: BTreeMap<ContentId, Option<(u32, Fate)>> = BTreeMap::new();
+        for generation in self.generations.values().filter(|one| !decided.contains_key(&one.content)) {
+            let moved = self.decided_before(generation, decided).filter(|(_, fate)| *fate != Fate::Kept);
+            let known = inherited.entry(generation.content).or_insert(moved);
+            *known = match (*known, moved) {
+                (Some((round, Fate::Moved(one))), Some((_, Fate::Moved(other)))) => {
+                    Some((round, Fate::Moved(one.min(other))))
+                }
+                // Published for itself as well.
+                _ => None,
+            };
+        }
+        inherited.into_iter().filter_map(|(content, fate)| Some((content, fate?)))
+    }
+
+    /// Returns what was decided about the nearest generation before one.
+    fn decided_before(
+        &self,
+        generation: &Generation,
+        decided: &BTreeMap<ContentId, (u32, Fate)>,
+    ) -> Option<(u32, Fate)> {
+        let mut at = generation;
+        // Only a node that lies makes a circle of predecessors.
+        for _ in 0..self.generations.len() {
+            at = self.generations.get(&at.predecessor?)?;
+            if let Some(fate) = decided.get(&at.content) {
+                return Some(*fate);
+            }
+        }
+        None
     }
 
     /// Returns the contents that do not stand for the number any more, with the numbers that they got.
@@ -265,6 +305,26 @@ mod tests {
             }),
         );
         assert_eq!(with_first.to_move(SLOT, &node("old@y")), None, "it only lacks what came later");
+    }
+
+    #[test]
+    fn what_grew_before_the_decision_was_known_goes_where_it_grew_from_goes() {
+        let grown =
+            |manifest, content, before| Record::Published(published(1, manifest, content, 2, Some(before)));
+        let moved = ("c@z", resolved(1, 1, &[(2, 5)]));
+        let late = [moved.clone(), ("b@y", grown(3, 13, 2)), ("b@y", grown(4, 14, 3))];
+        for count in 2..=late.len() {
+            let fold = fold(&late[..count]);
+            assert_eq!(fold.standing(SLOT), Standing::Head(id(1)), "{count}");
+            let newest = id(u8::try_from(count).unwrap() + 1);
+            assert_eq!(fold.to_move(SLOT, &node("b@y")), Some(Move { manifest: newest, number: 5 }));
+        }
+        // What the one that is kept grew to stands, and who published the same for itself is in conflict.
+        let kept = fold(&[moved.clone(), ("a@x", grown(3, 13, 1))]);
+        assert_eq!(kept.standing(SLOT), Standing::Head(id(3)));
+        let alone = Record::Published(published(1, 4, 13, 1, None));
+        let own = fold(&[moved, ("b@y", grown(3, 13, 2)), ("d@z", alone)]);
+        assert!(matches!(own.standing(SLOT), Standing::Conflict(heads) if heads.len() == 2), "{own:?}");
     }
 
     #[test]

@@ -84,7 +84,9 @@ fn a_node_that_is_paused_fetches_nothing_says_so_and_goes_on_with_one_word() {
     for version in [1, 2] {
         montreal.until_complete_at(&model(version), MONTREAL);
     }
-    assert!(!montreal.api().has_health("fetching-paused") && queue(&montreal).jobs.is_empty());
+    montreal.until("nothing is left in the queue", |api| {
+        (!api.has_health("fetching-paused") && queue(&montreal).jobs.is_empty()).then_some(())
+    });
 }
 
 #[test]
