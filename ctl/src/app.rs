@@ -74,6 +74,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Restore(args) => command::lifetime::restore(context, args).await,
         Command::Accept(args) => command::lifetime::accept(context, args).await,
         Command::Conflicts(args) => command::conflict::list(context, args).await,
+        Command::Reserve(args) => command::reserve::run(context, args).await,
         Command::Resolve(args) => command::conflict::resolve(context, args).await,
         Command::Status(args) => command::status::run(context, &args).await,
         Command::Report(args) => command::report::run(context, &args).await,

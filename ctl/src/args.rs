@@ -28,6 +28,7 @@ use crate::command::{
     pull::PullArgs,
     queue::{PauseArgs, PrioArgs, QueueArgs, ResumeArgs},
     report::ReportArgs,
+    reserve::ReserveArgs,
     service::ServiceArgs,
     status::StatusArgs,
     wait::WaitArgs,
@@ -144,6 +145,8 @@ pub(crate) enum Command {
     Conflicts(ConflictsArgs),
     /// Decide which content keeps the number of a version.
     Resolve(ResolveArgs),
+    /// Ask for a version number that nobody else publishes under.
+    Reserve(ReserveArgs),
     /// Show how the daemon is, its peers and its jobs.
     Status(StatusArgs),
     /// Add up what was published and transferred.

@@ -13,7 +13,9 @@ use avalon_protocol::{
     feed::{FeedHead, FeedId},
     id::ProjectName,
     mode::ProjectMode,
-    wire::{FEATURE_ENCODED, FEATURE_PROOF, Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject},
+    wire::{
+        FEATURE_ENCODED, FEATURE_NUMBERS, FEATURE_PROOF, Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject,
+    },
 };
 use avalon_store::{
     ledger::{CatalogCare, Ledger, LedgerConfig, LedgerError, LedgerEvent, OpenReport},
@@ -36,6 +38,7 @@ use crate::{
     limits::Limits,
     log::{ErrorChain, LogHandle},
     net::{Catalog as _, Net, NetConfig, Throttle, UDP_BUFFER_BYTES, UdpBuffers},
+    numbers::Numbers,
     policy::{self, StudioPolicy},
     project::Project,
     publish::{publisher, settle::SettlerHandle},
@@ -172,6 +175,7 @@ async fn start(
         &tasks,
         Arc::clone(&clock),
     )?;
+    core.numbers.connect(net.clone());
     let replicator = start_replicator(&core, &net, &tasks, instance);
     let wake = Arc::new(Notify::new());
     let stop = tasks.token();
@@ -255,6 +259,7 @@ async fn open_core(
         blocks: BlockCache::open(&state.root)?,
         deltas: Arc::default(),
         space: Space::open(&state.root, &health),
+        numbers: Numbers::open(&state.root, &health),
         policy,
         buffers: Buffers::default(),
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
@@ -302,7 +307,7 @@ fn hello(config: &Config, core: &Core) -> Hello {
     Hello {
         protocol_min: PROTOCOL_MIN,
         protocol_max: PROTOCOL_MAX,
-        features: FEATURE_ENCODED | FEATURE_PROOF,
+        features: FEATURE_ENCODED | FEATURE_PROOF | FEATURE_NUMBERS,
         build: env!("CARGO_PKG_VERSION").to_owned(),
         studio: core.studio.clone(),
         node: core.me.clone(),

@@ -21,6 +21,7 @@ use crate::{
     events::EventBus,
     health::HealthBoard,
     limits::Limits,
+    numbers::Numbers,
     policy::StudioPolicy,
     project::Project,
     replicate::{encode::Deltas, jobs::Orders},
@@ -45,6 +46,8 @@ pub struct Core {
     pub deltas: Arc<Deltas>,
     /// What makes room, and keeps what is to stay.
     pub space: Space,
+    /// The numbers that this node promised to others.
+    pub numbers: Numbers,
     /// What blocks are read into on their way to peers.
     pub buffers: Buffers,
     /// The projects that it serves. The studio's own is none of them: it has feeds and nothing else.

@@ -9,6 +9,7 @@ pub mod publish;
 pub mod replicate;
 pub mod policy;
 pub mod space;
+pub mod numbers;
 pub mod net;
 pub mod daemon_api;
 pub mod api;

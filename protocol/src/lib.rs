@@ -28,6 +28,7 @@ pub mod settle;
 pub mod session;
 pub mod plan;
 pub mod drop;
+pub mod numbers;
 pub mod closure;
 pub mod schedule;
 pub mod delta_base;

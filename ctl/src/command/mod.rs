@@ -22,6 +22,7 @@ pub(crate) mod publish;
 pub(crate) mod pull;
 pub(crate) mod queue;
 pub(crate) mod report;
+pub(crate) mod reserve;
 pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod wait;

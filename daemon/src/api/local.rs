@@ -7,7 +7,8 @@ use avalon_protocol::control::{
     InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest,
     PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
     ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
-    RebuildReply, ReportReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+    RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply,
+    VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -78,6 +79,9 @@ pub trait LocalApi: Send + Sync + 'static {
         request: ResolveRequest,
         caller: Caller,
     ) -> BoxFuture<'_, Result<ResolveReply, ApiError>>;
+
+    /// Asks the voters for a number; ready when it belongs to this node.
+    fn reserve(&self, request: ReserveRequest) -> BoxFuture<'_, Result<ReserveReply, ApiError>>;
 
     /// Drops versions at this node; ready when all are dropped or refused.
     fn drop_versions(

@@ -30,6 +30,7 @@ use super::{events, routes};
         routes::accept,
         routes::conflicts,
         routes::resolve,
+        routes::reserve,
         routes::drop_versions,
         routes::pins,
         routes::set_pins,

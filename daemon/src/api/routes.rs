@@ -7,8 +7,8 @@ use avalon_protocol::control::{
     InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest,
     PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
     ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
-    RebuildReply, ReportReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
-    route,
+    RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply,
+    VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -70,6 +70,7 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(route::ACCEPT, post(accept))
         .route(route::CONFLICTS, get(conflicts))
         .route(route::RESOLVE, post(resolve))
+        .route(route::RESERVE, post(reserve))
         .route(route::DROP, post(drop_versions))
         .route(route::PINS, get(pins).post(set_pins))
         .route(route::JOBS, get(jobs))
@@ -230,6 +231,13 @@ pub(super) async fn resolve(
     Body(request): Body<ResolveRequest>,
 ) -> Answer<ResolveReply> {
     answer(shared.api.resolve(request, caller).await)
+}
+
+/// Asks the nodes that the policy names for a number that nobody else publishes under; answers when it belongs to this node.
+#[utoipa::path(post, tag = "versions", path = route::RESERVE, request_body = ReserveRequest, responses(
+    (status = 200, body = ReserveReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn reserve(State(shared): Api, Body(request): Body<ReserveRequest>) -> Answer<ReserveReply> {
+    answer(shared.api.reserve(request).await)
 }
 
 /// Drops versions at this node, after other sites proved that they have them; answers when all are dropped or refused.

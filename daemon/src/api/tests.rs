@@ -369,6 +369,7 @@ async fn every_route_is_described() {
         route::ACCEPT,
         route::CONFLICTS,
         route::RESOLVE,
+        route::RESERVE,
         route::PROBLEMS,
         route::DESTINATION,
         route::REPORT,

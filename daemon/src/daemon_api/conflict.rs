@@ -18,6 +18,7 @@ use crate::{
     api::{Caller, RefQuery},
     clock::time_of_ms,
     core::blocking,
+    numbers::Reserved,
 };
 
 /// From how many digits on the beginning of a manifest's name is one.
@@ -61,7 +62,10 @@ impl DaemonApi {
         let keep = chosen(&fold, &heads, &request.keep)?;
         let first = self.next_number(&version).await?;
         let others: Vec<ManifestId> = heads.iter().copied().filter(|head| *head != keep).collect();
-        let moved: Vec<(ManifestId, u32)> = others.iter().copied().zip(first..).collect();
+        let mut moved: Vec<(ManifestId, u32)> = others.iter().copied().zip(first..).collect();
+        if !request.dry_run {
+            self.ask_for_numbers(&version, &mut moved).await;
+        }
         let reply = ResolveReply {
             schema: "avalonctl.resolve/1".into(),
             reference: version.to_string(),
@@ -84,6 +88,23 @@ impl DaemonApi {
             self.say(&version, Record::Resolved(resolved)).await?;
         }
         Ok(reply)
+    }
+
+    /// Asks the voters for the numbers that are given, where the studio has voters. Without their answer they are given all the
+    /// same: what is decided must not wait, and a number that somebody else takes meanwhile is a conflict again.
+    async fn ask_for_numbers(&self, version: &VersionId, moved: &mut [(ManifestId, u32)]) {
+        if !self.core.asks_for_numbers() {
+            return;
+        }
+        let mut at_least = 1;
+        for (_, number) in moved {
+            let taken = self.core.take_next_number(version, at_least.max(*number)).await;
+            if let Ok(Reserved { version: VersionId { slot: VersionSlot::Number(taken), .. } }) = taken {
+                *number = taken;
+            }
+            *number = at_least.max(*number);
+            at_least = number.saturating_add(1);
+        }
     }
 
     /// Returns the lowest number that no version of the subset has, nor one that a decision gave to something, nor a higher one.

@@ -16,6 +16,7 @@ mod publish;
 mod pull;
 mod queue;
 mod report;
+mod reserve;
 mod show;
 mod space;
 mod status;
@@ -31,8 +32,8 @@ use avalon_protocol::control::{
     InfoReply, InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
     PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
     PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
-    QueueRequest, RebuildReply, ReportReply, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
-    WhereReply, WhyReply,
+    QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
+    StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -183,6 +184,10 @@ impl LocalApi for DaemonApi {
         caller: Caller,
     ) -> BoxFuture<'_, Result<ResolveReply, ApiError>> {
         Box::pin(self.resolve_reply(request, caller))
+    }
+
+    fn reserve(&self, request: ReserveRequest) -> BoxFuture<'_, Result<ReserveReply, ApiError>> {
+        Box::pin(self.reserve_reply(request))
     }
 
     fn drop_versions(

@@ -4,6 +4,7 @@
 //! of the object is for the [`BlockSink`] to check; the bytes of a manifest for the caller.
 
 mod error;
+mod number;
 mod proof;
 
 use std::{collections::VecDeque, time::Duration};

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, net::SocketAddr, sync::Arc, time::Duration
 use avalon_protocol::{
     close_code::CloseCode,
     id::{NodeId, ProjectName},
-    wire::{FEATURE_ENCODED, FEATURE_PROOF, Hello},
+    wire::{FEATURE_ENCODED, FEATURE_NUMBERS, FEATURE_PROOF, Hello},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -86,6 +86,11 @@ impl PeerLink {
     /// Says whether the peer answers questions for a proof of possession.
     pub fn proves(&self) -> bool {
         self.inner.hello.features & FEATURE_PROOF != 0
+    }
+
+    /// Says whether the peer answers questions for numbers.
+    pub fn promises_numbers(&self) -> bool {
+        self.inner.hello.features & FEATURE_NUMBERS != 0
     }
 
     /// Returns where the peer is.

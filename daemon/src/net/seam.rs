@@ -15,7 +15,8 @@ use avalon_protocol::{
     feed::{FeedHead, FeedId, SealedGroup},
     hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
-    wire::{Base, FetchProof, PieceHead, Records},
+    numbers::Answer,
+    wire::{AskNumber, Base, FetchProof, PieceHead, Records},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -121,6 +122,9 @@ pub trait Objects: Send + Sync + 'static {
         ask: &'a FetchProof,
         read: Arc<AtomicU64>,
     ) -> BoxFuture<'a, Result<Vouched, NotCounted>>;
+
+    /// Says whether a number may belong to the node that asks; see [`avalon_protocol::numbers`]. What is promised is durable.
+    fn promise<'a>(&'a self, ask: &'a AskNumber, by: &'a NodeId) -> BoxFuture<'a, Answer>;
 }
 
 /// This node holds a version.

@@ -10,10 +10,11 @@ use avalon_protocol::{
     close_code::CloseCode,
     id::ProjectName,
     limit::Direction,
+    numbers::Answer,
     plan::Priority,
     wire::{
-        FetchEncoded, FetchManifests, FetchObjects, Framed as _, ManifestReply, ObjectReply, ObjectStatus,
-        PIECES, PieceEncoding, RAW, Request, Want,
+        FetchEncoded, FetchManifests, FetchObjects, Framed as _, ManifestReply, NumberReply, ObjectReply,
+        ObjectStatus, PIECES, PieceEncoding, RAW, Request, Want,
     },
 };
 use bytes::Bytes;
@@ -128,6 +129,14 @@ async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStr
         }
         Request::Manifests(fetch) => send_manifests(context, link, fetch, &mut out).await,
         Request::Proof(ask) => proof::send(context, link, &slots.proof, &ask, &mut out).await,
+        Request::Number(ask) => {
+            // A project that is not shared looks like one whose catalog cannot be asked.
+            let answer = match link.shares(&ask.version.project) {
+                true => context.objects.promise(&ask, link.node()).await,
+                false => Answer::Unsure,
+            };
+            push(&mut out, Bytes::from(NumberReply(answer).to_frame())).await
+        }
     };
     match answered {
         // The peer may stop listening at the last byte.
@@ -155,7 +164,7 @@ const WAITING_PRIORITY: i32 = 3;
 /// job cannot begin without.
 fn priority(request: &Request) -> i32 {
     match request {
-        Request::Manifests(_) | Request::Proof(_) => 4,
+        Request::Manifests(_) | Request::Proof(_) | Request::Number(_) => 4,
         Request::Encoded(FetchEncoded { priority: Priority::Waiting, .. }) => WAITING_PRIORITY,
         Request::Encoded(FetchEncoded { priority: Priority::Publish, .. }) | Request::Objects(_) => 2,
         Request::Encoded(FetchEncoded { priority: Priority::Backfill, .. }) => 1,

@@ -225,12 +225,36 @@ impl Publisher {
                 why: version.why.clone(),
             });
         }
+        let is_left = |known: &&PendingVersion| now.iter().all(|version| version.dir != known.dir);
+        let left: Vec<String> = known.iter().filter(is_left).map(|known| known.dir.clone()).collect();
         self.project.set_pending(now);
+        self.forget_numbers(left);
         let board = self.core.health.about(self.project.name().as_str());
         match publish_failed(&self.project, pending) {
             Some(item) => board.raise(item),
             None => board.clear(PUBLISH_FAILED),
         }
+    }
+
+    /// Somebody renamed the directory of a number that was taken, as they were told.
+    fn forget_numbers(&self, left: Vec<String>) {
+        let (core, project) = (Arc::clone(&self.core), Arc::clone(&self.project));
+        if left.is_empty() || !core.asks_for_numbers() {
+            return;
+        }
+        self.tasks.spawn(
+            "numbers",
+            blocking(move || {
+                let Some(root) = project.dir() else { return };
+                for dir in left.iter().filter_map(|dir| dir.parse::<RelPath>().ok()) {
+                    let is_gone = root.open_dir(&dir).is_err_and(|error| error.is_not_found());
+                    if let Some(found) = project.templates().invert_dir(&dir).filter(|_| is_gone) {
+                        let version = found.fields.version_id(project.name());
+                        core.health.about(&version.to_string()).clear(record::NUMBER_TAKEN);
+                    }
+                }
+            }),
+        );
     }
 
     fn health_changed(&self, health: &ProjectHealth, root_opened: &mut u64) {

@@ -10,7 +10,12 @@ use std::{
 
 use avalon_protocol::rel_path::RelPath;
 use avalon_protocol::{
-    block::BlockList, drop::NotCounted, hash::ObjectHash, id::ProjectName, wire::FetchProof,
+    block::BlockList,
+    drop::NotCounted,
+    hash::ObjectHash,
+    id::{NodeId, ProjectName},
+    numbers::Answer,
+    wire::{AskNumber, FetchProof},
 };
 use avalon_store::{catalog::LocalFile, fs::Dir, object::serve::ObjectReader};
 use bytes::Bytes;
@@ -48,6 +53,11 @@ impl Objects for TreeObjects {
         read: Arc<AtomicU64>,
     ) -> BoxFuture<'a, Result<Vouched, NotCounted>> {
         Box::pin(space::vouch(Arc::clone(&self.0), ask.clone(), read))
+    }
+
+    fn promise<'a>(&'a self, ask: &'a AskNumber, by: &'a NodeId) -> BoxFuture<'a, Answer> {
+        let (core, ask, by) = (Arc::clone(&self.0), ask.clone(), by.clone());
+        Box::pin(blocking(move || core.vote(&ask, &by)))
     }
 }
 

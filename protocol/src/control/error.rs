@@ -41,6 +41,9 @@ pub enum ErrorCode {
     /// No site that can be reached holds it.
     #[serde(rename = "AVL-0601")]
     NoSource,
+    /// Too few of the nodes that have to agree can be reached.
+    #[serde(rename = "AVL-0602")]
+    NoQuorum,
     /// The disk is full.
     #[serde(rename = "AVL-0701")]
     DiskFull,
@@ -56,6 +59,9 @@ pub enum ErrorCode {
     /// The version is not whole yet.
     #[serde(rename = "AVL-0804")]
     NotWhole,
+    /// A version number belongs to somebody else, by what the voters say.
+    #[serde(rename = "AVL-0805")]
+    NumberTaken,
     /// Not allowed.
     #[serde(rename = "AVL-0901")]
     Denied,
@@ -94,9 +100,9 @@ impl ErrorCode {
             }
             Self::NotFound | Self::InputsMissing | Self::NotHere => ExitCode::NotFound,
             Self::DaemonUnreachable => ExitCode::DaemonUnreachable,
-            Self::NoSource => ExitCode::NoSource,
+            Self::NoSource | Self::NoQuorum => ExitCode::NoSource,
             Self::DiskFull => ExitCode::DiskFull,
-            Self::Damaged | Self::Conflict | Self::Rewritten => ExitCode::Integrity,
+            Self::Damaged | Self::Conflict | Self::Rewritten | Self::NumberTaken => ExitCode::Integrity,
             Self::Denied | Self::Retired => ExitCode::Denied,
             Self::TimedOut => ExitCode::TimedOut,
         }
@@ -118,11 +124,16 @@ impl ErrorCode {
             Self::TimedOut => 408,
             Self::Conflict
             | Self::Rewritten
+            | Self::NumberTaken
             | Self::Retired
             | Self::NotWhole
             | Self::Damaged
             | Self::PolicyChanged => 409,
-            Self::NoSource | Self::DaemonUnreachable | Self::ProjectPaused | Self::Stopping => 503,
+            Self::NoSource
+            | Self::NoQuorum
+            | Self::DaemonUnreachable
+            | Self::ProjectPaused
+            | Self::Stopping => 503,
         }
     }
 }

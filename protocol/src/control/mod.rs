@@ -16,6 +16,7 @@ mod policy;
 mod problems;
 mod space;
 mod report;
+mod reserve;
 mod status;
 mod version;
 mod why;
@@ -41,6 +42,7 @@ pub use self::{
     },
     problems::{ProblemsReply, VersionProblems},
     report::{ReportPublish, ReportReply, ReportTransfer},
+    reserve::{ReserveReply, ReserveRequest},
     space::{
         DropHolder, DropItem, DropReply, DropRequest, DropState, PinItem, PinRequest, PinsReply, SpaceStatus,
     },
@@ -80,6 +82,8 @@ pub mod route {
     pub const CONFLICTS: &str = "/v1/conflicts";
     /// POST [`super::ResolveRequest`]: [`super::ResolveReply`], when it is recorded.
     pub const RESOLVE: &str = "/v1/resolve";
+    /// POST [`super::ReserveRequest`]: [`super::ReserveReply`], when the number belongs to this node.
+    pub const RESERVE: &str = "/v1/reserve";
     /// GET `?ref=&project=&silo=&representation=`: [`super::DestinationReply`].
     pub const DESTINATION: &str = "/v1/destination";
     /// GET `?since_ms=&until_ms=&project=`: [`super::ReportReply`].

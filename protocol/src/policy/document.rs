@@ -1,6 +1,6 @@
 //! The document: from text to a checked [`Policy`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::{
     Spanned,
@@ -10,13 +10,13 @@ use toml::{
 use super::{
     age::Age,
     checks::{self, CheckRules},
-    copies, overlap,
+    copies, numbers, overlap,
     places::{Groups, Studio},
     problem::Refused,
     reader::Reader,
     rule::{self, Defaults, ReadRule, Rule},
 };
-use crate::{limits::MAX_POLICY_BYTES, version_fold::DEFAULT_UNDO_MS};
+use crate::{id::NodeId, limits::MAX_POLICY_BYTES, version_fold::DEFAULT_UNDO_MS};
 
 /// What a document says of itself first.
 pub const SCHEMA: &str = "avalon.policy/1";
@@ -26,7 +26,7 @@ pub const MAX_DOCUMENT_BYTES: usize = MAX_POLICY_BYTES;
 /// Most rules: a node asks each of them about each version, and a person has to see through them.
 pub const MAX_RULES: usize = 256;
 
-const KEYS: [&str; 6] = ["schema", "groups", "defaults", "rule", "checks", "check"];
+const KEYS: [&str; 7] = ["schema", "groups", "defaults", "rule", "checks", "check", "numbers"];
 
 /// A checked policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub struct Policy {
     rules: Vec<Rule>,
     defaults: Defaults,
     checks: CheckRules,
+    voters: BTreeSet<NodeId>,
     groups: usize,
 }
 
@@ -73,6 +74,12 @@ impl Policy {
     /// Returns which checks are turned off.
     pub fn checks(&self) -> &CheckRules {
         &self.checks
+    }
+
+    /// Returns the nodes that promise numbers to who asks before publishing; none unless the studio wants that. At most one at
+    /// each site.
+    pub fn voters(&self) -> &BTreeSet<NodeId> {
+        &self.voters
     }
 
     /// Returns for how long, in milliseconds, nothing is removed of a version that was retired.
@@ -117,6 +124,7 @@ fn read(reader: &mut Reader<'_>, text: &str, studio: Option<&Studio>) -> Option<
     };
     let defaults = read_defaults(reader, &document);
     let checks = checks::read(reader, &document);
+    let voters = numbers::read(reader, &document, studio);
     let rules =
         document.get("rule").map_or_else(Vec::new, |value| read_rules(reader, value, &groups, studio));
     overlap::report(reader, &rules);
@@ -130,6 +138,7 @@ fn read(reader: &mut Reader<'_>, text: &str, studio: Option<&Studio>) -> Option<
         rules: rules.into_iter().map(|read| read.rule).collect(),
         defaults: defaults?,
         checks,
+        voters,
         groups: groups.len(),
     })
 }

@@ -19,6 +19,7 @@ mod facts;
 mod decide;
 mod explain;
 mod imply;
+mod numbers;
 mod overlap;
 mod copies;
 mod effect;

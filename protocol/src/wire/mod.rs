@@ -7,6 +7,7 @@
 mod encoded;
 mod frame;
 mod message;
+mod number;
 mod proof;
 mod request;
 
@@ -16,6 +17,7 @@ pub use self::{
     message::{
         Control, Hello, HelloRefused, PROTOCOL_MAX, PROTOCOL_MIN, ProjectHeads, Records, ServedProject,
     },
+    number::{AskNumber, FEATURE_NUMBERS, NumberReply},
     proof::{FEATURE_PROOF, FetchProof, ProofReply},
     request::{FetchManifests, FetchObjects, ManifestReply, ObjectReply, ObjectStatus, Request, Want},
 };

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    FetchEncoded, FetchProof, Framed,
+    AskNumber, FetchEncoded, FetchProof, Framed,
     frame::{self, FrameError},
 };
 use crate::{
@@ -25,6 +25,8 @@ pub enum Request {
     Encoded(FetchEncoded),
     /// Type 22: a proof of possession.
     Proof(FetchProof),
+    /// Type 24: a number to publish under.
+    Number(AskNumber),
 }
 
 /// Asks for objects of one project.
@@ -123,6 +125,7 @@ impl Framed for Request {
             Self::Manifests(fetch) => frame::write(MANIFESTS, fetch),
             Self::Encoded(fetch) => fetch.frame(),
             Self::Proof(fetch) => fetch.frame(),
+            Self::Number(ask) => ask.frame(),
         }
     }
 
@@ -141,13 +144,12 @@ impl Framed for Request {
                 frame::bound(kind, "manifests", fetch.manifests.len(), MAX_MANIFEST_WANTS)?;
                 Ok(Self::Manifests(fetch))
             }
-            kind => match FetchEncoded::from_payload(kind, payload) {
-                Some(fetch) => fetch.map(Self::Encoded),
-                None => match FetchProof::from_payload(kind, payload) {
-                    Some(fetch) => fetch.map(Self::Proof),
-                    None => Err(FrameError::Unexpected { kind }),
-                },
-            },
+            kind => {
+                let encoded = FetchEncoded::from_payload(kind, payload).map(|read| read.map(Self::Encoded));
+                let proof = || FetchProof::from_payload(kind, payload).map(|read| read.map(Self::Proof));
+                let number = || AskNumber::from_payload(kind, payload).map(|read| read.map(Self::Number));
+                encoded.or_else(proof).or_else(number).unwrap_or(Err(FrameError::Unexpected { kind }))
+            }
         }
     }
 }

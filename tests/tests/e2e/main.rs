@@ -25,6 +25,7 @@ mod lossy;
 mod mirror;
 mod mounts;
 mod names;
+mod numbers;
 mod peers;
 mod policy;
 mod placement;

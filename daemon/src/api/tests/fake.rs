@@ -15,7 +15,8 @@ use avalon_protocol::{
         LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply,
         PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply,
         PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply,
-        ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+        ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply,
+        WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -44,6 +45,7 @@ pub(super) enum Call {
     Pull(PullRequest, Caller),
     Lifetime(Lifetime, LifetimeRequest, Caller),
     Resolve(ResolveRequest, Caller),
+    Reserve(ReserveRequest),
     Drop(DropRequest, Caller),
     SetPins(PinRequest, Caller),
     Cancel(String, Caller),
@@ -294,6 +296,11 @@ impl LocalApi for Fake {
         let (schema, reference) = ("avalonctl.resolve/1".into(), request.reference.clone());
         let reply = ResolveReply { schema, reference, kept, moved: Vec::new(), dry_run: request.dry_run };
         self.reply(Call::Resolve(request, caller), reply)
+    }
+
+    fn reserve(&self, request: ReserveRequest) -> BoxFuture<'_, Result<ReserveReply, ApiError>> {
+        let (schema, reference) = ("avalonctl.reserve/1".into(), request.reference.clone());
+        self.reply(Call::Reserve(request), ReserveReply { schema, reference, number: 5 })
     }
 
     fn drop_versions(

@@ -11,8 +11,9 @@ use avalon_protocol::{
     feed::{FeedHead, FeedId, Group, SealedGroup},
     hash::{ChainHash, ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
+    numbers::Answer,
     record::RawRecord,
-    wire::{FetchProof, PieceEncoding, PieceHead, Records},
+    wire::{AskNumber, FetchProof, PieceEncoding, PieceHead, Records},
 };
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -211,6 +212,10 @@ impl Objects for ToyObjects {
         _: Arc<AtomicU64>,
     ) -> BoxFuture<'a, Result<Vouched, NotCounted>> {
         Box::pin(std::future::ready(Err(NotCounted::NotHeld)))
+    }
+
+    fn promise<'a>(&'a self, _: &'a AskNumber, _: &'a NodeId) -> BoxFuture<'a, Answer> {
+        Box::pin(std::future::ready(Answer::Unsure))
     }
 
     fn open<'a>(

@@ -114,6 +114,18 @@ pub enum RecordError {
         /// The version.
         version: VersionId,
     },
+    /// Somebody else has the number: by what the studio's voters say, who are asked before a number is used.
+    #[error(
+        "{version} cannot be published: the number belongs to {by}; rename the directory to v{next:03}, or ask for a number first: avalonctl reserve"
+    )]
+    NumberTaken {
+        /// The version.
+        version: VersionId,
+        /// The node that published it, or to which it was promised.
+        by: avalon_protocol::id::NodeId,
+        /// A number that may be free.
+        next: u32,
+    },
     /// The manifest cannot be written.
     #[error("the manifest of {version} cannot be stored")]
     Manifest {
@@ -159,6 +171,7 @@ impl RecordError {
             | Self::Ledger { .. }
             | Self::Catalog { .. }
             | Self::Incoming { .. }
+            | Self::NumberTaken { .. }
             | Self::Paused { .. } => Remedy::TryLater,
             Self::StillWaits { .. } => Remedy::Nothing,
             Self::Hash { source: HashVersionError::Path(_), .. }
@@ -172,9 +185,11 @@ impl RecordError {
     }
 
     /// Says whether it is a trouble of this machine that somebody should hear of. That the project is paused is told
-    /// already, and that it is being fetched is none.
+    /// already, as is that a number is taken, and that it is being fetched is none.
     pub fn is_failure(&self) -> bool {
-        self.remedy() == Remedy::TryLater && !matches!(self, Self::Paused { .. } | Self::Incoming { .. })
+        let is_told_otherwise =
+            matches!(self, Self::Paused { .. } | Self::Incoming { .. } | Self::NumberTaken { .. });
+        self.remedy() == Remedy::TryLater && !is_told_otherwise
     }
 
     /// Returns the error's code for the local API.
@@ -191,6 +206,7 @@ impl RecordError {
             Self::Snapshot { .. } | Self::Invalid { .. } | Self::TwoPlaces { .. } => ErrorCode::BadPath,
             Self::Rewritten { .. } | Self::Outdated { .. } => ErrorCode::Rewritten,
             Self::Part { .. } | Self::Incoming { .. } | Self::StillWaits { .. } => ErrorCode::NotWhole,
+            Self::NumberTaken { .. } => ErrorCode::NumberTaken,
             Self::TooManyGenerations { .. } => ErrorCode::Damaged,
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,

@@ -5,6 +5,7 @@
 //! were changed in place are never published over the old: somebody hears of it and decides.
 
 mod error;
+mod numbers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +31,10 @@ use avalon_store::{
 };
 
 use self::error::first;
-pub use self::error::{RecordError, Remedy};
+pub use self::{
+    error::{RecordError, Remedy},
+    numbers::NUMBER_TAKEN,
+};
 use super::{
     checks,
     hash::{self, NamedFile},
@@ -347,6 +351,7 @@ impl Recording<'_> {
             self.note_local(manifest).await?;
         }
         self.rewritten_board().clear(REWRITTEN);
+        self.rewritten_board().clear(NUMBER_TAKEN);
         let messages = Vec::new();
         Ok(Recorded { version: self.version, manifest, generation: number, files, bytes, news, messages })
     }
@@ -358,7 +363,9 @@ impl Recording<'_> {
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
         let completeness = whole.completeness;
-        let (mut about, messages) = self.about(place, &whole).await?;
+        let unasked = numbers::take(self.core, &self.version, place).await?;
+        let (mut about, mut messages) = self.about(place, &whole).await?;
+        messages.extend(unasked);
         about.metadata.remove(GROWING);
         if whole.purpose == Purpose::Grow {
             about.metadata.insert(GROWING.to_owned(), self.growing(place, &entries).await);
@@ -381,6 +388,7 @@ impl Recording<'_> {
         records.push(Record::Published(published));
         self.commit(records, local).await?;
         self.rewritten_board().clear(REWRITTEN);
+        self.rewritten_board().clear(NUMBER_TAKEN);
         self.tell_published(&manifest, completeness);
         Ok(Recorded {
             manifest: manifest.id(),
