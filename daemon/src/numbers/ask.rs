@@ -66,6 +66,14 @@ impl Core {
     /// # Errors
     /// [`ReserveFailed`].
     pub async fn take_number(self: &Arc<Self>, version: &VersionId) -> Result<Reserved, ReserveFailed> {
+        self.poll_voters(version, false).await
+    }
+
+    async fn poll_voters(
+        self: &Arc<Self>,
+        version: &VersionId,
+        fresh: bool,
+    ) -> Result<Reserved, ReserveFailed> {
         let there = Arc::clone(self);
         let Some((serial, groups)) = blocking(move || there.voters()).await else {
             return Err(ReserveFailed::NoVoters);
@@ -73,10 +81,12 @@ impl Core {
         let mut poll = Poll::new(groups);
         loop {
             match poll.next() {
-                Step::Ask(node) => match self.ask_voter(&node, version, serial).await {
-                    Ok(answer) => poll.answered(&node, answer),
-                    Err(why) => poll.silent(&node, why),
-                },
+                Step::Ask(node) => {
+                    match self.ask_voter(&node, AskNumber { version: version.clone(), fresh, serial }).await {
+                        Ok(answer) => poll.answered(&node, answer),
+                        Err(why) => poll.silent(&node, why),
+                    }
+                }
                 Step::Done(Outcome::Won) => return Ok(Reserved { version: version.clone() }),
                 Step::Done(Outcome::Taken { next, by }) => {
                     return Err(ReserveFailed::Taken { version: version.clone(), by, next });
@@ -88,7 +98,7 @@ impl Core {
         }
     }
 
-    /// Asks for the lowest number above all that are known, of the subset that `version` is of.
+    /// Asks for the lowest number above all that are known, of the subset that `version` is of. Asking again brings another one.
     ///
     /// # Errors
     /// [`ReserveFailed`]; never [`ReserveFailed::Taken`].
@@ -107,7 +117,7 @@ impl Core {
                 return Err(ReserveFailed::Other("the highest number there is was given already".into()));
             };
             let version = VersionId { slot: VersionSlot::Number(tried), ..version.clone() };
-            match self.take_number(&version).await {
+            match self.poll_voters(&version, true).await {
                 Err(ReserveFailed::Taken { next, .. }) => number = tried.checked_add(1).map(|n| n.max(next)),
                 done => return done,
             }
@@ -128,13 +138,7 @@ impl Core {
         here.max().unwrap_or(0)
     }
 
-    async fn ask_voter(
-        self: &Arc<Self>,
-        node: &NodeId,
-        version: &VersionId,
-        serial: u64,
-    ) -> Result<Answer, String> {
-        let ask = AskNumber { version: version.clone(), serial };
+    async fn ask_voter(self: &Arc<Self>, node: &NodeId, ask: AskNumber) -> Result<Answer, String> {
         if *node == self.me {
             let there = Arc::clone(self);
             return Ok(blocking(move || there.vote(&ask, &there.me)).await);
@@ -144,8 +148,8 @@ impl Core {
         if !link.promises_numbers() {
             return Err("its version of avalond does not promise numbers".to_owned());
         }
-        if !link.shares(&version.project) {
-            return Err(format!("it does not serve project {}", version.project));
+        if !link.shares(&ask.version.project) {
+            return Err(format!("it does not serve project {}", ask.version.project));
         }
         tokio::select! {
             answer = link.ask_number(ask) => answer.map_err(|error| ErrorChain(&error).to_string()),

@@ -117,7 +117,7 @@ impl Numbers {
 impl Core {
     /// Answers a node that asks for a number. Blocks.
     pub fn vote(&self, ask: &AskNumber, by: &NodeId) -> Answer {
-        let AskNumber { version, serial } = ask;
+        let AskNumber { version, fresh, serial } = ask;
         self.note_voters();
         let mut held = self.numbers.lock();
         // Under the lock: what a promise was forgotten for is known by then.
@@ -126,7 +126,7 @@ impl Core {
         if state.voters.since > *serial {
             return Answer::OtherPolicy;
         }
-        let answer = state.promises.answer(version, by, &known);
+        let answer = state.promises.answer(version, by, *fresh, &known);
         if answer == Answer::Promised {
             let mut changed = state.clone();
             if changed.promises.give(version, by) {

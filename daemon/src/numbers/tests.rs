@@ -16,7 +16,7 @@ fn node(name: &str) -> NodeId {
 }
 
 fn ask(number: u32) -> AskNumber {
-    AskNumber { version: version(number), serial: 0 }
+    AskNumber { version: version(number), fresh: false, serial: 0 }
 }
 
 #[test]

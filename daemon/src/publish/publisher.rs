@@ -225,36 +225,12 @@ impl Publisher {
                 why: version.why.clone(),
             });
         }
-        let is_left = |known: &&PendingVersion| now.iter().all(|version| version.dir != known.dir);
-        let left: Vec<String> = known.iter().filter(is_left).map(|known| known.dir.clone()).collect();
         self.project.set_pending(now);
-        self.forget_numbers(left);
         let board = self.core.health.about(self.project.name().as_str());
         match publish_failed(&self.project, pending) {
             Some(item) => board.raise(item),
             None => board.clear(PUBLISH_FAILED),
         }
-    }
-
-    /// Somebody renamed the directory of a number that was taken, as they were told.
-    fn forget_numbers(&self, left: Vec<String>) {
-        let (core, project) = (Arc::clone(&self.core), Arc::clone(&self.project));
-        if left.is_empty() || !core.asks_for_numbers() {
-            return;
-        }
-        self.tasks.spawn(
-            "numbers",
-            blocking(move || {
-                let Some(root) = project.dir() else { return };
-                for dir in left.iter().filter_map(|dir| dir.parse::<RelPath>().ok()) {
-                    let is_gone = root.open_dir(&dir).is_err_and(|error| error.is_not_found());
-                    if let Some(found) = project.templates().invert_dir(&dir).filter(|_| is_gone) {
-                        let version = found.fields.version_id(project.name());
-                        core.health.about(&version.to_string()).clear(record::NUMBER_TAKEN);
-                    }
-                }
-            }),
-        );
     }
 
     fn health_changed(&self, health: &ProjectHealth, root_opened: &mut u64) {
@@ -386,7 +362,7 @@ pub(super) async fn publish(
                 }
                 Remedy::TryLater => {
                     record::tell_refused(core, &reference, &error);
-                    reconsider_later(core, handle, &dir, tasks);
+                    reconsider_later(core, project, handle, &dir, tasks);
                 }
                 Remedy::Person => record::tell_refused(core, &reference, &error),
                 Remedy::Nothing => tracing::debug!(version = reference, "compared, and as it was recorded"),
@@ -455,14 +431,37 @@ fn outcome(recorded: Recorded, problems: Vec<CheckProblem>) -> PublishOutcome {
 }
 
 /// A full disk or a failing one may be well again by then.
-fn reconsider_later(core: &Arc<Core>, handle: &SettlerHandle, dir: &RelPath, tasks: &Tasks) {
-    let (clock, handle, dir, stop) = (Arc::clone(&core.clock), handle.clone(), dir.clone(), tasks.token());
+fn reconsider_later(
+    core: &Arc<Core>,
+    project: &Arc<Project>,
+    handle: &SettlerHandle,
+    dir: &RelPath,
+    tasks: &Tasks,
+) {
+    let (core, project, handle) = (Arc::clone(core), Arc::clone(project), handle.clone());
+    let (dir, stop) = (dir.clone(), tasks.token());
     tasks.spawn("publish again", async move {
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = clock.sleep(TRY_AGAIN_AFTER) => drop(handle.reconsider(dir).await),
+            () = stop.cancelled() => return,
+            () = core.clock.sleep(TRY_AGAIN_AFTER) => {}
         }
+        forget_number(&core, &project, &dir).await;
+        handle.reconsider(dir).await.ok();
     });
+}
+
+/// Whoever has a number that is taken renames the directory, as they are told; then nothing is wrong any more.
+async fn forget_number(core: &Arc<Core>, project: &Arc<Project>, dir: &RelPath) {
+    let (core, project, dir) = (Arc::clone(core), Arc::clone(project), dir.clone());
+    blocking(move || {
+        let is_gone =
+            project.dir().is_some_and(|root| root.open_dir(&dir).is_err_and(|error| error.is_not_found()));
+        if let Some(found) = project.templates().invert_dir(&dir).filter(|_| is_gone) {
+            let version = found.fields.version_id(project.name());
+            core.health.about(&version.to_string()).clear(record::NUMBER_TAKEN);
+        }
+    })
+    .await;
 }
 
 fn refused(dir: RelPath, error: &RecordError) -> PublishOutcome {

@@ -191,7 +191,7 @@ mod tests {
                     polls[who].silent(&voter, "away".into());
                     continue;
                 }
-                let answer = promises[index].answer(&version(1), &asking[who], &Known::default());
+                let answer = promises[index].answer(&version(1), &asking[who], false, &Known::default());
                 if answer == Answer::Promised {
                     promises[index].give(&version(1), &asking[who]);
                 }

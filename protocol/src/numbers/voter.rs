@@ -43,13 +43,13 @@ impl Promises {
         self.given.is_empty()
     }
 
-    /// Says what to answer when `by` asks for the number of `version`. [`Answer::Promised`] holds once it was stored:
-    /// [`Promises::give`].
-    pub fn answer(&self, version: &VersionId, by: &NodeId, known: &Known) -> Answer {
+    /// Says what to answer when `by` asks for the number of `version`; when it asks for a `fresh` one, what it has already is taken
+    /// as well. [`Answer::Promised`] holds once it was stored: [`Promises::give`].
+    pub fn answer(&self, version: &VersionId, by: &NodeId, fresh: bool, known: &Known) -> Answer {
         let is_own = known.published_by.as_ref() == Some(by);
         let given_by = known.given_by.as_ref().filter(|_| !is_own);
-        let others =
-            self.given.get(version).into_iter().chain(&known.published_by).filter(|owner| *owner != by);
+        let others = self.given.get(version).into_iter().chain(&known.published_by);
+        let others = others.filter(|owner| fresh || *owner != by);
         match given_by.into_iter().chain(others).next() {
             Some(other) => Answer::Taken { next: self.next(version, known), by: other.clone() },
             None => Answer::Promised,
@@ -93,12 +93,15 @@ mod tests {
         let mut promises = Promises::default();
         let (anna, ben, known) =
             (node("ws1@home"), node("ws2@van"), Known { highest: 3, ..Known::default() });
-        assert_eq!(promises.answer(&version(4), &anna, &known), Answer::Promised);
+        assert_eq!(promises.answer(&version(4), &anna, false, &known), Answer::Promised);
         assert!(promises.give(&version(4), &anna) && !promises.give(&version(4), &anna));
-        assert_eq!(promises.answer(&version(4), &anna, &known), Answer::Promised);
+        assert_eq!(promises.answer(&version(4), &anna, false, &known), Answer::Promised);
         let taken = Answer::Taken { next: 5, by: anna.clone() };
-        assert_eq!(promises.answer(&version(4), &ben, &known), taken);
-        assert_eq!(promises.answer(&version(5), &ben, &known), Answer::Promised);
+        assert_eq!(promises.answer(&version(4), &ben, false, &known), taken);
+        assert_eq!(promises.answer(&version(5), &ben, false, &known), Answer::Promised);
+        let fresh = Answer::Taken { next: 5, by: anna.clone() };
+        assert_eq!(promises.answer(&version(4), &anna, true, &known), fresh);
+        assert_eq!(promises.answer(&version(5), &anna, true, &known), Answer::Promised);
         let again = Promises::new(promises.iter().map(|(version, node)| (version.clone(), node.clone())));
         assert_eq!(again, promises);
     }
@@ -109,14 +112,14 @@ mod tests {
         let published = Known { published_by: Some(anna.clone()), highest: 7, given_by: None };
         let promises = Promises::default();
         let taken = Answer::Taken { next: 8, by: anna.clone() };
-        assert_eq!(promises.answer(&version(2), &anna, &published), Answer::Promised);
-        assert_eq!(promises.answer(&version(2), &ben, &published), taken);
+        assert_eq!(promises.answer(&version(2), &anna, false, &published), Answer::Promised);
+        assert_eq!(promises.answer(&version(2), &ben, false, &published), taken);
         // Whoever decided that something gets the number has no use for it either.
         let given = Known { given_by: Some(anna.clone()), ..Known { published_by: None, ..published } };
-        assert_eq!(promises.answer(&version(2), &anna, &given), taken);
-        assert_eq!(promises.answer(&version(2), &ben, &given), taken);
+        assert_eq!(promises.answer(&version(2), &anna, false, &given), taken);
+        assert_eq!(promises.answer(&version(2), &ben, false, &given), taken);
         let renumbered = Known { published_by: Some(ben.clone()), ..given };
-        assert_eq!(promises.answer(&version(2), &ben, &renumbered), Answer::Promised);
+        assert_eq!(promises.answer(&version(2), &ben, false, &renumbered), Answer::Promised);
     }
 
     #[test]
@@ -124,14 +127,17 @@ mod tests {
         let mut promises = Promises::default();
         let (anna, ben, known) =
             (node("ws1@home"), node("ws2@van"), Known { highest: 9, ..Known::default() });
-        assert_eq!(promises.answer(&version(2), &anna, &known), Answer::Promised);
+        assert_eq!(promises.answer(&version(2), &anna, false, &known), Answer::Promised);
         promises.give(&version(2), &anna);
         promises.give(&version(12), &anna);
         let other = VersionId { subset: "rigDefault".parse().unwrap(), ..version(40) };
         promises.give(&other, &anna);
-        assert_eq!(promises.answer(&version(2), &ben, &known), Answer::Taken { next: 13, by: anna.clone() });
+        assert_eq!(
+            promises.answer(&version(2), &ben, false, &known),
+            Answer::Taken { next: 13, by: anna.clone() }
+        );
         promises.forget(|version| version.slot == VersionSlot::Number(12));
         assert_eq!((promises.len(), promises.is_empty()), (2, false));
-        assert_eq!(promises.answer(&version(2), &ben, &known), Answer::Taken { next: 10, by: anna });
+        assert_eq!(promises.answer(&version(2), &ben, false, &known), Answer::Taken { next: 10, by: anna });
     }
 }

