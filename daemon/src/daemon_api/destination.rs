@@ -132,8 +132,9 @@ fn find(core: &Core, project: &Project, root: &Dir, wanted: &Wanted) -> Result<D
         }
         if given.contains(&number) {
             let message = format!("{id} is the number that something else got when a conflict was resolved");
-            return Err(ApiError::new(ErrorCode::BadPath, message)
-                .with_hint("leave the number out for the next one"));
+            return Err(
+                ApiError::new(ErrorCode::BadPath, message).with_hint("leave the number out for the next one")
+            );
         }
         let taken = format!("the directory of {id} is there already");
         return place.at(number)?.ok_or_else(|| {

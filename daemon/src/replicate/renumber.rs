@@ -132,8 +132,7 @@ async fn give(
     let _first = project.lock_version(first).await;
     let _second = project.lock_version(second).await;
     match planned(core, project, version, further).await? {
-        Some((again, becomes))
-            if again.id() == old.id() && becomes.manifest.id() == new.manifest.id() => {}
+        Some((again, becomes)) if again.id() == old.id() && becomes.manifest.id() == new.manifest.id() => {}
         _ => return Ok(()),
     }
     let dir = project.dir().ok_or_else(|| Failed::Paused { project: project.name().clone() })?;

@@ -208,3 +208,17 @@ fn what_was_changed_is_put_back_also_before_the_daemon_has_noticed() {
     montreal.ctl(&["restore", &model(1)]).expect(ExitCode::Ok);
     assert_eq!((text(&montreal, 1), trash(&montreal)), ("one".into(), vec!["changed".into()]));
 }
+
+#[test]
+fn an_accepted_change_is_in_nobodys_way_any_more() {
+    let studio = studio();
+    let london = studio.mirror(LONDON, &[]);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    publish_model(&london, 1, b"one");
+    montreal.until_complete_at(&model(1), MONTREAL);
+    rewrite(&london, 1, "better");
+    london.until("the old does not get its place back", |api| api.has_health("occupied").then_some(()));
+    london.ctl(&["accept", &model(1)]).expect(ExitCode::Ok);
+    london.until("nothing is wrong", |api| api.status().health.is_empty().then_some(()));
+    until_content(&montreal, 1, "better");
+}
