@@ -217,6 +217,10 @@ fn who_was_off_while_its_new_number_went_to_something_else_gives_it_the_one_afte
     montreal.until("the next conflict", |api| api.locate_one(&model(2)).filter(|item| item.conflict));
     montreal.ctl(&["resolve", &model(2), "--keep", "home"]).expect(ExitCode::Ok);
     until_content(&montreal, 3, "another");
+    home.until("home heard of both decisions", |api| api.locate_one(&model(2)).filter(|item| !item.conflict));
+    home.until("home knows what became of it", |api| api.locate_one(&model(3)));
+    // What is blocked is tried again every minute, and at a start.
+    home.restart();
     until_content(&home, 3, "another");
     assert_eq!([content(&home, 1), content(&home, 2)], [String::new(), "made at home".into()]);
     london.until_connected(MONTREAL);
