@@ -249,7 +249,7 @@ fn timed_out(args: &WaitArgs, reply: &WhereReply) -> Failure {
     }
     let waited = duration(args.timeout.unwrap_or_default().as_secs_f64());
     let message = format!("not complete at {} after {waited}: {}", args.site, missing.join(", "));
-    let hint = format!("see who has it: avalonctl where {}", args.reference);
+    let hint = format!("ask what it waits for: avalonctl why {} --site {}", args.reference, args.site);
     said(ErrorCode::TimedOut, message, &hint)
 }
 
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!((ran.exit, ran.stdout.as_str()), (10, ""));
         assert!(ran.stderr.contains("no node of site montreal is known yet\n"), "{ran:?}");
         let said = "error[AVL-1001]: not complete at montreal after 0.0s: lantern:robot/modelDefault@v002\n  \
-                    hint: see who has it: avalonctl where robot/modelDefault\n";
+                    hint: ask what it waits for: avalonctl why robot/modelDefault --site montreal\n";
         assert!(ran.stderr.ends_with(said), "{ran:?}");
     }
 

@@ -117,8 +117,7 @@ impl DaemonApi {
                 VersionSlot::Number(number) => Some(number),
                 VersionSlot::Hero => None,
             };
-            let given = fold.resolutions().flat_map(|one| one.moved.iter().map(|(_, number)| *number));
-            own.into_iter().chain(given)
+            own.into_iter().chain(fold.given_numbers())
         });
         numbers.max().unwrap_or(0).checked_add(1).ok_or_else(|| {
             ApiError::new(ErrorCode::BadRequest, "the highest number there is was given already")

@@ -117,6 +117,7 @@ fn find(core: &Core, project: &Project, root: &Dir, wanted: &Wanted) -> Result<D
             VersionSlot::Hero => None,
         })
         .collect();
+    let given: Vec<u32> = same.iter().flat_map(|(_, fold)| fold.given_numbers()).collect();
     let of_asset =
         core.ledger.versions(project.name(), Some(&wanted.asset), None, LOOKED_AT).map_err(failed)?;
     let alike = same.iter().chain(&of_asset).find_map(|(id, fold)| fields_of(core, project, id, fold));
@@ -129,12 +130,18 @@ fn find(core: &Core, project: &Project, root: &Dir, wanted: &Wanted) -> Result<D
                 ApiError::new(ErrorCode::BadPath, format!("{id} is published already")).with_hint(hint)
             );
         }
+        if given.contains(&number) {
+            let message = format!("{id} is the number that something else got when a conflict was resolved");
+            return Err(
+                ApiError::new(ErrorCode::BadPath, message).with_hint("leave the number out for the next one")
+            );
+        }
         let taken = format!("the directory of {id} is there already");
         return place.at(number)?.ok_or_else(|| {
             ApiError::new(ErrorCode::BadPath, taken).with_hint("leave the number out for the next one")
         });
     }
-    let mut number = published.into_iter().max().map_or(1, |newest| newest + 1);
+    let mut number = published.into_iter().chain(given).max().map_or(1, |newest| newest + 1);
     loop {
         if number > VersionSlot::MAX_NUMBER {
             return Err(bad("there is no number left", "choose another subset"));

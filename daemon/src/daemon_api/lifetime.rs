@@ -9,7 +9,7 @@ use avalon_protocol::{
     hash::ManifestId,
     id::VersionId,
     manifest::Manifest,
-    record::{Note, Record, Restored, Retired},
+    record::{Held, Note, Record, Restored, Retired},
     rel_path::RelPath,
     version_fold::{DEFAULT_UNDO_MS, Retirement, Standing, VersionFold},
 };
@@ -142,6 +142,11 @@ impl DaemonApi {
         if is_dry {
             return Ok(item);
         }
+        // What is held is not fetched, and the settler may not have looked yet, or waits for a lock to go.
+        if fold.held_by(&self.core.me).any(|held| held == rewritten.base) {
+            let dropped = Held { version: version.clone(), manifest: rewritten.base };
+            self.say(version, Record::Dropped(dropped)).await?;
+        }
         let pulled = self.replicator.restore(version.clone()).await.map_err(|_| stopping())?;
         match pulled.job {
             Some(job) => item.job = Some(job.id.clone()),
@@ -231,7 +236,7 @@ impl DaemonApi {
         blocking(move || {
             let Ok(Some(base)) = core.ledger.manifest(base) else { return Ok(None) };
             let changed = changed_files(&core, &dir, &base)?;
-            Ok((!changed.is_empty()).then(|| Rewritten { dir: base.dir().clone(), changed }))
+            Ok((!changed.is_empty()).then(|| Rewritten { base: base.id(), dir: base.dir().clone(), changed }))
         })
         .await
         .map_err(|error| catalog_failed(&self.core.ledger, &error))
@@ -240,6 +245,7 @@ impl DaemonApi {
 
 /// What was changed in place.
 struct Rewritten {
+    base: ManifestId,
     dir: RelPath,
     changed: Vec<RelPath>,
 }

@@ -3,7 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use avalon_protocol::{
-    control::{ApiError, ErrorCode, JobState, JobStatus, PeerState, WhyAnswer, WhyReply, WhyState},
+    control::{
+        ApiError, ErrorCode, JobState, JobStatus, PeerState, PeerStatus, WhyAnswer, WhyReply, WhyState,
+    },
     id::{NodeId, ProjectName, VersionId},
     mode::ProjectMode,
     plan::Stance,
@@ -266,8 +268,10 @@ impl DaemonApi {
                     .extend(ruling.and_then(|ruling| ruling.as_ref().err()).map(ToString::to_string));
             }
         }
-        let name = node.to_string();
-        let peer = self.net.peers().into_iter().find(|peer| peer.node == name);
+        let is_it = |peer: &PeerStatus| peer.node == node.node.as_str() && peer.site == node.site.as_str();
+        // An address that was dialled in vain may be one of a node that came by another.
+        let peers: Vec<PeerStatus> = self.net.peers().into_iter().filter(is_it).collect();
+        let peer = peers.into_iter().max_by_key(|peer| peer.state == PeerState::Online);
         answer.because.push(match peer {
             Some(peer) if peer.state == PeerState::Online => format!("{node} is connected"),
             Some(peer) => {

@@ -42,7 +42,7 @@ const RETRY_OCCUPIED: Duration = Duration::from_secs(60);
 const GENERATIONS_BEFORE: usize = 4;
 
 /// The health code of a version whose place is taken.
-const OCCUPIED: &str = "occupied";
+pub const OCCUPIED: &str = "occupied";
 
 /// Places a version and records it.
 pub(super) async fn place(

@@ -4,7 +4,7 @@
 //! found and done again. Order: manifests durable, then the directory renamed and synced, then one group of records that says
 //! that the old number is not held any more and the new one is.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use avalon_protocol::{
     control::{EventKind, Health, Severity},
@@ -33,6 +33,9 @@ use crate::{
 
 /// The health code of a version that cannot get its new number here.
 pub const RENUMBER_BLOCKED: &str = "renumber-blocked";
+
+/// How many decisions about the number that it got, and the next one, are looked at.
+const MAX_FURTHER: usize = 16;
 
 /// Why a version did not get its new number.
 #[derive(Debug, Error)]
@@ -101,7 +104,26 @@ pub async fn run(core: &Arc<Core>, version: &VersionId) -> Ended {
 }
 
 async fn give_number(core: &Arc<Core>, project: &Arc<Project>, version: &VersionId) -> Result<(), Failed> {
-    let Some((old, new)) = planned(core, project, version).await? else { return Ok(()) };
+    let mut given = give(core, project, version, 0).await;
+    // Its new number may have been given to something else since, with a next one for it.
+    for further in 1..=MAX_FURTHER {
+        if !matches!(given, Err(Failed::Rename(RenumberFailed::Taken { .. }) | Failed::NotHeld { .. }))
+            || planned(core, project, version, further).await?.is_none()
+        {
+            break;
+        }
+        given = give(core, project, version, further).await;
+    }
+    given
+}
+
+async fn give(
+    core: &Arc<Core>,
+    project: &Arc<Project>,
+    version: &VersionId,
+    further: usize,
+) -> Result<(), Failed> {
+    let Some((old, new)) = planned(core, project, version, further).await? else { return Ok(()) };
     // In one order, whoever locks two.
     let (first, second) = match old.dir() < new.manifest.dir() {
         true => (old.dir(), new.manifest.dir()),
@@ -109,8 +131,8 @@ async fn give_number(core: &Arc<Core>, project: &Arc<Project>, version: &Version
     };
     let _first = project.lock_version(first).await;
     let _second = project.lock_version(second).await;
-    match planned(core, project, version).await? {
-        Some((again, _)) if again.id() == old.id() => {}
+    match planned(core, project, version, further).await? {
+        Some((again, becomes)) if again.id() == old.id() && becomes.manifest.id() == new.manifest.id() => {}
         _ => return Ok(()),
     }
     let dir = project.dir().ok_or_else(|| Failed::Paused { project: project.name().clone() })?;
@@ -138,11 +160,13 @@ async fn give_number(core: &Arc<Core>, project: &Arc<Project>, version: &Version
     record(core, version, &old, &new, &files).await
 }
 
-/// Says what is to be done: the manifest that is held, and what it becomes. Asked again under the version's lock.
+/// Says what is to be done: the manifest that is held, and what it becomes. With `further`, what became of that by so many
+/// decisions about the numbers that it got; nothing when there are not so many. Asked again under the version's lock.
 async fn planned(
     core: &Arc<Core>,
     project: &Arc<Project>,
     version: &VersionId,
+    further: usize,
 ) -> Result<Option<(Manifest, Renumbered)>, Failed> {
     let (core, project, version) = (Arc::clone(core), Arc::clone(project), version.clone());
     blocking(move || {
@@ -156,16 +180,42 @@ async fn planned(
         {
             chain.push(core.ledger.manifest(before).ok().flatten().ok_or_else(missing)?);
         }
-        let held = chain.first().cloned();
-        let mut last: Option<Renumbered> = None;
-        for old in chain.iter().rev() {
-            let before = last.as_ref().map(|last| last.manifest.id());
-            let next = renumbered(old, number, before, project.templates());
-            last = Some(next.map_err(|error| Failed::Unknown(ErrorChain(&error).to_string()))?);
+        let Some(held) = chain.first().cloned() else { return Ok(None) };
+        let (mut chain, mut becomes) = under(chain, number, &project)?;
+        for _ in 0..further {
+            let at = becomes.manifest.version().clone();
+            let fold = core.ledger.version(&at).map_err(Failed::Catalog)?.unwrap_or_default();
+            let Some(number) = fold.moved_to(at.slot, becomes.manifest.id()) else { return Ok(None) };
+            let (next_chain, next) = under(chain, number, &project)?;
+            let names: BTreeMap<RelPath, RelPath> = next.files.into_iter().collect();
+            let to = |path: RelPath| names.get(&path).cloned().unwrap_or(path);
+            let files = becomes.files.into_iter().map(|(from, path)| (from, to(path))).collect();
+            (chain, becomes) = (next_chain, Renumbered { manifest: next.manifest, files });
         }
-        Ok(held.zip(last))
+        Ok(Some((held, becomes)))
     })
     .await
+}
+
+/// Gives a number to a generation and all before it, the newest first; returns them under it, and the newest with the names
+/// of its files.
+fn under(
+    chain: Vec<Manifest>,
+    number: u32,
+    project: &Project,
+) -> Result<(Vec<Manifest>, Renumbered), Failed> {
+    let mut new: Vec<Manifest> = Vec::with_capacity(chain.len());
+    let mut last: Option<Renumbered> = None;
+    for old in chain.iter().rev() {
+        let before = last.as_ref().map(|last| last.manifest.id());
+        let next = renumbered(old, number, before, project.templates());
+        let next = next.map_err(|error| Failed::Unknown(ErrorChain(&error).to_string()))?;
+        new.push(next.manifest.clone());
+        last = Some(next);
+    }
+    new.reverse();
+    let last = last.ok_or_else(|| Failed::Unknown("there is nothing to rename".to_owned()))?;
+    Ok((new, last))
 }
 
 async fn record(

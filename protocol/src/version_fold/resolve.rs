@@ -66,6 +66,12 @@ impl VersionFold {
         self.resolutions.iter()
     }
 
+    /// Returns the numbers that decisions gave to contents of this one: nothing else is to be published under them, also
+    /// while no holder has renamed anything yet.
+    pub fn given_numbers(&self) -> impl Iterator<Item = u32> {
+        self.resolutions.iter().flat_map(|one| one.moved.iter().map(|(_, number)| *number))
+    }
+
     /// Returns the decisions of the highest round when they keep different contents: then the conflict stays.
     pub fn disagreement(&self) -> Vec<&Resolution> {
         let round = self.resolutions.last().map_or(0, |last| last.round);
@@ -173,6 +179,15 @@ impl VersionFold {
     /// Returns what `node` holds under this number that got another one: the newest of it. What the generation that is moved
     /// followed is moved with it, unless it leads to what stands as well.
     pub fn to_move(&self, slot: VersionSlot, node: &NodeId) -> Option<Move> {
+        self.moved_of(slot, self.held_by(node).collect())
+    }
+
+    /// Returns the number that a generation got instead of this one, whoever holds it.
+    pub fn moved_to(&self, slot: VersionSlot, manifest: ManifestId) -> Option<u32> {
+        self.moved_of(slot, vec![manifest]).map(|one| one.number)
+    }
+
+    fn moved_of(&self, slot: VersionSlot, held: Vec<ManifestId>) -> Option<Move> {
         let aside = self.set_aside(slot);
         if aside.is_empty() {
             return None;
@@ -184,7 +199,7 @@ impl VersionFold {
         };
         let numbered = self.generations.iter().filter_map(|(id, g)| Some((id, *aside.get(&g.content)?)));
         let numbered: Vec<(&ManifestId, u32)> = numbered.collect();
-        let held = self.held_by(node).filter(|held| !standing.iter().any(|head| self.precedes(held, head)));
+        let held = held.into_iter().filter(|held| !standing.iter().any(|head| self.precedes(held, head)));
         let moves = held.filter_map(|held| {
             let led_to = numbered.iter().filter(|(moved, _)| self.precedes(&held, moved));
             let number = led_to.map(|(_, number)| *number).min()?;
@@ -230,6 +245,8 @@ mod tests {
         assert_eq!(fold.to_move(SLOT, &node("b@y")), Some(Move { manifest: id(2), number: 5 }));
         assert_eq!(fold.to_move(SLOT, &node("a@x")), None);
         assert!(fold.disagreement().is_empty());
+        assert_eq!((fold.moved_to(SLOT, id(2)), fold.moved_to(SLOT, id(1))), (Some(5), None));
+        assert_eq!(fold.given_numbers().collect::<Vec<_>>(), [5]);
     }
 
     #[test]

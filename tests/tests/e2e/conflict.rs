@@ -188,3 +188,61 @@ fn decisions_that_disagree_leave_the_conflict_until_somebody_decides_again() {
         until_content(daemon, 3, "another");
     }
 }
+
+#[test]
+fn who_was_off_while_its_new_number_went_to_something_else_gives_it_the_one_after() {
+    let studio = studio();
+    let mut london = studio.on_demand(LONDON, &[]);
+    let mut montreal = studio.node(MONTREAL, ProjectMode::OnDemand);
+    montreal.start();
+    publish_model(&london, 1, b"one");
+    publish_model(&montreal, 1, b"another");
+    let mut home = studio.on_demand(HOME, &[&montreal]);
+    home.until("home knows it", |api| api.locate_one(&model(1)));
+    home.ctl(&["pull", &model(1)]).expect(ExitCode::Ok);
+    home.terminate();
+    montreal.config.peers = vec![london.listen()];
+    montreal.restart();
+    london.until("the conflict", |api| api.locate_one(&model(1)).filter(|item| item.conflict));
+    london.ctl(&["resolve", &model(1), "--keep", "london"]).expect(ExitCode::Ok);
+    london.until_complete_at(&model(2), MONTREAL);
+    // Alone, home has the old number still, and publishes the one that what it has would get.
+    london.terminate();
+    montreal.terminate();
+    home.start();
+    publish_model(&home, 2, b"made at home");
+    london.start();
+    montreal.config.peers = vec![london.listen()];
+    montreal.start();
+    montreal.until("the next conflict", |api| api.locate_one(&model(2)).filter(|item| item.conflict));
+    montreal.ctl(&["resolve", &model(2), "--keep", "home"]).expect(ExitCode::Ok);
+    until_content(&montreal, 3, "another");
+    home.until("home heard of both decisions", |api| api.locate_one(&model(2)).filter(|item| !item.conflict));
+    home.until("home knows what became of it", |api| api.locate_one(&model(3)));
+    // What is blocked is tried again every minute, and at a start.
+    home.restart();
+    until_content(&home, 3, "another");
+    assert_eq!([content(&home, 1), content(&home, 2)], [String::new(), "made at home".into()]);
+    london.until_connected(MONTREAL);
+    montreal.until_complete_at(&model(3), HOME);
+    home.until("nothing is blocked", |api| (!api.has_health("renumber-blocked")).then_some(()));
+}
+
+#[test]
+fn a_number_that_a_decision_gave_away_is_not_ingested_before_its_holder_is_back() {
+    let studio = studio();
+    let (london, mut montreal) = meet(&studio, b"one", b"another");
+    montreal.kill9();
+    london.ctl(&["resolve", &model(1), "--keep", "london"]).expect(ExitCode::Ok);
+    let plate = studio.dir().join("plate.abc");
+    tree::write(&plate, b"from a client");
+    let ingest = |as_what: &str| london.ctl(&["ingest", plate.to_str().unwrap(), "--as", as_what, "--json"]);
+    let said = ingest("robot/modelDefault@v004").expect(ExitCode::Usage);
+    assert!(said.stderr.contains("when a conflict was resolved"), "{said:?}");
+    let said = ingest("robot/modelDefault").expect(ExitCode::Ok).json();
+    assert_eq!(said["ref"], model(5));
+    montreal.start();
+    until_content(&montreal, 4, "another");
+    london.until_complete_at(&model(5), MONTREAL);
+    assert!(!london.api().locate_one(&model(4)).unwrap().conflict);
+}

@@ -3,7 +3,7 @@
 use std::fs;
 
 use avalon_protocol::{
-    control::{EventKind, PlanState},
+    control::{EventKind, HoldingState, PlanState},
     exit_code::ExitCode,
 };
 use avalon_tests::daemons::{daemon::Daemon, tree};
@@ -162,4 +162,63 @@ fn a_site_that_changed_the_old_file_as_well_keeps_its_own_and_says_so() {
     montreal.until("all is well", |api| {
         (!api.has_health("occupied") && !api.has_health("rewritten")).then_some(())
     });
+}
+
+#[test]
+fn a_published_file_that_lost_its_end_is_told_and_put_back() {
+    let studio = studio();
+    let london = studio.mirror(LONDON, &[]);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    let inside = "film/sh010/publish/beauty/v001";
+    let (reference, frame) = (crate::support::BEAUTY_V1, "beauty.exr/beauty.1003.exr");
+    crate::support::publish_beauty(&london, "v001");
+    montreal.until_complete_at(reference, MONTREAL);
+    let path = montreal.path(&format!("{inside}/{frame}"));
+    let whole = std::fs::read(&path).unwrap();
+    // The header is there, and points beyond the end.
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(whole.len() as u64 / 2).unwrap();
+    montreal.until("somebody hears of it", |api| api.has_health("rewritten").then_some(()));
+    london.until("it is not held any more", |api| {
+        let item = api.locate_one(reference)?;
+        let held = |node: &avalon_protocol::control::NodeHolding| node.state == HoldingState::Complete;
+        item.nodes.iter().all(|node| node.site != "montreal" || !held(node)).then_some(())
+    });
+    let said = montreal.ctl(&["accept", reference]).expect(ExitCode::Error);
+    assert!(said.stderr.contains("not closed"), "{said:?}");
+    montreal.ctl(&["restore", reference]).expect(ExitCode::Ok);
+    assert_eq!(std::fs::read(&path).unwrap(), whole);
+    montreal.until("it is well again", |api| (!api.has_health("rewritten")).then_some(()));
+    london.until_complete_at(reference, MONTREAL);
+}
+
+#[test]
+fn what_was_changed_is_put_back_also_before_the_daemon_has_noticed() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let montreal = studio.on_demand(MONTREAL, &[&london]);
+    publish_model(&london, 1, b"one");
+    montreal.until("it is known", |api| api.locate_one(&model(1)));
+    montreal.ctl(&["pull", &model(1)]).expect(ExitCode::Ok);
+    let dir = montreal.path(&format!("{MODEL}/v001"));
+    tree::write(&dir.join(".publish.lock"), b"anna");
+    tree::write(&dir.join(FILE), b"changed");
+    montreal.until("the lock is noticed", |api| {
+        api.status().projects.iter().any(|project| !project.pending.is_empty()).then_some(())
+    });
+    montreal.ctl(&["restore", &model(1)]).expect(ExitCode::Ok);
+    assert_eq!((text(&montreal, 1), trash(&montreal)), ("one".into(), vec!["changed".into()]));
+}
+
+#[test]
+fn an_accepted_change_is_in_nobodys_way_any_more() {
+    let studio = studio();
+    let london = studio.mirror(LONDON, &[]);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    publish_model(&london, 1, b"one");
+    montreal.until_complete_at(&model(1), MONTREAL);
+    rewrite(&london, 1, "better");
+    london.until("the old does not get its place back", |api| api.has_health("occupied").then_some(()));
+    london.ctl(&["accept", &model(1)]).expect(ExitCode::Ok);
+    london.until("nothing is wrong", |api| api.status().health.is_empty().then_some(()));
+    until_content(&montreal, 1, "better");
 }

@@ -104,6 +104,9 @@ fn a_policy_is_applied_changed_and_rolled_back_and_each_node_says_why() {
     assert!(film.because[0].contains("by its defaults"), "{film:?}");
     assert_eq!(why(&london, BEAUTY_V1, "home").state, WhyState::Forbidden);
     assert_eq!(why(&london, BEAUTY_V1, "archive").state, WhyState::Here);
+    london.until_connected(MONTREAL);
+    let there = why(&london, BEAUTY_V1, "montreal");
+    assert!(there.because.contains(&format!("{MONTREAL} is connected")), "{there:?}");
     let said = montreal.ctl(&["why", BEAUTY_V1, "--rules"]).expect(ExitCode::Ok).stdout;
     assert!(said.contains("rule the newest models (line 11) passes: asset is sh010, not robot"), "{said}");
     montreal.ctl(&["why", "robot/modelDefault", "--site", "nowhere"]).expect(ExitCode::NotFound);

@@ -1,6 +1,7 @@
 //! The package: files, what they are, and sums that plain tools check.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
@@ -15,6 +16,7 @@ use avalon_protocol::{
 };
 use jiff::Timestamp;
 use serde::Serialize;
+use walkdir::WalkDir;
 
 use crate::{
     copying::{self, Sums, beside, failed},
@@ -221,6 +223,7 @@ impl<'o> Package<'o> {
     pub(super) async fn write(&self, resume: bool, interrupt: Option<&Interrupt>) -> Result<bool, ApiError> {
         let part = beside(&self.to, PART);
         self.check_place(&part, resume)?;
+        self.check_part(&part)?;
         fs::create_dir_all(&part).map_err(|error| failed("make", &part, &error))?;
         let (mut all, mut kept) = (Vec::new(), 0);
         for version in &self.versions {
@@ -279,6 +282,36 @@ impl<'o> Package<'o> {
         if !resume && part.symlink_metadata().is_ok() {
             let message = format!("{} is there: a package that was cut off", part.display());
             return refuse(message, "go on with --resume, or remove it");
+        }
+        Ok(())
+    }
+
+    /// What was cut off may have been another package: nothing may come into this one that no sum speaks of.
+    fn check_part(&self, part: &Path) -> Result<(), ApiError> {
+        let own: BTreeSet<PathBuf> = self
+            .versions
+            .iter()
+            .flat_map(|version| version.entries.iter().map(move |entry| (version, entry)))
+            .filter_map(|(version, entry)| Some(PathBuf::from(version.dir.join(&entry.path).ok()?.as_str())))
+            .chain([MANIFEST, BLAKE3SUMS, SHA256SUMS].map(PathBuf::from))
+            .collect();
+        if part.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        for entry in WalkDir::new(part) {
+            let entry = entry.map_err(|error| {
+                let path = error.path().unwrap_or(part).to_owned();
+                failed("read", &path, &error.into_io_error().unwrap_or_else(|| io::Error::other("a loop")))
+            })?;
+            let inside = entry.path().strip_prefix(part).unwrap_or(entry.path());
+            if entry.file_type().is_dir() || entry.file_type().is_file() && own.contains(inside) {
+                continue;
+            }
+            let message = format!("{} is not of this package", entry.path().display());
+            return Err(ApiError::new(ErrorCode::BadPath, message).with_hint(format!(
+                "name the same versions as before, or remove {} and begin anew",
+                part.display()
+            )));
         }
         Ok(())
     }

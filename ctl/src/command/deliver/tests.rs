@@ -156,3 +156,26 @@ fn what_is_not_here_is_said_and_what_is_missing_of_the_inputs_makes_it_partial()
     assert_eq!((ran.exit, &ran.json()["missing"][0]["input"]), (3, &"/mnt/wood.exr".into()), "{ran:?}");
     assert!(fs::read_to_string(to.join("manifest.json")).unwrap().contains("/mnt/wood.exr"));
 }
+
+#[test]
+fn what_another_package_left_when_it_was_cut_off_does_not_come_into_this_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("package");
+    let daemon = daemon(&dir.path().join("source"), Vec::new());
+    let part = dir.path().join("package.part/lantern/assets/robot/publish");
+    let other = part.join("rigDefault/v001/rig.ma");
+    fs::create_dir_all(other.parent().unwrap()).unwrap();
+    fs::write(&other, b"half a ri").unwrap();
+    let resume = ["deliver", "robot/modelDefault", "--resume", "--to", to.to_str().unwrap(), "--json"];
+    let ran = daemon.run(&resume);
+    assert!(ran.exit == 2 && ran.error().message.contains("rig.ma is not of this package"), "{ran:?}");
+    assert!(other.is_file() && !to.exists());
+    fs::remove_dir_all(part.join("rigDefault")).unwrap();
+    // Nor does a link, whatever it leads to.
+    let model = part.join("modelDefault/v002/model.abc");
+    fs::create_dir_all(model.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("source/model.abc"), &model).unwrap();
+    assert_eq!(daemon.run(&resume).exit, 2);
+    fs::remove_file(&model).unwrap();
+    assert_eq!(daemon.run(&resume).exit, 0);
+}

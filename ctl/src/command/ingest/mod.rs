@@ -20,6 +20,7 @@ use avalon_protocol::{
     exit_code::ExitCode,
     reference::Reference,
     rel_path::RelPath,
+    settle::collisions,
 };
 use clap::Args;
 use serde::Serialize;
@@ -33,6 +34,9 @@ use crate::{
     failure::Failure,
     measure::{count, size},
 };
+
+/// How the name of a directory begins in which a version is put together: hidden, so that nobody takes it for one.
+const STAGE: &str = ".avalon-ingest-";
 
 /// Arguments of `ingest`.
 #[derive(Debug, Args)]
@@ -95,6 +99,7 @@ pub(crate) async fn run(context: &Context<'_>, args: IngestArgs) -> Result<ExitC
     let place: DestinationReply = context.client.get(route::DESTINATION, &query).await?;
     let files = placed(&material, &place, path.is_file()).map_err(Failure::Said)?;
     tell(context, &material, &place);
+    tell_left_over(context, &place);
     let verified =
         if args.dry_run { 0 } else { assemble(&files, &material, &place).map_err(Failure::Said)? };
     let mut summary = Summary {
@@ -179,7 +184,13 @@ fn placed(
         })?;
         Ok((from.clone(), to, inside.to_string()))
     });
-    all.collect()
+    let all: Vec<(PathBuf, RelPath, String)> = all.collect::<Result<_, _>>()?;
+    // What cannot be published must not take a number.
+    if let Some(problem) = collisions(all.iter().map(|(_, to, _)| to)).first() {
+        return Err(ApiError::new(ErrorCode::BadPath, problem.to_string())
+            .with_hint("the material cannot be on every system so: rename one, or ingest it apart"));
+    }
+    Ok(all)
 }
 
 fn tell(context: &Context<'_>, material: &Material, place: &DestinationReply) {
@@ -195,6 +206,21 @@ fn tell(context: &Context<'_>, material: &Material, place: &DestinationReply) {
     }
 }
 
+/// Says what an ingest left that was killed. Whether another one still works on it, nobody knows who looks from another machine,
+/// so a person removes it.
+fn tell_left_over(context: &Context<'_>, place: &DestinationReply) {
+    let above = Path::new(&place.path).parent().unwrap_or(Path::new("/"));
+    for entry in fs::read_dir(above).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(STAGE.as_bytes()) {
+            let path = entry.path().display().to_string();
+            context.output.talk(&format!(
+                "{} is of an ingest that runs, or was killed: remove it if none runs",
+                escape(&path)
+            ));
+        }
+    }
+}
+
 /// Puts the version together beside its place, verifies it and gives it its name. Returns how many files have a checksum that
 /// came with them. On an error nothing is left.
 fn assemble(
@@ -205,8 +231,7 @@ fn assemble(
     let dir = PathBuf::from(&place.path);
     let above = dir.parent().unwrap_or(Path::new("/")).to_owned();
     fs::create_dir_all(&above).map_err(|error| failed("make", &above, &error))?;
-    // Hidden, so that nobody takes it for a version.
-    let stage = tempfile::Builder::new().prefix(".avalon-ingest-").tempdir_in(&above);
+    let stage = tempfile::Builder::new().prefix(STAGE).tempdir_in(&above);
     let stage = stage.map_err(|error| failed("make a directory in", &above, &error))?;
     share(stage.path(), &above).map_err(|error| failed("open to others", stage.path(), &error))?;
     let mut verified = 0;

@@ -152,3 +152,24 @@ fn nothing_is_replaced_and_a_dry_run_makes_nothing() {
     assert_eq!(studio.names_beside(), ["v003"]);
     assert!(!studio.daemon.requests().iter().any(|request| request.starts_with("POST")));
 }
+
+#[test]
+fn names_that_are_one_on_other_systems_are_refused_before_they_take_a_number() {
+    let studio = Studio::new(None);
+    studio.material("Plate.exr", "abc");
+    studio.material("plate.exr", "abd");
+    refused(&studio, 2, "are one name where case or Unicode composition is ignored");
+    assert!(!studio.daemon.requests().iter().any(|request| request.starts_with("POST")));
+}
+
+#[test]
+fn what_an_ingest_left_that_was_killed_is_named() {
+    let studio = Studio::new(None);
+    studio.material("a.exr", "abc");
+    let left = studio.version().with_file_name(".avalon-ingest-Xy12ab");
+    fs::create_dir_all(&left).unwrap();
+    let ran = studio.ingest(&[]);
+    let said = format!("{} is of an ingest that runs, or was killed", left.display());
+    assert!(ran.exit == 0 && ran.stderr.contains(&said), "{ran:?}");
+    assert!(left.is_dir(), "another one may work on it");
+}

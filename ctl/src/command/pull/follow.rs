@@ -55,7 +55,9 @@ impl Followed {
         let reference = &self.item.reference;
         let error = match self.status.state {
             JobState::Cancelled => {
+                // A retirement and a policy end a job as well; the daemon says which stands now.
                 ApiError::new(ErrorCode::Internal, format!("fetching {reference} was cancelled"))
+                    .with_hint(format!("see whether it may come: avalonctl why {reference}"))
             }
             JobState::Failed => {
                 let reason = self.status.reason.as_deref().unwrap_or("the daemon did not say why");

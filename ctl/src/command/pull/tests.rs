@@ -180,7 +180,7 @@ fn the_kind_of_error_that_ended_the_job_decides_the_exit_code() {
     }
     let ran = fetching(ended(JobState::Cancelled)).run(&["pull", "robot/modelDefault", "-q"]);
     assert_eq!(ran.exit, 1);
-    assert!(ran.stderr.contains("was cancelled"));
+    assert!(ran.stderr.contains("was cancelled") && ran.stderr.contains("avalonctl why"), "{ran:?}");
 }
 
 #[test]

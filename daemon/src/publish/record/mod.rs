@@ -70,7 +70,7 @@ pub struct WholeVersion {
 pub enum Purpose {
     /// What is new is published.
     Publish,
-    /// It still waits for frames: whether what was recorded was changed in place is found out, and nothing published.
+    /// It still waits for frames or the end of a file: whether what was recorded was changed in place is found out, and nothing published.
     Compare,
     /// These frames are done, and somebody is still at work: they are published as a generation of a version that grows, and
     /// nothing else is concluded from them.

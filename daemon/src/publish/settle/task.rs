@@ -466,7 +466,7 @@ fn look(
     Looked { dir, settle, asked, seen }
 }
 
-/// Decides; only for what would be whole, all processes are looked at, and only for a gap, the catalog.
+/// Decides; only for what would be whole, all processes are looked at, and only for what time does not mend, the catalog.
 fn decide(
     settle: &mut Settle,
     asked: Asked,
@@ -476,9 +476,10 @@ fn decide(
 ) -> Seen {
     let before = settle.clone();
     let mut verdict = settle.observe(now_ms, &snapshot);
-    let is_gap = |reason: &WaitReason| matches!(reason, WaitReason::Gap(_));
+    // A published file that lost its end would else be waited for and nobody would hear of it.
+    let stays = |reason: &WaitReason| matches!(reason, WaitReason::Gap(_) | WaitReason::NotClosed { .. });
     let mut is_changed = false;
-    if matches!(&verdict, Verdict::Wait { why, .. } if why.iter().any(is_gap)) {
+    if matches!(&verdict, Verdict::Wait { why, .. } if why.iter().any(stays)) {
         let recorded: BTreeMap<RelPath, FileIdentity> = recorded().into_iter().collect();
         is_changed = snapshot
             .files
@@ -493,7 +494,7 @@ fn decide(
         _ => snapshot.files.clone(),
     };
     match verdict {
-        Verdict::Wait { until_ms, why } if is_changed && asked == Asked::No && why.iter().all(is_gap) => {
+        Verdict::Wait { until_ms, why } if is_changed && asked == Asked::No && why.iter().all(stays) => {
             return Seen::Rewritten { until_ms, why };
         }
         Verdict::Whole { .. } | Verdict::Grows { .. } => {}

@@ -121,7 +121,8 @@ pub(super) enum Seen {
     Failed { why: String },
     /// What the pure machine decided.
     Decided(Verdict),
-    /// It waits for frames, and a file that was recorded is not as it was: that is compared without waiting.
+    /// It waits for frames or the end of a file, and a file that was recorded is not as it was: that is compared without
+    /// waiting.
     Rewritten { until_ms: u64, why: Vec<WaitReason> },
 }
 

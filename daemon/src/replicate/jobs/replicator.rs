@@ -32,7 +32,7 @@ use crate::{
     log::ErrorChain,
     policy::{PolicyView, Ranks, Verdict},
     replicate::{
-        place::forget_area,
+        place::{OCCUPIED, forget_area},
         renumber::{self, Ended},
         transfer::forget_passes,
     },
@@ -239,6 +239,12 @@ impl Replicator {
             self.changes.note(at_ms, version.clone());
         }
         self.tell_conflict(&version, &verdict.decision);
+        if matches!(verdict.decision, Decision::Have(_) | Decision::Forbidden(_) | Decision::Retired) {
+            // Nothing is to be placed any more: somebody accepted what lies there, or nobody is to have it.
+            let board = self.core.health.about(&version.to_string());
+            board.clear(OCCUPIED);
+            board.clear(FETCH_FAILED);
+        }
         if let Decision::Move(_) = &verdict.decision {
             self.renumber(&version);
         }
