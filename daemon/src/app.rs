@@ -37,7 +37,7 @@ use crate::{
     hooks,
     limits::Limits,
     log::{ErrorChain, LogHandle},
-    net::{Catalog as _, Net, NetConfig, Throttle, UDP_BUFFER_BYTES, UdpBuffers},
+    net::{Catalog as _, Net, NetConfig, NetEvent, Throttle, UDP_BUFFER_BYTES, UdpBuffers},
     numbers::Numbers,
     policy::{self, StudioPolicy},
     project::Project,
@@ -177,15 +177,7 @@ async fn start(
     )?;
     core.numbers.connect(net.clone());
     let replicator = start_replicator(&core, &net, &tasks, instance);
-    let wake = Arc::new(Notify::new());
-    let stop = tasks.token();
-    let (core_, handle_, wake_) = (Arc::clone(&core), replicator.clone(), Arc::clone(&wake));
-    tasks.spawn("ledger", listen::to_ledger(core_, ledger_events.subscribe(), handle_, wake_, stop.clone()));
-    let (core_, handle_, wake_) = (Arc::clone(&core), replicator.clone(), Arc::clone(&wake));
-    tasks.spawn("peers", listen::to_network(core_, net_receiver, handle_, wake_, stop.clone()));
-    let (core_, net_, handle_) = (Arc::clone(&core), net.clone(), replicator.clone());
-    tasks.spawn("manifests", listen::to_missing_manifests(core_, net_, handle_, wake, stop.clone()));
-    tasks.spawn("policy", policy::follow(Arc::clone(&core), ledger_events.subscribe(), stop.clone()));
+    follow_records(&core, &net, &replicator, (&ledger_events, net_receiver), &tasks);
     crate::certificate::watch(&core, identity.expires_at(), &tasks);
     let hooks = start_listeners(&core, &config, &tasks);
     udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
@@ -335,6 +327,24 @@ fn start_replicator(core: &Arc<Core>, net: &Net, tasks: &Tasks, instance: u64) -
 }
 
 /// Starts what keeps projects within their quotas and empties their trash.
+/// Starts what hears of records: those that are written here, and those that come from peers.
+fn follow_records(
+    core: &Arc<Core>,
+    net: &Net,
+    replicator: &ReplicatorHandle,
+    (ledger_events, net_events): (&broadcast::Sender<LedgerEvent>, mpsc::Receiver<NetEvent>),
+    tasks: &Tasks,
+) {
+    let (wake, stop) = (Arc::new(Notify::new()), tasks.token());
+    let (core_, handle_, wake_) = (Arc::clone(core), replicator.clone(), Arc::clone(&wake));
+    tasks.spawn("ledger", listen::to_ledger(core_, ledger_events.subscribe(), handle_, wake_, stop.clone()));
+    let (core_, handle_, wake_) = (Arc::clone(core), replicator.clone(), Arc::clone(&wake));
+    tasks.spawn("peers", listen::to_network(core_, net_events, handle_, wake_, stop.clone()));
+    let (core_, net_, handle_) = (Arc::clone(core), net.clone(), replicator.clone());
+    tasks.spawn("manifests", listen::to_missing_manifests(core_, net_, handle_, wake, stop.clone()));
+    tasks.spawn("policy", policy::follow(Arc::clone(core), ledger_events.subscribe(), stop));
+}
+
 fn start_space(core: &Arc<Core>, net: &Net, replicator: &ReplicatorHandle, tasks: &Tasks) -> Dropper {
     let dropper = Dropper::new(core, net, &replicator.board, tasks);
     for project in core.projects.values() {

@@ -179,14 +179,10 @@ impl Core {
                 known.published_by = publisher(&fold);
             }
             known.highest = known.highest.max(number.filter(|_| is_published(&fold)).unwrap_or(0));
-            for decided in fold.resolutions() {
-                for (_, given) in &decided.moved {
-                    known.highest = known.highest.max(*given);
-                    if number_of(version) == Some(*given) {
-                        known.given_by = Some(decided.node.clone());
-                    }
-                }
-            }
+            known.highest = fold.given_numbers().fold(known.highest, u32::max);
+            let gives = |moved: &(_, u32)| Some(moved.1) == number_of(version);
+            let giving = fold.resolutions().find(|one| one.moved.iter().any(gives));
+            known.given_by = known.given_by.or_else(|| giving.map(|one| one.node.clone()));
         }
         Ok(known)
     }
