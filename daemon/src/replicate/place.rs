@@ -116,7 +116,7 @@ async fn make_visible(
                 // What lies there may be a publish of its own; it is not recorded while the version counts as coming.
                 forget_area(project, area).await;
             }
-            Err(refused(core, job, &error))
+            Err(refused(core, job, &error, puts_back))
         }
     }
 }
@@ -217,12 +217,18 @@ fn local_changes(placement: &Placement, manifest: ManifestId) -> Vec<LocalChange
     files.collect()
 }
 
-fn refused(core: &Core, job: &Job, error: &PlaceError) -> Outcome {
+fn refused(core: &Core, job: &Job, error: &PlaceError, put_back: bool) -> Outcome {
     let reason = ErrorChain(error).to_string();
     if error.is_no_space() {
         return waiting(ErrorCode::DiskFull, reason, RetryWhen::After(RETRY));
     }
+    // Whoever asks for that says so before the job counts as pulled.
+    let kind = job.kind();
     match error {
+        // Somebody asked for that while this was on its way.
+        PlaceError::Occupied { .. } if job.puts_back() && !put_back => {
+            waiting(ErrorCode::Conflict, reason, RetryWhen::After(Duration::ZERO))
+        }
         PlaceError::Occupied { .. } => {
             core.health.about(&job.version.to_string()).raise(Health {
                 code: OCCUPIED.into(),
@@ -233,7 +239,7 @@ fn refused(core: &Core, job: &Job, error: &PlaceError) -> Outcome {
                 ),
             });
             // Whoever pulls hears of it now; a mirror tries again, in case somebody has made room.
-            match job.kind() {
+            match kind {
                 JobKind::Pull => failed(ErrorCode::Conflict, reason),
                 JobKind::Mirror => waiting(ErrorCode::Conflict, reason, RetryWhen::After(RETRY_OCCUPIED)),
             }

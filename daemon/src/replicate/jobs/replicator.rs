@@ -41,6 +41,8 @@ use crate::{
 
 /// How many messages may wait for the task; senders wait then.
 const QUEUE: usize = 1024;
+/// How soon a place that was taken is looked at again when what lies there is to be replaced.
+const PUT_BACK_AFTER: Duration = Duration::from_millis(200);
 /// How long before a job that waits for a source looks again without having heard of one.
 const RETRY_ANYWAY: Duration = Duration::from_secs(60);
 
@@ -189,6 +191,10 @@ impl Replicator {
             Event::Ended { number, outcome, wakes } => self.ended(number, outcome, wakes).await,
             Event::Restore(version, reply) => {
                 self.wanted.insert(version.clone());
+                // First of all: from being considered on it counts as pulled, and would fail where its place is taken.
+                if let Some((_, job)) = self.queue.current(&version) {
+                    job.put_back();
+                }
                 let pulled = self.consider(version, Priority::Waiting).await;
                 if let Some(job) = &pulled.job {
                     job.put_back();
@@ -455,6 +461,10 @@ impl Replicator {
             Outcome::Waiting { reason, code, when } if !job.cancel.is_cancelled() => {
                 self.queue.set_waiting(number, reason, code);
                 match when {
+                    // Somebody asked for that when it had found its place taken.
+                    RetryWhen::After(wait) if code == ErrorCode::Conflict && job.puts_back() => {
+                        self.retry_after(number, wait.min(PUT_BACK_AFTER));
+                    }
                     // A source came while the job was still looking for one.
                     RetryWhen::PeerCame if self.wakes != wakes => self.queue.retry(number),
                     RetryWhen::PeerCame => self.retry_after(number, RETRY_ANYWAY),
