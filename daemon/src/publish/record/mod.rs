@@ -5,7 +5,9 @@
 //! were changed in place are never published over the old: somebody hears of it and decides.
 
 mod error;
+mod generations;
 mod numbers;
+mod tell;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,12 +15,12 @@ use std::{
 };
 
 use avalon_protocol::{
-    control::{EventKind, Health, Severity},
+    control::EventKind,
     hash::{ManifestId, ObjectHash},
     id::{VersionId, VersionSlot},
     limits::MAX_METADATA_PAIRS,
     manifest::{Completeness, FileEntry, GROWING, Manifest, Relation, relate},
-    record::{Held, Published, Record},
+    record::{Held, Record},
     rel_path::RelPath,
     settle::SeenFile,
     template::VersionDir,
@@ -30,10 +32,13 @@ use avalon_store::{
     object::incoming::Incoming,
 };
 
-use self::error::first;
+use self::generations::is_growing;
+pub(crate) use self::generations::published;
 pub use self::{
     error::{RecordError, Remedy},
+    generations::{grows_here, superseded},
     numbers::NUMBER_TAKEN,
+    tell::{REWRITTEN, tell_refused},
 };
 use super::{
     checks,
@@ -45,8 +50,6 @@ use super::{
 };
 use crate::{
     core::{Core, blocking},
-    health::HealthBoard,
-    log::ErrorChain,
     project::Project,
 };
 
@@ -517,116 +520,4 @@ impl Recording<'_> {
         };
         self.named.iter().map(put).collect()
     }
-
-    fn tell_published(&self, manifest: &Manifest, completeness: Completeness) {
-        let draft = manifest.draft();
-        tracing::info!(version = %self.version, manifest = %manifest.id(), generation = draft.generation, files = manifest.files().len(), bytes = manifest.total_bytes(), signal = ?completeness, author = draft.author, "published");
-        self.core.events.emit(EventKind::Published {
-            reference: self.version.to_string(),
-            manifest: manifest.id().to_string(),
-            generation: draft.generation,
-            files: manifest.files().len() as u64,
-            bytes: manifest.total_bytes(),
-            author: draft.author.clone(),
-            completeness: format!("{completeness:?}").to_lowercase(),
-        });
-    }
-
-    fn rewritten_board(&self) -> HealthBoard {
-        self.core.health.about(&self.version.to_string())
-    }
-
-    fn tell_rewritten(&self, changed: &[RelPath]) {
-        let message = format!(
-            "published files of {} were changed in place at this node; the first of {} is {}",
-            self.version,
-            changed.len(),
-            first(changed)
-        );
-        self.core.events.emit(EventKind::Refused {
-            reference: self.version.to_string(),
-            messages: vec![message.clone()],
-        });
-        self.rewritten_board().raise(Health {
-            code: REWRITTEN.into(),
-            severity: Severity::Error,
-            message,
-            hint: Some(format!(
-                "other sites keep the old; put it back: avalonctl restore {0}; or let the change be its next generation: \
-                 avalonctl accept {0}",
-                self.version
-            )),
-        });
-    }
-}
-
-/// What a node that holds a new generation does not hold any more. A hero directory shows one generation at a time.
-/// Elsewhere a generation that grew has all of those before; one that was accepted over changed files has not. Blocks.
-pub fn superseded(core: &Core, fold: &VersionFold, new: &Manifest) -> Vec<Record> {
-    let version = new.version();
-    let mut old: Vec<ManifestId> =
-        fold.held_by(&core.me).filter(|held| !fold.same_as(held, &new.id())).collect();
-    if version.slot != VersionSlot::Hero {
-        let number = |held: &ManifestId| fold.generation(held).map(|generation| generation.generation);
-        let lacks = |held: &ManifestId| match core.ledger.manifest(*held) {
-            Ok(Some(held)) => !is_part(&held, new),
-            _ => false,
-        };
-        // What the newest has, those before it have as well: a version that grew has hundreds.
-        match old.iter().max_by_key(|held| number(held)) {
-            Some(newest) if lacks(newest) => old.retain(lacks),
-            _ => return Vec::new(),
-        }
-    }
-    let dropped = |manifest| Record::Dropped(Held { version: version.clone(), manifest });
-    old.into_iter().map(dropped).collect()
-}
-
-/// Says whether all files of a generation are in another one, with the same content.
-fn is_part(old: &Manifest, new: &Manifest) -> bool {
-    let here: BTreeSet<(&RelPath, ObjectHash)> =
-        new.files().iter().map(|file| (&file.path, file.hash)).collect();
-    old.files().iter().all(|file| here.contains(&(&file.path, file.hash)))
-}
-
-/// The health code of published files that were changed in place.
-pub const REWRITTEN: &str = "rewritten";
-
-/// Returns the manifest that stands for a version, if this node published it while somebody was at work. Blocks.
-pub fn grows_here(core: &Core, version: &VersionId, fold: &VersionFold) -> Option<ManifestId> {
-    let Standing::Head(head) = fold.standing(version.slot) else { return None };
-    let is_own = fold.generation(&head).is_some_and(|known| known.node == core.me);
-    (is_own && is_growing(core, head)).then_some(head)
-}
-
-/// Says whether a generation was published while somebody was at work. Blocks.
-fn is_growing(core: &Core, manifest: ManifestId) -> bool {
-    core.ledger.manifest(manifest).ok().flatten().is_some_and(|manifest| manifest.growing().next().is_some())
-}
-
-/// What the record of a publish says of a manifest.
-pub(crate) fn published(manifest: &Manifest) -> Published {
-    let draft = manifest.draft();
-    Published {
-        version: draft.version.clone(),
-        manifest: manifest.id(),
-        content: manifest.content(),
-        generation: draft.generation,
-        predecessor: draft.predecessor,
-        files: manifest.files().len() as u64,
-        bytes: manifest.total_bytes(),
-        representations: manifest.representations().iter().map(|r| r.name.clone()).collect(),
-        author: draft.author.clone(),
-        published_at_ms: draft.published_at_ms,
-    }
-}
-
-/// Tells about a version that could not be recorded and will not be by itself.
-pub fn tell_refused(core: &Core, reference: &str, error: &RecordError) {
-    if matches!(error, RecordError::Rewritten { .. }) {
-        return;
-    }
-    let message = ErrorChain(error).to_string();
-    tracing::warn!(version = reference, error = message, "a version was not published");
-    core.events.emit(EventKind::Refused { reference: reference.to_owned(), messages: vec![message] });
 }
