@@ -4,10 +4,12 @@
 //! known to `certs`.
 
 pub mod base32;
+pub mod rights;
 pub mod role;
 pub mod token;
 
 pub use self::{
+    rights::{Action, Rights},
     role::{InvalidRole, Role},
     token::{InvalidToken, InviteId, JoinToken, Seed},
 };

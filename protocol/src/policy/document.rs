@@ -10,7 +10,9 @@ use toml::{
 use super::{
     age::Age,
     checks::{self, CheckRules},
-    copies, numbers, overlap,
+    copies,
+    grants::{self, Access},
+    numbers, overlap,
     places::{Groups, Studio},
     problem::Refused,
     reader::Reader,
@@ -26,7 +28,8 @@ pub const MAX_DOCUMENT_BYTES: usize = MAX_POLICY_BYTES;
 /// Most rules: a node asks each of them about each version, and a person has to see through them.
 pub const MAX_RULES: usize = 256;
 
-const KEYS: [&str; 7] = ["schema", "groups", "defaults", "rule", "checks", "check", "numbers"];
+const KEYS: [&str; 9] =
+    ["schema", "groups", "defaults", "rule", "checks", "check", "numbers", "roles", "grant"];
 
 /// A checked policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +38,7 @@ pub struct Policy {
     defaults: Defaults,
     checks: CheckRules,
     voters: BTreeSet<NodeId>,
+    access: Access,
     groups: usize,
 }
 
@@ -82,6 +86,11 @@ impl Policy {
         &self.voters
     }
 
+    /// Returns who may do what.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Returns for how long, in milliseconds, nothing is removed of a version that was retired.
     pub fn undo_ms(&self) -> u64 {
         self.defaults.retire_after.map_or(DEFAULT_UNDO_MS, Age::as_ms)
@@ -125,6 +134,7 @@ fn read(reader: &mut Reader<'_>, text: &str, studio: Option<&Studio>) -> Option<
     let defaults = read_defaults(reader, &document);
     let checks = checks::read(reader, &document);
     let voters = numbers::read(reader, &document, studio);
+    let access = grants::read(reader, &document, &groups, studio);
     let rules =
         document.get("rule").map_or_else(Vec::new, |value| read_rules(reader, value, &groups, studio));
     overlap::report(reader, &rules);
@@ -139,6 +149,7 @@ fn read(reader: &mut Reader<'_>, text: &str, studio: Option<&Studio>) -> Option<
         defaults: defaults?,
         checks,
         voters,
+        access,
         groups: groups.len(),
     })
 }

@@ -8,6 +8,7 @@
 mod problem;
 mod reader;
 mod glob;
+mod grants;
 mod age;
 mod places;
 mod criteria;
@@ -38,6 +39,7 @@ pub use self::{
     explain::{Explanation, Outcome, Tried},
     facts::{ManifestFacts, VersionFacts},
     glob::Glob,
+    grants::{Access, Grant},
     places::{Places, Studio},
     problem::{Problem, Refused},
     reader::MAX_LIST,
