@@ -4,11 +4,15 @@
 //! what it does not understand, so an old node can carry the records of a new one.
 
 mod lifetime;
+mod trust;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use self::lifetime::{InvalidResolution, Note, NoteTooLong, Resolved, Restored, Retired, Said};
+pub use self::{
+    lifetime::{InvalidResolution, Note, NoteTooLong, Resolved, Restored, Retired, Said},
+    trust::{Judged, Revoked},
+};
 use crate::{
     hash::{ContentId, ManifestId},
     id::{ProjectName, RepresentationName, VersionId},
@@ -46,6 +50,10 @@ pub enum Record {
     Restored(Restored),
     /// Kind 8: of several contents under one number, one keeps it and the others get numbers of their own.
     Resolved(Resolved),
+    /// Kind 9: a node does not belong to the studio any more. Only in the studio's own feeds.
+    Revoked(Revoked),
+    /// Kind 10: by which rights a feed is judged up to where. Only in the studio's own feeds.
+    Judged(Judged),
 }
 
 /// The payload of [`Record::Key`].
@@ -126,6 +134,8 @@ impl Record {
     const RETIRED: u16 = 6;
     const RESTORED: u16 = 7;
     const RESOLVED: u16 = 8;
+    const REVOKED: u16 = 9;
+    const JUDGED: u16 = 10;
 
     /// Writes the record in the newest layout.
     pub fn to_raw(&self) -> RawRecord {
@@ -138,6 +148,8 @@ impl Record {
             Self::Retired(retired) => (Self::RETIRED, postcard::to_stdvec(retired)),
             Self::Restored(restored) => (Self::RESTORED, postcard::to_stdvec(restored)),
             Self::Resolved(resolved) => (Self::RESOLVED, postcard::to_stdvec(resolved)),
+            Self::Revoked(revoked) => (Self::REVOKED, postcard::to_stdvec(revoked)),
+            Self::Judged(judged) => (Self::JUDGED, postcard::to_stdvec(judged)),
         };
         #[expect(clippy::expect_used, reason = "plain data into a vector: postcard has nothing to fail on")]
         let payload = payload.expect("a record always serialises");
@@ -153,7 +165,7 @@ impl Record {
         let record = Self::from_raw(raw)?;
         let states = match (&record, record.version()) {
             (_, Some(version)) => version.project == *project && !project.is_studio(),
-            (Self::Policy(_), None) => project.is_studio(),
+            (Self::Policy(_) | Self::Revoked(_) | Self::Judged(_), None) => project.is_studio(),
             (_, None) => true,
         };
         match states {
@@ -181,6 +193,8 @@ impl Record {
             (Self::RETIRED, 1) => postcard::from_bytes(&raw.payload).map(Self::Retired).map_err(damaged),
             (Self::RESTORED, 1) => postcard::from_bytes(&raw.payload).map(Self::Restored).map_err(damaged),
             (Self::RESOLVED, 1) => postcard::from_bytes(&raw.payload).map(Self::Resolved).map_err(damaged),
+            (Self::REVOKED, 1) => postcard::from_bytes(&raw.payload).map(Self::Revoked).map_err(damaged),
+            (Self::JUDGED, 1) => postcard::from_bytes(&raw.payload).map(Self::Judged).map_err(damaged),
             (kind, version) => Err(RecordError::Unknown { kind, version }),
         }
     }
@@ -188,7 +202,7 @@ impl Record {
     /// Returns the version that it is about, if it is about one.
     pub fn version(&self) -> Option<&VersionId> {
         match self {
-            Self::Key(_) | Self::Policy(_) => None,
+            Self::Key(_) | Self::Policy(_) | Self::Revoked(_) | Self::Judged(_) => None,
             Self::Published(published) => Some(&published.version),
             Self::Placed(held) | Self::Dropped(held) => Some(&held.version),
             Self::Retired(retired) => Some(&retired.version),
@@ -201,7 +215,11 @@ impl Record {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::id::VersionSlot;
+    use crate::{
+        access::{Action, Rights},
+        feed::FeedId,
+        id::VersionSlot,
+    };
 
     pub(crate) fn version(number: u32) -> VersionId {
         VersionId {
@@ -253,6 +271,12 @@ pub(crate) mod tests {
         Record::Restored(Restored { version: version(1), round, author, at_ms })
     }
 
+    pub(crate) fn revoked(node: &str) -> Record {
+        let Said { author, at_ms, .. } = said("anna", "");
+        let comment = Note::try_from("left".to_owned()).unwrap();
+        Record::Revoked(Revoked { node: node.parse().unwrap(), author, comment, at_ms })
+    }
+
     pub(crate) fn resolved(round: u32, keep: u8, moved: &[(u8, u32)]) -> Record {
         let id = |byte: u8| ManifestId::from_bytes([byte; 32]);
         let moved = moved.iter().map(|(byte, number)| (id(*byte), *number)).collect();
@@ -289,6 +313,8 @@ pub(crate) mod tests {
             "0808080808030909090909090909090909090909090909090909090909090909090909090909040362656e0080ccb0d5",
             "aa33",
         ),
+        "9 1 0a777331406c6f6e646f6e04616e6e61046c65667480ccb0d5aa33",
+        "10 1 076c616e7465726e0877733140686f6d65ac0207",
     ];
 
     /// Frozen: a change here means a new payload version, not a new expectation.
@@ -304,6 +330,12 @@ pub(crate) mod tests {
             retired(2, "anna"),
             restored(2, "ben"),
             resolved(1, 7, &[(8, 3), (9, 4)]),
+            revoked("ws1@london"),
+            Record::Judged(Judged {
+                feed: FeedId { project: "lantern".parse().unwrap(), node: "ws1@home".parse().unwrap() },
+                next_seq: 300,
+                rights: Rights::of([Action::Pull, Action::Publish]),
+            }),
         ];
         let lines: Vec<String> = all
             .iter()

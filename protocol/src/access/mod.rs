@@ -3,12 +3,14 @@
 //! A role stands in a node's certificate. What a role allows is decided by the studio's policy; what proves a role is
 //! known to `certs`.
 
+pub mod admission;
 pub mod base32;
 pub mod rights;
 pub mod role;
 pub mod token;
 
 pub use self::{
+    admission::Admission,
     rights::{Action, Rights},
     role::{InvalidRole, Role},
     token::{InvalidToken, InviteId, JoinToken, Seed},

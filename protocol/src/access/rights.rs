@@ -67,8 +67,27 @@ impl fmt::Display for Action {
 }
 
 /// All that a node may do in a project.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct Rights(u8);
+
+impl From<Rights> for u8 {
+    fn from(rights: Rights) -> Self {
+        rights.0
+    }
+}
+
+impl TryFrom<u8> for Rights {
+    type Error = &'static str;
+    /// Takes what grants can add up to, and nothing else: one bit for each action, in their order.
+    fn try_from(bits: u8) -> Result<Self, &'static str> {
+        let all = Action::ALL.into_iter().filter(|action| bits & action.bit() != 0);
+        match Self::of(all) {
+            rights if rights.0 == bits => Ok(rights),
+            _ => Err("not rights that can be granted"),
+        }
+    }
+}
 
 impl Rights {
     /// Nothing, not even to know of it.
@@ -101,6 +120,12 @@ impl Rights {
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Returns what is in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// Returns what is in this one and not in the other.

@@ -1,0 +1,243 @@
+//! Which records of a feed count: what a node states without having the right to states nothing.
+//!
+//! Rights change, and records stay. So a record is not judged by what its author may do today, but by what they were allowed where
+//! it stands in their feed: whoever changes rights records, for each feed, up to where the old ones count
+//! ([`Judged`]). What lies beyond the last such place is judged by the policy that stands, at the time that the record itself names;
+//! the end of a grant so takes nothing back. All nodes that have the same records come to the same verdicts, whatever their clocks say.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Action, Rights, Role};
+use crate::{
+    feed::FeedId,
+    id::NodeId,
+    policy::Access,
+    record::{Judged, Record, Revoked},
+};
+
+/// Says which records count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admission {
+    policy: Arc<Access>,
+    revoked: BTreeMap<NodeId, u64>,
+    judged: BTreeMap<FeedId, BTreeMap<u64, Rights>>,
+}
+
+impl Admission {
+    /// By a policy alone.
+    pub fn new(policy: Arc<Access>) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
+    /// Adds that a node is not trusted any more; the earliest time counts.
+    pub fn revoke(&mut self, revoked: &Revoked) {
+        let at_ms = self.revoked.entry(revoked.node.clone()).or_insert(revoked.at_ms);
+        *at_ms = revoked.at_ms.min(*at_ms);
+    }
+
+    /// Adds by which rights a feed is judged up to where. Of two that name one place, what both allow counts.
+    pub fn judge_by(&mut self, judged: &Judged) {
+        let of_feed = self.judged.entry(judged.feed.clone()).or_default();
+        let rights = of_feed.entry(judged.next_seq).or_insert(judged.rights);
+        *rights = rights.and(judged.rights);
+    }
+
+    /// Says whether a node is not trusted any more.
+    pub fn is_revoked(&self, node: &NodeId) -> bool {
+        self.revoked.contains_key(node)
+    }
+
+    /// Returns what a node may do in a project at this moment; nothing once it is revoked. `role` is that of its certificate.
+    pub fn rights(&self, node: &NodeId, role: Role, project: &crate::id::ProjectName, now_ms: u64) -> Rights {
+        match self.is_revoked(node) {
+            true => Rights::NONE,
+            false if project.is_studio() => self.policy.rights_everywhere(node, role, now_ms),
+            false => self.policy.rights(node, role, project, now_ms),
+        }
+    }
+
+    /// Says whether a record counts that stands at `seq` in a feed, under a certificate with this role.
+    ///
+    /// # Errors
+    /// The right that its author lacked.
+    pub fn admits(&self, feed: &FeedId, seq: u64, role: Role, record: &Record) -> Result<(), Action> {
+        let Some((action, said_at_ms)) = needs(record) else { return Ok(()) };
+        let rights = match self.judged_by(feed, seq) {
+            Some(rights) => rights,
+            None => self.rights_when(feed, role, said_at_ms),
+        };
+        if rights.allows(action) { Ok(()) } else { Err(action) }
+    }
+
+    /// Says whether a verdict about a record at or after `seq` could be another one by `other`: then what was derived from the feed
+    /// is derived again.
+    pub fn differs(&self, other: &Self, feed: &FeedId, role: Role) -> bool {
+        let part = |one: &Self| {
+            let revoked = one.revoked.get(&feed.node).copied();
+            (one.judged.get(feed).cloned(), revoked, one.rights_when(feed, role, None))
+        };
+        part(self) != part(other)
+    }
+
+    fn judged_by(&self, feed: &FeedId, seq: u64) -> Option<Rights> {
+        let of_feed = self.judged.get(feed)?;
+        // The first place behind the record.
+        of_feed.range(seq.checked_add(1)?..).next().map(|(_, rights)| *rights)
+    }
+
+    /// What the policy says, at the time that a record names. One that names none is judged as if no
+    /// grant had ended.
+    fn rights_when(&self, feed: &FeedId, role: Role, said_at_ms: Option<u64>) -> Rights {
+        let at_ms = said_at_ms.unwrap_or(0);
+        if self
+            .revoked
+            .get(&feed.node)
+            .is_some_and(|revoked_ms| said_at_ms.is_none_or(|at| at >= *revoked_ms))
+        {
+            return Rights::NONE;
+        }
+        match feed.project.is_studio() {
+            true => self.policy.rights_everywhere(&feed.node, role, at_ms),
+            false => self.policy.rights(&feed.node, role, &feed.project, at_ms),
+        }
+    }
+}
+
+/// Returns what a record needs its author to be allowed, and when it was said, in milliseconds since 1970.
+fn needs(record: &Record) -> Option<(Action, Option<u64>)> {
+    match record {
+        // Who the author is, and what it keeps in its own audit log, is nobody else's.
+        Record::Key(_) => None,
+        Record::Published(published) => Some((Action::Publish, Some(published.published_at_ms))),
+        Record::Placed(_) | Record::Dropped(_) => Some((Action::See, None)),
+        Record::Retired(retired) => Some((Action::Retire, Some(retired.at_ms))),
+        Record::Restored(restored) => Some((Action::Retire, Some(restored.at_ms))),
+        Record::Resolved(resolved) => Some((Action::Retire, Some(resolved.said().at_ms))),
+        Record::Policy(policy) => Some((Action::Admin, Some(policy.applied_at_ms()))),
+        Record::Revoked(revoked) => Some((Action::Admin, Some(revoked.at_ms))),
+        Record::Judged(_) => Some((Action::Admin, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        policy::Policy,
+        record::tests::{published, resolved, retired, revoked},
+    };
+
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    /// When the records of these tests were made.
+    const THEN_MS: u64 = 1_763_800_000_000;
+
+    fn access(grants: &str) -> Arc<Access> {
+        let text =
+            format!("schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"here\"\nmin_copies = 1\n{grants}");
+        Arc::new(Policy::parse(&text).unwrap().access().clone())
+    }
+
+    fn grant(actions: &str, until: &str) -> String {
+        let until = if until.is_empty() { String::new() } else { format!("until = {until}\n") };
+        format!("[[grant]]\nto = \"ws1@van\"\nprojects = \"lantern\"\nactions = [{actions}]\n{until}")
+    }
+
+    fn feed() -> FeedId {
+        FeedId { project: "lantern".parse().unwrap(), node: "ws1@van".parse().unwrap() }
+    }
+
+    fn publish() -> Record {
+        Record::Published(published(1, 1, 2, 1, None))
+    }
+
+    fn admits(admission: &Admission, seq: u64, record: &Record) -> Result<(), Action> {
+        admission.admits(&feed(), seq, Role::Vendor, record)
+    }
+
+    #[test]
+    fn what_is_said_without_the_right_states_nothing() {
+        let admission = Admission::new(access(&grant("\"pull\", \"retire\"", "")));
+        assert_eq!(admits(&admission, 3, &publish()), Err(Action::Publish));
+        assert_eq!(admits(&admission, 3, &retired(1, "eve")), Ok(()));
+        let admission = Admission::new(access(&grant("\"publish\"", "")));
+        assert_eq!(admits(&admission, 3, &publish()), Ok(()));
+        for record in [retired(1, "eve"), resolved(1, 7, &[(8, 3)])] {
+            assert_eq!(admits(&admission, 3, &record), Err(Action::Retire));
+        }
+        let elsewhere = FeedId { project: "comet".parse().unwrap(), ..feed() };
+        assert_eq!(admission.admits(&elsewhere, 3, Role::Vendor, &publish()), Err(Action::Publish));
+    }
+
+    #[test]
+    fn in_the_studios_feeds_only_who_is_admin_of_all_says_something() {
+        let studio = FeedId { project: crate::id::ProjectName::studio(), ..feed() };
+        let admission = Admission::new(access(&grant("\"admin\"", "")));
+        let of_all = access("[[grant]]\nto = \"ws1@van\"\nprojects = \"*\"\nactions = \"admin\"\n");
+        let record = revoked("ws1@london");
+        assert_eq!(admission.admits(&studio, 1, Role::Site, &record), Err(Action::Admin));
+        assert_eq!(admission.admits(&studio, 1, Role::Admin, &record), Ok(()));
+        assert_eq!(Admission::new(of_all).admits(&studio, 1, Role::Site, &record), Ok(()));
+    }
+
+    #[test]
+    fn a_grant_that_ended_takes_back_nothing_and_allows_nothing_new() {
+        // The records say that they were made on 22 November 2025.
+        let before = Admission::new(access(&grant("\"publish\"", "2025-11-22")));
+        assert_eq!(admits(&before, 3, &publish()), Ok(()));
+        let ended = Admission::new(access(&grant("\"publish\"", "2025-11-21")));
+        assert_eq!(admits(&ended, 3, &publish()), Err(Action::Publish));
+        assert_eq!(ended.rights(&feed().node, Role::Vendor, &feed().project, THEN_MS), Rights::NONE);
+    }
+
+    #[test]
+    fn what_was_said_before_rights_were_taken_stands_and_what_was_refused_then_stays_refused() {
+        let mut admission = Admission::new(access(&grant("\"see\"", "")));
+        let judged = |next_seq, actions: &[Action]| Judged {
+            feed: feed(),
+            next_seq,
+            rights: Rights::of(actions.iter().copied()),
+        };
+        admission.judge_by(&judged(10, &[Action::Pull]));
+        admission.judge_by(&judged(20, &[Action::Publish]));
+        let verdicts: Vec<bool> =
+            [0, 9, 10, 19, 20].map(|seq| admits(&admission, seq, &publish()).is_ok()).into();
+        assert_eq!(verdicts, [false, false, true, true, false]);
+        // Two who change rights at once name one place.
+        admission.judge_by(&judged(20, &[Action::Pull]));
+        assert_eq!(admits(&admission, 12, &publish()), Err(Action::Publish));
+    }
+
+    #[test]
+    fn of_who_is_revoked_what_was_said_before_stands() {
+        let mut admission = Admission::new(access(&grant("\"publish\"", "")));
+        let revoked = |at_ms| {
+            let Record::Revoked(revoked) = revoked("ws1@van") else { panic!() };
+            Revoked { at_ms, ..revoked }
+        };
+        admission.revoke(&revoked(THEN_MS + DAY_MS));
+        assert_eq!(admits(&admission, 3, &publish()), Ok(()), "it says that it is older");
+        assert!(admission.is_revoked(&feed().node));
+        assert_eq!(admission.rights(&feed().node, Role::Admin, &feed().project, 0), Rights::NONE);
+        // Whoever revokes it says up to where each feed is known: then no claimed time counts.
+        admission.judge_by(&Judged { feed: feed(), next_seq: 3, rights: Rights::ALL });
+        assert_eq!(admits(&admission, 2, &publish()), Ok(()));
+        admission.revoke(&revoked(THEN_MS));
+        assert_eq!(admits(&admission, 3, &publish()), Err(Action::Publish));
+    }
+
+    #[test]
+    fn the_order_in_which_records_come_does_not_matter() {
+        let Record::Revoked(revoked) = revoked("ws1@van") else { panic!() };
+        let judged = |next_seq, rights| Judged { feed: feed(), next_seq, rights };
+        let all = [judged(5, Rights::ALL), judged(5, Rights::NONE), judged(9, Rights::ALL)];
+        let [mut one, mut other] = [(); 2].map(|()| Admission::new(access("")));
+        all.iter().for_each(|judged| one.judge_by(judged));
+        one.revoke(&revoked);
+        other.revoke(&Revoked { at_ms: revoked.at_ms + 1, ..revoked.clone() });
+        other.revoke(&revoked);
+        all.iter().rev().for_each(|judged| other.judge_by(judged));
+        assert_eq!(one, other);
+        assert!(!one.differs(&other, &feed(), Role::Vendor));
+        assert!(one.differs(&Admission::default(), &feed(), Role::Vendor));
+    }
+}
