@@ -47,7 +47,8 @@ impl Admission {
         self.revoked.contains_key(node)
     }
 
-    /// Returns what a node may do in a project at this moment; nothing once it is revoked. `role` is that of its certificate.
+    /// Returns what a node may do in a project at this moment; nothing once it is revoked. `role` is that of its certificate. In the
+    /// studio's own project: who may see every other one gets its records.
     pub fn rights(&self, node: &NodeId, role: Role, project: &crate::id::ProjectName, now_ms: u64) -> Rights {
         match self.is_revoked(node) {
             true => Rights::NONE,
@@ -62,9 +63,11 @@ impl Admission {
     /// The right that its author lacked.
     pub fn admits(&self, feed: &FeedId, seq: u64, role: Role, record: &Record) -> Result<(), Action> {
         let Some((action, said_at_ms)) = needs(record) else { return Ok(()) };
-        let rights = match self.judged_by(feed, seq) {
-            Some(rights) => rights,
-            None => self.rights_when(feed, role, said_at_ms),
+        let rights = match (record, self.judged_by(feed, seq)) {
+            // Two admins who revoke each other are both revoked: nobody has to say who was first.
+            (Record::Revoked(_) | Record::Judged(_), _) => of_studio(role),
+            (_, Some(rights)) => rights,
+            (_, None) => self.rights_when(feed, role, said_at_ms),
         };
         if rights.allows(action) { Ok(()) } else { Err(action) }
     }
@@ -97,10 +100,16 @@ impl Admission {
             return Rights::NONE;
         }
         match feed.project.is_studio() {
-            true => self.policy.rights_everywhere(&feed.node, role, at_ms),
+            true => of_studio(role),
             false => self.policy.rights(&feed.node, role, &feed.project, at_ms),
         }
     }
+}
+
+/// What a node may say in the studio's own feeds, by its certificate alone: a policy cannot say who applies policies, or two that were
+/// applied apart could not be compared.
+fn of_studio(role: Role) -> Rights {
+    if role == Role::Admin { Rights::ALL } else { Rights::NONE }
 }
 
 /// Returns what a record needs its author to be allowed, and when it was said, in milliseconds since 1970.
@@ -169,14 +178,25 @@ mod tests {
     }
 
     #[test]
-    fn in_the_studios_feeds_only_who_is_admin_of_all_says_something() {
+    fn in_the_studios_feeds_only_who_is_admin_by_certificate_says_something() {
         let studio = FeedId { project: crate::id::ProjectName::studio(), ..feed() };
-        let admission = Admission::new(access(&grant("\"admin\"", "")));
-        let of_all = access("[[grant]]\nto = \"ws1@van\"\nprojects = \"*\"\nactions = \"admin\"\n");
-        let record = revoked("ws1@london");
-        assert_eq!(admission.admits(&studio, 1, Role::Site, &record), Err(Action::Admin));
-        assert_eq!(admission.admits(&studio, 1, Role::Admin, &record), Ok(()));
-        assert_eq!(Admission::new(of_all).admits(&studio, 1, Role::Site, &record), Ok(()));
+        let of_all = access(
+            "[[grant]]\nto = \"ws1@van\"\nprojects = \"*\"\nactions = \"admin\"\n[roles]\nvendor = [\"ws2@van\"]\n",
+        );
+        let mut admission = Admission::new(of_all);
+        let policy = Record::Policy(crate::record::tests::applied(3, "x"));
+        for record in [revoked("ws1@london"), policy.clone()] {
+            assert_eq!(admission.admits(&studio, 1, Role::Site, &record), Err(Action::Admin));
+            assert_eq!(admission.admits(&studio, 1, Role::Admin, &record), Ok(()));
+        }
+        // Whoever is revoked applies nothing any more. What it revoked stays so.
+        let Record::Revoked(gone) = revoked("ws1@van") else { panic!() };
+        admission.revoke(&gone);
+        assert_eq!(admission.admits(&studio, 1, Role::Admin, &policy), Err(Action::Admin));
+        assert_eq!(admission.admits(&studio, 1, Role::Admin, &revoked("ws1@london")), Ok(()));
+        admission.judge_by(&Judged { feed: studio.clone(), next_seq: 2, rights: Rights::ALL });
+        assert_eq!(admission.admits(&studio, 1, Role::Admin, &policy), Ok(()));
+        assert_eq!(admission.admits(&studio, 2, Role::Admin, &policy), Err(Action::Admin));
     }
 
     #[test]

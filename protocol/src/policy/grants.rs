@@ -75,7 +75,7 @@ impl Access {
     }
 
     /// Returns what a node may do in every project there is or will be: who may see all of them gets what concerns the
-    /// studio, and who is admin of all applies policies.
+    /// studio.
     pub fn rights_everywhere(&self, node: &NodeId, role: Role, now_ms: u64) -> Rights {
         self.add_up(node, role, now_ms, |grant| grant.projects.iter().any(|glob| glob.as_str() == "*"))
     }
