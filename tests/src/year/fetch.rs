@@ -150,7 +150,7 @@ impl World {
         let bytes = self.book.generations[generation].bytes;
         // What would be removed again does not take the room that is being made for something else.
         let node = &self.nodes[n];
-        if !is_pull && node.is_occupied(v, generation) {
+        if !is_pull && node.is_occupied(v, generation) && !self.is(Mutation::FetchesInVain) {
             // Nothing is fetched, and no room taken, for what cannot be placed.
             return self.retry_in(n, v, DAY);
         }
