@@ -84,7 +84,7 @@ async fn nothing_is_fetched_again_while_what_lay_in_its_place_lies_there() {
     let path = manifest.dir().join(&manifest.files()[0].path).unwrap();
     let file = bench.montreal.dir.join(path.as_str());
     fs::create_dir_all(file.parent().unwrap()).unwrap();
-    fs::write(&file, "an artist's own").unwrap();
+    fs::create_dir(&file).unwrap();
     let dir = bench.montreal.core.project(manifest.project()).unwrap().dir().unwrap();
     let there = dir.stat(&path).unwrap().unwrap().identity();
     for kind in [JobKind::Mirror, JobKind::Pull] {
@@ -114,7 +114,7 @@ async fn nothing_is_fetched_again_while_what_lay_in_its_place_lies_there() {
     // The same when the file has gone.
     let job = bench.job(version(1), manifest.id(), JobKind::Mirror);
     job.set_occupied(Some(Occupied { path, there, before: Vec::new(), reason: String::new() }));
-    fs::remove_file(&file).unwrap();
+    fs::remove_dir(&file).unwrap();
     let outcome = bench.run_job(&job).await;
     assert!(matches!(&outcome, Outcome::Waiting { code: ErrorCode::NoSource, .. }), "{outcome:?}");
     assert_eq!(job.occupied(), None);
