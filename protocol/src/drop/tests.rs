@@ -485,12 +485,8 @@ fn pressure_is_relieved_by_a_little_more_than_is_over() {
 fn what_belongs_here_makes_just_enough_room_for_the_smallest_or_none_at_all() {
     let pressure = Pressure { used_bytes: 900, quota_bytes: Some(1000), ..Pressure::default() };
     let mut all = vec![candidate(1, 60, 500), candidate(2, 100, 100), candidate(3, 200, 300)];
-    assert!(choose_for(&all, &pressure, [100, 40]).victims.is_empty(), "both have room");
-    assert_eq!(
-        choose_for(&all, &pressure, [400, 150, 40]).victims,
-        [2],
-        "100 and 50 more are too much by 100"
-    );
+    assert!(choose_for(&all, &pressure, [400, 40]).victims.is_empty(), "one has room, and comes first");
+    assert_eq!(choose_for(&all, &pressure, [400, 150]).victims, [2], "down to 950 with it");
     assert_eq!(choose_for(&all, &pressure, [200]).victims, [2, 3]);
     assert!(choose_for(&all, &pressure, [500]).victims.is_empty(), "all together are not enough");
     all[2].guard = Some(Guard::TooFewCopies);
