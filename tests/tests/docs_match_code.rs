@@ -21,14 +21,15 @@ use avalon_protocol::{
     limits,
     manifest::{self, FileEntry, Manifest},
     mode::ProjectMode,
+    numbers::Answer,
     plan::Priority,
     policy::Policy,
     record::{Held, Key, Note, Published, RawRecord, Record, Resolved, Restored, Retired, Said},
     studio::AppliedPolicy,
     wire::{
-        Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FetchProof, FrameHeader,
-        Framed, Hello, ManifestReply, ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN, PieceEncoding,
-        PieceHead, ProjectHeads, ProofReply, Records, Request,
+        AskNumber, Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FetchProof,
+        FrameHeader, Framed, Hello, ManifestReply, NumberReply, ObjectReply, ObjectStatus, PROTOCOL_MAX,
+        PROTOCOL_MIN, PieceEncoding, PieceHead, ProjectHeads, ProofReply, Records, Request,
     },
 };
 
@@ -154,6 +155,7 @@ fn frame_types_are_those_of_the_code() {
         nonce: Nonce::from_bytes([0; 32]),
         read: true,
     };
+    let number = AskNumber { version: version(), fresh: true, serial: 1 };
     let coded = [
         (type_of(&Control::Hello(hello()).to_frame()), "Hello"),
         (
@@ -181,6 +183,8 @@ fn frame_types_are_those_of_the_code() {
         (type_of(&piece.to_frame()), "PieceHead"),
         (type_of(&Request::Proof(question).to_frame()), "FetchProof"),
         (type_of(&ProofReply::Reading { bytes: 0 }.to_frame()), "ProofReply"),
+        (type_of(&Request::Number(number).to_frame()), "AskNumber"),
+        (type_of(&NumberReply(Answer::Promised).to_frame()), "NumberReply"),
     ];
     let coded: Vec<(u16, String)> = coded.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
     let documented: Vec<(u16, String)> =
