@@ -1,36 +1,50 @@
 //! The studio's certificate authority: a directory with a key and a certificate, used by hand and kept offline.
 //!
-//! It issues to nodes directly, with no authorities between. Signing a node's own request, revocation lists and a
-//! passphrase are not here yet. They have their places: `Authority::certify` takes any public key, the
-//! authority's certificate may sign lists, and [`crate::key_file`] reads the key.
+//! It issues to nodes, and lets nodes issue to others ([`crate::issuing`]), so that it stays in its drawer when somebody
+//! joins. Its key may lie under a passphrase ([`crate::passphrase`]).
 
 use std::{
     fmt, io,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use avalon_protocol::id::{NodeId, StudioName};
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, date_time_ymd, string::Ia5String,
-};
-use ring::rand::{SecureRandom, SystemRandom};
-use rustls_pki_types::CertificateDer;
-use thiserror::Error;
+use rcgen::{Issuer, KeyPair};
 
 use crate::{
-    certificate::{self, AuthorityCertificate, CertificateError, utc},
-    identity::{AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE},
+    certificate::{AuthorityCertificate, Chain},
+    identity::{self, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, NodeKey},
+    issuing::{ISSUING_CERTIFICATE_FILE, ISSUING_KEY_FILE},
     key_file::{
-        Access, CertificateFile, Existing, KeyFileError, PrivateKey, WriteError, create_private_directory,
-        write_durably,
+        Access, CertificateFile, Existing, KeyFileError, PrivateKey, create_private_directory,
+        pem_of_certificate, write_durably,
     },
+    passphrase::{Passphrase, PassphraseError},
+    request::{CertificateRequest, KeyToCertify},
+};
+
+mod certify;
+mod error;
+mod params;
+
+#[cfg(test)]
+pub(crate) use self::params::node_params;
+pub(crate) use self::{
+    certify::Certifier,
+    params::{Period, issuing_params},
+};
+pub use self::{
+    certify::{IssueRequest, IssuedCertificate, ListNumber, ToRevoke},
+    error::AuthorityError,
 };
 
 /// How long a node's certificate is valid unless asked otherwise: long enough that a machine survives a holiday, short
 /// enough that a stolen key ends by itself within a quarter.
 pub const NODE_VALIDITY: Duration = Duration::from_secs(90 * DAY_SECONDS);
+
+/// How long a node may issue unless asked otherwise: the drawer is opened once a year.
+pub const ISSUING_VALIDITY: Duration = Duration::from_secs(365 * DAY_SECONDS);
 
 /// How long an authority is valid: longer than any production, because replacing it means visiting each machine.
 pub const AUTHORITY_VALIDITY: Duration = Duration::from_secs(3652 * DAY_SECONDS);
@@ -40,151 +54,12 @@ pub const BACKDATE: Duration = Duration::from_secs(3600);
 
 const DAY_SECONDS: u64 = 24 * 3600;
 
-/// The first second that no certificate reaches: the year 9999 minus all that may be added. X.509 ends with 9999.
-const LAST_TIME_SECONDS: u64 = 253_000_000_000;
-
 const CA_KEY_FILE: &str = "ca.key";
 const CA_CERTIFICATE_FILE: &str = "ca.pem";
-
-/// Why an authority could not be made, opened or used.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum AuthorityError {
-    /// The directory holds an authority; overwriting it would orphan every node that it issued to.
-    #[error("{} exists already; keep it, or choose another directory for a new studio CA", path.display())]
-    AlreadyExists {
-        /// The file that is there.
-        path: PathBuf,
-    },
-    /// The authority's files could not be read.
-    #[error("could not open the studio CA in {}; create one with `avalonctl ca init`, or check the directory", dir.display())]
-    Open {
-        /// The authority's directory.
-        dir: PathBuf,
-        /// Which file, and why.
-        #[source]
-        source: KeyFileError,
-    },
-    /// The certificate is not that of a studio's authority.
-    #[error("{} is not the certificate of a studio CA", path.display())]
-    NotAuthority {
-        /// The certificate's file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: CertificateError,
-    },
-    /// Key and certificate are of two authorities.
-    #[error("the key and the certificate in {} do not belong together; restore both from the same backup", dir.display())]
-    KeyMismatch {
-        /// The authority's directory.
-        dir: PathBuf,
-    },
-    /// The authority has ended.
-    #[error("the CA of studio {studio} expired on {}; create a new one with `avalonctl ca init`", utc(*expired_at))]
-    Expired {
-        /// The studio.
-        studio: StudioName,
-        /// When it ended.
-        expired_at: SystemTime,
-    },
-    /// Asked for a validity of nothing, or beyond that of an authority.
-    #[error("a certificate cannot be valid for {} seconds; ask for 1 second to {} days", validity.as_secs(), AUTHORITY_VALIDITY.as_secs() / DAY_SECONDS)]
-    Validity {
-        /// What was asked for.
-        validity: Duration,
-    },
-    /// The time is before 1970 or near the end of the calendar of X.509.
-    #[error("this machine's clock cannot be right; set it before issuing certificates")]
-    Clock,
-    /// The system has no randomness to give.
-    #[error("the system's random number generator failed")]
-    Random,
-    /// A key or a certificate could not be made.
-    #[error("could not make the {what}")]
-    Make {
-        /// What was to be made.
-        what: &'static str,
-        /// What the library said.
-        #[source]
-        source: rcgen::Error,
-    },
-    /// What was made does not pass our own check; a defect of this program.
-    #[error("the certificate just made for {node} is not valid; please report this")]
-    SelfCheck {
-        /// Whom it was for.
-        node: NodeId,
-        /// What is wrong with it.
-        #[source]
-        source: CertificateError,
-    },
-    /// The directory holds another node's identity.
-    #[error("{} holds the identity of {found} of studio {studio}; move it away or choose another directory", dir.display())]
-    OtherIdentity {
-        /// The identity's directory.
-        dir: PathBuf,
-        /// Whose identity it holds.
-        found: NodeId,
-        /// Of which studio.
-        studio: StudioName,
-    },
-    /// The directory holds a key, and nothing says whose.
-    #[error("{} holds an identity whose owner cannot be read; move it away or choose another directory", dir.display())]
-    UnknownIdentity {
-        /// The identity's directory.
-        dir: PathBuf,
-    },
-    /// A file could not be written.
-    #[error("could not save {what}")]
-    Write {
-        /// What was to be saved.
-        what: &'static str,
-        /// Which file, and why.
-        #[source]
-        source: WriteError,
-    },
-}
-
-/// What a node asks of the authority.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IssueRequest {
-    /// The node that the certificate will name.
-    pub node: NodeId,
-    /// How long it is valid, [`NODE_VALIDITY`] by default; never longer than the authority itself.
-    pub validity: Duration,
-}
-
-/// A key and the certificate for it, not yet on any disk.
-#[derive(Debug)]
-pub struct IssuedIdentity {
-    node: NodeId,
-    key: PrivateKey,
-    certificate: rcgen::Certificate,
-    expires_at: SystemTime,
-}
-
-impl IssuedIdentity {
-    /// Returns the node that it names.
-    pub fn node(&self) -> &NodeId {
-        &self.node
-    }
-
-    /// Returns when it ends; earlier than asked for when the authority ends first.
-    pub fn expires_at(&self) -> SystemTime {
-        self.expires_at
-    }
-
-    /// Returns the certificate in DER.
-    pub fn certificate(&self) -> &CertificateDer<'static> {
-        self.certificate.der()
-    }
-}
 
 /// A studio's authority, able to issue.
 pub struct Authority {
     certificate: AuthorityCertificate,
-    /// The certificate as nodes get it.
-    pem: String,
     pub(crate) issuer: Issuer<'static, KeyPair>,
 }
 
@@ -203,6 +78,19 @@ impl Authority {
     /// [`AuthorityError::AlreadyExists`] when `dir` holds an authority, which is then untouched; otherwise why it could
     /// not be made or written.
     pub fn create(studio: &StudioName, dir: &Path, now: SystemTime) -> Result<Self, AuthorityError> {
+        Self::create_under(studio, dir, None, now)
+    }
+
+    /// Makes a studio's authority whose key lies under a passphrase, if there is one.
+    ///
+    /// # Errors
+    /// As [`Authority::create`], and [`AuthorityError::Passphrase`].
+    pub fn create_under(
+        studio: &StudioName,
+        dir: &Path,
+        passphrase: Option<&Passphrase>,
+        now: SystemTime,
+    ) -> Result<Self, AuthorityError> {
         let (key_path, certificate_path) = (dir.join(CA_KEY_FILE), dir.join(CA_CERTIFICATE_FILE));
         if let Some(path) =
             [&key_path, &certificate_path].into_iter().find(|path| path.symlink_metadata().is_ok())
@@ -211,7 +99,10 @@ impl Authority {
         }
         let key = PrivateKey::generate()
             .map_err(|source| AuthorityError::Make { what: "studio CA's key", source })?;
-        let certificate = authority_params(studio, now)?
+        let key_pem = key
+            .to_pem_under(passphrase)
+            .map_err(|source| AuthorityError::Passphrase { dir: dir.to_owned(), source })?;
+        let certificate = params::authority_params(studio, now)?
             .self_signed(key.pair())
             .map_err(|source| AuthorityError::Make { what: "studio CA's certificate", source })?;
 
@@ -225,26 +116,71 @@ impl Authority {
         };
         create_private_directory(dir)
             .map_err(|source| AuthorityError::Write { what: "the studio CA", source })?;
-        write(&key_path, &key.to_pem(), Access::Private)?;
+        write(&key_path, &key_pem, Access::Private)?;
         if let Err(error) = write(&certificate_path, &certificate.pem(), Access::Public) {
             // A key without its certificate is of no use and would only stand in the way of the next attempt.
             std::fs::remove_file(&key_path).ok();
             return Err(error);
         }
-        let certificate = CertificateFile { pem: certificate.pem(), der: certificate.into() };
-        Self::from_parts(key, certificate, dir)
+        Self::from_parts(key, CertificateFile { der: certificate.into() }, dir)
     }
 
-    /// Opens the authority in `dir`.
+    /// Opens the authority in `dir`, whose key lies under no passphrase.
+    ///
+    /// # Errors
+    /// As [`Authority::open_under`].
+    pub fn open(dir: &Path) -> Result<Self, AuthorityError> {
+        Self::open_under(dir, None)
+    }
+
+    /// Opens the authority in `dir`. A passphrase that is not needed is not looked at.
     ///
     /// # Errors
     /// [`AuthorityError::Open`] when a file is missing, damaged or open to other users; [`AuthorityError::KeyMismatch`]
-    /// and [`AuthorityError::NotAuthority`] when the files are not those of one authority.
-    pub fn open(dir: &Path) -> Result<Self, AuthorityError> {
+    /// and [`AuthorityError::NotAuthority`] when the files are not those of one authority;
+    /// [`AuthorityError::NeedsPassphrase`] and [`AuthorityError::WrongPassphrase`].
+    pub fn open_under(dir: &Path, passphrase: Option<&Passphrase>) -> Result<Self, AuthorityError> {
         let failed = |source| AuthorityError::Open { dir: dir.to_owned(), source };
-        let key = PrivateKey::read(&dir.join(CA_KEY_FILE)).map_err(failed)?;
+        let key = read_key(dir, passphrase)?;
         let certificate = CertificateFile::read(&dir.join(CA_CERTIFICATE_FILE)).map_err(failed)?;
         Self::from_parts(key, certificate, dir)
+    }
+
+    /// Reads the certificate of the authority in `dir`, without its key.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Open`] and [`AuthorityError::NotAuthority`].
+    pub fn certificate_in(dir: &Path) -> Result<AuthorityCertificate, AuthorityError> {
+        let path = dir.join(CA_CERTIFICATE_FILE);
+        let file = CertificateFile::read(&path)
+            .map_err(|source| AuthorityError::Open { dir: dir.to_owned(), source })?;
+        AuthorityCertificate::parse(file.der).map_err(|source| AuthorityError::NotAuthority { path, source })
+    }
+
+    /// Says whether the key of the authority in `dir` lies under a passphrase.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Open`].
+    pub fn is_encrypted(dir: &Path) -> Result<bool, AuthorityError> {
+        PrivateKey::is_encrypted(&dir.join(CA_KEY_FILE))
+            .map_err(|source| AuthorityError::Open { dir: dir.to_owned(), source })
+    }
+
+    /// Puts the key of the authority in `dir` under another passphrase, or under none.
+    ///
+    /// # Errors
+    /// As [`Authority::open_under`], and [`AuthorityError::Write`], after which the old passphrase holds.
+    pub fn change_passphrase(
+        dir: &Path,
+        old: Option<&Passphrase>,
+        new: Option<&Passphrase>,
+    ) -> Result<(), AuthorityError> {
+        // Opened whole: what is written again must be the key of this studio.
+        Self::open_under(dir, old)?;
+        let pem = read_key(dir, old)?.to_pem_under(new);
+        let pem = pem.map_err(|source| AuthorityError::Passphrase { dir: dir.to_owned(), source })?;
+        write_durably(&dir.join(CA_KEY_FILE), pem.as_bytes(), Access::Private, Existing::Replace)
+            .map_err(|source| AuthorityError::Write { what: "the studio CA's key", source })
     }
 
     fn from_parts(key: PrivateKey, file: CertificateFile, dir: &Path) -> Result<Self, AuthorityError> {
@@ -255,7 +191,7 @@ impl Authority {
         }
         let issuer = Issuer::from_ca_cert_der(certificate.der(), key.into_pair())
             .map_err(|source| AuthorityError::Make { what: "issuer from the studio CA", source })?;
-        Ok(Self { certificate, pem: file.pem, issuer })
+        Ok(Self { certificate, issuer })
     }
 
     /// Returns the studio that it speaks for.
@@ -273,63 +209,127 @@ impl Authority {
         self.certificate.fingerprint()
     }
 
-    /// Makes a key for a node and certifies it.
+    /// Certifies the key of a checked request. Its wish for a name does not count; `what` says it all.
     ///
     /// # Errors
     /// [`AuthorityError::Validity`], [`AuthorityError::Expired`] and [`AuthorityError::Clock`] when the times do not
     /// fit; otherwise why it could not be made.
-    pub fn issue(&self, request: &IssueRequest, now: SystemTime) -> Result<IssuedIdentity, AuthorityError> {
-        let key =
-            PrivateKey::generate().map_err(|source| AuthorityError::Make { what: "node's key", source })?;
-        let certificate = self.certify(request, key.pair(), now)?;
+    pub fn sign(
+        &self,
+        request: &CertificateRequest,
+        what: &IssueRequest,
+        now: SystemTime,
+    ) -> Result<IssuedCertificate, AuthorityError> {
+        let key = KeyToCertify(request.public_key());
+        let made = self.certifier(now)?.certify(what, &key, now)?;
+        let chain = Chain::new(made.der().clone(), None);
         // What every peer will check is checked once here, where somebody is looking.
         let facts = self
             .certificate
-            .issued(certificate.der())
-            .map_err(|source| AuthorityError::SelfCheck { node: request.node.clone(), source })?;
-        Ok(IssuedIdentity { node: facts.node, key, certificate, expires_at: facts.expires_at })
+            .prove(&chain)
+            .map_err(|source| AuthorityError::SelfCheck { node: what.node.clone(), source })?
+            .node;
+        Ok(IssuedCertificate { chain, facts })
     }
 
     /// Issues to a node and saves `node.key`, `node.pem` and `ca.pem` durably in `out`, the `identity` directory of its
     /// state.
     ///
-    /// An identity of the same node is renewed with a new key. A crash during a renewal can leave the key of one and the
-    /// certificate of the other; loading says so, and issuing again repairs it.
+    /// An identity of the same node is renewed with a new key; after a crash there is the old or the new one.
     ///
     /// # Errors
-    /// As [`Authority::issue`]; [`AuthorityError::OtherIdentity`] and [`AuthorityError::UnknownIdentity`] when `out`
+    /// As [`Authority::sign`]; [`AuthorityError::OtherIdentity`] and [`AuthorityError::UnknownIdentity`] when `out`
     /// holds what must not be overwritten; [`AuthorityError::Write`].
     pub fn issue_into(
+        &self,
+        what: &IssueRequest,
+        out: &Path,
+        now: SystemTime,
+    ) -> Result<IssuedCertificate, AuthorityError> {
+        self.check_replaceable(&what.node, out)?;
+        let make = |source| AuthorityError::Make { what: "node's key", source };
+        let key = NodeKey::generate().map_err(make)?;
+        let request = CertificateRequest::parse(key.request(&what.node).map_err(make)?.der())
+            .map_err(|source| AuthorityError::Request { source })?;
+        let issued = self.sign(&request, what, now)?;
+        identity::save(out, &key, &issued.chain, &self.certificate)
+            .map_err(|source| AuthorityError::Write { what: "the node's identity", source })?;
+        Ok(issued)
+    }
+
+    /// Lets a node issue: saves `issuing.key` and `issuing.pem` in `out`, the `identity` directory of its state, and
+    /// `ca.pem` where there is none. Returns when that ends.
+    ///
+    /// # Errors
+    /// As [`Authority::issue_into`]; [`AuthorityError::NotDelegating`] when this authority was made to issue to nodes alone,
+    /// [`AuthorityError::OtherAuthority`] when `out` is of another studio.
+    pub fn delegate_into(
         &self,
         node: &NodeId,
         validity: Duration,
         out: &Path,
         now: SystemTime,
-    ) -> Result<IssuedIdentity, AuthorityError> {
+    ) -> Result<SystemTime, AuthorityError> {
         self.check_replaceable(node, out)?;
-        let issued = self.issue(&IssueRequest { node: node.clone(), validity }, now)?;
-        let failed = |source| AuthorityError::Write { what: "the node's identity", source };
+        self.check_same_authority(out)?;
+        if !self.certificate.delegates() {
+            return Err(AuthorityError::NotDelegating { studio: self.studio().clone() });
+        }
+        certify::check_validity(validity)?;
+        params::since_epoch(now)?;
+        let ends = self.certifier(now)?.ends;
+        let to = now.checked_add(validity).ok_or(AuthorityError::Clock)?.min(ends);
+        let make = |what| move |source| AuthorityError::Make { what, source };
+        let key = PrivateKey::generate().map_err(make("issuing key"))?;
+        let made = issuing_params(self.studio(), node, Period::backdated(now, to))?
+            .signed_by(key.pair(), &self.issuer)
+            .map_err(make("issuing certificate"))?;
+        let facts = self.certificate.issuing(made.der());
+        let facts = facts.map_err(|source| AuthorityError::SelfCheck { node: node.clone(), source })?;
+
+        let failed = |source| AuthorityError::Write { what: "the issuing key", source };
+        create_private_directory(out).map_err(failed)?;
         let save = |name: &str, content: &str, access| {
             write_durably(&out.join(name), content.as_bytes(), access, Existing::Replace).map_err(failed)
         };
-        create_private_directory(out).map_err(failed)?;
-        // The key last: a directory with a key always says whose it is.
-        save(AUTHORITY_FILE, &self.pem, Access::Public)?;
-        save(CERTIFICATE_FILE, &issued.certificate.pem(), Access::Public)?;
-        save(KEY_FILE, &issued.key.to_pem(), Access::Private)?;
-        Ok(issued)
+        save(AUTHORITY_FILE, &pem_of_certificate(self.certificate.der()), Access::Public)?;
+        // The key last: without it the certificate is of no use, and the other way round.
+        save(ISSUING_CERTIFICATE_FILE, &made.pem(), Access::Public)?;
+        save(ISSUING_KEY_FILE, &key.to_pem(), Access::Private)?;
+        Ok(facts.expires_at)
+    }
+
+    /// Makes a list of revoked certificates of this authority's own, in DER.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Clock`], [`AuthorityError::Expired`] and [`AuthorityError::Make`].
+    pub fn revocation_list(
+        &self,
+        revoked: &[ToRevoke],
+        list: ListNumber,
+        now: SystemTime,
+    ) -> Result<Vec<u8>, AuthorityError> {
+        self.certifier(now)?.list(revoked, list, now)
+    }
+
+    fn certifier(&self, now: SystemTime) -> Result<Certifier<'_>, AuthorityError> {
+        let ends = self.certificate.expires_at();
+        if now >= ends {
+            return Err(AuthorityError::Expired { studio: self.studio().clone(), expired_at: ends });
+        }
+        Ok(Certifier { studio: self.studio(), issuer: &self.issuer, from: UNIX_EPOCH, ends })
     }
 
     fn check_replaceable(&self, node: &NodeId, out: &Path) -> Result<(), AuthorityError> {
         let unknown = || AuthorityError::UnknownIdentity { dir: out.to_owned() };
-        let certificate = match CertificateFile::read(&out.join(CERTIFICATE_FILE)) {
-            Ok(file) => file.der,
+        let chain = match CertificateFile::read_chain(&out.join(CERTIFICATE_FILE)) {
+            Ok(chain) => chain,
             Err(KeyFileError::Missing { .. }) if out.join(KEY_FILE).symlink_metadata().is_err() => {
                 return Ok(());
             }
             Err(_) => return Err(unknown()),
         };
-        let (studio, found) = certificate::node_of_certificate(&certificate).map_err(|_| unknown())?;
+        let (studio, found) = crate::certificate::node_of_certificate(chain.leaf()).map_err(|_| unknown())?;
         if studio == *self.studio() && found == *node {
             Ok(())
         } else {
@@ -337,92 +337,28 @@ impl Authority {
         }
     }
 
-    /// Certifies a public key for a node.
-    fn certify(
-        &self,
-        request: &IssueRequest,
-        key: &impl PublicKeyData,
-        now: SystemTime,
-    ) -> Result<rcgen::Certificate, AuthorityError> {
-        let ends = self.certificate.expires_at();
-        if now >= ends {
-            return Err(AuthorityError::Expired { studio: self.studio().clone(), expired_at: ends });
+    fn check_same_authority(&self, out: &Path) -> Result<(), AuthorityError> {
+        match CertificateFile::read(&out.join(AUTHORITY_FILE)) {
+            Err(KeyFileError::Missing { .. }) => Ok(()),
+            Ok(file) if file.der == *self.certificate.der() => Ok(()),
+            _ => Err(AuthorityError::OtherAuthority { dir: out.to_owned() }),
         }
-        if request.validity < Duration::from_secs(1) || request.validity > AUTHORITY_VALIDITY {
-            return Err(AuthorityError::Validity { validity: request.validity });
-        }
-        // TLS libraries ignore when a trust anchor ends, so nothing that it issues may outlive it.
-        let not_after = (now + request.validity).min(ends);
-        let params = node_params(self.studio(), &request.node, now, not_after)?;
-        params
-            .signed_by(key, &self.issuer)
-            .map_err(|source| AuthorityError::Make { what: "node's certificate", source })
     }
 }
 
-/// Writes what a node's certificate says.
-pub(crate) fn node_params(
-    studio: &StudioName,
-    node: &NodeId,
-    now: SystemTime,
-    not_after: SystemTime,
-) -> Result<CertificateParams, AuthorityError> {
-    let mut params = base_params(&node.to_string(), studio, now, not_after)?;
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    params.use_authority_key_identifier_extension = true;
-    params.subject_alt_names = vec![
-        SanType::URI(ia5(certificate::node_uri(studio, node))?),
-        SanType::DnsName(ia5(certificate::dns_name(node))?),
-    ];
-    Ok(params)
-}
-
-fn authority_params(studio: &StudioName, now: SystemTime) -> Result<CertificateParams, AuthorityError> {
-    let not_after = now.checked_add(AUTHORITY_VALIDITY).ok_or(AuthorityError::Clock)?;
-    let mut params = base_params(&format!("{studio} studio CA"), studio, now, not_after)?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.subject_alt_names = vec![SanType::URI(ia5(certificate::studio_uri(studio))?)];
-    Ok(params)
-}
-
-fn base_params(
-    common_name: &str,
-    studio: &StudioName,
-    now: SystemTime,
-    not_after: SystemTime,
-) -> Result<CertificateParams, AuthorityError> {
-    let since_epoch = |time: SystemTime| match time.duration_since(UNIX_EPOCH) {
-        Ok(since) if since.as_secs() < LAST_TIME_SECONDS => Ok(since),
-        _ => Err(AuthorityError::Clock),
-    };
-    let epoch = date_time_ymd(1970, 1, 1);
-    let mut params = CertificateParams::default();
-    params.not_before = epoch + since_epoch(now)?.saturating_sub(BACKDATE);
-    params.not_after = epoch + since_epoch(not_after)?;
-    params.serial_number = Some(random_serial()?);
-    params.distinguished_name = DistinguishedName::new();
-    // A common name holds 64 characters; nothing reads it but people.
-    params.distinguished_name.push(DnType::CommonName, common_name.chars().take(64).collect::<String>());
-    params.distinguished_name.push(DnType::OrganizationName, studio.as_str());
-    Ok(params)
-}
-
-fn random_serial() -> Result<SerialNumber, AuthorityError> {
-    let mut bytes = [0_u8; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| AuthorityError::Random)?;
-    let [first, rest @ ..] = bytes;
-    // Positive, and never with a leading zero byte.
-    let mut serial = vec![(first & 0x7f) | 0x40];
-    serial.extend(rest);
-    Ok(SerialNumber::from(serial))
-}
-
-fn ia5(text: String) -> Result<Ia5String, AuthorityError> {
-    Ia5String::try_from(text).map_err(|source| AuthorityError::Make { what: "certificate's name", source })
+fn read_key(dir: &Path, passphrase: Option<&Passphrase>) -> Result<PrivateKey, AuthorityError> {
+    let path = dir.join(CA_KEY_FILE);
+    let failed = |source| AuthorityError::Open { dir: dir.to_owned(), source };
+    if !PrivateKey::is_encrypted(&path).map_err(failed)? {
+        return PrivateKey::read(&path).map_err(failed);
+    }
+    let dir = || dir.to_owned();
+    let passphrase = passphrase.ok_or_else(|| AuthorityError::NeedsPassphrase { dir: dir() })?;
+    match PrivateKey::read_under(&path, passphrase).map_err(failed)? {
+        Ok(key) => Ok(key),
+        Err(PassphraseError::Wrong) => Err(AuthorityError::WrongPassphrase { dir: dir() }),
+        Err(source) => Err(AuthorityError::Passphrase { dir: dir(), source }),
+    }
 }
 
 #[cfg(test)]

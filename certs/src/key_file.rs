@@ -23,6 +23,11 @@ use rustls_pki_types::{
 };
 use thiserror::Error;
 
+use crate::{
+    certificate::Chain,
+    passphrase::{self, Passphrase, PassphraseError},
+};
+
 /// The largest file that is read; a key or a certificate in PEM has about 1 KiB.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
@@ -87,8 +92,8 @@ pub enum MalformedFile {
         #[source]
         source: pem::Error,
     },
-    /// Not one certificate.
-    #[error("it holds {found} certificates where exactly one belongs")]
+    /// Not as many certificates as belong there.
+    #[error("it holds {found} certificates, which is not how many belong there")]
     Count {
         /// How many it holds.
         found: usize,
@@ -126,9 +131,15 @@ impl PrivateKey {
         Ok(Self { pair: KeyPair::generate_for(&PKCS_ED25519)? })
     }
 
+    /// Derives a key from 32 secret bytes (RFC 8032: they are the private key; RFC 8410, section 7: its form).
+    pub(crate) fn from_seed(seed: &[u8; 32]) -> Result<Self, rcgen::Error> {
+        /// A sequence of 46 bytes: version 0, the algorithm, and an octet string of an octet string of 32 bytes.
+        const HEAD: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+        let der = PrivatePkcs8KeyDer::from([HEAD.as_slice(), seed].concat());
+        Ok(Self { pair: KeyPair::try_from(&der)? })
+    }
+
     /// Reads a key, after checking that only its owner can.
-    ///
-    /// A later passphrase belongs here: encrypted PKCS#8 has a PEM label of its own.
     pub(crate) fn read(path: &Path) -> Result<Self, KeyFileError> {
         let content = read_file(path, Access::Private)?;
         let key = PrivateKeyDer::from_pem_slice(&content).map_err(|source| pem_problem(path, source))?;
@@ -142,6 +153,36 @@ impl PrivateKey {
             Ok(Self { pair })
         } else {
             Err(KeyFileError::NotEd25519 { path: path.to_owned() })
+        }
+    }
+
+    /// Says whether a key lies under a passphrase, after checking that only its owner can read it.
+    pub(crate) fn is_encrypted(path: &Path) -> Result<bool, KeyFileError> {
+        Ok(passphrase::is_encrypted(&read_file(path, Access::Private)?))
+    }
+
+    /// Reads a key that lies under a passphrase.
+    pub(crate) fn read_under(
+        path: &Path,
+        passphrase: &Passphrase,
+    ) -> Result<Result<Self, PassphraseError>, KeyFileError> {
+        let content = read_file(path, Access::Private)?;
+        Ok(passphrase::decrypt(&content, passphrase).and_then(|key| {
+            // What a wrong passphrase makes of it is no key, even where its padding is right.
+            let pair = KeyPair::try_from(&key).map_err(|_| PassphraseError::Wrong)?;
+            if pair.algorithm() == &PKCS_ED25519 {
+                Ok(Self { pair })
+            } else {
+                Err(PassphraseError::Malformed)
+            }
+        }))
+    }
+
+    /// Writes it as PEM, under a passphrase if there is one.
+    pub(crate) fn to_pem_under(&self, passphrase: Option<&Passphrase>) -> Result<String, PassphraseError> {
+        match passphrase {
+            Some(passphrase) => passphrase::encrypt(&self.to_pkcs8(), passphrase),
+            None => Ok(self.to_pem()),
         }
     }
 
@@ -187,34 +228,42 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// A certificate and its text.
+/// A file of certificates.
 #[derive(Debug)]
 pub(crate) struct CertificateFile {
     pub(crate) der: CertificateDer<'static>,
-    /// The PEM section alone, without anything else that stands in the file: it is copied to nodes.
-    pub(crate) pem: String,
 }
 
 impl CertificateFile {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-
     /// Reads the one certificate in a file.
     pub(crate) fn read(path: &Path) -> Result<Self, KeyFileError> {
-        let content = read_file(path, Access::Public)?;
-        let mut certificates = CertificateDer::pem_slice_iter(&content)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| pem_problem(path, source))?;
-        let found = certificates.len();
-        let text = String::from_utf8_lossy(&content);
-        let section = text.split_once(Self::BEGIN).and_then(|(_, rest)| rest.split_once(Self::END));
-        match (certificates.pop(), section) {
-            (Some(der), Some((body, _))) if found == 1 => {
-                Ok(Self { der, pem: format!("{}{body}{}\n", Self::BEGIN, Self::END) })
-            }
-            _ => Err(malformed(path, MalformedFile::Count { found })),
+        let mut found = Self::read_some(path)?;
+        match (found.len(), found.pop()) {
+            (1, Some(der)) => Ok(Self { der }),
+            (found, _) => Err(malformed(path, MalformedFile::Count { found })),
         }
     }
+
+    /// Reads a node's certificate, and that of the node which issued it if it follows.
+    pub(crate) fn read_chain(path: &Path) -> Result<Chain, KeyFileError> {
+        let found = Self::read_some(path)?;
+        Chain::from_certificates(&found)
+            .map_err(|_| malformed(path, MalformedFile::Count { found: found.len() }))
+    }
+
+    /// Reads all certificates of a file, in their order.
+    pub(crate) fn read_some(path: &Path) -> Result<Vec<CertificateDer<'static>>, KeyFileError> {
+        let content = read_file(path, Access::Public)?;
+        CertificateDer::pem_slice_iter(&content)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| pem_problem(path, source))
+    }
+}
+
+/// Writes a certificate as PEM.
+pub(crate) fn pem_of_certificate(der: &CertificateDer<'_>) -> String {
+    // It fails for what is longer than memory.
+    pkcs8::der::pem::encode_string("CERTIFICATE", pkcs8::LineEnding::LF, der).unwrap_or_default()
 }
 
 /// Who may read a file.
@@ -244,7 +293,7 @@ pub(crate) enum Existing {
     Replace,
 }
 
-fn read_file(path: &Path, access: Access) -> Result<Vec<u8>, KeyFileError> {
+pub(crate) fn read_file(path: &Path, access: Access) -> Result<Vec<u8>, KeyFileError> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => KeyFileError::Missing { path: path.to_owned() },
         _ => KeyFileError::Unreadable { path: path.to_owned(), source },
@@ -298,6 +347,14 @@ pub(crate) fn write_durably(
     sync_directory(parent_of(path))
 }
 
+/// Writes a file that everybody may read, such as a certificate, whole or not at all; one that is there is replaced.
+///
+/// # Errors
+/// [`WriteError`].
+pub fn write_public(path: &Path, content: &[u8]) -> Result<(), WriteError> {
+    write_durably(path, content, Access::Public, Existing::Replace)
+}
+
 fn write_new(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
@@ -315,7 +372,7 @@ fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     Ok(parent_of(path).join(format!(".{name}.{:016x}.tmp", u64::from_be_bytes(random))))
 }
 
-fn parent_of(path: &Path) -> &Path {
+pub(crate) fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -334,7 +391,7 @@ pub(crate) fn create_private_directory(path: &Path) -> Result<(), WriteError> {
     }
 }
 
-fn sync_directory(path: &Path) -> Result<(), WriteError> {
+pub(crate) fn sync_directory(path: &Path) -> Result<(), WriteError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(|source| WriteError {
         action: "sync",
         path: path.to_owned(),

@@ -11,7 +11,7 @@ use avalon_protocol::{
 };
 use ring::signature::{ED25519, UnparsedPublicKey};
 
-use crate::certificate::AuthorityCertificate;
+use crate::certificate::{AuthorityCertificate, Chain};
 
 /// Trusts what one studio's authority issued.
 #[derive(Debug, Clone)]
@@ -29,7 +29,8 @@ impl StudioTrust {
 impl RecordTrust for StudioTrust {
     fn public_key(&self, certificate: &[u8], owner: &NodeId) -> Result<PublicKey, UntrustedCertificate> {
         let untrusted = |reason| UntrustedCertificate { owner: owner.clone(), reason };
-        let facts = self.authority.issued(certificate).map_err(|error| untrusted(with_causes(&error)))?;
+        let proven = Chain::from_bytes(certificate).and_then(|chain| self.authority.prove(&chain));
+        let facts = proven.map_err(|error| untrusted(with_causes(&error)))?.node;
         if facts.node == *owner {
             Ok(facts.public_key)
         } else {
@@ -61,10 +62,7 @@ mod tests {
     use avalon_protocol::signing::RecordSigner;
 
     use super::*;
-    use crate::{
-        authority::IssueRequest,
-        fixture::{Studio, day_one, node},
-    };
+    use crate::fixture::{Studio, day_one, node, sign, what};
 
     #[test]
     fn what_a_node_signs_its_studio_verifies() {
@@ -89,11 +87,12 @@ mod tests {
     #[test]
     fn a_record_outlives_the_certificate_that_signed_it() {
         let studio = Studio::new("a");
-        let request = IssueRequest { node: node("ws12@london"), validity: Duration::from_secs(1) };
-        let long_ago =
-            studio.authority.issue(&request, day_one() - Duration::from_secs(1_000_000_000)).unwrap();
+        let mut request = what("ws12@london");
+        request.validity = Duration::from_secs(1);
+        let past = day_one() - Duration::from_secs(1_000_000_000);
+        let long_ago = sign(&studio.authority, &request, past).unwrap();
         let trust = studio.identity("nas@montreal").trust();
-        assert!(trust.public_key(long_ago.certificate(), &node("ws12@london")).is_ok());
+        assert!(trust.public_key(&long_ago.chain.to_bytes(), &node("ws12@london")).is_ok());
     }
 
     #[test]

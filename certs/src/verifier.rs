@@ -16,28 +16,44 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::certificate::{self, AuthorityCertificate, CertificateError, DNS_SUFFIX, NodeCertificate};
+use crate::{
+    certificate::{self, AuthorityCertificate, CertificateError, Chain, DNS_SUFFIX, NodeCertificate},
+    join::{self, OpenInvites},
+    revocation::Revocations,
+};
 
 /// The studio's own rules around a webpki verifier.
-///
-/// `inner` is the seam for revocation: an authority that has new lists puts a verifier here that holds them and can be
-/// exchanged, and nothing else changes.
 pub(crate) struct StudioVerifier<V: ?Sized> {
-    pub(crate) authority: Arc<AuthorityCertificate>,
-    pub(crate) inner: Arc<V>,
+    authority: Arc<AuthorityCertificate>,
+    revocations: Revocations,
+    inner: Arc<V>,
 }
 
 impl<V: ?Sized> StudioVerifier<V> {
-    /// Checks all but the time: one certificate, issued by our authority, exactly one name, our studio, both usages.
+    pub(crate) fn new(
+        authority: &Arc<AuthorityCertificate>,
+        inner: Arc<V>,
+        revocations: &Revocations,
+    ) -> Self {
+        Self { authority: Arc::clone(authority), revocations: revocations.clone(), inner }
+    }
+
+    /// Checks all but the time: one of the two chains that lead to our authority, exactly one name, our studio, both usages,
+    /// and nothing of it revoked.
     fn check(
         &self,
         certificate: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
     ) -> Result<NodeCertificate, Error> {
-        if !intermediates.is_empty() {
-            return Err(refused(CertificateError::Chain { found: intermediates.len() + 1 }));
-        }
-        self.authority.issued(certificate).map_err(refused)
+        let issuing = match intermediates {
+            [] => None,
+            [issuing] => Some(issuing.clone().into_owned()),
+            more => return Err(refused(CertificateError::Chain { found: more.len() + 1 })),
+        };
+        let chain = Chain::new(certificate.clone().into_owned(), issuing);
+        let proven = self.authority.prove(&chain).map_err(refused)?;
+        self.revocations.now().check(&proven, &self.authority).map_err(refused)?;
+        Ok(proven.node)
     }
 }
 
@@ -128,6 +144,61 @@ impl ServerCertVerifier for StudioVerifier<dyn ServerCertVerifier> {
     }
 }
 
+/// Lets in who is of the studio, and who has the key of an open invite.
+pub(crate) struct AdmittingVerifier {
+    pub(crate) studio: StudioVerifier<dyn ClientCertVerifier>,
+    pub(crate) invites: Arc<dyn OpenInvites>,
+}
+
+impl fmt::Debug for AdmittingVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdmittingVerifier").field("studio", &self.studio).finish_non_exhaustive()
+    }
+}
+
+impl ClientCertVerifier for AdmittingVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.studio.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        // A certificate that claims nothing is nobody's but a joiner's, so none of the studio is ever read as one.
+        match join::read_joiner(end_entity) {
+            Ok(joiner) if intermediates.is_empty() && self.invites.is_open(&joiner) => {
+                Ok(ClientCertVerified::assertion())
+            }
+            _ => self.studio.verify_client_cert(end_entity, intermediates, now),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.studio.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.studio.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.studio.supported_verify_schemes()
+    }
+}
+
 /// Returns the dialled name, in lower case, when it is that of one node: `<node>.<site>.avalon.internal`.
 fn expected_name(server_name: &ServerName<'_>) -> Option<String> {
     let ServerName::DnsName(name) = server_name else { return None };
@@ -137,7 +208,11 @@ fn expected_name(server_name: &ServerName<'_>) -> Option<String> {
 }
 
 fn refused(source: CertificateError) -> Error {
-    Error::InvalidCertificate(rustls::CertificateError::Other(OtherError(Arc::new(source))))
+    Error::InvalidCertificate(match source {
+        // It has an alert of its own, so that whoever is revoked reads why.
+        CertificateError::Revoked { .. } => rustls::CertificateError::Revoked,
+        source => rustls::CertificateError::Other(OtherError(Arc::new(source))),
+    })
 }
 
 /// Turns a panic over a peer's bytes into a refusal of that peer.
@@ -146,24 +221,4 @@ fn guarded<T>(verify: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::Studio;
-
-    #[test]
-    fn a_peer_shows_one_certificate() {
-        let studio = Studio::new("a");
-        let identity = studio.identity("ws12@london");
-        let verifier =
-            StudioVerifier::<()> { authority: Arc::clone(identity.authority()), inner: Arc::new(()) };
-        let [one] = identity.certificate_chain() else { panic!("one certificate is issued") };
-        assert!(verifier.check(one, &[]).is_ok());
-        assert!(verifier.check(one, std::slice::from_ref(one)).is_err());
-    }
-
-    #[test]
-    fn a_verifier_that_panics_refuses_the_peer() {
-        let error = guarded::<()>(|| panic!("a verifier that breaks")).unwrap_err();
-        assert!(matches!(error, Error::InvalidCertificate(rustls::CertificateError::Other(_))), "{error:?}");
-    }
-}
+mod tests;

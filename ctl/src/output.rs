@@ -178,6 +178,19 @@ impl Output {
         self.streams.is_terminal(Stream::Stdout)
     }
 
+    /// Says whether somebody can be asked, at the terminal of the process.
+    pub(crate) fn may_ask(&self) -> bool {
+        matches!(self.streams, Streams::Process) && io::stdin().is_terminal()
+    }
+
+    /// Asks the person at the terminal, and returns the line that comes.
+    pub(crate) fn ask(&self, question: &str) -> Option<String> {
+        self.streams.write(Stream::Stderr, escape(question).as_bytes()).ok()?;
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).ok()?;
+        Some(line.trim().to_lowercase())
+    }
+
     /// Says whether nobody reads stdout any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.get()

@@ -9,8 +9,9 @@ use std::{
     time::Duration,
 };
 
-use avalon_certs::{Authority, Identity, NODE_VALIDITY};
+use avalon_certs::{Authority, Identity, IssueRequest};
 use avalon_protocol::{
+    access::Role,
     feed::{FeedId, SealedGroup},
     hash::ObjectHash,
     id::{ProjectName, VersionId, VersionSlot},
@@ -141,7 +142,11 @@ impl Studio {
         let (at, clock) = (self.dir.path().join(name), self.clock.clone());
         std::fs::create_dir_all(at.join("root").join(project().as_str())).unwrap();
         self.authority
-            .issue_into(&name.parse().unwrap(), NODE_VALIDITY, &at.join("identity"), clock.now())
+            .issue_into(
+                &IssueRequest::new(name.parse().unwrap(), Role::Admin),
+                &at.join("identity"),
+                clock.now(),
+            )
             .unwrap();
         self.open(name, mode, CatalogCare::default(), Arc::new(drop))
     }

@@ -17,6 +17,7 @@ pub mod block;
 pub mod manifest;
 pub mod record;
 pub mod signing;
+pub mod access;
 pub mod feed;
 pub mod studio;
 pub mod version_fold;

@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeSet, fs};
 
+use avalon_protocol::access::Role;
+
 use super::*;
 use crate::{
-    fixture::{Studio, day_one, mode, node, overwrite},
+    fixture::{Studio, day_one, mode, node, overwrite, sign, what},
     identity::Identity,
 };
 
@@ -20,7 +22,7 @@ fn a_new_authority_is_on_disk_with_its_key_private_and_opens_again() {
     assert_eq!(opened.certificate(), studio.authority.certificate());
     assert_eq!(opened.studio().as_str(), "lantern-films");
     assert_eq!(opened.fingerprint(), studio.authority.fingerprint());
-    assert!(opened.issue(&request("ws1@paris"), day_one()).is_ok());
+    assert!(sign(&opened, &what("ws1@paris"), day_one()).is_ok());
 }
 
 #[test]
@@ -72,12 +74,8 @@ fn an_issued_identity_is_private_and_has_a_serial_of_its_own() {
     let out = studio.issue("ws12@london");
     let modes = ["", "node.key", "node.pem", "ca.pem"].map(|name| mode(&out.join(name)));
     assert_eq!(modes, [0o700, 0o600, 0o644, 0o644]);
-    let serial = |id: &str| {
-        let issued = studio.authority.issue(&request(id), day_one()).unwrap();
-        let (_, certificate) = x509_parser::parse_x509_certificate(issued.certificate()).unwrap();
-        certificate.raw_serial_as_string()
-    };
-    assert_eq!(serial("ws12@london").len(), 47, "16 bytes");
+    let serial = |id: &str| sign(&studio.authority, &what(id), day_one()).unwrap().facts.serial;
+    assert_eq!(serial("ws12@london").len(), 16);
     assert_ne!(serial("ws12@london"), serial("ws12@london"));
 }
 
@@ -86,15 +84,14 @@ fn the_same_node_is_renewed_and_another_node_is_left_alone() {
     let studio = Studio::new("a");
     let out = studio.issue("ws12@london");
     let later = day_one() + NODE_VALIDITY / 2;
-    let renewed = studio.authority.issue_into(&node("ws12@london"), NODE_VALIDITY, &out, later).unwrap();
-    assert_eq!(renewed.expires_at(), later + NODE_VALIDITY);
+    let renewed = studio.authority.issue_into(&what("ws12@london"), &out, later).unwrap();
+    assert_eq!(renewed.facts.expires_at, later + NODE_VALIDITY);
     assert_eq!(Identity::load(&out, later).unwrap().expires_at(), later + NODE_VALIDITY);
 
     let before = fs::read(out.join("node.key")).unwrap();
-    let error =
-        studio.authority.issue_into(&node("ws13@london"), NODE_VALIDITY, &out, day_one()).unwrap_err();
+    let error = studio.authority.issue_into(&what("ws13@london"), &out, day_one()).unwrap_err();
     assert!(matches!(&error, AuthorityError::OtherIdentity { found, .. } if *found == node("ws12@london")));
-    let foreign = Studio::new("b").authority.issue_into(&node("ws12@london"), NODE_VALIDITY, &out, day_one());
+    let foreign = Studio::new("b").authority.issue_into(&what("ws12@london"), &out, day_one());
     assert!(matches!(foreign, Err(AuthorityError::OtherIdentity { .. })));
     assert_eq!(fs::read(out.join("node.key")).unwrap(), before);
 }
@@ -104,7 +101,7 @@ fn a_directory_with_a_key_of_unknown_owner_is_left_alone() {
     let studio = Studio::new("a");
     let out = studio.issue("ws12@london");
     fs::remove_file(out.join("node.pem")).unwrap();
-    let issue = || studio.authority.issue_into(&node("ws12@london"), NODE_VALIDITY, &out, day_one());
+    let issue = || studio.authority.issue_into(&what("ws12@london"), &out, day_one());
     assert!(matches!(issue(), Err(AuthorityError::UnknownIdentity { .. })));
     overwrite(&out.join("node.pem"), b"not a certificate");
     assert!(matches!(issue(), Err(AuthorityError::UnknownIdentity { .. })));
@@ -120,15 +117,15 @@ fn nothing_outlives_the_authority_and_odd_times_are_refused() {
     let ends = studio.authority.certificate().expires_at();
     assert_eq!(ends, day_one() + AUTHORITY_VALIDITY);
     let near_end = ends - Duration::from_secs(60);
-    assert_eq!(studio.authority.issue(&request("ws1@paris"), near_end).unwrap().expires_at(), ends);
+    assert_eq!(sign(&studio.authority, &what("ws1@paris"), near_end).unwrap().facts.expires_at, ends);
     let issue = |validity, now| {
-        studio.authority.issue(&IssueRequest { node: node("ws1@paris"), validity }, now).unwrap_err()
+        sign(&studio.authority, &IssueRequest { validity, ..what("ws1@paris") }, now).unwrap_err()
     };
     assert!(matches!(issue(NODE_VALIDITY, ends), AuthorityError::Expired { .. }));
     assert!(matches!(issue(Duration::ZERO, day_one()), AuthorityError::Validity { .. }));
     assert!(matches!(issue(Duration::MAX, day_one()), AuthorityError::Validity { .. }));
     assert!(matches!(issue(NODE_VALIDITY, UNIX_EPOCH - NODE_VALIDITY), AuthorityError::Clock));
-    let far = UNIX_EPOCH + Duration::from_secs(LAST_TIME_SECONDS);
+    let far = UNIX_EPOCH + Duration::from_secs(params::LAST_TIME_SECONDS);
     let late = Authority::create(&"late".parse().unwrap(), &studio.dir.path().join("late"), far);
     assert!(matches!(late, Err(AuthorityError::Clock)));
 }
@@ -137,18 +134,50 @@ fn nothing_outlives_the_authority_and_odd_times_are_refused() {
 fn the_longest_names_are_issued() {
     let label = "n".repeat(63);
     let studio = Studio::new(&label);
-    let issued = studio.authority.issue(&request(&format!("{label}@{label}")), day_one()).unwrap();
-    assert_eq!(issued.node().to_string().len(), 127);
+    let issued = sign(&studio.authority, &what(&format!("{label}@{label}")), day_one()).unwrap();
+    assert_eq!(issued.facts.node.to_string().len(), 127);
 }
 
 #[test]
 fn keys_are_not_printed() {
     let studio = Studio::new("a");
-    let issued = studio.authority.issue(&request("ws12@london"), day_one()).unwrap();
-    assert_eq!(format!("{:?}", issued.key), "PrivateKey(..)");
+    assert_eq!(format!("{:?}", NodeKey::generate().unwrap()), "NodeKey(PrivateKey(..))");
     assert_eq!(format!("{:?}", studio.authority), "Authority { studio: StudioName(\"a\"), .. }");
 }
 
-fn request(id: &str) -> IssueRequest {
-    IssueRequest { node: node(id), validity: NODE_VALIDITY }
+#[test]
+fn a_role_stands_in_the_certificate_and_admin_is_among_them() {
+    let studio = Studio::new("a");
+    for role in Role::ALL {
+        let issued =
+            sign(&studio.authority, &IssueRequest { role, ..what("ws12@london") }, day_one()).unwrap();
+        assert_eq!(issued.facts.role, role);
+    }
+}
+
+#[test]
+fn a_key_under_a_passphrase_opens_with_it_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca");
+    let phrase = |text: &str| Passphrase::for_new_key(text).unwrap();
+    let (first, second) = (phrase("correct horse battery"), phrase("staple of the drawer"));
+    Authority::create_under(&"a".parse().unwrap(), &ca, Some(&first), day_one()).unwrap();
+    assert!(Authority::is_encrypted(&ca).unwrap());
+    assert!(!fs::read_to_string(ca.join("ca.key")).unwrap().contains("BEGIN PRIVATE KEY"));
+    assert!(matches!(Authority::open(&ca), Err(AuthorityError::NeedsPassphrase { .. })));
+    let wrong = Authority::open_under(&ca, Some(&second)).unwrap_err();
+    assert!(matches!(wrong, AuthorityError::WrongPassphrase { .. }), "{wrong}");
+    assert!(wrong.to_string().contains("does not open the key"), "{wrong}");
+
+    let before = fs::read(ca.join("ca.key")).unwrap();
+    assert!(Authority::change_passphrase(&ca, Some(&second), Some(&second)).is_err());
+    assert_eq!(fs::read(ca.join("ca.key")).unwrap(), before, "a change that fails changes nothing");
+    Authority::change_passphrase(&ca, Some(&first), Some(&second)).unwrap();
+    assert!(Authority::open_under(&ca, Some(&first)).is_err());
+    let opened = Authority::open_under(&ca, Some(&second)).unwrap();
+    assert!(sign(&opened, &what("ws1@paris"), day_one()).is_ok());
+    Authority::change_passphrase(&ca, Some(&second), None).unwrap();
+    assert!(!Authority::is_encrypted(&ca).unwrap());
+    assert!(Authority::open_under(&ca, Some(&first)).is_ok(), "one that is not needed does no harm");
+    assert_eq!(mode(&ca.join("ca.key")), 0o600);
 }

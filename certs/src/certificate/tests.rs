@@ -1,6 +1,11 @@
 //! Reading certificates, hostile ones too.
 
-use rcgen::{BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose,
+    SanType,
+};
+
+use avalon_protocol::access::Role;
 
 use super::*;
 use crate::fixture::{Studio, day_one, node};
@@ -38,7 +43,23 @@ fn certificates_that_the_authority_would_not_write_are_refused() {
         ("usage", Box::new(|params| params.extended_key_usages.clear())),
         ("usage", Box::new(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any])),
         ("kind", Box::new(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))),
+        ("kind", Box::new(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign))),
+        ("kind", Box::new(|params| params.key_usages.push(KeyUsagePurpose::CrlSign))),
         ("form", Box::new(move |params| params.custom_extensions.push(unknown))),
+        ("role", names(vec![uri("avalon://a/london/ws12"), uri("avalon-role:boss"), good_dns()])),
+        ("role", names(vec![uri("avalon://a/london/ws12"), uri("avalon-role:Admin"), good_dns()])),
+        ("role", names(vec![uri("avalon://a/london/ws12"), uri("avalon-role:"), good_dns()])),
+        ("role", names(vec![uri("avalon://a/london/ws12"), uri("Avalon-Role:admin"), good_dns()])),
+        (
+            "role",
+            names(vec![
+                uri("avalon://a/london/ws12"),
+                uri("avalon-role:vendor"),
+                uri("AVALON-ROLE:admin"),
+                good_dns(),
+            ]),
+        ),
+        ("form", names(vec![uri("avalon://a/london/ws12"), uri("avalon-power:all"), good_dns()])),
     ];
     for (expected, change) in cases {
         let (certificate, _) = studio.certify_odd(change);
@@ -52,10 +73,23 @@ fn certificates_that_the_authority_would_not_write_are_refused() {
             CertificateError::WrongUsage => "usage",
             CertificateError::WrongKind { .. } => "kind",
             CertificateError::Form { .. } => "form",
+            CertificateError::InvalidRole { .. } => "role",
             other => panic!("{other:?}"),
         };
         assert_eq!(found, expected, "{error}");
     }
+}
+
+#[test]
+fn a_certificate_of_before_there_were_roles_is_that_of_a_site() {
+    let studio = Studio::new("a");
+    let (certificate, _) = studio.certify_odd(|params| {
+        params
+            .subject_alt_names
+            .retain(|name| *name != SanType::URI("avalon-role:workstation".try_into().unwrap()));
+        assert_eq!(params.subject_alt_names.len(), 2);
+    });
+    assert_eq!(studio.authority.certificate().issued(certificate.der()).unwrap().role, Role::Site);
 }
 
 #[test]
@@ -87,5 +121,5 @@ fn hostile_bytes_cost_an_error_and_nothing_else() {
 #[test]
 fn times_are_written_in_utc() {
     assert_eq!(utc(day_one()), "2027-01-15 08:00:00 UTC");
-    assert_eq!(utc(UNIX_EPOCH), "1970-01-01 00:00:00 UTC");
+    assert_eq!(utc(std::time::UNIX_EPOCH), "1970-01-01 00:00:00 UTC");
 }

@@ -15,7 +15,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use avalon_certs::{ANY_NODE, Authority, Identity, NODE_VALIDITY, client_config, server_config};
+use avalon_certs::{ANY_NODE, Authority, Identity, IssueRequest, client_config, server_config};
+use avalon_protocol::access::Role;
 use avalond::net::congestion::CongestionFactory;
 use quinn::{
     ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
@@ -281,7 +282,10 @@ fn identity() -> Identity {
     let authority = Authority::create(&"northlight".parse().expect("a name"), &dir.path().join("ca"), now);
     let out = dir.path().join("node");
     let node = "raw@nowhere".parse().expect("a name");
-    authority.expect("a CA").issue_into(&node, NODE_VALIDITY, &out, now).expect("an identity");
+    authority
+        .expect("a CA")
+        .issue_into(&IssueRequest::new(node, Role::Site), &out, now)
+        .expect("an identity");
     Identity::load(&out, now).expect("an identity that was just issued")
 }
 

@@ -21,7 +21,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use avalon_certs::{Authority, NODE_VALIDITY};
+use avalon_certs::{Authority, IssueRequest};
+use avalon_protocol::access::Role;
 use avalon_protocol::mode::ProjectMode;
 use tempfile::TempDir;
 
@@ -76,7 +77,7 @@ impl Studio {
 
     /// Issues an identity that is valid from `at`.
     pub fn issue(&self, node: &str, out: &Path, at: SystemTime) {
-        self.authority.issue_into(&node.parse().unwrap(), NODE_VALIDITY, out, at).unwrap();
+        self.authority.issue_into(&IssueRequest::new(node.parse().unwrap(), Role::Admin), out, at).unwrap();
     }
 
     /// Makes a node that is not started, with the directories that it needs and an identity.

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use avalon_certs::{Authority, NODE_VALIDITY};
+use avalon_certs::{Authority, IssueRequest};
 use avalon_protocol::{
+    access::Role,
     id::{NodeId, StudioName},
     mode::ProjectMode,
 };
@@ -73,7 +74,9 @@ impl Studio {
             #[expect(clippy::expect_used, reason = "the nodes' names are DNS labels")]
             let id: NodeId = format!("{0}@{0}", node.name).parse().expect("the nodes' names are DNS labels");
             let identity = node.state_dir().join("identity");
-            authority.issue_into(&id, NODE_VALIDITY, &identity, now()).map_err(DemoError::Certificates)?;
+            authority
+                .issue_into(&IssueRequest::new(id, Role::Admin), &identity, now())
+                .map_err(DemoError::Certificates)?;
         }
         Ok(authority.fingerprint())
     }

@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use avalon_certs::{Authority, Identity, NODE_VALIDITY};
+use avalon_certs::{Authority, Identity, IssueRequest};
 use avalon_protocol::{
+    access::Role,
     control::{PeerState, PeerStatus},
     feed::FeedId,
     id::{NodeId, ProjectName},
@@ -73,7 +74,7 @@ impl Studio {
     pub(super) fn identity(&self, node: &str) -> Arc<Identity> {
         let out: PathBuf = self.dir.path().join(node);
         let now = RealClock::new().now();
-        self.authority.issue_into(&node_id(node), NODE_VALIDITY, &out, now).unwrap();
+        self.authority.issue_into(&IssueRequest::new(node_id(node), Role::Admin), &out, now).unwrap();
         Arc::new(Identity::load(&out, now).unwrap())
     }
 
