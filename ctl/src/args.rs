@@ -17,6 +17,8 @@ use crate::command::{
     info::InfoArgs,
     ingest::IngestArgs,
     inputs::InputsArgs,
+    invite::{InviteArgs, InvitesArgs},
+    join::JoinArgs,
     lifetime::{AcceptArgs, RestoreArgs, RetireArgs},
     limit::LimitArgs,
     log::LogArgs,
@@ -177,6 +179,12 @@ pub(crate) enum Command {
     Policy(PolicyArgs),
     /// Check, rebuild, export or import the daemon's catalog.
     Catalog(CatalogArgs),
+    /// Let a machine join the studio: print the token that it joins with.
+    Invite(InviteArgs),
+    /// List the invites of this node.
+    Invites(InvitesArgs),
+    /// Make this machine a node of the studio that invited it.
+    Join(JoinArgs),
     /// Make the studio's certificate authority and issue identities to nodes.
     Ca(CaArgs),
     /// Install avalond as a systemd service.

@@ -7,14 +7,15 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use avalon_certs::Identity;
+use avalon_certs::{Identity, Revocations};
 use avalon_protocol::{
     control::{Health, Severity},
     feed::{FeedHead, FeedId},
     id::ProjectName,
     mode::ProjectMode,
     wire::{
-        FEATURE_ENCODED, FEATURE_NUMBERS, FEATURE_PROOF, Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject,
+        FEATURE_ENCODED, FEATURE_ISSUES, FEATURE_NUMBERS, FEATURE_PROOF, Hello, PROTOCOL_MAX, PROTOCOL_MIN,
+        ServedProject,
     },
 };
 use avalon_store::{
@@ -35,6 +36,7 @@ use crate::{
     events::EventBus,
     health::HealthBoard,
     hooks,
+    join::Joining,
     limits::Limits,
     log::{ErrorChain, LogHandle},
     net::{Catalog as _, Net, NetConfig, NetEvent, Throttle, UDP_BUFFER_BYTES, UdpBuffers},
@@ -156,10 +158,13 @@ async fn start(
     let (advanced, _) = broadcast::channel(LEDGER_EVENTS);
     let heads = forward_heads(Arc::clone(&core), ledger_events.subscribe(), advanced.clone(), tasks.token());
     tasks.spawn("feed-heads", heads);
-    let hello = hello(&config, &core);
+    let joining = Joining::open(&core, &state.root, &identity_dir, &config).await?;
+    let hello = hello(&config, &core, joining.issuer.is_some());
     let instance = hello.instance;
     let (net_events, net_receiver) = mpsc::channel(NET_EVENTS);
     let net_config = NetConfig {
+        admission: joining.admission(&core),
+        issuer: joining.served(),
         listen: config.listen,
         peers: config.peers.clone(),
         hello: hello.clone(),
@@ -178,7 +183,7 @@ async fn start(
     core.numbers.connect(net.clone());
     let replicator = start_replicator(&core, &net, &tasks, instance);
     follow_records(&core, &net, &replicator, (&ledger_events, net_receiver), &tasks);
-    crate::certificate::watch(&core, identity.expires_at(), &tasks);
+    let certificate_end = joining.care(&core, &net, &identity, &tasks);
     let hooks = start_listeners(&core, &config, &tasks);
     udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
 
@@ -191,20 +196,24 @@ async fn start(
         resume(&core, project, &replicator, &tasks);
     }
     let dropper = start_space(&core, &net, &replicator, &tasks);
-    let api = DaemonApi::new(&core, &net, &replicator, dropper, settlers.clone(), identity.expires_at());
-    let (token, clock_) = (tasks.child().token(), Arc::clone(&clock));
-    let stop = api::Stop { token, grace: Duration::from_secs(2), clock: clock_ };
+    let api = DaemonApi::new(&core, &net, &replicator, dropper, settlers.clone(), certificate_end, joining);
+    serve_api(listener, api, Arc::clone(&clock), &tasks);
+    notifier.clone().watchdog(probe(&core), Arc::clone(&clock), &tasks);
+    let reloader = Reloader::new(config, Arc::clone(&core), net.clone(), replicator, settlers, log, hello)
+        .with_hooks(hooks);
+    let running = Running { core, net, tasks, publishing, notifier, _state: state, _socket: socket_guard };
+    Ok((running, reloader))
+}
+
+/// Answers at the socket until the daemon stops.
+fn serve_api(listener: tokio::net::UnixListener, api: DaemonApi, clock: Arc<dyn Clock>, tasks: &Tasks) {
+    let stop = api::Stop { token: tasks.child().token(), grace: Duration::from_secs(2), clock };
     let served = api::serve(listener, Arc::new(api), stop);
     tasks.spawn("api", async move {
         if let Err(error) = served.await {
             tracing::error!(error = %ErrorChain(&error), "the local API ended");
         }
     });
-    notifier.clone().watchdog(probe(&core), Arc::clone(&clock), &tasks);
-    let reloader = Reloader::new(config, Arc::clone(&core), net.clone(), replicator, settlers, log, hello)
-        .with_hooks(hooks);
-    let running = Running { core, net, tasks, publishing, notifier, _state: state, _socket: socket_guard };
-    Ok((running, reloader))
 }
 
 async fn open_core(
@@ -257,6 +266,7 @@ async fn open_core(
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
         events,
         health,
+        revocations: Revocations::default(),
         limits,
         orders,
         transfers: TransferLog::new(&state.root),
@@ -289,7 +299,7 @@ fn report_open(health: &HealthBoard, report: &OpenReport) {
     }
 }
 
-fn hello(config: &Config, core: &Core) -> Hello {
+fn hello(config: &Config, core: &Core, issues: bool) -> Hello {
     let mut random = [0; 8];
     // Without randomness the time tells two daemons apart well enough.
     let instance = match getrandom(&mut random, GetRandomFlags::empty()) {
@@ -299,7 +309,7 @@ fn hello(config: &Config, core: &Core) -> Hello {
     Hello {
         protocol_min: PROTOCOL_MIN,
         protocol_max: PROTOCOL_MAX,
-        features: FEATURE_ENCODED | FEATURE_PROOF | FEATURE_NUMBERS,
+        features: FEATURE_ENCODED | FEATURE_PROOF | FEATURE_NUMBERS | if issues { FEATURE_ISSUES } else { 0 },
         build: env!("CARGO_PKG_VERSION").to_owned(),
         studio: core.studio.clone(),
         node: core.me.clone(),

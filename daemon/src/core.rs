@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use avalon_certs::Revocations;
 use avalon_protocol::{
     id::{NodeId, ProjectName, StudioName},
     record::Record,
@@ -58,6 +59,8 @@ pub struct Core {
     pub events: EventBus,
     /// What somebody has to look at.
     pub health: HealthBoard,
+    /// Who is revoked, as every handshake asks it. Whoever learns more exchanges the set and closes connections.
+    pub revocations: Revocations,
     /// How much of the line content may take.
     pub limits: Limits,
     /// What people said about the queue of jobs.

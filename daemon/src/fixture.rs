@@ -51,9 +51,9 @@ use crate::{
 
 /// A studio with its certificate authority.
 pub(crate) struct Studio {
-    dir: TempDir,
-    authority: Authority,
-    clock: ManualClock,
+    pub(crate) dir: TempDir,
+    pub(crate) authority: Authority,
+    pub(crate) clock: ManualClock,
 }
 
 /// A node of it, with one project. Its ledger closes with the last clone of its core.
@@ -207,6 +207,7 @@ impl Studio {
             ledger,
             hasher: Hasher::new(NonZeroUsize::MIN).unwrap(),
             blocks: BlockCache::open(&state.root).unwrap(),
+            revocations: Default::default(),
             projects: [(project.name().clone(), project)].into(),
             limits: Limits::open(&state.root, throttle, &[], &health),
             orders: Orders::open(&state.root, &health),
@@ -260,6 +261,8 @@ impl Node {
         let core = &self.core;
         let served = ServedProject { name: project(), mode: self.project().mode() };
         let config = NetConfig {
+            admission: Default::default(),
+            issuer: None,
             listen: "127.0.0.1:0".parse().unwrap(),
             peers: peers.to_vec(),
             hello: Hello {

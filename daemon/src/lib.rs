@@ -17,6 +17,7 @@ pub mod events;
 pub mod health;
 pub mod hooks;
 pub mod certificate;
+pub mod join;
 pub mod reload;
 pub mod signals;
 pub mod service;

@@ -28,8 +28,9 @@ use avalon_protocol::{
     studio::AppliedPolicy,
     wire::{
         AskNumber, Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FetchProof,
-        FrameHeader, Framed, Hello, ManifestReply, NumberReply, ObjectReply, ObjectStatus, PROTOCOL_MAX,
-        PROTOCOL_MIN, PieceEncoding, PieceHead, ProjectHeads, ProofReply, Records, Request,
+        FrameHeader, Framed, Hello, JoinAsk, JoinCertify, JoinHello, JoinOffer, JoinRefused, JoinReply,
+        Joined, ManifestReply, NumberReply, ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN,
+        PieceEncoding, PieceHead, ProjectHeads, ProofReply, Records, Renew, RenewReply, Request,
     },
 };
 
@@ -185,6 +186,18 @@ fn frame_types_are_those_of_the_code() {
         (type_of(&ProofReply::Reading { bytes: 0 }.to_frame()), "ProofReply"),
         (type_of(&Request::Number(number).to_frame()), "AskNumber"),
         (type_of(&NumberReply(Answer::Promised).to_frame()), "NumberReply"),
+        (type_of(&JoinAsk::Hello(JoinHello { version: 1, build: String::new() }).to_frame()), "JoinHello"),
+        (type_of(&JoinReply::Offer(offer()).to_frame()), "JoinOffer"),
+        (
+            type_of(
+                &JoinAsk::Certify(JoinCertify { node: "ws12".parse().unwrap(), request: vec![] }).to_frame(),
+            ),
+            "JoinCertify",
+        ),
+        (type_of(&JoinReply::Joined(joined()).to_frame()), "Joined"),
+        (type_of(&JoinReply::Refused(JoinRefused { reason: String::new() }).to_frame()), "JoinRefused"),
+        (type_of(&Request::Renew(Renew { request: vec![] }).to_frame()), "Renew"),
+        (type_of(&RenewReply { certificate: vec![], refused: String::new() }.to_frame()), "RenewReply"),
     ];
     let coded: Vec<(u16, String)> = coded.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
     let documented: Vec<(u16, String)> =
@@ -192,8 +205,28 @@ fn frame_types_are_those_of_the_code() {
     assert_eq!(documented, coded);
     let constants = sources().into_iter().filter(|(path, _)| path.starts_with("protocol/src/wire/"));
     let declared: usize = constants.map(|(_, text)| text.matches(": u16 = ").count()).sum();
-    // The types, the two protocol versions and the two encodings: a new constant needs a row and a line above.
-    assert_eq!(declared, coded.len() + 4);
+    // The types, the two protocol versions, that of joining and the two encodings: a new constant needs a row and a line above.
+    assert_eq!(declared, coded.len() + 5);
+}
+
+fn offer() -> JoinOffer {
+    JoinOffer {
+        authority: vec![],
+        studio: "northlight".parse().unwrap(),
+        site: "van".parse().unwrap(),
+        node: None,
+        role: avalon_protocol::access::Role::Farm,
+    }
+}
+
+fn joined() -> Joined {
+    Joined {
+        node: "ws12@van".parse().unwrap(),
+        role: avalon_protocol::access::Role::Farm,
+        certificate: vec![],
+        projects: vec![],
+        peers: vec![],
+    }
 }
 
 fn published() -> Published {

@@ -11,6 +11,8 @@ pub(crate) mod drop;
 pub(crate) mod info;
 pub(crate) mod ingest;
 pub(crate) mod inputs;
+pub(crate) mod invite;
+pub(crate) mod join;
 pub(crate) mod lifetime;
 pub(crate) mod limit;
 pub(crate) mod log;

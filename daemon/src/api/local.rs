@@ -4,11 +4,11 @@ use std::io;
 
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, InfoReply,
-    InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest,
-    PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
-    RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply,
-    VerifyReply, WhereReply, WhyReply,
+    InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus, LifetimeReply, LifetimeRequest,
+    LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply,
+    PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply,
+    PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest,
+    ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -147,6 +147,15 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// What applying a policy would change; applies nothing.
     fn diff_policy(&self, request: PolicyRequest) -> BoxFuture<'_, Result<PolicyDiffReply, ApiError>>;
+
+    /// The invites of this node.
+    fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>>;
+
+    /// Makes an invite; ready when it is kept.
+    fn invite(&self, request: InviteRequest, caller: Caller) -> BoxFuture<'_, Result<InviteReply, ApiError>>;
+
+    /// Takes an invite back; ready when that is kept.
+    fn revoke_invite(&self, id: String, caller: Caller) -> BoxFuture<'_, Result<InvitesReply, ApiError>>;
 
     /// Makes the catalog anew from the feeds.
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>>;

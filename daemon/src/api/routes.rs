@@ -4,11 +4,11 @@ use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, InfoReply,
-    InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest,
-    PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
-    RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply,
-    VerifyReply, WhereReply, WhyReply, route,
+    InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus, LifetimeReply, LifetimeRequest,
+    LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply,
+    PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply,
+    PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest,
+    ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -37,6 +37,9 @@ pub(super) const JOB: &str = "/v1/jobs/{id}";
 
 /// The path of one limit.
 pub(super) const LIMIT: &str = "/v1/limits/{id}";
+
+/// The path of one invite.
+pub(super) const INVITE: &str = "/v1/invites/{id}";
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -80,6 +83,8 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(LIMIT, delete(clear_limit))
         .route(route::POLICY, get(policy).post(apply_policy))
         .route(route::POLICY_HISTORY, get(policy_history))
+        .route(route::INVITES, get(invites).post(invite))
+        .route(INVITE, delete(revoke_invite))
         .route(route::EVENTS, get(events::stream))
         .route(route::CATALOG_REBUILD, post(rebuild))
         .route(route::CATALOG_VERIFY, post(verify))
@@ -373,6 +378,31 @@ pub(super) async fn apply_policy(
 #[utoipa::path(get, tag = "policy", path = route::POLICY_HISTORY, responses((status = 200, body = PolicyHistoryReply)))]
 pub(super) async fn policy_history(State(shared): Api) -> Json<PolicyHistoryReply> {
     Json(shared.api.policy_history().await)
+}
+
+/// The invites of this node, the newest first.
+#[utoipa::path(get, tag = "access", path = route::INVITES, responses(
+    (status = 200, body = InvitesReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn invites(State(shared): Api) -> Answer<InvitesReply> {
+    answer(shared.api.invites().await)
+}
+
+/// Makes an invite by which one machine can join the studio; the answer has its token, this once.
+#[utoipa::path(post, tag = "access", path = route::INVITES, request_body = InviteRequest, responses(
+    (status = 200, body = InviteReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn invite(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<InviteRequest>,
+) -> Answer<InviteReply> {
+    answer(shared.api.invite(request, caller).await)
+}
+
+/// Takes an open invite back.
+#[utoipa::path(delete, tag = "access", path = INVITE, params(("id" = String, Path, description = "The invite's id.")), responses(
+    (status = 200, body = InvitesReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn revoke_invite(State(shared): Api, caller: Caller, Id(id): Id) -> Answer<InvitesReply> {
+    answer(shared.api.revoke_invite(id, caller).await)
 }
 
 /// Makes the catalog anew from the feeds.

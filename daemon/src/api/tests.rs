@@ -378,6 +378,8 @@ async fn every_route_is_described() {
         routes::LIMIT,
         route::POLICY,
         route::POLICY_HISTORY,
+        route::INVITES,
+        routes::INVITE,
         route::EVENTS,
         route::CATALOG_REBUILD,
         route::CATALOG_VERIFY,

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use avalon_certs::NODE_VALIDITY;
 use avalon_protocol::{
     id::ProjectName,
     limit::Limit,
@@ -48,6 +49,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// The Unix group that may use the socket, if it is not the daemon's own.
     pub socket_group: Option<String>,
+    /// How long certificates are valid that this node issues, where it may.
+    pub certificate_validity: Duration,
     /// How long stopping may take before what hangs is named and left.
     pub shutdown_timeout: Duration,
     /// The projects, in the order of the file.
@@ -191,6 +194,7 @@ impl Checker<'_> {
             listen,
             socket,
             socket_group: node.socket_group,
+            certificate_validity: self.validity(node.certificate_validity)?,
             shutdown_timeout: self.duration("node.shutdown_timeout", node.shutdown_timeout, "30s")?,
             projects,
             peers,
@@ -200,6 +204,16 @@ impl Checker<'_> {
             hooks: self.hooks(raw.hook)?,
             log_level: self.log_level(raw.log.level)?,
         })
+    }
+
+    fn validity(&self, text: Option<String>) -> Result<Duration, ConfigError> {
+        let Some(text) = text else { return Ok(NODE_VALIDITY) };
+        let key = "node.certificate_validity";
+        let validity = self.span(key.into(), &text)?;
+        if validity < Duration::from_secs(1) || validity > 4 * NODE_VALIDITY {
+            return Err(self.value(key, format!("{text:?} is not between a second and 360 days")));
+        }
+        Ok(validity)
     }
 
     fn log_level(&self, level: Option<String>) -> Result<String, ConfigError> {

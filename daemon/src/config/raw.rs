@@ -39,6 +39,7 @@ pub(super) struct RawNode {
     pub(super) socket: Option<PathBuf>,
     pub(super) socket_group: Option<String>,
     pub(super) shutdown_timeout: Option<String>,
+    pub(super) certificate_validity: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -7,6 +7,7 @@ mod destination;
 mod find;
 mod frames;
 mod inputs;
+mod invite;
 mod lifetime;
 mod limit;
 mod policy;
@@ -22,18 +23,16 @@ mod space;
 mod status;
 mod why;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
     ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, ErrorCode,
-    InfoReply, InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
-    PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
-    PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
-    QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
-    StatusReply, VerifyReply, WhereReply, WhyReply,
+    InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus, LifetimeReply,
+    LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply,
+    PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply,
+    PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply,
+    ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply,
+    WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -46,8 +45,10 @@ use crate::{
         ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
         ReportQuery, WhyQuery,
     },
+    certificate::CertificateEnd,
     core::Core,
     events::EventBus,
+    join::Joining,
     log::ErrorChain,
     net::Net,
     project::Project,
@@ -64,7 +65,8 @@ pub struct DaemonApi {
     replicator: ReplicatorHandle,
     dropper: Dropper,
     settlers: Vec<(Arc<Project>, SettlerHandle)>,
-    certificate_expires: SystemTime,
+    certificate_expires: CertificateEnd,
+    joining: Joining,
     started: Duration,
 }
 
@@ -76,7 +78,8 @@ impl DaemonApi {
         replicator: &ReplicatorHandle,
         dropper: Dropper,
         settlers: Vec<(Arc<Project>, SettlerHandle)>,
-        certificate_expires: SystemTime,
+        certificate_expires: CertificateEnd,
+        joining: Joining,
     ) -> Self {
         Self {
             core: Arc::clone(core),
@@ -85,6 +88,7 @@ impl DaemonApi {
             dropper,
             settlers,
             certificate_expires,
+            joining,
             started: core.clock.monotonic(),
         }
     }
@@ -272,6 +276,22 @@ impl LocalApi for DaemonApi {
 
     fn diff_policy(&self, request: PolicyRequest) -> BoxFuture<'_, Result<PolicyDiffReply, ApiError>> {
         Box::pin(self.policy_diffed(request))
+    }
+
+    fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {
+        Box::pin(std::future::ready(Ok(self.invites_reply())))
+    }
+
+    fn invite(
+        &self,
+        request: InviteRequest,
+        _caller: Caller,
+    ) -> BoxFuture<'_, Result<InviteReply, ApiError>> {
+        Box::pin(self.invite_made(request))
+    }
+
+    fn revoke_invite(&self, id: String, _caller: Caller) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {
+        Box::pin(self.invite_revoked(id))
     }
 
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {

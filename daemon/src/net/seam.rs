@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
+use avalon_certs::{NodeCertificate, join::SeedKeyHash};
 use avalon_protocol::{
     block::BlockList,
     drop::{NotCounted, Proof},
@@ -16,7 +17,7 @@ use avalon_protocol::{
     hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
     numbers::Answer,
-    wire::{AskNumber, Base, FetchProof, PieceHead, Records},
+    wire::{AskNumber, Base, FetchProof, PieceHead, Records, RenewReply},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -153,6 +154,15 @@ pub struct OpenObject {
     pub source: Arc<dyn ObjectSource>,
     /// All of a small one, as it was asked for.
     pub small: Option<Piece>,
+}
+
+/// What a node does that issues for its studio.
+pub trait Issuer: Send + Sync + 'static {
+    /// Lets a machine join that holds the key of an open invite; returns when its connection has ended.
+    fn admit(&self, connection: quinn::Connection, key: SeedKeyHash) -> BoxFuture<'_, ()>;
+
+    /// Certifies a new key of a peer, whose certificate says who it is and as what.
+    fn renew<'a>(&'a self, peer: &'a NodeCertificate, request: &'a [u8]) -> BoxFuture<'a, RenewReply>;
 }
 
 /// One open object.

@@ -3,6 +3,7 @@
 //! HTTP with JSON over a Unix socket; [`route`] lists the paths. Sizes are bytes, durations seconds, times RFC 3339 UTC.
 //! Fields are only ever added; a reader ignores what it does not know.
 
+mod access;
 mod catalog;
 mod conflict;
 mod destination;
@@ -22,6 +23,7 @@ mod version;
 mod why;
 
 pub use self::{
+    access::{InviteItem, InviteReply, InviteRequest, InviteState, InvitesReply},
     catalog::{CatalogStatsReply, RebuildReply, VerifyReply},
     conflict::{
         Candidate, ConflictItem, ConflictsReply, DecisionItem, MovedItem, ResolveReply, ResolveRequest,
@@ -108,6 +110,9 @@ pub mod route {
     pub const POLICY: &str = "/v1/policy";
     /// GET: [`super::PolicyHistoryReply`].
     pub const POLICY_HISTORY: &str = "/v1/policy/history";
+    /// GET: [`super::InvitesReply`]; POST [`super::InviteRequest`]: [`super::InviteReply`], when it is kept; DELETE with
+    /// `/{id}`: an [`super::InvitesReply`] of the one that was revoked.
+    pub const INVITES: &str = "/v1/invites";
     /// GET `?since=`: [`super::Event`]s as server-sent events, those after number `since` first.
     pub const EVENTS: &str = "/v1/events";
     /// POST: [`super::RebuildReply`].

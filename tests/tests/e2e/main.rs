@@ -17,6 +17,7 @@ mod frames;
 mod farm;
 mod identity;
 mod inputs;
+mod join;
 mod left_over;
 mod growth;
 mod lifetime;

@@ -23,6 +23,7 @@ use clap::Args;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
+pub(crate) use self::studio::find_avalond;
 use self::{
     story::{Outcome, Story},
     studio::Studio,

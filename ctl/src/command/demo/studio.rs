@@ -142,7 +142,7 @@ impl Studio {
 }
 
 /// Finds the daemon: beside this program, where `AVALOND` says, in `PATH`.
-fn find_avalond(environment: &Environment) -> Result<PathBuf, DemoError> {
+pub(crate) fn find_avalond(environment: &Environment) -> Result<PathBuf, DemoError> {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("avalonctl"));
     let beside = program.with_file_name("avalond");
     let named = environment.var("AVALOND").map(PathBuf::from);

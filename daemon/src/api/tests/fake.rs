@@ -11,12 +11,12 @@ use std::{
 use avalon_protocol::{
     control::{
         ApiError, Candidate, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest,
-        InfoReply, InputsReply, JobKind, JobState, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest,
-        LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply,
-        PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply,
-        PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply,
-        ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply,
-        WhyReply,
+        InfoReply, InputsReply, InviteItem, InviteReply, InviteRequest, InviteState, InvitesReply, JobKind,
+        JobState, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
+        PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply,
+        PolicyItem, PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply, PublishRequest,
+        PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply,
+        ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -52,6 +52,8 @@ pub(super) enum Call {
     Queue(QueueRequest, Caller),
     SetLimit(LimitRequest, Caller),
     ClearLimits(Option<String>, Caller),
+    Invite(InviteRequest, Caller),
+    RevokeInvite(String, Caller),
     Policy(PolicyQuery),
     ApplyPolicy(PolicyRequest, Caller),
     DiffPolicy(PolicyRequest),
@@ -139,6 +141,10 @@ fn job(id: &str) -> JobStatus {
         frames: None,
         position: None,
     }
+}
+
+fn no_invites() -> InvitesReply {
+    InvitesReply { schema: "avalonctl.invites/1".into(), invites: Vec::new() }
 }
 
 fn no_limits() -> LimitsReply {
@@ -373,6 +379,33 @@ impl LocalApi for Fake {
         caller: Caller,
     ) -> BoxFuture<'_, Result<LimitsReply, ApiError>> {
         self.reply(Call::ClearLimits(id, caller), no_limits())
+    }
+
+    fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {
+        ready(Ok(no_invites())).boxed()
+    }
+
+    fn invite(&self, request: InviteRequest, caller: Caller) -> BoxFuture<'_, Result<InviteReply, ApiError>> {
+        let reply = InviteReply {
+            schema: "avalonctl.invite/1".into(),
+            token: "avalonjoin1-a".into(),
+            addresses: Vec::new(),
+            invite: InviteItem {
+                id: "aebagbaf".into(),
+                site: request.site.clone(),
+                role: request.role,
+                node: None,
+                projects: Vec::new(),
+                state: InviteState::Open,
+                made: String::new(),
+                expires: String::new(),
+            },
+        };
+        self.reply(Call::Invite(request, caller), reply)
+    }
+
+    fn revoke_invite(&self, id: String, caller: Caller) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {
+        self.reply(Call::RevokeInvite(id, caller), no_invites())
     }
 
     fn why(&self, query: WhyQuery) -> BoxFuture<'_, Result<WhyReply, ApiError>> {
