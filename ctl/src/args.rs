@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use crate::command::{
     ca::CaArgs,
     cancel::CancelArgs,
+    audit::AuditArgs,
     catalog::CatalogArgs,
     completions::CompletionsArgs,
     conflict::{ConflictsArgs, ResolveArgs},
@@ -175,6 +176,8 @@ pub(crate) enum Command {
     Limit(LimitArgs),
     /// Check what the studio says about what goes where.
     Policy(PolicyArgs),
+    /// Check, show or export who did what.
+    Audit(AuditArgs),
     /// Check, rebuild, export or import the daemon's catalog.
     Catalog(CatalogArgs),
     /// Make the studio's certificate authority and issue identities to nodes.

@@ -31,6 +31,7 @@ use tokio::sync::{broadcast, mpsc};
 
 pub(crate) use crate::publish::record::published;
 use crate::{
+    audit::Audit,
     buffers::Buffers,
     clock::{Clock as _, ManualClock},
     config::{ProjectConfig, SpaceConfig},
@@ -209,6 +210,7 @@ impl Studio {
             numbers: Numbers::open(&state.root, &health),
             transfers: crate::transfers::TransferLog::new(&state.root),
             health,
+            audit: Audit::default(),
             deltas: Arc::default(),
             buffers: Buffers::default(),
             events,

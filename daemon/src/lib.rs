@@ -25,6 +25,7 @@ pub mod state_file;
 pub mod log;
 pub mod tasks;
 pub mod transfers;
+pub mod audit;
 pub mod buffers;
 pub mod clock;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the daemon answers to the local API: the words of [`avalon_protocol::control`], filled from the ledger, the jobs
 //! and the network. One file per group of questions.
 
+mod audit;
 mod catalog;
 mod conflict;
 mod destination;
@@ -28,7 +29,7 @@ use std::{
 };
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, ErrorCode,
+    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, ErrorCode,
     InfoReply, InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
     PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
     PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
@@ -43,7 +44,7 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     api::{
-        ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
+        AuditQuery, ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
         ReportQuery, WhyQuery,
     },
     core::Core,
@@ -292,6 +293,18 @@ impl LocalApi for DaemonApi {
 
     fn stats(&self) -> BoxFuture<'_, Result<CatalogStatsReply, ApiError>> {
         Box::pin(self.stats_reply())
+    }
+
+    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<ByteStream, ApiError>> {
+        Box::pin(self.audit_text(query))
+    }
+
+    fn audit_verify(&self) -> BoxFuture<'_, Result<AuditVerifyReply, ApiError>> {
+        Box::pin(self.audit_checked())
+    }
+
+    fn audit_heads(&self, node: Option<String>) -> BoxFuture<'_, Result<AuditHeadsReply, ApiError>> {
+        Box::pin(self.audit_heads_reply(node))
     }
 
     fn events(&self) -> EventBus {
