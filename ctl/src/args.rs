@@ -6,9 +6,9 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::command::{
+    audit::AuditArgs,
     ca::CaArgs,
     cancel::CancelArgs,
-    audit::AuditArgs,
     catalog::CatalogArgs,
     completions::CompletionsArgs,
     conflict::{ConflictsArgs, ResolveArgs},

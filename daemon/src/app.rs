@@ -270,7 +270,8 @@ async fn open_core(
         now: Arc::new(move || ledger_clock.monotonic()),
         care: CatalogCare::default(),
     };
-    let (state_there, node, audit_clock) = (Arc::clone(state), identity.node().to_string(), Arc::clone(&clock));
+    let (state_there, node, audit_clock) =
+        (Arc::clone(state), identity.node().to_string(), Arc::clone(&clock));
     let (keep, health_there) = (config.audit_keep, health.clone());
     let audit =
         blocking(move || Audit::open(&state_there.audit, &node, keep, audit_clock, &health_there)).await?;

@@ -210,7 +210,7 @@ impl Studio {
             numbers: Numbers::open(&state.root, &health),
             transfers: crate::transfers::TransferLog::new(&state.root),
             health,
-            audit: Audit::default(),
+            audit: Audit::open(&state.audit, name, None, Arc::new(clock.clone()), &health).unwrap(),
             deltas: Arc::default(),
             buffers: Buffers::default(),
             events,

@@ -186,9 +186,7 @@ impl Record {
             (Self::RETIRED, 1) => postcard::from_bytes(&raw.payload).map(Self::Retired).map_err(damaged),
             (Self::RESTORED, 1) => postcard::from_bytes(&raw.payload).map(Self::Restored).map_err(damaged),
             (Self::RESOLVED, 1) => postcard::from_bytes(&raw.payload).map(Self::Resolved).map_err(damaged),
-            (Self::AUDIT_HEAD, 1) => {
-                postcard::from_bytes(&raw.payload).map(Self::AuditHead).map_err(damaged)
-            }
+            (Self::AUDIT_HEAD, 1) => postcard::from_bytes(&raw.payload).map(Self::AuditHead).map_err(damaged),
             (kind, version) => Err(RecordError::Unknown { kind, version }),
         }
     }

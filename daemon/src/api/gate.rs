@@ -41,9 +41,33 @@ pub struct Gate {
 /// What of a request's body is written: names of things and what is done to them. Of anything else only that it was there,
 /// for it may be long, or a secret.
 const WRITTEN: [&str; 27] = [
-    "refs", "ref", "paths", "project", "comment", "author", "dry_run", "reason", "keep", "force", "do", "prio",
-    "jobs", "rate", "direction", "site", "class", "when", "replaces", "pin", "unpin", "round", "number", "silo",
-    "frames", "node", "role",
+    "refs",
+    "ref",
+    "paths",
+    "project",
+    "comment",
+    "author",
+    "dry_run",
+    "reason",
+    "keep",
+    "force",
+    "do",
+    "prio",
+    "jobs",
+    "rate",
+    "direction",
+    "site",
+    "class",
+    "when",
+    "replaces",
+    "pin",
+    "unpin",
+    "round",
+    "number",
+    "silo",
+    "frames",
+    "node",
+    "role",
 ];
 
 /// Lets a request through, or says why not.
@@ -129,11 +153,18 @@ async fn with_body(request: Request) -> Result<(Request, Bytes), Failure> {
 fn not_written(unwritten: &Unwritten) -> Failure {
     let code = if unwritten.is_no_space { ErrorCode::DiskFull } else { ErrorCode::Internal };
     let message = format!("nothing was done, because {unwritten}");
-    ApiError::new(code, message).with_hint("avalonctl status says what is wrong; try again when it is mended").into()
+    ApiError::new(code, message)
+        .with_hint("avalonctl status says what is wrong; try again when it is mended")
+        .into()
 }
 
 /// Says what is asked for.
-fn describe(request: &Request, json: &serde_json::Value, actor: AuditActor, action: AuditAction) -> AuditFact {
+fn describe(
+    request: &Request,
+    json: &serde_json::Value,
+    actor: AuditActor,
+    action: AuditAction,
+) -> AuditFact {
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let mut fact = AuditFact::new(actor, action, AuditOutcome::Asked);
     fact = fact.detail("call", format!("{} {target}", request.method()));

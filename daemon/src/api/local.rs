@@ -3,12 +3,12 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, InfoReply,
-    InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest,
-    PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
-    RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply,
-    VerifyReply, WhereReply, WhyReply,
+    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
+    DropReply, DropRequest, InfoReply, InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest,
+    LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply,
+    PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest,
+    QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply,
+    ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};

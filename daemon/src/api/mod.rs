@@ -22,8 +22,8 @@ pub use self::{
     caller::Caller,
     gate::Gate,
     local::{
-        AuditQuery, ByteStream, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, ReportQuery,
-        WhyQuery,
+        AuditQuery, ByteStream, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
+        ReportQuery, WhyQuery,
     },
     openapi::openapi_json,
     roles::{ApiRole, ApiRoles},

@@ -3,12 +3,12 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, InfoReply,
-    InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest,
-    PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
-    RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply,
-    VerifyReply, WhereReply, WhyReply, route,
+    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
+    DropReply, DropRequest, InfoReply, InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest,
+    LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply,
+    PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest,
+    QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply,
+    ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    AuditQuery, Caller, DestinationQuery, Gate, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, ReportQuery, WhyQuery,
+    AuditQuery, Caller, DestinationQuery, Gate, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
+    ReportQuery, WhyQuery,
     error::{Failure, no_such_method, no_such_route},
     events,
     extract::{Answer, Body, Id, MAX_BODY_BYTES, Params, answer},

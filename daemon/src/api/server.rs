@@ -34,12 +34,7 @@ pub struct Stop {
 ///
 /// # Errors
 /// The listener failed for good.
-pub async fn serve(
-    listener: UnixListener,
-    api: Arc<dyn LocalApi>,
-    gate: Gate,
-    stop: Stop,
-) -> io::Result<()> {
+pub async fn serve(listener: UnixListener, api: Arc<dyn LocalApi>, gate: Gate, stop: Stop) -> io::Result<()> {
     serve_router(listener, routes_of(api, gate, &stop), stop).await
 }
 
@@ -68,10 +63,7 @@ pub(super) async fn serve_router(listener: UnixListener, router: Router, stop: S
     until_stopped(axum::serve(listener, service).with_graceful_shutdown(stopping), stop).await
 }
 
-async fn until_stopped(
-    server: impl IntoFuture<Output = io::Result<()>>,
-    stop: Stop,
-) -> io::Result<()> {
+async fn until_stopped(server: impl IntoFuture<Output = io::Result<()>>, stop: Stop) -> io::Result<()> {
     let mut server = std::pin::pin!(server.into_future());
     let too_late = async {
         stop.token.cancelled().await;

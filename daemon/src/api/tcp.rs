@@ -50,7 +50,9 @@ pub enum TokenError {
     #[error("the token of the local API cannot be used")]
     File(#[source] IoError),
     /// Others may read it.
-    #[error("{file} may be read by others (mode {mode:o}): remove it, and the next start makes another token")]
+    #[error(
+        "{file} may be read by others (mode {mode:o}): remove it, and the next start makes another token"
+    )]
     Open {
         /// The file.
         file: String,

@@ -61,7 +61,9 @@ pub fn follow(core: &Arc<Core>, tasks: &Tasks) {
 
 /// Names the version of what was served: while it is served, only its manifest is at hand.
 fn named(core: &Core, mut fact: AuditFact) -> AuditFact {
-    let Some(manifest) = fact.about.first().and_then(|about| about.parse::<ManifestId>().ok()) else { return fact };
+    let Some(manifest) = fact.about.first().and_then(|about| about.parse::<ManifestId>().ok()) else {
+        return fact;
+    };
     if fact.action == AuditAction::Serve
         && let Ok(Some(version)) = core.ledger.version_of(manifest)
     {
@@ -97,10 +99,12 @@ fn fact_of(event: &EventKind, me: &str) -> Option<AuditFact> {
                 .detail("author", author)
                 .detail("completeness", completeness)
         }
-        EventKind::Placed { reference, manifest, files, bytes, .. } => of(daemon(AuditAction::Place), reference)
-            .detail("manifest", manifest)
-            .detail("files", files.to_string())
-            .detail("bytes", bytes.to_string()),
+        EventKind::Placed { reference, manifest, files, bytes, .. } => {
+            of(daemon(AuditAction::Place), reference)
+                .detail("manifest", manifest)
+                .detail("files", files.to_string())
+                .detail("bytes", bytes.to_string())
+        }
         EventKind::Dropped { reference, manifest, by, bytes } => {
             let mut fact = of(daemon(AuditAction::Drop), reference).detail("manifest", manifest);
             if let Some(by) = by {
@@ -172,7 +176,8 @@ mod tests {
         assert_eq!((own.about, own.detail["author"].as_str()), (vec!["robot/rig@v001".into()], "anna"));
         let theirs = fact_of(&retired("c@d"), "a@b").unwrap();
         assert_eq!(theirs.actor, AuditActor::Peer { node: "c@d".into() });
-        let refused = EventKind::Peer { node: "x@y".into(), state: PeerState::Refused, detail: Some("no".into()) };
+        let refused =
+            EventKind::Peer { node: "x@y".into(), state: PeerState::Refused, detail: Some("no".into()) };
         assert_eq!(fact_of(&refused, "a@b").unwrap().outcome, AuditOutcome::Denied);
     }
 }

@@ -57,7 +57,10 @@ async fn check(core: &Arc<Core>) -> Option<AuditHead> {
     match checked.await {
         (Ok(verdict), last) => {
             if let Some(fault) = verdict.faults.first() {
-                raise_damaged(&core.health, &format!("{}, line {}: {}", fault.file, fault.line, fault.problem));
+                raise_damaged(
+                    &core.health,
+                    &format!("{}, line {}: {}", fault.file, fault.line, fault.problem),
+                );
             }
             last
         }
@@ -74,8 +77,7 @@ pub(crate) async fn publish(core: &Core, last: Option<AuditHead>) -> Option<Audi
     if last.is_some_and(|last| written.entries <= last.entries) {
         return last;
     }
-    let head =
-        AuditHead { entries: written.entries, hash: *written.hash.as_bytes(), at_ms: core.now_ms() };
+    let head = AuditHead { entries: written.entries, hash: *written.hash.as_bytes(), at_ms: core.now_ms() };
     match core.commit(ProjectName::studio(), vec![Record::AuditHead(head)], Vec::new()).await {
         Ok(_) => Some(head),
         Err(error) => {
@@ -94,9 +96,9 @@ pub(crate) fn heads_of(ledger: &Ledger, node: &NodeId) -> Result<Vec<AuditHead>,
     let (mut heads, mut next) = (Vec::new(), 0);
     loop {
         let groups = ledger.read_groups(&feed, next, RECORDS_FRAME_TARGET_BYTES)?;
-        let bodies = groups.iter().filter_map(|group| {
-            postcard::from_bytes::<avalon_protocol::feed::Group>(&group.body).ok()
-        });
+        let bodies = groups
+            .iter()
+            .filter_map(|group| postcard::from_bytes::<avalon_protocol::feed::Group>(&group.body).ok());
         let end = bodies.map(|body| body.first_seq + body.records.len() as u64).max();
         heads.extend(audit_heads(&groups));
         match end {
@@ -112,6 +114,9 @@ pub(super) fn raise_damaged(health: &HealthBoard, what: &str) {
         code: AUDIT_DAMAGED.into(),
         severity: Severity::Error,
         message: format!("the audit is not what was written: {what}"),
-        hint: Some("keep a copy of the audit directory, find out who was there, and see avalonctl audit verify".into()),
+        hint: Some(
+            "keep a copy of the audit directory, find out who was there, and see avalonctl audit verify"
+                .into(),
+        ),
     });
 }

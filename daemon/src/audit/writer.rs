@@ -124,7 +124,9 @@ impl Writer {
                 "the audit cannot be written, so calls that need the role admin are refused: {}",
                 why.reason
             ),
-            hint: Some("make room on the volume of the state directory, or check it; it goes on by itself".into()),
+            hint: Some(
+                "make room on the volume of the state directory, or check it; it goes on by itself".into(),
+            ),
         });
     }
 

@@ -34,7 +34,10 @@ impl Checker<'_> {
             Some(text) => {
                 let all = [ApiRole::Read, ApiRole::Operate, ApiRole::Admin];
                 all.into_iter().find(|role| role.word() == text).ok_or_else(|| {
-                    self.value("api.listen_role", format!("{text:?} is no role; write read, operate or admin"))
+                    self.value(
+                        "api.listen_role",
+                        format!("{text:?} is no role; write read, operate or admin"),
+                    )
                 })?
             }
         };
@@ -43,9 +46,11 @@ impl Checker<'_> {
         }
         let tcp = raw.listen.map(|listen| self.loopback(&listen).map(|listen| TcpConfig { listen, role }));
         let RawApi { read_groups, operate_groups, admin_groups, .. } = raw;
-        for (key, groups) in
-            [("read_groups", &read_groups), ("operate_groups", &operate_groups), ("admin_groups", &admin_groups)]
-        {
+        for (key, groups) in [
+            ("read_groups", &read_groups),
+            ("operate_groups", &operate_groups),
+            ("admin_groups", &admin_groups),
+        ] {
             if groups.iter().any(|group| group.trim().is_empty()) {
                 return Err(self.value(format!("api.{key}"), "a group has no name"));
             }
@@ -55,7 +60,9 @@ impl Checker<'_> {
 
     fn loopback(&self, listen: &str) -> Result<SocketAddr, ConfigError> {
         let wrong = |problem: &str| {
-            let problem = format!("{listen:?} {problem}; the API has no encryption: write 127.0.0.1:4780, or use the socket");
+            let problem = format!(
+                "{listen:?} {problem}; the API has no encryption: write 127.0.0.1:4780, or use the socket"
+            );
             self.value("api.listen", problem)
         };
         let address: SocketAddr =

@@ -17,7 +17,10 @@ impl Checker<'_> {
         let span = span.and_then(|span| span.to_duration(date(2026, 1, 1)).ok());
         let keep = span.and_then(|span| Duration::try_from(span).ok()).filter(|keep| *keep >= SHORTEST);
         let wrong = || {
-            self.value("audit.keep", format!("{text:?} is not a span of a day or more, such as \"2y\" or \"90d\""))
+            self.value(
+                "audit.keep",
+                format!("{text:?} is not a span of a day or more, such as \"2y\" or \"90d\""),
+            )
         };
         keep.map(Some).ok_or_else(wrong)
     }

@@ -95,7 +95,10 @@ impl DaemonApi {
         let node: NodeId = match node {
             None => self.core.me.clone(),
             Some(text) => text.parse().map_err(|_| {
-                ApiError::new(ErrorCode::BadRequest, format!("{text:?} is no node; write it like ws12@london"))
+                ApiError::new(
+                    ErrorCode::BadRequest,
+                    format!("{text:?} is no node; write it like ws12@london"),
+                )
             })?,
         };
         let (ledger, of) = (self.core.ledger.clone(), node.clone());

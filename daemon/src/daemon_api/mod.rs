@@ -29,12 +29,12 @@ use std::{
 };
 
 use avalon_protocol::control::{
-    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, ErrorCode,
-    InfoReply, InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
-    PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
-    PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
-    QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
-    StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
+    DropReply, DropRequest, ErrorCode, InfoReply, InputsReply, JobStatus, LifetimeReply, LifetimeRequest,
+    LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply,
+    PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply,
+    PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest,
+    ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -44,8 +44,8 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     api::{
-        AuditQuery, ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
-        ReportQuery, WhyQuery,
+        AuditQuery, ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery,
+        RefQuery, ReportQuery, WhyQuery,
     },
     core::Core,
     events::EventBus,

@@ -223,7 +223,10 @@ impl Checker {
     fn begin(&mut self, line: &AuditLine) {
         let named = segment_first(&self.file);
         if named != Some(line.entry.seq) {
-            self.fault(1, format!("the first entry is {}, which is not what the file's name says", line.entry.seq));
+            self.fault(
+                1,
+                format!("the first entry is {}, which is not what the file's name says", line.entry.seq),
+            );
         }
         match (line.after(), self.before.is_empty()) {
             (None, is_first) => {
@@ -261,9 +264,11 @@ impl Checker {
             });
         }
         let missing = match number.checked_sub(expected) {
-            None => return Some(format!(
-                "entry {number} stands where entry {expected} should: it was added, or lines were swapped"
-            )),
+            None => {
+                return Some(format!(
+                    "entry {number} stands where entry {expected} should: it was added, or lines were swapped"
+                ));
+            }
             Some(1) => format!("entry {expected} was"),
             Some(_) => format!("entries {expected} to {} were", number.saturating_sub(1)),
         };

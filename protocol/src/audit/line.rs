@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn a_word_of_a_newer_version_is_read_as_another() {
-        let line = String::from_utf8(seal(ChainHash::START, &entry(1, AuditFact::daemon(AuditAction::Stop))).0);
+        let line =
+            String::from_utf8(seal(ChainHash::START, &entry(1, AuditFact::daemon(AuditAction::Stop))).0);
         let line = line.unwrap().replace("\"stop\"", "\"dance\"");
         let read = AuditLine::parse(line.trim_end().as_bytes()).unwrap();
         assert_eq!(read.entry.fact.action, AuditAction::Other);

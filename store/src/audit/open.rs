@@ -94,8 +94,7 @@ impl AuditFiles {
         let file = self.dir.open_file(&path(name))?;
         let failed = |error| IoError::new("read", self.dir.path().join(name), error);
         file.take(MAX_READ_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-        let mut end =
-            End { next: first, hash: ChainHash::START, good_bytes: 0, mended: None, begins: false };
+        let mut end = End { next: first, hash: ChainHash::START, good_bytes: 0, mended: None, begins: false };
         // What the last line that can be read says, whether it is right or not: what comes goes on from there.
         let mut said = None;
         let (mut number, mut is_good) = (0, true);
@@ -128,7 +127,8 @@ impl AuditFiles {
             end.mended = Some(Mended::Torn { file: name.to_owned(), bytes: rest.len() as u64 });
             return Ok(end);
         }
-        let good_lines = bytes.iter().take(usize::try_from(end.good_bytes).unwrap_or(0)).filter(|byte| **byte == b'\n');
+        let good_lines =
+            bytes.iter().take(usize::try_from(end.good_bytes).unwrap_or(0)).filter(|byte| **byte == b'\n');
         end.mended = Some(Mended::Damaged { file: name.to_owned(), line: good_lines.count() as u64 + 1 });
         if let Some((next, hash)) = said.filter(|(next, _)| *next > end.next) {
             (end.next, end.hash) = (next, hash);

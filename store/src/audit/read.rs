@@ -40,8 +40,9 @@ impl AuditReader {
     pub fn segments(&self) -> Result<Vec<(u64, String)>, IoError> {
         let entries = self.dir.list(None)?;
         let names = entries.iter().filter_map(|entry| entry.rel_path().ok());
-        let mut segments: Vec<_> =
-            names.filter_map(|name| Some((segment_first(name.as_str())?, name.as_str().to_owned()))).collect();
+        let mut segments: Vec<_> = names
+            .filter_map(|name| Some((segment_first(name.as_str())?, name.as_str().to_owned())))
+            .collect();
         segments.sort();
         Ok(segments)
     }

@@ -10,7 +10,8 @@ use super::*;
 
 fn fact(number: u64) -> (String, AuditFact) {
     let anna = AuditActor::User { uid: 1001, name: "anna".into() };
-    let fact = AuditFact::new(anna, AuditAction::Pull, AuditOutcome::Done).about(format!("robot/rig@v{number:03}"));
+    let fact =
+        AuditFact::new(anna, AuditAction::Pull, AuditOutcome::Done).about(format!("robot/rig@v{number:03}"));
     (format!("2026-11-23T03:{:02}:{:02}.000Z", number / 60, number % 60), fact)
 }
 

@@ -95,7 +95,10 @@ pub(crate) async fn run(context: &Context<'_>, args: &AuditArgs) -> Result<ExitC
         AuditAction::Tail(args) => {
             let wanted = Wanted { last: Some(args.lines), ..Wanted::default() };
             let shown = if context.output.is_json() { Shown::Jsonl } else { Shown::People };
-            source::lines(context, args.dir.as_deref(), &wanted, &mut |line| show::line(context, shown, line)).await?;
+            source::lines(context, args.dir.as_deref(), &wanted, &mut |line| {
+                show::line(context, shown, line)
+            })
+            .await?;
             Ok(ExitCode::Ok)
         }
         AuditAction::Export(args) => export(context, args).await,
@@ -115,7 +118,8 @@ async fn export(context: &Context<'_>, args: &ExportArgs) -> Result<ExitCode, Fa
             Shown::Csv
         }
     };
-    source::lines(context, args.dir.as_deref(), &wanted, &mut |line| show::line(context, shown, line)).await?;
+    source::lines(context, args.dir.as_deref(), &wanted, &mut |line| show::line(context, shown, line))
+        .await?;
     if context.output.is_closed() {
         let error = ApiError::new(ErrorCode::Internal, "stdout was closed before the end of the export");
         return Err(Failure::Said(error));
@@ -128,7 +132,9 @@ async fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<ExitCode, Fa
         None => context.client.get(route::AUDIT_VERIFY, &[]).await?,
         Some(dir) => {
             let mut reply = source::verify(dir, &Known::default())?;
-            if args.heads && let Some(node) = reply.node.clone() {
+            if args.heads
+                && let Some(node) = reply.node.clone()
+            {
                 let heads: AuditHeadsReply =
                     context.client.get(route::AUDIT_HEADS, &[("node", Some(node.as_str()))]).await?;
                 reply = source::verify(dir, &Known { heads: heads_of(&heads), running: None })?;
@@ -161,15 +167,18 @@ fn tell(context: &Context<'_>, reply: &AuditVerifyReply) -> Result<ExitCode, Fai
     }
     if !reply.ok {
         let faults = count(reply.faults_total, "fault");
-        let message = format!("the audit is not what was written: {faults} in {}", count(reply.lines, "line"));
+        let message =
+            format!("the audit is not what was written: {faults} in {}", count(reply.lines, "line"));
         let error = ApiError::new(ErrorCode::Damaged, message);
-        return Err(Failure::Said(error.with_hint("keep a copy of the files as they are, and find out who was there")));
+        return Err(Failure::Said(
+            error.with_hint("keep a copy of the files as they are, and find out who was there"),
+        ));
     }
     if !context.output.is_json() {
         let node = reply.node.as_deref().unwrap_or("nobody");
         context.output.data(&format!(
             "ok: {} of {} in {}, {} to {}; compared with {}",
-            count(reply.lines, "entry"),
+            count(reply.lines, "line"),
             escape(node),
             count(reply.files, "file"),
             reply.first,

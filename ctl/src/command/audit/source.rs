@@ -108,7 +108,9 @@ fn read(
     if names.is_empty() {
         let message = format!("{} has no file of an audit", escape(&dir.display().to_string()));
         let error = ApiError::new(ErrorCode::NotFound, message);
-        return Err(Failure::Said(error.with_hint("name a copy of {state_dir}/audit; its files begin with audit-")));
+        return Err(Failure::Said(
+            error.with_hint("name a copy of {state_dir}/audit; its files begin with audit-"),
+        ));
     }
     names.sort();
     let mut checker = Checker::new(known);

@@ -14,12 +14,13 @@ fn copy() -> (TempDir, ChainHash) {
     let begin = AuditFact::daemon(AuditAction::Begin).detail("after", ChainHash::START.to_string());
     let anna = AuditActor::User { uid: 1001, name: "anna".into() };
     let pull = AuditFact::new(anna, AuditAction::Pull, AuditOutcome::Done);
-    let ugly = AuditFact::new(AuditActor::Daemon, AuditAction::Place, AuditOutcome::Failed).about("=cmd(\"\u{1b}[2J\")");
+    let ugly = AuditFact::new(AuditActor::Daemon, AuditAction::Place, AuditOutcome::Failed)
+        .about("=cmd(\"\u{1b}[2J\")");
     let (mut bytes, mut hash) = (Vec::new(), ChainHash::START);
-    for (seq, fact) in [begin, pull.project("lantern").about("robot/rig@v001"), ugly].into_iter().enumerate() {
+    for (seq, fact) in [begin, pull.project("lantern").about("robot/rig@v001"), ugly].into_iter().enumerate()
+    {
         let at = format!("2026-11-2{seq}T03:25:21.000Z");
-        let (line, next) =
-            seal(hash, &AuditEntry { seq: seq as u64, at, node: "ws12@london".into(), fact });
+        let (line, next) = seal(hash, &AuditEntry { seq: seq as u64, at, node: "ws12@london".into(), fact });
         bytes.extend(line);
         hash = next;
     }
@@ -36,7 +37,7 @@ fn a_copy_is_verified_without_a_daemon_and_a_changed_byte_is_named() {
     let (temp, _) = copy();
     let ran = ctl(&["audit", "verify", "--dir", at(&temp)]);
     assert_eq!(ran.exit, 0, "{ran:?}");
-    assert!(ran.stdout.starts_with("ok: 3 entr"), "{ran:?}");
+    assert!(ran.stdout.starts_with("ok: 3 lines of ws12@london in 1 file, 0 to 2"), "{ran:?}");
     let file = temp.path().join(segment_name(0));
     let text = std::fs::read_to_string(&file).unwrap().replace("anna", "anne");
     std::fs::write(&file, text).unwrap();

@@ -67,7 +67,8 @@ fn numbers() -> impl Iterator<Item = usize> {
 }
 
 fn lines(files: &mut Files, file: usize, change: impl FnOnce(&mut Vec<Vec<u8>>)) {
-    let mut lines: Vec<Vec<u8>> = files[file].1.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    let mut lines: Vec<Vec<u8>> =
+        files[file].1.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     change(&mut lines);
     files[file].1 = lines.concat();
 }
@@ -75,7 +76,8 @@ fn lines(files: &mut Files, file: usize, change: impl FnOnce(&mut Vec<Vec<u8>>))
 #[test]
 fn an_audit_that_nobody_touched_is_whole() {
     let (files, heads) = audit(40);
-    let published = heads.iter().map(|(entries, hash)| AuditHead { entries: *entries, hash: *hash.as_bytes(), at_ms: 0 });
+    let published =
+        heads.iter().map(|(entries, hash)| AuditHead { entries: *entries, hash: *hash.as_bytes(), at_ms: 0 });
     let known = Known { heads: published.collect(), running: heads.last().copied() };
     let verdict = check(&files, &known);
     assert_eq!((verdict.faults, verdict.files, verdict.lines, verdict.first), (vec![], 3, 40, 0));
@@ -97,7 +99,8 @@ fn each_of_a_thousand_changed_bytes_is_found_in_its_file_and_line() {
         let was = *byte;
         *byte = was.wrapping_add(1 + u8::try_from(numbers.next().unwrap() % 255).unwrap());
         let found = found(&changed);
-        let first = found.first().unwrap_or_else(|| panic!("byte {within} of file {file}: {was} is not found"));
+        let first =
+            found.first().unwrap_or_else(|| panic!("byte {within} of file {file}: {was} is not found"));
         assert_eq!(*first, (files[file].0.clone(), line), "byte {within} was {was}");
         assert!(found.len() <= 3, "one change is not told as many: {found:?}");
         places.insert((file, line));
