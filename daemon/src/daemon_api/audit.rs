@@ -28,7 +28,7 @@ const PIECE_BYTES: usize = 64 << 10;
 const MAX_LAST: u64 = 100_000;
 
 impl DaemonApi {
-    pub(super) async fn audit_text(&self, query: AuditQuery) -> Result<ByteStream, ApiError> {
+    pub(super) fn audit_text(&self, query: AuditQuery) -> Result<ByteStream, ApiError> {
         let reader = self.audit_reader()?;
         let written = self.core.audit.written();
         let at = |ms: Option<u64>| {

@@ -296,7 +296,7 @@ impl LocalApi for DaemonApi {
     }
 
     fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<ByteStream, ApiError>> {
-        Box::pin(self.audit_text(query))
+        Box::pin(std::future::ready(self.audit_text(query)))
     }
 
     fn audit_verify(&self) -> BoxFuture<'_, Result<AuditVerifyReply, ApiError>> {

@@ -1,5 +1,7 @@
 //! The audit from a daemon and from a copy.
 
+#![expect(clippy::disallowed_methods, reason = "a copy in a test needs no durability")]
+
 use avalon_protocol::audit::{
     AuditAction, AuditActor, AuditEntry, AuditFact, AuditOutcome, seal, segment_name,
 };
