@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::command::{
+    audit::AuditArgs,
     ca::CaArgs,
     cancel::CancelArgs,
     catalog::CatalogArgs,
@@ -177,6 +178,8 @@ pub(crate) enum Command {
     Limit(LimitArgs),
     /// Check what the studio says about what goes where.
     Policy(PolicyArgs),
+    /// Check, show or export who did what.
+    Audit(AuditArgs),
     /// Check, rebuild, export or import the daemon's catalog.
     Catalog(CatalogArgs),
     /// Let a machine join the studio: print the token that it joins with.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::tasks::blocking;
 use crate::{
+    audit::Audit,
     buffers::Buffers,
     clock::Clock,
     events::EventBus,
@@ -65,6 +66,8 @@ pub struct Core {
     pub limits: Limits,
     /// What people said about the queue of jobs.
     pub orders: Orders,
+    /// Who did what at this node.
+    pub audit: Audit,
     /// What came to this node.
     pub transfers: TransferLog,
     /// Time.

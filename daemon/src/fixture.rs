@@ -32,6 +32,7 @@ use tokio::sync::{broadcast, mpsc};
 
 pub(crate) use crate::publish::record::published;
 use crate::{
+    audit::Audit,
     buffers::Buffers,
     clock::{Clock as _, ManualClock},
     config::{ProjectConfig, SpaceConfig},
@@ -214,6 +215,7 @@ impl Studio {
             space: Space::open(&state.root, &health),
             numbers: Numbers::open(&state.root, &health),
             transfers: crate::transfers::TransferLog::new(&state.root),
+            audit: Audit::open(&state.audit, name, None, Arc::new(clock.clone()), &health).unwrap(),
             health,
             deltas: Arc::default(),
             buffers: Buffers::default(),

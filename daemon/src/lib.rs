@@ -26,6 +26,7 @@ pub mod state_file;
 pub mod log;
 pub mod tasks;
 pub mod transfers;
+pub mod audit;
 pub mod buffers;
 pub mod clock;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 pub use self::lifetime::{InvalidResolution, Note, NoteTooLong, Resolved, Restored, Retired, Said};
 use crate::{
+    audit::AuditHead,
     hash::{ContentId, ManifestId},
     id::{ProjectName, RepresentationName, VersionId},
     limits::MAX_RECORD_BYTES,
@@ -46,6 +47,8 @@ pub enum Record {
     Restored(Restored),
     /// Kind 8: of several contents under one number, one keeps it and the others get numbers of their own.
     Resolved(Resolved),
+    /// Kind 16: how far this node's audit goes. Only in the studio's own feeds.
+    AuditHead(AuditHead),
 }
 
 /// The payload of [`Record::Key`].
@@ -126,6 +129,7 @@ impl Record {
     const RETIRED: u16 = 6;
     const RESTORED: u16 = 7;
     const RESOLVED: u16 = 8;
+    const AUDIT_HEAD: u16 = 16;
 
     /// Writes the record in the newest layout.
     pub fn to_raw(&self) -> RawRecord {
@@ -138,6 +142,7 @@ impl Record {
             Self::Retired(retired) => (Self::RETIRED, postcard::to_stdvec(retired)),
             Self::Restored(restored) => (Self::RESTORED, postcard::to_stdvec(restored)),
             Self::Resolved(resolved) => (Self::RESOLVED, postcard::to_stdvec(resolved)),
+            Self::AuditHead(head) => (Self::AUDIT_HEAD, postcard::to_stdvec(head)),
         };
         #[expect(clippy::expect_used, reason = "plain data into a vector: postcard has nothing to fail on")]
         let payload = payload.expect("a record always serialises");
@@ -153,7 +158,7 @@ impl Record {
         let record = Self::from_raw(raw)?;
         let states = match (&record, record.version()) {
             (_, Some(version)) => version.project == *project && !project.is_studio(),
-            (Self::Policy(_), None) => project.is_studio(),
+            (Self::Policy(_) | Self::AuditHead(_), None) => project.is_studio(),
             (_, None) => true,
         };
         match states {
@@ -181,6 +186,7 @@ impl Record {
             (Self::RETIRED, 1) => postcard::from_bytes(&raw.payload).map(Self::Retired).map_err(damaged),
             (Self::RESTORED, 1) => postcard::from_bytes(&raw.payload).map(Self::Restored).map_err(damaged),
             (Self::RESOLVED, 1) => postcard::from_bytes(&raw.payload).map(Self::Resolved).map_err(damaged),
+            (Self::AUDIT_HEAD, 1) => postcard::from_bytes(&raw.payload).map(Self::AuditHead).map_err(damaged),
             (kind, version) => Err(RecordError::Unknown { kind, version }),
         }
     }
@@ -188,7 +194,7 @@ impl Record {
     /// Returns the version that it is about, if it is about one.
     pub fn version(&self) -> Option<&VersionId> {
         match self {
-            Self::Key(_) | Self::Policy(_) => None,
+            Self::Key(_) | Self::Policy(_) | Self::AuditHead(_) => None,
             Self::Published(published) => Some(&published.version),
             Self::Placed(held) | Self::Dropped(held) => Some(&held.version),
             Self::Retired(retired) => Some(&retired.version),
@@ -259,6 +265,10 @@ pub(crate) mod tests {
         Record::Resolved(Resolved::new(version(1), round, id(keep), moved, said("ben", "")).unwrap())
     }
 
+    fn audit_head() -> Record {
+        Record::AuditHead(AuditHead { entries: 300, hash: [7; 32], at_ms: 1_763_800_000_000 })
+    }
+
     const GOLDEN: &[&str] = &[
         "1 1 03010203",
         concat!(
@@ -289,6 +299,7 @@ pub(crate) mod tests {
             "0808080808030909090909090909090909090909090909090909090909090909090909090909040362656e0080ccb0d5",
             "aa33",
         ),
+        "16 1 ac02070707070707070707070707070707070707070707070707070707070707070780ccb0d5aa33",
     ];
 
     /// Frozen: a change here means a new payload version, not a new expectation.
@@ -304,6 +315,7 @@ pub(crate) mod tests {
             retired(2, "anna"),
             restored(2, "ben"),
             resolved(1, 7, &[(8, 3), (9, 4)]),
+            audit_head(),
         ];
         let lines: Vec<String> = all
             .iter()
@@ -343,8 +355,9 @@ pub(crate) mod tests {
             assert!(states(&record, &lantern) && !states(&record, &comet) && !states(&record, &studio));
         }
         assert!(!states(&Record::Placed(held(&studio)), &studio), "there are no versions of it");
-        let policy = Record::Policy(applied(1, ""));
-        assert!(states(&policy, &studio) && !states(&policy, &lantern));
+        for record in [Record::Policy(applied(1, "")), audit_head()] {
+            assert!(states(&record, &studio) && !states(&record, &lantern));
+        }
         let key = Record::Key(Key { certificate: vec![1] });
         assert!(states(&key, &studio) && states(&key, &lantern));
     }

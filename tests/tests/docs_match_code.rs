@@ -10,6 +10,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    audit::{AuditHead, AuditLine, ChainHash},
     block::{BLOCK_BYTES, BlockList},
     check,
     close_code::CloseCode,
@@ -280,6 +281,7 @@ fn record_kinds_are_those_of_the_code() {
             )
             .unwrap(),
         ),
+        Record::AuditHead(AuditHead { entries: 1, hash: [0; 32], at_ms: 0 }),
     ];
     let coded: Vec<Vec<String>> = all
         .iter()
@@ -420,6 +422,19 @@ fn worked_examples_are_what_the_code_writes() {
     assert_eq!(names[0][1], manifest.id().to_string());
     assert_eq!(names[1][1], manifest.content().to_string());
     assert_eq!(manifest.version(), &version());
+}
+
+#[test]
+fn the_audit_in_the_documents_is_a_chain() {
+    let text = read("docs/storage.md");
+    let (_, example) = section(&text, "11. The audit").split_once("```text\n").unwrap();
+    let mut before = ChainHash::START;
+    for line in example.split_once("```").unwrap().0.lines() {
+        let line = AuditLine::parse(line.as_bytes()).unwrap();
+        assert!(line.follows(before), "{line:?}");
+        before = line.stated;
+    }
+    assert_ne!(before, ChainHash::START);
 }
 
 /// Every `AVL-dddd` in a text.

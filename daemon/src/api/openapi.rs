@@ -55,6 +55,9 @@ use super::{events, routes};
         routes::stats,
         routes::export,
         routes::import,
+        routes::audit,
+        routes::audit_verify,
+        routes::audit_heads,
         routes::openapi,
     )
 )]

@@ -2,6 +2,7 @@
 
 mod client;
 mod fake;
+mod gate;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -386,6 +387,9 @@ async fn every_route_is_described() {
         route::CATALOG_STATS,
         route::CATALOG_EXPORT,
         route::CATALOG_IMPORT,
+        route::AUDIT,
+        route::AUDIT_VERIFY,
+        route::AUDIT_HEADS,
         route::OPENAPI,
     ];
     for path in known {

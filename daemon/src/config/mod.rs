@@ -1,6 +1,8 @@
 //! The configuration, in two steps: `raw` is what the file says, [`Config`] is what it means. Nothing is bound, opened
 //! or written before the second step has passed; `avalond --check-config` stops there.
 
+mod api;
+mod audit;
 mod hooks;
 mod limits;
 mod raw;
@@ -28,6 +30,7 @@ use thiserror::Error;
 
 use self::raw::{RawConfig, RawProject};
 pub use self::{
+    api::{ApiConfig, TcpConfig},
     reload::{Reload, compare},
     space::SpaceConfig,
 };
@@ -65,6 +68,10 @@ pub struct Config {
     pub limits: Vec<Limit>,
     /// Programs that run when something happened.
     pub hooks: Vec<Hook>,
+    /// Who may use the local API, and where it is besides the socket.
+    pub api: ApiConfig,
+    /// How long the audit is kept; for ever without it.
+    pub audit_keep: Option<Duration>,
     /// The log filter, as `info` or `avalond=debug`.
     pub log_level: String,
 }
@@ -202,6 +209,8 @@ impl Checker<'_> {
             scan_interval: self.duration("scan.interval", raw.scan.interval, "10m")?,
             limits: self.limits(raw.limit)?,
             hooks: self.hooks(raw.hook)?,
+            api: self.api(raw.api)?,
+            audit_keep: self.audit(raw.audit)?,
             log_level: self.log_level(raw.log.level)?,
         })
     }

@@ -1,6 +1,7 @@
 //! What the daemon answers to the local API: the words of [`avalon_protocol::control`], filled from the ledger, the jobs
 //! and the network. One file per group of questions.
 
+mod audit;
 mod catalog;
 mod conflict;
 mod destination;
@@ -26,13 +27,13 @@ mod why;
 use std::{sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, ErrorCode,
-    InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus, LifetimeReply,
-    LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply,
-    PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply, PublishReply,
-    PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply,
-    ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply,
-    WhyReply,
+    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
+    DropReply, DropRequest, ErrorCode, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply,
+    JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
+    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
+    WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -42,8 +43,8 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     api::{
-        ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
-        ReportQuery, WhyQuery,
+        AuditQuery, ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery,
+        RefQuery, ReportQuery, WhyQuery,
     },
     certificate::CertificateEnd,
     core::Core,
@@ -312,6 +313,18 @@ impl LocalApi for DaemonApi {
 
     fn stats(&self) -> BoxFuture<'_, Result<CatalogStatsReply, ApiError>> {
         Box::pin(self.stats_reply())
+    }
+
+    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<ByteStream, ApiError>> {
+        Box::pin(std::future::ready(self.audit_text(query)))
+    }
+
+    fn audit_verify(&self) -> BoxFuture<'_, Result<AuditVerifyReply, ApiError>> {
+        Box::pin(self.audit_checked())
+    }
+
+    fn audit_heads(&self, node: Option<String>) -> BoxFuture<'_, Result<AuditHeadsReply, ApiError>> {
+        Box::pin(self.audit_heads_reply(node))
     }
 
     fn events(&self) -> EventBus {

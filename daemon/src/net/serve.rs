@@ -247,6 +247,9 @@ async fn send_objects(
     }
     let allowed = link.shares(&asked.project);
     let project = &asked.project;
+    if !allowed {
+        context.objects.refused(link.node(), project);
+    }
     let preparing = stream::iter(asked.wants).map(|(want, terms)| async move {
         let found = if allowed { prepare(context, project, &want, terms).await } else { Ok(None) };
         Prepared { want, found }
@@ -254,7 +257,11 @@ async fn send_objects(
     let mut prepared = std::pin::pin!(preparing.buffered(LOOK_AHEAD));
     while let Some(Prepared { want, found }) = prepared.next().await {
         match found.map_err(AnswerFault::Read)? {
-            Some(found) => send_object(context, &want, found, out).await?,
+            Some(found) => {
+                let manifest = found.source.manifest();
+                context.objects.served(link.node(), project, manifest, body_bytes(&want));
+                send_object(context, &want, found, out).await?;
+            }
             None => send_not_found(context, out).await?,
         }
     }

@@ -41,6 +41,8 @@ fn config() -> Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         socket: "control.sock".into(),
         socket_group: None,
+        api: Default::default(),
+        audit_keep: None,
         shutdown_timeout: PATIENCE,
         projects: Vec::new(),
         peers: Vec::new(),

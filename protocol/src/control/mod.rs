@@ -4,6 +4,7 @@
 //! Fields are only ever added; a reader ignores what it does not know.
 
 mod access;
+mod audit;
 mod catalog;
 mod conflict;
 mod destination;
@@ -24,6 +25,7 @@ mod why;
 
 pub use self::{
     access::{InviteItem, InviteReply, InviteRequest, InviteState, InvitesReply},
+    audit::{AuditFault, AuditHeadItem, AuditHeadsReply, AuditVerifyReply},
     catalog::{CatalogStatsReply, RebuildReply, VerifyReply},
     conflict::{
         Candidate, ConflictItem, ConflictsReply, DecisionItem, MovedItem, ResolveReply, ResolveRequest,
@@ -125,6 +127,12 @@ pub mod route {
     pub const CATALOG_IMPORT: &str = "/v1/catalog/import";
     /// GET: [`super::CatalogStatsReply`].
     pub const CATALOG_STATS: &str = "/v1/catalog/stats";
+    /// GET `?since_ms=&until_ms=&last=`: entries of the audit, one JSON object on each line.
+    pub const AUDIT: &str = "/v1/audit";
+    /// GET: [`super::AuditVerifyReply`].
+    pub const AUDIT_VERIFY: &str = "/v1/audit/verify";
+    /// GET `?node=`: [`super::AuditHeadsReply`]; of this node without one.
+    pub const AUDIT_HEADS: &str = "/v1/audit/heads";
     /// GET: the description of this API in OpenAPI 3.
     pub const OPENAPI: &str = "/v1/openapi.json";
 }

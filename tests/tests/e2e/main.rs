@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "files are written as artists write them")]
 
+mod audit;
 mod catalog;
 mod changes;
 mod chaos;

@@ -10,13 +10,14 @@ use std::{
 
 use avalon_protocol::{
     control::{
-        ApiError, Candidate, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest,
-        InfoReply, InputsReply, InviteItem, InviteReply, InviteRequest, InviteState, InvitesReply, JobKind,
-        JobState, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
-        PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply,
-        PolicyItem, PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply, PublishRequest,
-        PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply,
-        ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+        ApiError, AuditHeadsReply, AuditVerifyReply, Candidate, CatalogStatsReply, ConflictsReply,
+        DestinationReply, DropReply, DropRequest, InfoReply, InputsReply, InviteItem, InviteReply,
+        InviteRequest, InviteState, InvitesReply, JobKind, JobState, JobStatus, LifetimeReply,
+        LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply,
+        PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
+        Presence, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
+        QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
+        StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -29,8 +30,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     api::{
-        ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
-        ReportQuery, WhyQuery,
+        AuditQuery, ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery,
+        RefQuery, ReportQuery, WhyQuery,
     },
     clock::Clock,
     events::EventBus,
@@ -485,6 +486,20 @@ impl LocalApi for Fake {
             Ok(RebuildReply { schema, generation: 3, records: 3, replayed: 0, rows, seconds: 0.1 })
         }
         .boxed()
+    }
+
+    fn audit(&self, _query: AuditQuery) -> BoxFuture<'_, Result<ByteStream, ApiError>> {
+        ready(Ok(futures_util::stream::empty().boxed())).boxed()
+    }
+
+    fn audit_verify(&self) -> BoxFuture<'_, Result<AuditVerifyReply, ApiError>> {
+        let verdict = avalon_protocol::audit::Checker::new(&Default::default()).finish();
+        ready(Ok(verdict.into())).boxed()
+    }
+
+    fn audit_heads(&self, node: Option<String>) -> BoxFuture<'_, Result<AuditHeadsReply, ApiError>> {
+        let (schema, node) = ("avalonctl.audit-heads/1".into(), node.unwrap_or_default());
+        ready(Ok(AuditHeadsReply { schema, node, heads: Vec::new() })).boxed()
     }
 
     fn events(&self) -> EventBus {
