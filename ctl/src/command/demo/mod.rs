@@ -58,7 +58,7 @@ pub(crate) struct DemoArgs {
 #[derive(Debug, Error)]
 pub(crate) enum DemoError {
     /// There is no daemon to start.
-    #[error("there is no avalond beside {}, in AVALOND or in PATH", beside.display())]
+    #[error("there is no avalond where AVALOND says, beside {}, or in PATH", beside.display())]
     NoDaemon {
         /// This program.
         beside: PathBuf,
