@@ -62,11 +62,10 @@ fn a_copy_of_another_node_is_compared_with_the_heads_that_the_daemon_knows() {
         heads: vec![avalon_protocol::control::AuditHeadItem { entries: 3, hash, published: String::new() }],
     };
     let asked = "GET /v1/audit/heads";
-    daemon.on(asked, &heads(hash.to_string()));
+    daemon.on(asked, &heads(hash.to_string())).on(asked, &heads(ChainHash::START.to_string()));
     let ran = daemon.line(&["audit", "verify", "--heads", "--dir", at(&temp)]).run();
     assert_eq!(ran.exit, 0, "{ran:?}");
     assert!(ran.stdout.contains("compared with 1 published head"), "{ran:?}");
-    daemon.on(asked, &heads(ChainHash::START.to_string()));
     let ran = daemon.line(&["audit", "verify", "--heads", "--dir", at(&temp)]).run();
     assert_eq!(ran.exit, 8, "{ran:?}");
     assert!(ran.stdout.contains(":3: up to here the audit is another than its node published"), "{ran:?}");

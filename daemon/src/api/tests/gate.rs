@@ -18,6 +18,7 @@ use super::*;
 use crate::{
     api::{
         ApiRole, Stop, TOKEN_FILE, Token,
+        routes::INVITE,
         rules::{AUDIT_ROWS, ROWS},
         serve_tcp,
     },
@@ -121,6 +122,8 @@ fn every_request_has_a_row_of_its_own_and_none_that_changes_something_is_a_get()
             route::AUDIT,
             route::AUDIT_VERIFY,
             route::AUDIT_HEADS,
+            route::INVITES,
+            INVITE,
         ];
         assert_eq!(
             is_admin,
