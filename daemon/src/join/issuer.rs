@@ -160,7 +160,7 @@ impl StudioIssuer {
             issued.map(|issued| issued.chain.to_bytes()).map_err(Refusal::Authority)
         })?;
         tracing::info!(%node, role = %invite.role, invite = %invite.id, "a machine joined the studio");
-        let fact = AuditFact::daemon(AuditAction::Join).about(&node.to_string());
+        let fact = AuditFact::daemon(AuditAction::Join).about(node.to_string());
         let fact = fact.detail("role", invite.role.as_str()).detail("invite", invite.id.to_string());
         self.core.audit.note(fact);
         Ok(self.joined(&invite, node, certificate))
@@ -179,7 +179,7 @@ impl StudioIssuer {
         let issued = self.authority.sign(&request, &what, self.core.clock.now());
         let issued = issued.map_err(Refusal::Authority)?;
         tracing::info!(node = %peer.node, role = %peer.role, "the certificate of a node was renewed");
-        let fact = AuditFact::daemon(AuditAction::Certificate).about(&peer.node.to_string());
+        let fact = AuditFact::daemon(AuditAction::Certificate).about(peer.node.to_string());
         self.core.audit.note(fact.detail("role", peer.role.as_str()));
         Ok(issued.chain.to_bytes())
     }
