@@ -144,7 +144,7 @@ impl NewRequest {
     /// Returns the request in PEM.
     ///
     /// # Errors
-    /// What the library says; never for what [`NewRequest::make`] made.
+    /// What the library says; never for what `NewRequest::make` made.
     pub fn pem(&self) -> Result<String, rcgen::Error> {
         self.0.pem()
     }

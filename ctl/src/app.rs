@@ -90,7 +90,11 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Pins(_) => command::pin::list(context).await,
         Command::Limit(args) => command::limit::run(context, args).await,
         Command::Policy(args) => command::policy::run(context, args).await,
+        Command::Audit(args) => command::audit::run(context, &args).await,
         Command::Catalog(args) => command::catalog::run(context, &args).await,
+        Command::Invite(args) => command::invite::run(context, args).await,
+        Command::Invites(_) => command::invite::list(context).await,
+        Command::Join(args) => command::join::run(context, &args),
         Command::Ca(args) => command::ca::run(context, &args),
         Command::Service(args) => command::service::run(context, &args),
         Command::Completions(args) => Ok(command::completions::run(context, &args)),
@@ -114,7 +118,8 @@ mod tests {
         assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
         for command in [
             "publish", "pull", "wait", "ls", "where", "info", "status", "log", "queue", "pause", "resume",
-            "prio", "drop", "pin", "unpin", "pins", "limit", "policy", "ca", "catalog", "demo",
+            "audit", "prio", "drop", "pin", "unpin", "pins", "limit", "policy", "invite", "invites", "join",
+            "ca", "catalog", "demo",
         ] {
             assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
         }

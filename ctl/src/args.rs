@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 
 use crate::command::{
+    audit::AuditArgs,
     ca::CaArgs,
     cancel::CancelArgs,
     catalog::CatalogArgs,
@@ -17,6 +18,8 @@ use crate::command::{
     info::InfoArgs,
     ingest::IngestArgs,
     inputs::InputsArgs,
+    invite::{InviteArgs, InvitesArgs},
+    join::JoinArgs,
     lifetime::{AcceptArgs, RestoreArgs, RetireArgs},
     limit::LimitArgs,
     log::LogArgs,
@@ -175,8 +178,16 @@ pub(crate) enum Command {
     Limit(LimitArgs),
     /// Check what the studio says about what goes where.
     Policy(PolicyArgs),
+    /// Check, show or export who did what.
+    Audit(AuditArgs),
     /// Check, rebuild, export or import the daemon's catalog.
     Catalog(CatalogArgs),
+    /// Let a machine join the studio: print the token that it joins with.
+    Invite(InviteArgs),
+    /// List the invites of this node.
+    Invites(InvitesArgs),
+    /// Make this machine a node of the studio that invited it.
+    Join(JoinArgs),
     /// Make the studio's certificate authority and issue identities to nodes.
     Ca(CaArgs),
     /// Install avalond as a systemd service.

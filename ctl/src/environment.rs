@@ -12,9 +12,10 @@ pub(crate) struct Environment {
 }
 
 /// All that is read; nothing is ever written. `AVALON_PROJECT` is the artist's own, set by Avalon's launcher.
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "AVALONCTL_PROJECT",
     "AVALON_PROJECT",
+    "AVALON_PROJECTS",
     "AVALONCTL_SOCKET",
     "AVALOND",
     "HOME",

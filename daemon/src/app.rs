@@ -7,14 +7,16 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use avalon_certs::Identity;
+use avalon_certs::{Identity, Revocations};
 use avalon_protocol::{
+    audit::{AuditAction, AuditFact},
     control::{Health, Severity},
     feed::{FeedHead, FeedId},
     id::ProjectName,
     mode::ProjectMode,
     wire::{
-        FEATURE_ENCODED, FEATURE_NUMBERS, FEATURE_PROOF, Hello, PROTOCOL_MAX, PROTOCOL_MIN, ServedProject,
+        FEATURE_ENCODED, FEATURE_ISSUES, FEATURE_NUMBERS, FEATURE_PROOF, Hello, PROTOCOL_MAX, PROTOCOL_MIN,
+        ServedProject,
     },
 };
 use avalon_store::{
@@ -23,10 +25,14 @@ use avalon_store::{
     state_dir::StateDir,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{Notify, broadcast, mpsc},
+};
 
 use crate::{
     api,
+    audit::{self, Audit},
     buffers::Buffers,
     clock::{Clock, RealClock},
     config::Config,
@@ -35,6 +41,7 @@ use crate::{
     events::EventBus,
     health::HealthBoard,
     hooks,
+    join::Joining,
     limits::Limits,
     log::{ErrorChain, LogHandle},
     net::{Catalog as _, Net, NetConfig, NetEvent, Throttle, UDP_BUFFER_BYTES, UdpBuffers},
@@ -146,7 +153,9 @@ async fn start(
     let state = Arc::new(blocking(move || StateDir::open(&state_dir)).await?);
     let identity_dir = config.state_dir.join("identity");
     let identity = Arc::new(Identity::load(&identity_dir, clock.now())?);
+    let roles = Arc::new(api::ApiRoles::resolve(&config.api)?);
     let (listener, socket_guard) = api::bind(&config.socket, config.socket_group.as_deref())?;
+    let tcp = bind_tcp(&config, &state).await?;
     notifier.extend_timeout(OPEN_TIMEOUT);
     notifier.status("opening the catalog");
     let (ledger_events, _) = broadcast::channel(LEDGER_EVENTS);
@@ -156,10 +165,13 @@ async fn start(
     let (advanced, _) = broadcast::channel(LEDGER_EVENTS);
     let heads = forward_heads(Arc::clone(&core), ledger_events.subscribe(), advanced.clone(), tasks.token());
     tasks.spawn("feed-heads", heads);
-    let hello = hello(&config, &core);
+    let joining = Joining::open(&core, &state.root, &identity_dir, &config).await?;
+    let hello = hello(&config, &core, joining.issuer.is_some());
     let instance = hello.instance;
     let (net_events, net_receiver) = mpsc::channel(NET_EVENTS);
     let net_config = NetConfig {
+        admission: joining.admission(&core),
+        issuer: joining.served(),
         listen: config.listen,
         peers: config.peers.clone(),
         hello: hello.clone(),
@@ -178,7 +190,7 @@ async fn start(
     core.numbers.connect(net.clone());
     let replicator = start_replicator(&core, &net, &tasks, instance);
     follow_records(&core, &net, &replicator, (&ledger_events, net_receiver), &tasks);
-    crate::certificate::watch(&core, identity.expires_at(), &tasks);
+    let certificate_end = joining.care(&core, &net, &identity, &tasks);
     let hooks = start_listeners(&core, &config, &tasks);
     udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
 
@@ -191,20 +203,53 @@ async fn start(
         resume(&core, project, &replicator, &tasks);
     }
     let dropper = start_space(&core, &net, &replicator, &tasks);
-    let api = DaemonApi::new(&core, &net, &replicator, dropper, settlers.clone(), identity.expires_at());
-    let (token, clock_) = (tasks.child().token(), Arc::clone(&clock));
-    let stop = api::Stop { token, grace: Duration::from_secs(2), clock: clock_ };
-    let served = api::serve(listener, Arc::new(api), stop);
-    tasks.spawn("api", async move {
-        if let Err(error) = served.await {
-            tracing::error!(error = %ErrorChain(&error), "the local API ended");
-        }
-    });
+    let api = DaemonApi::new(&core, &net, &replicator, dropper, settlers.clone(), certificate_end, joining);
+    let gate = api::Gate { roles, token: None, audit: core.audit.clone() };
+    serve_api(Arc::new(api), (listener, tcp), gate, &clock, &tasks);
     notifier.clone().watchdog(probe(&core), Arc::clone(&clock), &tasks);
     let reloader = Reloader::new(config, Arc::clone(&core), net.clone(), replicator, settlers, log, hello)
         .with_hooks(hooks);
     let running = Running { core, net, tasks, publishing, notifier, _state: state, _socket: socket_guard };
     Ok((running, reloader))
+}
+
+/// Where the API is on TCP, with the token that is asked for there.
+type Tcp = (TcpListener, Arc<api::Token>);
+
+async fn bind_tcp(config: &Config, state: &Arc<StateDir>) -> anyhow::Result<Option<Tcp>> {
+    let Some(tcp) = config.api.tcp else { return Ok(None) };
+    let listener = TcpListener::bind(tcp.listen).await;
+    let listener = listener.with_context(|| format!("cannot listen on {} for the local API", tcp.listen))?;
+    let state = Arc::clone(state);
+    let token = blocking(move || api::Token::open(&state.root, tcp.role, tcp.listen)).await?;
+    Ok(Some((listener, Arc::new(token))))
+}
+
+fn serve_api(
+    api: Arc<DaemonApi>,
+    (listener, tcp): (UnixListener, Option<Tcp>),
+    gate: api::Gate,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) {
+    let stop = || api::Stop {
+        token: tasks.child().token(),
+        grace: Duration::from_secs(2),
+        clock: Arc::clone(clock),
+    };
+    let log = |ended: std::io::Result<()>| {
+        if let Err(error) = ended {
+            tracing::error!(error = %ErrorChain(&error), "the local API ended");
+        }
+    };
+    if let Some((listener, token)) = tcp {
+        let gate = api::Gate { token: Some(token), ..gate.clone() };
+        let api = Arc::clone(&api);
+        let served = api::serve_tcp(listener, api, gate, stop());
+        tasks.spawn("api on tcp", async move { log(served.await) });
+    }
+    let served = api::serve(listener, api, gate, stop());
+    tasks.spawn("api", async move { log(served.await) });
 }
 
 async fn open_core(
@@ -230,6 +275,12 @@ async fn open_core(
         now: Arc::new(move || ledger_clock.monotonic()),
         care: CatalogCare::default(),
     };
+    let (state_there, node, audit_clock) =
+        (Arc::clone(state), identity.node().to_string(), Arc::clone(&clock));
+    let (keep, health_there) = (config.audit_keep, health.clone());
+    let audit =
+        blocking(move || Audit::open(&state_there.audit, &node, keep, audit_clock, &health_there)).await?;
+    audit.note(AuditFact::daemon(AuditAction::Start).detail("version", env!("CARGO_PKG_VERSION")));
     let state_there = Arc::clone(state);
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
     report_open(&health, &report);
@@ -257,7 +308,9 @@ async fn open_core(
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
         events,
         health,
+        revocations: Revocations::default(),
         limits,
+        audit,
         orders,
         transfers: TransferLog::new(&state.root),
         clock,
@@ -289,7 +342,7 @@ fn report_open(health: &HealthBoard, report: &OpenReport) {
     }
 }
 
-fn hello(config: &Config, core: &Core) -> Hello {
+fn hello(config: &Config, core: &Core, issues: bool) -> Hello {
     let mut random = [0; 8];
     // Without randomness the time tells two daemons apart well enough.
     let instance = match getrandom(&mut random, GetRandomFlags::empty()) {
@@ -299,7 +352,7 @@ fn hello(config: &Config, core: &Core) -> Hello {
     Hello {
         protocol_min: PROTOCOL_MIN,
         protocol_max: PROTOCOL_MAX,
-        features: FEATURE_ENCODED | FEATURE_PROOF | FEATURE_NUMBERS,
+        features: FEATURE_ENCODED | FEATURE_PROOF | FEATURE_NUMBERS | if issues { FEATURE_ISSUES } else { 0 },
         build: env!("CARGO_PKG_VERSION").to_owned(),
         studio: core.studio.clone(),
         node: core.me.clone(),
@@ -435,6 +488,8 @@ fn probe(core: &Arc<Core>) -> impl Fn() -> futures_util::future::BoxFuture<'stat
 /// Starts what watches the ledger and what happens; returns what changes the hooks.
 fn start_listeners(core: &Arc<Core>, config: &Config, tasks: &Tasks) -> hooks::HooksHandle {
     watch_ledger(core, tasks);
+    audit::follow(core, tasks);
+    audit::keep_heads(core, tasks);
     transfers::start(core, tasks);
     hooks::start(core, &config.hooks, tasks)
 }
@@ -498,6 +553,8 @@ async fn stop(running: Running, timeout: Duration) {
     if !hung.is_empty() {
         tracing::error!(tasks = hung.join(", "), "tasks did not end in time and were left");
     }
+    core.audit.note(AuditFact::daemon(AuditAction::Stop));
+    core.audit.close().await;
     let (ledger, was_ready) = (core.ledger.clone(), core.ledger.is_ready());
     if let Err(error) = blocking(move || ledger.close()).await {
         if was_ready {

@@ -3,11 +3,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use avalon_protocol::exit_code::ExitCode as Code;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use crate::{
     app,
     config::{Config, ConfigError},
+    join::command::{self as join, JoinArgs},
     log::{self, ErrorChain},
 };
 
@@ -21,11 +22,24 @@ struct Args {
     /// Check the configuration, say what is wrong with it, and stop; nothing is bound, opened or written.
     #[arg(long)]
     check_config: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What the program does instead of serving.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make this machine a node of a studio; `avalonctl join` runs this.
+    #[command(hide = true)]
+    Join(Box<JoinArgs>),
 }
 
 /// Runs the daemon as the command line says.
 pub fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Command::Join(join)) = &args.command {
+        return join::main(join);
+    }
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(error) => return refuse(&error),

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use avalon_certs::Revocations;
 use avalon_protocol::{
     id::{NodeId, ProjectName, StudioName},
     record::Record,
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::tasks::blocking;
 use crate::{
+    audit::Audit,
     buffers::Buffers,
     clock::Clock,
     events::EventBus,
@@ -58,10 +60,14 @@ pub struct Core {
     pub events: EventBus,
     /// What somebody has to look at.
     pub health: HealthBoard,
+    /// Who is revoked, as every handshake asks it. Whoever learns more exchanges the set and closes connections.
+    pub revocations: Revocations,
     /// How much of the line content may take.
     pub limits: Limits,
     /// What people said about the queue of jobs.
     pub orders: Orders,
+    /// Who did what at this node.
+    pub audit: Audit,
     /// What came to this node.
     pub transfers: TransferLog,
     /// Time.

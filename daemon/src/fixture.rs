@@ -32,6 +32,7 @@ use tokio::sync::{broadcast, mpsc};
 
 pub(crate) use crate::publish::record::published;
 use crate::{
+    audit::Audit,
     buffers::Buffers,
     clock::{Clock as _, ManualClock},
     config::{ProjectConfig, SpaceConfig},
@@ -51,9 +52,9 @@ use crate::{
 
 /// A studio with its certificate authority.
 pub(crate) struct Studio {
-    dir: TempDir,
-    authority: Authority,
-    clock: ManualClock,
+    pub(crate) dir: TempDir,
+    pub(crate) authority: Authority,
+    pub(crate) clock: ManualClock,
 }
 
 /// A node of it, with one project. Its ledger closes with the last clone of its core.
@@ -207,12 +208,14 @@ impl Studio {
             ledger,
             hasher: Hasher::new(NonZeroUsize::MIN).unwrap(),
             blocks: BlockCache::open(&state.root).unwrap(),
+            revocations: Default::default(),
             projects: [(project.name().clone(), project)].into(),
             limits: Limits::open(&state.root, throttle, &[], &health),
             orders: Orders::open(&state.root, &health),
             space: Space::open(&state.root, &health),
             numbers: Numbers::open(&state.root, &health),
             transfers: crate::transfers::TransferLog::new(&state.root),
+            audit: Audit::open(&state.audit, name, None, Arc::new(clock.clone()), &health).unwrap(),
             health,
             deltas: Arc::default(),
             buffers: Buffers::default(),
@@ -260,6 +263,8 @@ impl Node {
         let core = &self.core;
         let served = ServedProject { name: project(), mode: self.project().mode() };
         let config = NetConfig {
+            admission: Default::default(),
+            issuer: None,
             listen: "127.0.0.1:0".parse().unwrap(),
             peers: peers.to_vec(),
             hello: Hello {

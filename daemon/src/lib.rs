@@ -17,6 +17,7 @@ pub mod events;
 pub mod health;
 pub mod hooks;
 pub mod certificate;
+pub mod join;
 pub mod reload;
 pub mod signals;
 pub mod service;
@@ -25,6 +26,7 @@ pub mod state_file;
 pub mod log;
 pub mod tasks;
 pub mod transfers;
+pub mod audit;
 pub mod buffers;
 pub mod clock;
 #[cfg(test)]

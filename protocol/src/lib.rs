@@ -36,5 +36,6 @@ pub mod delta_base;
 pub mod limit;
 pub mod policy;
 pub mod backoff;
+pub mod audit;
 pub mod control;
 pub mod exit_code;

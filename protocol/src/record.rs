@@ -14,6 +14,7 @@ pub use self::{
     trust::{Judged, Revoked},
 };
 use crate::{
+    audit::AuditHead,
     hash::{ContentId, ManifestId},
     id::{ProjectName, RepresentationName, VersionId},
     limits::MAX_RECORD_BYTES,
@@ -54,6 +55,8 @@ pub enum Record {
     Revoked(Revoked),
     /// Kind 10: by which rights a feed is judged up to where. Only in the studio's own feeds.
     Judged(Judged),
+    /// Kind 16: how far this node's audit goes. Only in the studio's own feeds.
+    AuditHead(AuditHead),
 }
 
 /// The payload of [`Record::Key`].
@@ -136,6 +139,7 @@ impl Record {
     const RESOLVED: u16 = 8;
     const REVOKED: u16 = 9;
     const JUDGED: u16 = 10;
+    const AUDIT_HEAD: u16 = 16;
 
     /// Writes the record in the newest layout.
     pub fn to_raw(&self) -> RawRecord {
@@ -150,6 +154,7 @@ impl Record {
             Self::Resolved(resolved) => (Self::RESOLVED, postcard::to_stdvec(resolved)),
             Self::Revoked(revoked) => (Self::REVOKED, postcard::to_stdvec(revoked)),
             Self::Judged(judged) => (Self::JUDGED, postcard::to_stdvec(judged)),
+            Self::AuditHead(head) => (Self::AUDIT_HEAD, postcard::to_stdvec(head)),
         };
         #[expect(clippy::expect_used, reason = "plain data into a vector: postcard has nothing to fail on")]
         let payload = payload.expect("a record always serialises");
@@ -165,7 +170,9 @@ impl Record {
         let record = Self::from_raw(raw)?;
         let states = match (&record, record.version()) {
             (_, Some(version)) => version.project == *project && !project.is_studio(),
-            (Self::Policy(_) | Self::Revoked(_) | Self::Judged(_), None) => project.is_studio(),
+            (Self::Policy(_) | Self::Revoked(_) | Self::Judged(_) | Self::AuditHead(_), None) => {
+                project.is_studio()
+            }
             (_, None) => true,
         };
         match states {
@@ -195,6 +202,7 @@ impl Record {
             (Self::RESOLVED, 1) => postcard::from_bytes(&raw.payload).map(Self::Resolved).map_err(damaged),
             (Self::REVOKED, 1) => postcard::from_bytes(&raw.payload).map(Self::Revoked).map_err(damaged),
             (Self::JUDGED, 1) => postcard::from_bytes(&raw.payload).map(Self::Judged).map_err(damaged),
+            (Self::AUDIT_HEAD, 1) => postcard::from_bytes(&raw.payload).map(Self::AuditHead).map_err(damaged),
             (kind, version) => Err(RecordError::Unknown { kind, version }),
         }
     }
@@ -202,7 +210,7 @@ impl Record {
     /// Returns the version that it is about, if it is about one.
     pub fn version(&self) -> Option<&VersionId> {
         match self {
-            Self::Key(_) | Self::Policy(_) | Self::Revoked(_) | Self::Judged(_) => None,
+            Self::Key(_) | Self::Policy(_) | Self::Revoked(_) | Self::Judged(_) | Self::AuditHead(_) => None,
             Self::Published(published) => Some(&published.version),
             Self::Placed(held) | Self::Dropped(held) => Some(&held.version),
             Self::Retired(retired) => Some(&retired.version),
@@ -283,6 +291,10 @@ pub(crate) mod tests {
         Record::Resolved(Resolved::new(version(1), round, id(keep), moved, said("ben", "")).unwrap())
     }
 
+    fn audit_head() -> Record {
+        Record::AuditHead(AuditHead { entries: 300, hash: [7; 32], at_ms: 1_763_800_000_000 })
+    }
+
     const GOLDEN: &[&str] = &[
         "1 1 03010203",
         concat!(
@@ -315,6 +327,7 @@ pub(crate) mod tests {
         ),
         "9 1 0a777331406c6f6e646f6e04616e6e61046c65667480ccb0d5aa33",
         "10 1 076c616e7465726e0877733140686f6d65ac0207",
+        "16 1 ac02070707070707070707070707070707070707070707070707070707070707070780ccb0d5aa33",
     ];
 
     /// Frozen: a change here means a new payload version, not a new expectation.
@@ -336,6 +349,7 @@ pub(crate) mod tests {
                 next_seq: 300,
                 rights: Rights::of([Action::Pull, Action::Publish]),
             }),
+            audit_head(),
         ];
         let lines: Vec<String> = all
             .iter()
@@ -375,8 +389,9 @@ pub(crate) mod tests {
             assert!(states(&record, &lantern) && !states(&record, &comet) && !states(&record, &studio));
         }
         assert!(!states(&Record::Placed(held(&studio)), &studio), "there are no versions of it");
-        let policy = Record::Policy(applied(1, ""));
-        assert!(states(&policy, &studio) && !states(&policy, &lantern));
+        for record in [Record::Policy(applied(1, "")), audit_head()] {
+            assert!(states(&record, &studio) && !states(&record, &lantern));
+        }
         let key = Record::Key(Key { certificate: vec![1] });
         assert!(states(&key, &studio) && states(&key, &lantern));
     }

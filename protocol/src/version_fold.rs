@@ -78,7 +78,11 @@ impl VersionFold {
     /// Adds a record that stands at `seq` in the feed of `node`. Adding it again changes nothing.
     pub fn apply(&mut self, node: &NodeId, seq: u64, record: &Record) {
         match record {
-            Record::Key(_) | Record::Policy(_) | Record::Revoked(_) | Record::Judged(_) => {}
+            Record::Key(_)
+            | Record::Policy(_)
+            | Record::Revoked(_)
+            | Record::Judged(_)
+            | Record::AuditHead(_) => {}
             Record::Published(published) => {
                 self.publish(node, published);
                 self.hold(published.manifest, node, Holding { seq, held: true });

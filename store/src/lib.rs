@@ -8,6 +8,7 @@ pub mod place;
 pub mod trash;
 
 mod error_chain;
+pub mod audit;
 pub mod state_dir;
 pub mod time;
 

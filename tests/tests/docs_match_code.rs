@@ -10,6 +10,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    audit::{AuditHead, AuditLine, ChainHash},
     block::{BLOCK_BYTES, BlockList},
     check,
     close_code::CloseCode,
@@ -21,14 +22,16 @@ use avalon_protocol::{
     limits,
     manifest::{self, FileEntry, Manifest},
     mode::ProjectMode,
+    numbers::Answer,
     plan::Priority,
     policy::Policy,
     record::{Held, Key, Note, Published, RawRecord, Record, Resolved, Restored, Retired, Said},
     studio::AppliedPolicy,
     wire::{
-        Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FetchProof, FrameHeader,
-        Framed, Hello, ManifestReply, ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN, PieceEncoding,
-        PieceHead, ProjectHeads, ProofReply, Records, Request,
+        AskNumber, Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FetchProof,
+        FrameHeader, Framed, Hello, JoinAsk, JoinCertify, JoinHello, JoinOffer, JoinRefused, JoinReply,
+        Joined, ManifestReply, NumberReply, ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN,
+        PieceEncoding, PieceHead, ProjectHeads, ProofReply, Records, Renew, RenewReply, Request,
     },
 };
 
@@ -154,6 +157,7 @@ fn frame_types_are_those_of_the_code() {
         nonce: Nonce::from_bytes([0; 32]),
         read: true,
     };
+    let number = AskNumber { version: version(), fresh: true, serial: 1 };
     let coded = [
         (type_of(&Control::Hello(hello()).to_frame()), "Hello"),
         (
@@ -181,6 +185,20 @@ fn frame_types_are_those_of_the_code() {
         (type_of(&piece.to_frame()), "PieceHead"),
         (type_of(&Request::Proof(question).to_frame()), "FetchProof"),
         (type_of(&ProofReply::Reading { bytes: 0 }.to_frame()), "ProofReply"),
+        (type_of(&Request::Number(number).to_frame()), "AskNumber"),
+        (type_of(&NumberReply(Answer::Promised).to_frame()), "NumberReply"),
+        (type_of(&JoinAsk::Hello(JoinHello { version: 1, build: String::new() }).to_frame()), "JoinHello"),
+        (type_of(&JoinReply::Offer(offer()).to_frame()), "JoinOffer"),
+        (
+            type_of(
+                &JoinAsk::Certify(JoinCertify { node: "ws12".parse().unwrap(), request: vec![] }).to_frame(),
+            ),
+            "JoinCertify",
+        ),
+        (type_of(&JoinReply::Joined(joined()).to_frame()), "Joined"),
+        (type_of(&JoinReply::Refused(JoinRefused { reason: String::new() }).to_frame()), "JoinRefused"),
+        (type_of(&Request::Renew(Renew { request: vec![] }).to_frame()), "Renew"),
+        (type_of(&RenewReply { certificate: vec![], refused: String::new() }.to_frame()), "RenewReply"),
     ];
     let coded: Vec<(u16, String)> = coded.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
     let documented: Vec<(u16, String)> =
@@ -188,8 +206,28 @@ fn frame_types_are_those_of_the_code() {
     assert_eq!(documented, coded);
     let constants = sources().into_iter().filter(|(path, _)| path.starts_with("protocol/src/wire/"));
     let declared: usize = constants.map(|(_, text)| text.matches(": u16 = ").count()).sum();
-    // The types, the two protocol versions and the two encodings: a new constant needs a row and a line above.
-    assert_eq!(declared, coded.len() + 4);
+    // The types, the two protocol versions, that of joining and the two encodings: a new constant needs a row and a line above.
+    assert_eq!(declared, coded.len() + 5);
+}
+
+fn offer() -> JoinOffer {
+    JoinOffer {
+        authority: vec![],
+        studio: "northlight".parse().unwrap(),
+        site: "van".parse().unwrap(),
+        node: None,
+        role: avalon_protocol::access::Role::Farm,
+    }
+}
+
+fn joined() -> Joined {
+    Joined {
+        node: "ws12@van".parse().unwrap(),
+        role: avalon_protocol::access::Role::Farm,
+        certificate: vec![],
+        projects: vec![],
+        peers: vec![],
+    }
 }
 
 fn published() -> Published {
@@ -243,6 +281,7 @@ fn record_kinds_are_those_of_the_code() {
             )
             .unwrap(),
         ),
+        Record::AuditHead(AuditHead { entries: 1, hash: [0; 32], at_ms: 0 }),
     ];
     let coded: Vec<Vec<String>> = all
         .iter()
@@ -383,6 +422,19 @@ fn worked_examples_are_what_the_code_writes() {
     assert_eq!(names[0][1], manifest.id().to_string());
     assert_eq!(names[1][1], manifest.content().to_string());
     assert_eq!(manifest.version(), &version());
+}
+
+#[test]
+fn the_audit_in_the_documents_is_a_chain() {
+    let text = read("docs/storage.md");
+    let (_, example) = section(&text, "11. The audit").split_once("```text\n").unwrap();
+    let mut before = ChainHash::START;
+    for line in example.split_once("```").unwrap().0.lines() {
+        let line = AuditLine::parse(line.as_bytes()).unwrap();
+        assert!(line.follows(before), "{line:?}");
+        before = line.stated;
+    }
+    assert_ne!(before, ChainHash::START);
 }
 
 /// Every `AVL-dddd` in a text.

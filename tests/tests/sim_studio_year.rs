@@ -98,6 +98,18 @@ fn a_studio_year_keeps_its_promises_other_half() {
     share(1);
 }
 
+/// Seeds in which a promise was broken once: a fetch that could not be placed took the room of others and kept its source in
+/// use; a round for something that waits ended with less than was chosen; drops that became possible after the last asking.
+const ONCE_BROKEN: [u64; 9] =
+    [1006450, 1006943, 1009109, 1009475, 1010145, 1014564, 1014618, 1016256, 1017890];
+
+#[test]
+fn seeds_in_which_a_promise_was_broken_once_keep_it() {
+    for seed in ONCE_BROKEN {
+        run_seed(Simulation::Year, seed, log_dir()).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_year_and_another_seed_another() {
     let trace = |seed, recording| {
@@ -116,12 +128,7 @@ fn every_wrong_way_to_do_it_is_noticed() {
 
 /// Runs seeds in a wrong way until a promise that is kept otherwise is broken.
 fn is_noticed(mutation: Mutation) -> bool {
-    let first = match mutation {
-        // Two looks have to fall around the end of another drop: rare, so the search begins where it happens.
-        Mutation::LooksAtRecordsFirst => 500,
-        _ => 0,
-    };
-    let caught = (first..first + MUTANT_SEEDS).find_map(|seed| {
+    let caught = (0..MUTANT_SEEDS).find_map(|seed| {
         let failure = run(seed, Recording::HashOnly, Some(mutation)).err()?;
         Some((seed, failure.violation.invariant))
     });

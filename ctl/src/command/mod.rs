@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub(crate) mod audit;
 pub(crate) mod ca;
 pub(crate) mod cancel;
 pub(crate) mod catalog;
@@ -11,6 +12,8 @@ pub(crate) mod drop;
 pub(crate) mod info;
 pub(crate) mod ingest;
 pub(crate) mod inputs;
+pub(crate) mod invite;
+pub(crate) mod join;
 pub(crate) mod lifetime;
 pub(crate) mod limit;
 pub(crate) mod log;

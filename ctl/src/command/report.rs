@@ -133,7 +133,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &ReportArgs) -> Result<Exit
 }
 
 /// Reads a day, or how long ago.
-fn moment(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Failure> {
+pub(crate) fn moment(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Failure> {
     let wrong = || {
         said(
             ErrorCode::BadRequest,
@@ -270,7 +270,7 @@ fn csv(rows: &[Row], by: By) -> String {
 }
 
 /// Writes a text as a field. What a spreadsheet would take for a formula gets an apostrophe in front: people choose their names.
-fn field(text: &str) -> String {
+pub(crate) fn field(text: &str) -> String {
     let guarded =
         match text.trim_start().starts_with(['=', '+', '-', '@']) || text.starts_with(['\t', '\r', '\n']) {
             true => format!("'{text}"),

@@ -36,7 +36,11 @@ impl Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(self.error)).into_response()
+        let code = self.error.code;
+        let mut response = (self.status, Json(self.error)).into_response();
+        // For the audit, which does not read answers.
+        response.extensions_mut().insert(code);
+        response
     }
 }
 

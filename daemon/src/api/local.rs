@@ -3,12 +3,13 @@
 use std::io;
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, InfoReply,
-    InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest,
-    PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
-    RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply,
-    VerifyReply, WhereReply, WhyReply,
+    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
+    DropReply, DropRequest, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus,
+    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
+    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
+    WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -148,6 +149,15 @@ pub trait LocalApi: Send + Sync + 'static {
     /// What applying a policy would change; applies nothing.
     fn diff_policy(&self, request: PolicyRequest) -> BoxFuture<'_, Result<PolicyDiffReply, ApiError>>;
 
+    /// The invites of this node.
+    fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>>;
+
+    /// Makes an invite; ready when it is kept.
+    fn invite(&self, request: InviteRequest, caller: Caller) -> BoxFuture<'_, Result<InviteReply, ApiError>>;
+
+    /// Takes an invite back; ready when that is kept.
+    fn revoke_invite(&self, id: String, caller: Caller) -> BoxFuture<'_, Result<InvitesReply, ApiError>>;
+
     /// Makes the catalog anew from the feeds.
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>>;
 
@@ -162,6 +172,15 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// How large the catalog is.
     fn stats(&self) -> BoxFuture<'_, Result<CatalogStatsReply, ApiError>>;
+
+    /// Entries of the audit, as they stand in its files.
+    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<ByteStream, ApiError>>;
+
+    /// Checks all of the audit.
+    fn audit_verify(&self) -> BoxFuture<'_, Result<AuditVerifyReply, ApiError>>;
+
+    /// The heads that a node has published; this one without a name.
+    fn audit_heads(&self, node: Option<String>) -> BoxFuture<'_, Result<AuditHeadsReply, ApiError>>;
 
     /// What happens.
     fn events(&self) -> EventBus;
@@ -203,6 +222,20 @@ pub struct WhyQuery {
     pub project: Option<String>,
     /// A site, all of whose known nodes are asked about, or a `node@site`; this node without it.
     pub site: Option<String>,
+}
+
+/// Which entries of the audit a request is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AuditQuery {
+    /// From when, in milliseconds since 1970; from the beginning without it.
+    pub since_ms: Option<u64>,
+    /// Up to when, this not included; to the end without it.
+    pub until_ms: Option<u64>,
+    /// Of those the last so many; all without it.
+    pub last: Option<u64>,
+    /// The node whose heads are asked for; this one without it.
+    pub node: Option<String>,
 }
 
 /// Which policy a request is about.

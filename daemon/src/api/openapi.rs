@@ -46,12 +46,18 @@ use super::{events, routes};
         routes::policy,
         routes::apply_policy,
         routes::policy_history,
+        routes::invites,
+        routes::invite,
+        routes::revoke_invite,
         events::stream,
         routes::rebuild,
         routes::verify,
         routes::stats,
         routes::export,
         routes::import,
+        routes::audit,
+        routes::audit_verify,
+        routes::audit_heads,
         routes::openapi,
     )
 )]

@@ -3,19 +3,20 @@
 use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, InfoReply,
-    InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest,
-    PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
-    RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply,
-    VerifyReply, WhereReply, WhyReply, route,
+    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
+    DropReply, DropRequest, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus,
+    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
+    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
+    WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
     body::Body as HttpBody,
     extract::{DefaultBodyLimit, Request, State},
     http::header::CONTENT_TYPE,
-    middleware::{Next, from_fn},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
@@ -25,10 +26,12 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::{
-    Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery, ReportQuery, WhyQuery,
+    AuditQuery, Caller, DestinationQuery, Gate, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
+    ReportQuery, WhyQuery,
     error::{Failure, no_such_method, no_such_route},
     events,
     extract::{Answer, Body, Id, MAX_BODY_BYTES, Params, answer},
+    gate::pass,
     openapi::openapi_json,
 };
 
@@ -37,6 +40,9 @@ pub(super) const JOB: &str = "/v1/jobs/{id}";
 
 /// The path of one limit.
 pub(super) const LIMIT: &str = "/v1/limits/{id}";
+
+/// The path of one invite.
+pub(super) const INVITE: &str = "/v1/invites/{id}";
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -52,7 +58,7 @@ pub(super) struct Shared {
 type Api = State<Shared>;
 
 /// Returns all routes.
-pub(super) fn router(shared: Shared) -> Router {
+pub(super) fn router(shared: Shared, gate: Gate) -> Router {
     Router::new()
         .route(route::STATUS, get(status))
         .route(route::VERSIONS, get(list))
@@ -80,16 +86,22 @@ pub(super) fn router(shared: Shared) -> Router {
         .route(LIMIT, delete(clear_limit))
         .route(route::POLICY, get(policy).post(apply_policy))
         .route(route::POLICY_HISTORY, get(policy_history))
+        .route(route::INVITES, get(invites).post(invite))
+        .route(INVITE, delete(revoke_invite))
         .route(route::EVENTS, get(events::stream))
         .route(route::CATALOG_REBUILD, post(rebuild))
         .route(route::CATALOG_VERIFY, post(verify))
         .route(route::CATALOG_STATS, get(stats))
         .route(route::CATALOG_EXPORT, get(export))
         .route(route::CATALOG_IMPORT, post(import))
+        .route(route::AUDIT, get(audit))
+        .route(route::AUDIT_VERIFY, get(audit_verify))
+        .route(route::AUDIT_HEADS, get(audit_heads))
         .route(route::OPENAPI, get(openapi))
         .fallback(no_such_route)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(gate, pass))
         .layer(from_fn(survive))
         .with_state(shared)
 }
@@ -375,6 +387,31 @@ pub(super) async fn policy_history(State(shared): Api) -> Json<PolicyHistoryRepl
     Json(shared.api.policy_history().await)
 }
 
+/// The invites of this node, the newest first.
+#[utoipa::path(get, tag = "access", path = route::INVITES, responses(
+    (status = 200, body = InvitesReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn invites(State(shared): Api) -> Answer<InvitesReply> {
+    answer(shared.api.invites().await)
+}
+
+/// Makes an invite by which one machine can join the studio; the answer has its token, this once.
+#[utoipa::path(post, tag = "access", path = route::INVITES, request_body = InviteRequest, responses(
+    (status = 200, body = InviteReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn invite(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<InviteRequest>,
+) -> Answer<InviteReply> {
+    answer(shared.api.invite(request, caller).await)
+}
+
+/// Takes an open invite back.
+#[utoipa::path(delete, tag = "access", path = INVITE, params(("id" = String, Path, description = "The invite's id.")), responses(
+    (status = 200, body = InvitesReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn revoke_invite(State(shared): Api, caller: Caller, Id(id): Id) -> Answer<InvitesReply> {
+    answer(shared.api.revoke_invite(id, caller).await)
+}
+
 /// Makes the catalog anew from the feeds.
 #[utoipa::path(post, tag = "catalog", path = route::CATALOG_REBUILD, responses(
     (status = 200, body = RebuildReply), (status = "5XX", body = ApiError)))]
@@ -412,6 +449,35 @@ pub(super) async fn export(State(shared): Api) -> Result<Response, Failure> {
 pub(super) async fn import(State(shared): Api, request: Request) -> Answer<RebuildReply> {
     let text = request.into_body().into_data_stream().map_err(io::Error::other).boxed();
     answer(shared.api.import(text).await)
+}
+
+/// Entries of the audit, one JSON object on each line, as they stand in its files.
+#[utoipa::path(get, tag = "audit", path = route::AUDIT, params(AuditQuery), responses(
+    (status = 200, content_type = "application/jsonl", body = String), (status = "4XX", body = ApiError),
+    (status = "5XX", body = ApiError)))]
+pub(super) async fn audit(
+    State(shared): Api,
+    Params(query): Params<AuditQuery>,
+) -> Result<Response, Failure> {
+    let text = shared.api.audit(query).await?;
+    Ok(([(CONTENT_TYPE, "application/jsonl")], HttpBody::from_stream(text)).into_response())
+}
+
+/// Checks all of the audit, with the heads that this node has published of it.
+#[utoipa::path(get, tag = "audit", path = route::AUDIT_VERIFY, responses(
+    (status = 200, body = AuditVerifyReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn audit_verify(State(shared): Api) -> Answer<AuditVerifyReply> {
+    answer(shared.api.audit_verify().await)
+}
+
+/// The heads that a node has published of its audit, as far as this node knows.
+#[utoipa::path(get, tag = "audit", path = route::AUDIT_HEADS, params(AuditQuery), responses(
+    (status = 200, body = AuditHeadsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn audit_heads(
+    State(shared): Api,
+    Params(query): Params<AuditQuery>,
+) -> Answer<AuditHeadsReply> {
+    answer(shared.api.audit_heads(query.node).await)
 }
 
 /// The description of this API in OpenAPI 3.

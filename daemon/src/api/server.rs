@@ -1,13 +1,13 @@
 //! [`serve`]: the API on a socket until the daemon stops.
 
-use std::{future::IntoFuture as _, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LocalApi,
+    Gate, LocalApi,
     caller::Peer,
     routes::{Shared, router},
 };
@@ -34,15 +34,37 @@ pub struct Stop {
 ///
 /// # Errors
 /// The listener failed for good.
-pub async fn serve(listener: UnixListener, api: Arc<dyn LocalApi>, stop: Stop) -> io::Result<()> {
-    serve_router(listener, router(Shared { api, stop: stop.token.clone(), keep_alive: KEEP_ALIVE }), stop)
-        .await
+pub async fn serve(listener: UnixListener, api: Arc<dyn LocalApi>, gate: Gate, stop: Stop) -> io::Result<()> {
+    serve_router(listener, routes_of(api, gate, &stop), stop).await
+}
+
+/// As [`serve`], on a loopback address, for those who have the token.
+///
+/// # Errors
+/// The listener failed for good.
+pub async fn serve_tcp(
+    listener: TcpListener,
+    api: Arc<dyn LocalApi>,
+    gate: Gate,
+    stop: Stop,
+) -> io::Result<()> {
+    let service = routes_of(api, gate, &stop).into_make_service_with_connect_info::<Peer>();
+    let stopping = stop.token.clone().cancelled_owned();
+    until_stopped(axum::serve(listener, service).with_graceful_shutdown(stopping), stop).await
+}
+
+fn routes_of(api: Arc<dyn LocalApi>, gate: Gate, stop: &Stop) -> Router {
+    router(Shared { api, stop: stop.token.clone(), keep_alive: KEEP_ALIVE }, gate)
 }
 
 pub(super) async fn serve_router(listener: UnixListener, router: Router, stop: Stop) -> io::Result<()> {
     let service = router.into_make_service_with_connect_info::<Peer>();
     let stopping = stop.token.clone().cancelled_owned();
-    let mut server = axum::serve(listener, service).with_graceful_shutdown(stopping).into_future();
+    until_stopped(axum::serve(listener, service).with_graceful_shutdown(stopping), stop).await
+}
+
+async fn until_stopped(server: impl IntoFuture<Output = io::Result<()>>, stop: Stop) -> io::Result<()> {
+    let mut server = std::pin::pin!(server.into_future());
     let too_late = async {
         stop.token.cancelled().await;
         stop.clock.sleep(stop.grace).await;

@@ -2,6 +2,7 @@
 
 mod error;
 mod group;
+mod private;
 
 use std::{
     fs::{self, DirBuilder, Metadata},
@@ -18,6 +19,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
 pub use self::error::SocketError;
+pub(in crate::api) use self::group::find as find_group;
 use crate::config::MAX_SOCKET_PATH_BYTES;
 
 /// The owner and the group may connect, others not.
@@ -46,6 +48,7 @@ pub fn bind(path: &Path, group: Option<&str>) -> Result<(UnixListener, SocketGua
     }
     let group = group.map(group::find).transpose()?;
     make_dir(path, group)?;
+    private::check(path)?;
     clear(path)?;
     let socket = open(path, group)?;
     let guard = SocketGuard::of(path)?;
@@ -116,6 +119,10 @@ fn clear(path: &Path) -> Result<(), SocketError> {
     }
     if !kind.is_socket() {
         return Err(SocketError::NotASocket { path: path.to_owned() });
+    }
+    let own = rustix::process::getuid().as_raw();
+    if ![0, own].contains(&meta.uid()) {
+        return Err(SocketError::Foreign { path: path.to_owned(), uid: meta.uid() });
     }
     if is_answered(path)? {
         return Err(SocketError::InUse { path: path.to_owned() });

@@ -2,6 +2,7 @@
 
 mod client;
 mod fake;
+mod gate;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -378,12 +379,17 @@ async fn every_route_is_described() {
         routes::LIMIT,
         route::POLICY,
         route::POLICY_HISTORY,
+        route::INVITES,
+        routes::INVITE,
         route::EVENTS,
         route::CATALOG_REBUILD,
         route::CATALOG_VERIFY,
         route::CATALOG_STATS,
         route::CATALOG_EXPORT,
         route::CATALOG_IMPORT,
+        route::AUDIT,
+        route::AUDIT_VERIFY,
+        route::AUDIT_HEADS,
         route::OPENAPI,
     ];
     for path in known {

@@ -1,6 +1,8 @@
 //! The configuration, in two steps: `raw` is what the file says, [`Config`] is what it means. Nothing is bound, opened
 //! or written before the second step has passed; `avalond --check-config` stops there.
 
+mod api;
+mod audit;
 mod hooks;
 mod limits;
 mod raw;
@@ -15,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use avalon_certs::NODE_VALIDITY;
 use avalon_protocol::{
     id::ProjectName,
     limit::Limit,
@@ -27,6 +30,7 @@ use thiserror::Error;
 
 use self::raw::{RawConfig, RawProject};
 pub use self::{
+    api::{ApiConfig, TcpConfig},
     reload::{Reload, compare},
     space::SpaceConfig,
 };
@@ -48,6 +52,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// The Unix group that may use the socket, if it is not the daemon's own.
     pub socket_group: Option<String>,
+    /// How long certificates are valid that this node issues, where it may.
+    pub certificate_validity: Duration,
     /// How long stopping may take before what hangs is named and left.
     pub shutdown_timeout: Duration,
     /// The projects, in the order of the file.
@@ -62,6 +68,10 @@ pub struct Config {
     pub limits: Vec<Limit>,
     /// Programs that run when something happened.
     pub hooks: Vec<Hook>,
+    /// Who may use the local API, and where it is besides the socket.
+    pub api: ApiConfig,
+    /// How long the audit is kept; for ever without it.
+    pub audit_keep: Option<Duration>,
     /// The log filter, as `info` or `avalond=debug`.
     pub log_level: String,
 }
@@ -191,6 +201,7 @@ impl Checker<'_> {
             listen,
             socket,
             socket_group: node.socket_group,
+            certificate_validity: self.validity(node.certificate_validity)?,
             shutdown_timeout: self.duration("node.shutdown_timeout", node.shutdown_timeout, "30s")?,
             projects,
             peers,
@@ -198,8 +209,20 @@ impl Checker<'_> {
             scan_interval: self.duration("scan.interval", raw.scan.interval, "10m")?,
             limits: self.limits(raw.limit)?,
             hooks: self.hooks(raw.hook)?,
+            api: self.api(raw.api)?,
+            audit_keep: self.audit(raw.audit)?,
             log_level: self.log_level(raw.log.level)?,
         })
+    }
+
+    fn validity(&self, text: Option<String>) -> Result<Duration, ConfigError> {
+        let Some(text) = text else { return Ok(NODE_VALIDITY) };
+        let key = "node.certificate_validity";
+        let validity = self.span(key.into(), &text)?;
+        if validity < Duration::from_secs(1) || validity > 4 * NODE_VALIDITY {
+            return Err(self.value(key, format!("{text:?} is not between a second and 360 days")));
+        }
+        Ok(validity)
     }
 
     fn log_level(&self, level: Option<String>) -> Result<String, ConfigError> {

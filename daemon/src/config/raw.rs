@@ -28,6 +28,10 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) hook: Vec<RawHook>,
     #[serde(default)]
+    pub(super) api: RawApi,
+    #[serde(default)]
+    pub(super) audit: RawAudit,
+    #[serde(default)]
     pub(super) log: RawLog,
 }
 
@@ -39,6 +43,7 @@ pub(super) struct RawNode {
     pub(super) socket: Option<PathBuf>,
     pub(super) socket_group: Option<String>,
     pub(super) shutdown_timeout: Option<String>,
+    pub(super) certificate_validity: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -111,6 +116,25 @@ pub(super) struct RawHookMatch {
 pub(super) enum OneOrMore {
     One(String),
     More(Vec<String>),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawApi {
+    #[serde(default)]
+    pub(super) read_groups: Vec<String>,
+    #[serde(default)]
+    pub(super) operate_groups: Vec<String>,
+    #[serde(default)]
+    pub(super) admin_groups: Vec<String>,
+    pub(super) listen: Option<String>,
+    pub(super) listen_role: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawAudit {
+    pub(super) keep: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -48,7 +48,10 @@ pub fn compare(running: &Config, new: &Config) -> Reload {
     for (key, differs) in [
         ("node.state_dir", running.state_dir != new.state_dir),
         ("node.listen", running.listen != new.listen),
+        ("node.certificate_validity", running.certificate_validity != new.certificate_validity),
         ("node.socket", running.socket != new.socket || running.socket_group != new.socket_group),
+        ("api", running.api != new.api),
+        ("audit.keep", running.audit_keep != new.audit_keep),
     ] {
         needs_restart.extend(differs.then(|| key.to_owned()));
     }

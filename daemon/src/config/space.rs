@@ -63,7 +63,7 @@ impl Checker<'_> {
         }
     }
 
-    fn span(&self, key: String, text: &str) -> Result<Duration, ConfigError> {
+    pub(super) fn span(&self, key: String, text: &str) -> Result<Duration, ConfigError> {
         let span = text.parse::<Span>().ok();
         let span = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
         span.and_then(|span| Duration::try_from(span).ok()).ok_or_else(|| {

@@ -1,12 +1,14 @@
 //! What the daemon answers to the local API: the words of [`avalon_protocol::control`], filled from the ledger, the jobs
 //! and the network. One file per group of questions.
 
+mod audit;
 mod catalog;
 mod conflict;
 mod destination;
 mod find;
 mod frames;
 mod inputs;
+mod invite;
 mod lifetime;
 mod limit;
 mod policy;
@@ -22,18 +24,16 @@ mod space;
 mod status;
 mod why;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
-    ApiError, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest, ErrorCode,
-    InfoReply, InputsReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
-    PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
-    PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
-    QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
-    StatusReply, VerifyReply, WhereReply, WhyReply,
+    ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
+    DropReply, DropRequest, ErrorCode, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply,
+    JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
+    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
+    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
+    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
+    WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -43,11 +43,13 @@ use futures_util::future::BoxFuture;
 
 use crate::{
     api::{
-        ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
-        ReportQuery, WhyQuery,
+        AuditQuery, ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery,
+        RefQuery, ReportQuery, WhyQuery,
     },
+    certificate::CertificateEnd,
     core::Core,
     events::EventBus,
+    join::Joining,
     log::ErrorChain,
     net::Net,
     project::Project,
@@ -64,7 +66,8 @@ pub struct DaemonApi {
     replicator: ReplicatorHandle,
     dropper: Dropper,
     settlers: Vec<(Arc<Project>, SettlerHandle)>,
-    certificate_expires: SystemTime,
+    certificate_expires: CertificateEnd,
+    joining: Joining,
     started: Duration,
 }
 
@@ -76,7 +79,8 @@ impl DaemonApi {
         replicator: &ReplicatorHandle,
         dropper: Dropper,
         settlers: Vec<(Arc<Project>, SettlerHandle)>,
-        certificate_expires: SystemTime,
+        certificate_expires: CertificateEnd,
+        joining: Joining,
     ) -> Self {
         Self {
             core: Arc::clone(core),
@@ -85,6 +89,7 @@ impl DaemonApi {
             dropper,
             settlers,
             certificate_expires,
+            joining,
             started: core.clock.monotonic(),
         }
     }
@@ -274,6 +279,22 @@ impl LocalApi for DaemonApi {
         Box::pin(self.policy_diffed(request))
     }
 
+    fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {
+        Box::pin(std::future::ready(Ok(self.invites_reply())))
+    }
+
+    fn invite(
+        &self,
+        request: InviteRequest,
+        _caller: Caller,
+    ) -> BoxFuture<'_, Result<InviteReply, ApiError>> {
+        Box::pin(self.invite_made(request))
+    }
+
+    fn revoke_invite(&self, id: String, _caller: Caller) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {
+        Box::pin(self.invite_revoked(id))
+    }
+
     fn rebuild(&self) -> BoxFuture<'_, Result<RebuildReply, ApiError>> {
         Box::pin(self.rebuild_reply())
     }
@@ -292,6 +313,18 @@ impl LocalApi for DaemonApi {
 
     fn stats(&self) -> BoxFuture<'_, Result<CatalogStatsReply, ApiError>> {
         Box::pin(self.stats_reply())
+    }
+
+    fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<ByteStream, ApiError>> {
+        Box::pin(std::future::ready(self.audit_text(query)))
+    }
+
+    fn audit_verify(&self) -> BoxFuture<'_, Result<AuditVerifyReply, ApiError>> {
+        Box::pin(self.audit_checked())
+    }
+
+    fn audit_heads(&self, node: Option<String>) -> BoxFuture<'_, Result<AuditHeadsReply, ApiError>> {
+        Box::pin(self.audit_heads_reply(node))
     }
 
     fn events(&self) -> EventBus {

@@ -13,7 +13,7 @@ impl DaemonApi {
             projects.push(self.project_status(project).await);
         }
         let uptime = core.clock.monotonic().saturating_sub(self.started);
-        let expires = jiff::Timestamp::try_from(self.certificate_expires);
+        let expires = jiff::Timestamp::try_from(self.certificate_expires.now());
         StatusReply {
             schema: "avalonctl.status/1".into(),
             node: core.me.node.to_string(),

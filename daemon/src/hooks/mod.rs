@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use avalon_protocol::audit::{AuditAction, AuditActor, AuditFact, AuditOutcome};
 use avalon_protocol::control::{Event, Health, Severity};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{broadcast, watch};
@@ -135,6 +136,7 @@ impl Runner {
 
     fn ended(&mut self, ended: &Ended) {
         let board = self.core.health.about(&ended.hook);
+        self.core.audit.note(fact_of(ended));
         let Some(why) = &ended.failed else {
             tracing::info!(hook = ended.hook, event = %ended.event, version = ended.reference, elapsed_ms = ended.elapsed_ms(), output = ended.output, "hook ran");
             self.failures.remove(&ended.hook);
@@ -152,6 +154,17 @@ impl Runner {
                 hint: Some("what was published is published all the same; see the daemon's log for what the hook said".into()),
             });
         }
+    }
+}
+
+/// Says in the audit what ran.
+fn fact_of(ended: &Ended) -> AuditFact {
+    let outcome = if ended.failed.is_some() { AuditOutcome::Failed } else { AuditOutcome::Done };
+    let fact = AuditFact::new(AuditActor::Daemon, AuditAction::Hook, outcome).about(&ended.reference);
+    let fact = fact.detail("hook", &ended.hook).detail("event", ended.event.to_string());
+    match &ended.failed {
+        Some(why) => fact.detail("why", why),
+        None => fact,
     }
 }
 

@@ -47,12 +47,19 @@ pub(crate) async fn accept(context: Arc<Context>) {
         let Some(connecting) = start(incoming) else { continue };
         let shared = Arc::clone(&context);
         context.tasks.spawn("peer that dialled", async move {
-            let reached = peer::shake_hands(connecting).await;
+            let connected = peer::connect(connecting).await;
             drop(slot);
-            match reached {
-                Ok(reached) => run(shared, reached).await,
+            let connection = match connected {
+                Ok(connection) => connection,
                 // A stranger's attempt is no news: anybody can make any number of them.
-                Err(closed) => tracing::debug!(reason = %closed, "handshake with a peer failed"),
+                Err(closed) => return tracing::debug!(reason = %closed, "handshake with a peer failed"),
+            };
+            match (peer::joiner(&connection), &shared.issuer) {
+                (Some(key), Some(issuer)) => issuer.admit(connection, key).await,
+                _ => match peer::recognise(connection) {
+                    Ok(reached) => run(shared, reached).await,
+                    Err(closed) => tracing::debug!(reason = %closed, "who dialled is no peer"),
+                },
             }
         });
     }

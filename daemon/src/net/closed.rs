@@ -128,6 +128,7 @@ fn alert(code: TransportErrorCode) -> Option<u64> {
 /// is spelled out; the text of others stands for itself.
 fn refusal_here(alert: u64, text: &str) -> String {
     let why = match alert {
+        44 => "it was revoked".to_owned(),
         45 => "its certificate is not valid now; renew it, or check the clocks".to_owned(),
         46 => "its certificate was not issued by this studio's CA for an avalond".to_owned(),
         120 => "it does not speak avalon/1".to_owned(),

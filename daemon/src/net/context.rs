@@ -1,7 +1,11 @@
 //! What all connections share.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
 
+use avalon_certs::Admission;
 use avalon_protocol::{
     feed::{FeedHead, FeedId},
     wire::Hello,
@@ -11,7 +15,7 @@ use tokio::sync::{broadcast, watch};
 use super::{
     metrics::NetMetrics,
     registry::Registry,
-    seam::{Catalog, Objects},
+    seam::{Catalog, Issuer, Objects},
     throttle::Throttle,
 };
 use crate::{clock::Clock, tasks::Tasks};
@@ -28,9 +32,21 @@ pub(crate) struct Context {
     pub(crate) metrics: Arc<NetMetrics>,
     pub(crate) throttle: Arc<Throttle>,
     pub(crate) endpoint: quinn::Endpoint,
-    pub(crate) client: quinn::ClientConfig,
+    /// How this node dials; exchanged when its certificate is renewed.
+    pub(crate) client: RwLock<quinn::ClientConfig>,
+    /// Whom it lets past the handshake.
+    pub(crate) admission: Admission,
+    /// Issues for the studio, where this node may.
+    pub(crate) issuer: Option<Arc<dyn Issuer>>,
     pub(crate) local: SocketAddr,
     /// The network's own tasks; they stop with the daemon's.
     pub(crate) tasks: Tasks,
     pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Context {
+    pub(crate) fn client(&self) -> quinn::ClientConfig {
+        // An exchange leaves nothing half done.
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }

@@ -136,7 +136,7 @@ impl Dialler {
 
     async fn connect(&self, remote: SocketAddr) -> Ended {
         let context = Arc::clone(&self.context);
-        let client = context.client.clone();
+        let client = context.client();
         let connecting = match context.endpoint.connect_with(client, remote, avalon_certs::ANY_NODE) {
             Ok(connecting) => connecting,
             Err(error) => return failed(Closed::lost(error.to_string())),

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use avalon_certs::{Identity, TlsError};
+use avalon_certs::{Admission, Identity, TlsError};
 use avalon_protocol::signing::RecordSigner as _;
 use quinn::{
     ConnectionId, ConnectionIdGenerator, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TokioRuntime,
@@ -141,8 +141,12 @@ pub(crate) struct Bound {
 }
 
 /// Opens the socket and starts QUIC on it; needs a tokio runtime around it.
-pub(crate) fn bind(listen: SocketAddr, identity: &Identity) -> Result<Bound, NetError> {
-    let (server, client) = configs(identity)?;
+pub(crate) fn bind(
+    listen: SocketAddr,
+    identity: &Identity,
+    admission: &Admission,
+) -> Result<Bound, NetError> {
+    let (server, client) = configs(identity, admission)?;
     let failed = |source| bind_error(listen, source);
     let (socket, buffers) = open_socket(listen).map_err(failed)?;
     let mut config = EndpointConfig::new(Arc::new(reset_key(identity)));
@@ -155,11 +159,15 @@ pub(crate) fn bind(listen: SocketAddr, identity: &Identity) -> Result<Bound, Net
     Ok(Bound { endpoint, client, local, buffers })
 }
 
-fn configs(identity: &Identity) -> Result<(quinn::ServerConfig, quinn::ClientConfig), NetError> {
+/// Makes both sides' settings for an identity.
+pub(crate) fn configs(
+    identity: &Identity,
+    admission: &Admission,
+) -> Result<(quinn::ServerConfig, quinn::ClientConfig), NetError> {
     let tls = |source| NetError::Tls { source };
     let cipher = |source| NetError::Cipher { source };
     let transport = Arc::new(transport());
-    let server_tls = avalon_certs::server_config(identity).map_err(tls)?;
+    let server_tls = avalon_certs::server_config_for(identity, admission).map_err(tls)?;
     let server_tls = QuicServerConfig::try_from(Arc::new(server_tls)).map_err(cipher)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(server_tls));
     server
@@ -167,7 +175,7 @@ fn configs(identity: &Identity) -> Result<(quinn::ServerConfig, quinn::ClientCon
         .max_incoming(MAX_INCOMING)
         .incoming_buffer_size(INCOMING_BUFFER_BYTES)
         .incoming_buffer_size_total(INCOMING_BUFFERS_BYTES);
-    let client_tls = avalon_certs::client_config(identity).map_err(tls)?;
+    let client_tls = avalon_certs::client_config_for(identity, &admission.revocations).map_err(tls)?;
     let client_tls = QuicClientConfig::try_from(Arc::new(client_tls)).map_err(cipher)?;
     let mut client = quinn::ClientConfig::new(Arc::new(client_tls));
     client.transport_config(transport);

@@ -6,6 +6,7 @@
 mod error;
 mod number;
 mod proof;
+mod renew;
 
 use std::{collections::VecDeque, time::Duration};
 

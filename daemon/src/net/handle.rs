@@ -1,8 +1,13 @@
 //! [`Net`]: the network side as the rest of the daemon sees it.
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
-use avalon_certs::Identity;
+use avalon_certs::{Admission, Identity};
 use avalon_protocol::{
     close_code::CloseCode,
     control::PeerStatus,
@@ -22,7 +27,7 @@ use super::{
     link::PeerLink,
     metrics::NetMetrics,
     registry::Registry,
-    seam::{Catalog, Objects},
+    seam::{Catalog, Issuer, Objects},
     throttle::Throttle,
 };
 use crate::{clock::Clock, tasks::Tasks};
@@ -31,7 +36,7 @@ use crate::{clock::Clock, tasks::Tasks};
 const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What the network side is told at its start.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NetConfig {
     /// Where peers are accepted; port 0 takes any that is free.
     pub listen: SocketAddr,
@@ -41,8 +46,18 @@ pub struct NetConfig {
     pub hello: Hello,
     /// Who this node is.
     pub identity: Arc<Identity>,
+    /// Whom it lets past the handshake beside its studio, and whom not any more.
+    pub admission: Admission,
+    /// Issues for the studio, where this node may.
+    pub issuer: Option<Arc<dyn Issuer>>,
     /// Keeps content within limits.
     pub throttle: Arc<Throttle>,
+}
+
+impl fmt::Debug for NetConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetConfig").field("listen", &self.listen).finish_non_exhaustive()
+    }
 }
 
 /// The connections with all peers. Clones are the same.
@@ -69,7 +84,8 @@ impl Net {
         tasks: &Tasks,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, NetError> {
-        let Bound { endpoint, client, local, buffers } = endpoint::bind(config.listen, &config.identity)?;
+        let Bound { endpoint, client, local, buffers } =
+            endpoint::bind(config.listen, &config.identity, &config.admission)?;
         let tasks = tasks.child();
         let registry = Registry::new(config.hello.node.clone(), events, tasks.token());
         let context = Arc::new(Context {
@@ -81,7 +97,9 @@ impl Net {
             metrics: Arc::default(),
             throttle: config.throttle,
             endpoint,
-            client,
+            client: RwLock::new(client),
+            admission: config.admission,
+            issuer: config.issuer,
             local,
             tasks: tasks.clone(),
             clock,
@@ -146,6 +164,18 @@ impl Net {
             }
             is_new
         });
+    }
+
+    /// Goes on as the same node with another key and certificate: in every handshake from now on. Connections that stand
+    /// stay as they are.
+    ///
+    /// # Errors
+    /// [`NetError::Tls`] when the identity does not serve; the old one stays then.
+    pub fn set_identity(&self, identity: &Identity) -> Result<(), NetError> {
+        let (server, client) = endpoint::configs(identity, &self.context.admission)?;
+        *self.context.client.write().unwrap_or_else(PoisonError::into_inner) = client;
+        self.context.endpoint.set_server_config(Some(server));
+        Ok(())
     }
 
     /// Stops accepting and dialling, tells every peer that this daemon stops, gives that the time to arrive, and waits for

@@ -45,8 +45,8 @@ pub use self::{
     link::PeerLink,
     metrics::NetMetrics,
     seam::{
-        Catalog, GroupsRead, ObjectSource, Objects, OpenObject, Piece, PieceSource, ReadFailed, Small,
-        StoreRefused, Terms, Vouched,
+        Catalog, GroupsRead, Issuer, ObjectSource, Objects, OpenObject, Piece, PieceSource, ReadFailed,
+        Small, StoreRefused, Terms, Vouched,
     },
     throttle::Throttle,
 };

@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use avalon_certs::join::{self, SeedKeyHash};
 use avalon_protocol::{close_code::CloseCode, id::NodeId};
-use quinn::{Connecting, RecvStream, SendStream};
+use quinn::{Connecting, Connection, RecvStream, SendStream, crypto::rustls::HandshakeData};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -40,18 +41,47 @@ pub(crate) struct Ended {
     pub(crate) greeted: bool,
 }
 
-/// Finishes a handshake and reads who is there.
+/// Finishes a handshake with a peer and reads who is there.
 pub(crate) async fn shake_hands(connecting: Connecting) -> Result<Reached, Closed> {
+    let connection = connect(connecting).await?;
+    recognise(connection)
+}
+
+/// Finishes a handshake.
+pub(crate) async fn connect(connecting: Connecting) -> Result<Connection, Closed> {
     let connected = timeout(HANDSHAKE_DEADLINE, connecting).await.map_err(|_| Closed::lost("no answer"))?;
-    let connection = connected.map_err(Closed::from_quinn)?;
-    let identity = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'_>>>().ok());
-    let chain = identity.map(|chain| *chain).unwrap_or_default();
+    connected.map_err(Closed::from_quinn)
+}
+
+/// Reads which peer is at the other end. Whoever joins is none, whatever protocol it names.
+pub(crate) fn recognise(connection: Connection) -> Result<Reached, Closed> {
+    let known = match avalon_certs::peer_certificate(&certificates(&connection)) {
+        Ok(_) if is_joining(&connection) => Err("a node of the studio has joined already".to_owned()),
+        Ok(facts) => Ok(facts.node),
+        Err(error) => Err(error.to_string()),
+    };
     let channel = Channel::new(connection);
-    match avalon_certs::peer_node(&chain) {
+    match known {
         Ok(node) => Ok(Reached { channel, node }),
         // The handshake excludes this; the peer hears of it all the same.
-        Err(error) => Err(channel.close(Closed::by_us(CloseCode::Identity, error.to_string()))),
+        Err(reason) => Err(channel.close(Closed::by_us(CloseCode::Identity, reason))),
     }
+}
+
+/// Returns whose invite the other end has: it names the protocol of joining and shows the key of an invite.
+pub(crate) fn joiner(connection: &Connection) -> Option<SeedKeyHash> {
+    is_joining(connection).then(|| join::joiner(&certificates(connection))).flatten()
+}
+
+fn is_joining(connection: &Connection) -> bool {
+    let data = connection.handshake_data().and_then(|any| any.downcast::<HandshakeData>().ok());
+    data.and_then(|data| data.protocol).as_deref() == Some(join::JOIN_ALPN)
+}
+
+/// Returns what the other end showed in the handshake.
+pub(crate) fn certificates(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    let identity = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'_>>>().ok());
+    identity.map(|chain| *chain).unwrap_or_default()
 }
 
 /// Runs a connection to its end, or until `stop`. Must not be dropped before: it takes the connection off the list.

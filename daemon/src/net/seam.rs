@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
+use avalon_certs::{NodeCertificate, join::SeedKeyHash};
 use avalon_protocol::{
     block::BlockList,
     drop::{NotCounted, Proof},
@@ -16,7 +17,7 @@ use avalon_protocol::{
     hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
     numbers::Answer,
-    wire::{AskNumber, Base, FetchProof, PieceHead, Records},
+    wire::{AskNumber, Base, FetchProof, PieceHead, Records, RenewReply},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -123,6 +124,12 @@ pub trait Objects: Send + Sync + 'static {
         read: Arc<AtomicU64>,
     ) -> BoxFuture<'a, Result<Vouched, NotCounted>>;
 
+    /// Hears that content of a project goes to a peer, so much of an object that belongs to a manifest. Must not wait.
+    fn served(&self, _to: &NodeId, _project: &ProjectName, _manifest: Option<ManifestId>, _bytes: u64) {}
+
+    /// Hears that a peer asked for content of a project that is not shared with it. Must not wait.
+    fn refused(&self, _to: &NodeId, _project: &ProjectName) {}
+
     /// Says whether a number may belong to the node that asks; see [`avalon_protocol::numbers`]. What is promised is durable.
     fn promise<'a>(&'a self, ask: &'a AskNumber, by: &'a NodeId) -> BoxFuture<'a, Answer>;
 }
@@ -155,6 +162,15 @@ pub struct OpenObject {
     pub small: Option<Piece>,
 }
 
+/// What a node does that issues for its studio.
+pub trait Issuer: Send + Sync + 'static {
+    /// Lets a machine join that holds the key of an open invite; returns when its connection has ended.
+    fn admit(&self, connection: quinn::Connection, key: SeedKeyHash) -> BoxFuture<'_, ()>;
+
+    /// Certifies a new key of a peer, whose certificate says who it is and as what.
+    fn renew<'a>(&'a self, peer: &'a NodeCertificate, request: &'a [u8]) -> BoxFuture<'a, RenewReply>;
+}
+
 /// One open object.
 pub trait ObjectSource: Send + Sync {
     /// Returns the block list; none when it cannot be had.
@@ -163,6 +179,11 @@ pub trait ObjectSource: Send + Sync {
     /// Reads exactly `bytes` bytes from `offset` on, at most one block
     /// ([`BLOCK_BYTES`](avalon_protocol::block::BLOCK_BYTES)); fewer count as a failure.
     fn read(&self, offset: u64, bytes: usize) -> BoxFuture<'_, Result<Bytes, ReadFailed>>;
+
+    /// Returns a manifest that it belongs to, where that is known.
+    fn manifest(&self) -> Option<ManifestId> {
+        None
+    }
 
     /// Begins to encode a range of blocks. None when the content should go as it is.
     fn encode(&self, _blocks: Range<u64>, _terms: Terms) -> BoxFuture<'_, Option<Box<dyn PieceSource>>> {

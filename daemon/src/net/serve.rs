@@ -14,7 +14,7 @@ use avalon_protocol::{
     plan::Priority,
     wire::{
         FetchEncoded, FetchManifests, FetchObjects, Framed as _, ManifestReply, NumberReply, ObjectReply,
-        ObjectStatus, PIECES, PieceEncoding, RAW, Request, Want,
+        ObjectStatus, PIECES, PieceEncoding, RAW, Renew, RenewReply, Request, Want,
     },
 };
 use bytes::Bytes;
@@ -31,6 +31,7 @@ use super::{
     context::Context,
     link::PeerLink,
     paced::Paced,
+    peer,
     piece_fit::{body_bytes, is_within, list_values},
     seam::{ObjectSource, OpenObject, Piece, PieceSource, ReadFailed, Small, Terms},
     stream::{Inbound, Outbound, StreamFault},
@@ -137,6 +138,7 @@ async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStr
             };
             push(&mut out, Bytes::from(NumberReply(answer).to_frame())).await
         }
+        Request::Renew(renew) => send_renewed(context, link, &renew, &mut out).await,
     };
     match answered {
         // The peer may stop listening at the last byte.
@@ -164,11 +166,28 @@ const WAITING_PRIORITY: i32 = 3;
 /// job cannot begin without.
 fn priority(request: &Request) -> i32 {
     match request {
-        Request::Manifests(_) | Request::Proof(_) | Request::Number(_) => 4,
+        Request::Manifests(_) | Request::Proof(_) | Request::Number(_) | Request::Renew(_) => 4,
         Request::Encoded(FetchEncoded { priority: Priority::Waiting, .. }) => WAITING_PRIORITY,
         Request::Encoded(FetchEncoded { priority: Priority::Publish, .. }) | Request::Objects(_) => 2,
         Request::Encoded(FetchEncoded { priority: Priority::Backfill, .. }) => 1,
     }
+}
+
+/// Lets the issuer answer, if this node is one; the certificate of the connection says who asks.
+async fn send_renewed(
+    context: &Context,
+    link: &PeerLink,
+    renew: &Renew,
+    out: &mut Outbound,
+) -> Result<(), AnswerFault> {
+    let refused = |reason: &str| RenewReply { certificate: Vec::new(), refused: reason.to_owned() };
+    let certificates = peer::certificates(link.channel().quinn());
+    let reply = match (&context.issuer, avalon_certs::peer_certificate(&certificates)) {
+        (Some(issuer), Ok(facts)) => issuer.renew(&facts, &renew.request).await,
+        (Some(_), Err(_)) => refused("the certificate of this connection cannot be read"),
+        (None, _) => refused("this node does not issue"),
+    };
+    out.push(Bytes::from(reply.to_frame())).await.map_err(AnswerFault::Stream)
 }
 
 /// What was asked for, in either form.
@@ -228,6 +247,9 @@ async fn send_objects(
     }
     let allowed = link.shares(&asked.project);
     let project = &asked.project;
+    if !allowed {
+        context.objects.refused(link.node(), project);
+    }
     let preparing = stream::iter(asked.wants).map(|(want, terms)| async move {
         let found = if allowed { prepare(context, project, &want, terms).await } else { Ok(None) };
         Prepared { want, found }
@@ -235,7 +257,11 @@ async fn send_objects(
     let mut prepared = std::pin::pin!(preparing.buffered(LOOK_AHEAD));
     while let Some(Prepared { want, found }) = prepared.next().await {
         match found.map_err(AnswerFault::Read)? {
-            Some(found) => send_object(context, &want, found, out).await?,
+            Some(found) => {
+                let manifest = found.source.manifest();
+                context.objects.served(link.node(), project, manifest, body_bytes(&want));
+                send_object(context, &want, found, out).await?;
+            }
             None => send_not_found(context, out).await?,
         }
     }

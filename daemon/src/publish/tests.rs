@@ -35,11 +35,14 @@ const BYTES: usize = 3 << 20;
 
 fn config() -> Config {
     Config {
+        certificate_validity: avalon_certs::NODE_VALIDITY,
         file: "avalond.toml".into(),
         state_dir: "state".into(),
         listen: "127.0.0.1:0".parse().unwrap(),
         socket: "control.sock".into(),
         socket_group: None,
+        api: Default::default(),
+        audit_keep: None,
         shutdown_timeout: PATIENCE,
         projects: Vec::new(),
         peers: Vec::new(),

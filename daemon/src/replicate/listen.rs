@@ -135,7 +135,7 @@ fn tell_records(core: &Core, groups: &[SealedGroup]) {
                 });
             }
             // What concerns the studio is told by who holds it.
-            Record::Key(_) | Record::Dropped(_) | Record::Policy(_) => {}
+            Record::Key(_) | Record::Dropped(_) | Record::Policy(_) | Record::AuditHead(_) => {}
             Record::Retired(_) | Record::Restored(_) | Record::Resolved(_) => {
                 if let Some(event) = lifetime_event(&node, &record) {
                     core.events.emit(event);

@@ -12,17 +12,19 @@ use avalon_protocol::{
     manifest::Manifest,
     plan::{Decision, Wish},
     record::{Held, Record},
+    rel_path::RelPath,
     version_fold::Standing,
 };
 use avalon_store::{
     catalog::{LocalChange, LocalFile},
+    fs::FileIdentity,
     ledger::{Committed, LedgerError},
     object::incoming::{Incoming, VerifiedVersion},
     place::{PlaceError, PlaceOptions, Placement, ReadOnly, Replaces},
 };
 
 use super::{
-    jobs::{Job, Outcome, RetryWhen},
+    jobs::{Job, Occupied, Outcome, RetryWhen},
     transfer::{catalog_failed, failed, waiting},
 };
 use crate::{
@@ -95,6 +97,7 @@ async fn make_visible(
     let read_only = still_wanted(core, job).await?;
     still_there(project).await?;
     let before = before(core, &version).await?;
+    let ids_before = ids(&before);
     let (puts_back, is_part) = (job.puts_back(), job.frames().is_some());
     let placed = blocking(move || {
         let replaces = match version.slot {
@@ -109,15 +112,59 @@ async fn make_visible(
     match placed.await {
         Ok(placement) => {
             core.health.about(&job.version.to_string()).clear(OCCUPIED);
+            job.set_occupied(None);
             Ok(placement)
         }
         Err(error) => {
-            if matches!(error, PlaceError::Occupied { .. }) {
+            if let PlaceError::Occupied { path } = &error {
                 // What lies there may be a publish of its own; it is not recorded while the version counts as coming.
                 forget_area(project, area).await;
+                let identity = identity(project, path).await;
+                let reason = ErrorChain(&error).to_string();
+                let before = ids_before;
+                job.set_occupied(identity.map(|there| Occupied {
+                    path: path.clone(),
+                    there,
+                    before,
+                    reason,
+                }));
             }
             Err(refused(core, job, &error, puts_back))
         }
+    }
+}
+
+/// Looks whether what lay in the place of a version lies there still: nothing is fetched then, which would be thrown away.
+///
+/// # Errors
+/// It does: what becomes of the job.
+pub(super) async fn still_occupied(core: &Arc<Core>, project: &Project, job: &Job) -> Result<(), Outcome> {
+    let Some(occupied) = job.occupied() else { return Ok(()) };
+    let is_there = identity(project, &occupied.path).await == Some(occupied.there)
+        && ids(&before(core, &job.version).await?) == occupied.before;
+    // In this order: whoever asks for what stands says so before the job counts as pulled.
+    let kind = job.kind();
+    if is_there && !job.puts_back() {
+        return Err(taken(kind, occupied.reason));
+    }
+    job.set_occupied(None);
+    Ok(())
+}
+
+async fn identity(project: &Project, path: &RelPath) -> Option<FileIdentity> {
+    let (dir, path) = (project.dir()?, path.clone());
+    blocking(move || dir.stat(&path).ok().flatten().map(|stat| stat.identity())).await
+}
+
+fn ids(manifests: &[Manifest]) -> Vec<ManifestId> {
+    manifests.iter().map(Manifest::id).collect()
+}
+
+/// Whoever pulls hears of it now; a mirror looks again, in case somebody has made room.
+fn taken(kind: JobKind, reason: String) -> Outcome {
+    match kind {
+        JobKind::Pull => failed(ErrorCode::Conflict, reason),
+        JobKind::Mirror => waiting(ErrorCode::Conflict, reason, RetryWhen::After(RETRY_OCCUPIED)),
     }
 }
 
@@ -238,11 +285,7 @@ fn refused(core: &Core, job: &Job, error: &PlaceError, put_back: bool) -> Outcom
                     "move the files that are there aside, or publish them under another version".into(),
                 ),
             });
-            // Whoever pulls hears of it now; a mirror tries again, in case somebody has made room.
-            match kind {
-                JobKind::Pull => failed(ErrorCode::Conflict, reason),
-                JobKind::Mirror => waiting(ErrorCode::Conflict, reason, RetryWhen::After(RETRY_OCCUPIED)),
-            }
+            taken(kind, reason)
         }
         PlaceError::Vanished { .. } | PlaceError::Compare(_) | PlaceError::Io { .. } => {
             waiting(ErrorCode::Internal, reason, RetryWhen::After(RETRY))

@@ -10,9 +10,10 @@ use std::{
 
 use avalon_protocol::rel_path::RelPath;
 use avalon_protocol::{
+    audit::{AuditAction, AuditActor, AuditOutcome},
     block::BlockList,
     drop::NotCounted,
-    hash::ObjectHash,
+    hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
     numbers::Answer,
     wire::{AskNumber, FetchProof},
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use crate::{
+    audit::Sum,
     buffers::Shelf,
     core::{Core, blocking},
     log::ErrorChain,
@@ -55,10 +57,25 @@ impl Objects for TreeObjects {
         Box::pin(space::vouch(Arc::clone(&self.0), ask.clone(), read))
     }
 
+    fn served(&self, to: &NodeId, project: &ProjectName, manifest: Option<ManifestId>, bytes: u64) {
+        let about = manifest.map(|manifest| manifest.to_string());
+        self.0.audit.add(sum(to, project, AuditOutcome::Done, about), bytes);
+    }
+
+    fn refused(&self, to: &NodeId, project: &ProjectName) {
+        self.0.audit.add(sum(to, project, AuditOutcome::Denied, None), 0);
+    }
+
     fn promise<'a>(&'a self, ask: &'a AskNumber, by: &'a NodeId) -> BoxFuture<'a, Answer> {
         let (core, ask, by) = (Arc::clone(&self.0), ask.clone(), by.clone());
         Box::pin(blocking(move || core.vote(&ask, &by)))
     }
+}
+
+/// Serving is written once a minute for each peer and version.
+fn sum(to: &NodeId, project: &ProjectName, outcome: AuditOutcome, about: Option<String>) -> Sum {
+    let actor = AuditActor::Peer { node: to.to_string() };
+    Sum { actor, action: AuditAction::Serve, outcome, project: Some(project.to_string()), about }
 }
 
 fn open(
@@ -67,7 +84,7 @@ fn open(
     object: &ObjectHash,
     (size, small): (u64, Small),
 ) -> Result<Option<OpenObject>, ReadFailed> {
-    let Some(reader) = open_reader(core, project, object, size)? else { return Ok(None) };
+    let Some((reader, manifest)) = open_with_manifest(core, project, object, size)? else { return Ok(None) };
     let small = match small {
         Small::No => None,
         Small::Read | Small::Compress => match plain(&reader, 0, small == Small::Compress) {
@@ -79,7 +96,7 @@ fn open(
         },
     };
     let (core, project, shelf) = (Arc::clone(core), project.clone(), core.buffers.shelf());
-    let source = Arc::new(TreeObject { core, project, shelf, reader: Arc::new(reader) });
+    let source = Arc::new(TreeObject { core, project, shelf, reader: Arc::new(reader), manifest });
     Ok(Some(OpenObject { source, small }))
 }
 
@@ -91,11 +108,20 @@ pub(super) fn open_reader(
     object: &ObjectHash,
     size: u64,
 ) -> Result<Option<ObjectReader>, ReadFailed> {
+    Ok(open_with_manifest(core, project, object, size)?.map(|(reader, _)| reader))
+}
+
+fn open_with_manifest(
+    core: &Core,
+    project: &ProjectName,
+    object: &ObjectHash,
+    size: u64,
+) -> Result<Option<(ObjectReader, ManifestId)>, ReadFailed> {
     let Some(dir) = core.project(project).and_then(|project| project.dir()) else { return Ok(None) };
     let failed = |source| ReadFailed { what: format!("object {}", object.short()), source: Box::new(source) };
     let places = core.ledger.locate_meanwhile(project, object).map_err(failed)?;
     let mut here = places.into_iter().filter(|(_, _, file)| file.size == size);
-    Ok(here.find_map(|(_, path, file)| open_one(&dir, &path, &file)))
+    Ok(here.find_map(|(_, path, file)| Some((open_one(&dir, &path, &file)?, file.manifest))))
 }
 
 fn open_one(dir: &Dir, path: &RelPath, file: &LocalFile) -> Option<ObjectReader> {
@@ -113,9 +139,14 @@ struct TreeObject {
     project: ProjectName,
     shelf: Arc<Shelf>,
     reader: Arc<ObjectReader>,
+    manifest: ManifestId,
 }
 
 impl ObjectSource for TreeObject {
+    fn manifest(&self) -> Option<ManifestId> {
+        Some(self.manifest)
+    }
+
     fn list(&self) -> BoxFuture<'_, Option<BlockList>> {
         let (core, reader) = (Arc::clone(&self.core), Arc::clone(&self.reader));
         Box::pin(blocking(move || match core.hasher.run(|| core.blocks.get_or_compute(&reader)) {

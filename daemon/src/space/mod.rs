@@ -1,7 +1,7 @@
 //! Room at this node: versions are dropped when other sites prove that they have them, by command or to keep within a quota;
 //! pins keep them.
 //!
-//! What may be dropped, and that it is safe, is decided in [`avalon_protocol::drop`]; here it is carried out: [`vouch`]
+//! What may be dropped, and that it is safe, is decided in [`avalon_protocol::drop`]; here it is carried out: [`vouch()`]
 //! answers others, [`Dropper`] drops, [`make_room`] and [`empty_trash`] run by themselves.
 
 mod dropper;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use avalon_protocol::{
-    control::{EventKind, Health, Severity},
-    drop::{Blocked, Candidate, Choice, Guard, Pressure, choose},
+    control::{ErrorCode, EventKind, Health, JobKind, JobState, Severity},
+    drop::{Blocked, Candidate, Choice, Guard, Pressure, choose, choose_for},
     id::{ProjectName, VersionId},
 };
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,12 @@ const AFTER_EVENT: Duration = Duration::from_secs(1);
 /// How long a version that could not go is left alone, unless something happens that may change that.
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 
+/// How long nothing goes to let something come when that was in vain: what was chosen did not go after all, and what did
+/// comes again.
+const IN_VAIN_FOR: Duration = Duration::from_secs(3600);
+/// How long room that was made for what belongs here is kept from what would be removed again: its job looks for it sooner.
+const KEPT_FOR: Duration = Duration::from_secs(90);
+
 /// The health code of a project that takes too much room, when nothing may go.
 const QUOTA_EXCEEDED: &str = "quota-exceeded";
 
@@ -39,6 +45,14 @@ const BY: &str = "quota";
 /// Versions that could not go, why, and when that was.
 type Refused = BTreeMap<VersionId, (Guard, Duration)>;
 
+/// What is remembered from one look to the next.
+#[derive(Debug, Default)]
+struct Memory {
+    refused: Refused,
+    /// Nothing goes before then to let something come.
+    nothing_before: Duration,
+}
+
 /// Keeps a project within its limits until the daemon stops.
 pub async fn make_room(dropper: Dropper, project: Arc<Project>, stop: CancellationToken) {
     let core = Arc::clone(&dropper.core);
@@ -46,16 +60,19 @@ pub async fn make_room(dropper: Dropper, project: Arc<Project>, stop: Cancellati
         return;
     }
     let mut events = core.events.since(core.events.last_id()).1;
-    let mut refused = Refused::new();
+    let mut memory = Memory::default();
     loop {
         let now = core.clock.monotonic();
-        refused.retain(|_, (_, since)| now.saturating_sub(*since) < REFUSED_FOR);
-        relieve(&dropper, &project, &mut refused, &stop).await;
+        memory.refused.retain(|_, (_, since)| now.saturating_sub(*since) < REFUSED_FOR);
+        if let Some(pressure) = relieve(&dropper, &project, &mut memory.refused, &stop).await {
+            let_come(&dropper, &project, &mut memory, pressure, &stop).await;
+        }
         let waited = async {
             loop {
                 match events.recv().await {
                     Ok(event) => match matters(&event.kind, project.name()) {
                         Matters::No => {}
+                        Matters::ToWaiting if core.clock.monotonic() < memory.nothing_before => {}
                         matters => return matters,
                     },
                     Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => return Matters::ToRefused,
@@ -68,7 +85,7 @@ pub async fn make_room(dropper: Dropper, project: Arc<Project>, stop: Cancellati
             () = core.clock.sleep(EVERY) => {}
             matters = waited => {
                 if matters == Matters::ToRefused {
-                    refused.clear();
+                    memory.refused.clear();
                 }
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -85,6 +102,8 @@ enum Matters {
     No,
     /// More is held than before.
     Yes,
+    /// Something begins to wait for room.
+    ToWaiting,
     /// What could not go may go now.
     ToRefused,
 }
@@ -98,6 +117,10 @@ fn matters(event: &EventKind, project: &ProjectName) -> Matters {
         {
             Matters::Yes
         }
+        EventKind::Job { job } if is_here(&job.reference) => {
+            let waits = job.state == JobState::Waiting && job.error == Some(ErrorCode::DiskFull);
+            if waits && job.kind == JobKind::Mirror { Matters::ToWaiting } else { Matters::No }
+        }
         EventKind::HeldElsewhere { reference, .. } if is_here(reference) => Matters::ToRefused,
         EventKind::Peer { .. } | EventKind::PolicyApplied { .. } | EventKind::Reloaded { .. } => {
             Matters::ToRefused
@@ -106,25 +129,26 @@ fn matters(event: &EventKind, project: &ProjectName) -> Matters {
     }
 }
 
-/// Drops until there is room enough or nothing more may go.
-async fn relieve(dropper: &Dropper, project: &Arc<Project>, refused: &mut Refused, stop: &CancellationToken) {
+/// Drops until there is room enough or nothing more may go; returns how full the project is when it is within its limits.
+async fn relieve(
+    dropper: &Dropper,
+    project: &Arc<Project>,
+    refused: &mut Refused,
+    stop: &CancellationToken,
+) -> Option<Pressure> {
     let core = &dropper.core;
     let board = core.health.about(project.name().as_str());
     let limits = project.space();
     if limits.quota_bytes.is_none() && limits.keep_free_bytes.is_none() {
-        return board.clear(QUOTA_EXCEEDED);
+        board.clear(QUOTA_EXCEEDED);
+        return None;
     }
     while !stop.is_cancelled() {
-        let (core_there, name) = (Arc::clone(core), project.name().clone());
-        let measured = blocking(move || {
-            core_there.count_used(&name).ok()?;
-            core_there.pressure(&name)
-        });
-        // A catalog that is built anew, or a volume that is away: it is looked at again.
-        let Some(pressure) = measured.await else { return };
+        let pressure = measure(core, project).await?;
         let excess = pressure.excess_bytes();
         if excess == 0 {
-            return board.clear(QUOTA_EXCEEDED);
+            board.clear(QUOTA_EXCEEDED);
+            return Some(pressure);
         }
         if pressure.keep_free_bytes.is_some_and(|keep| pressure.free_bytes < keep) {
             let there = Arc::clone(project);
@@ -132,32 +156,100 @@ async fn relieve(dropper: &Dropper, project: &Arc<Project>, refused: &mut Refuse
                 continue;
             }
         }
-        let (there, project_there) = (dropper.clone(), Arc::clone(project));
-        let known: BTreeMap<VersionId, Guard> =
-            refused.iter().map(|(version, (guard, _))| (version.clone(), *guard)).collect();
-        let Some(choice) = blocking(move || look(&there, &project_there, &known, excess)).await else {
-            return;
-        };
+        let candidates = look_for_candidates(dropper, project, refused).await?;
+        let choice = choose(&candidates, excess);
         if choice.victims.is_empty() {
-            return board.raise(exceeded(project.name(), &pressure, &choice.blocked));
+            board.raise(exceeded(project.name(), &pressure, &choice.blocked));
+            return None;
         }
-        for version in choice.victims {
-            if let Err(stays) = dropper.drop_version(version.clone(), Purpose::Room, BY.into()).await {
-                tracing::debug!(%version, reason = stays.reason, "not dropped to make room");
-                let guard = stays.guard.unwrap_or(Guard::Unable);
-                refused.insert(version, (guard, core.clock.monotonic()));
-            }
+        drop_all(dropper, choice, refused).await;
+    }
+    None
+}
+
+/// Measures how full a project is; nothing while the catalog is built anew or its volume is away: it is looked at again.
+async fn measure(core: &Arc<Core>, project: &Project) -> Option<Pressure> {
+    let (core, name) = (Arc::clone(core), project.name().clone());
+    let measured = blocking(move || {
+        core.count_used(&name).ok()?;
+        core.pressure(&name)
+    });
+    measured.await
+}
+
+/// Drops what may go so that what belongs here, and would not be removed again, comes: it does not wait behind the rest.
+async fn let_come(
+    dropper: &Dropper,
+    project: &Arc<Project>,
+    memory: &mut Memory,
+    mut pressure: Pressure,
+    stop: &CancellationToken,
+) {
+    let core = &dropper.core;
+    let mut has_gone = false;
+    while !stop.is_cancelled() && core.clock.monotonic() >= memory.nothing_before {
+        let waiting = waiting_for_room(dropper, project).await;
+        let Some(smallest) = waiting.iter().copied().min() else { return };
+        if pressure.excess_bytes_for(smallest) == 0 {
+            return;
+        }
+        let candidates = look_for_candidates(dropper, project, &memory.refused).await;
+        let choice = choose_for(&candidates.unwrap_or_default(), &pressure, waiting);
+        if choice.victims.is_empty() {
+            let wait = if has_gone { IN_VAIN_FOR } else { REFUSED_FOR };
+            memory.nothing_before = core.clock.monotonic() + wait;
+            return;
+        }
+        has_gone = true;
+        core.space.keep_room(project.name(), core.clock.monotonic() + KEPT_FOR);
+        drop_all(dropper, choice, &mut memory.refused).await;
+        core.space.keep_room(project.name(), core.clock.monotonic() + KEPT_FOR);
+        match measure(core, project).await {
+            Some(measured) => pressure = measured,
+            None => return,
         }
     }
 }
 
-/// Chooses what may go. Blocks.
+/// Returns the sizes of what waits for room and would not be removed again.
+async fn waiting_for_room(dropper: &Dropper, project: &Project) -> Vec<u64> {
+    let (core, waiting) = (Arc::clone(&dropper.core), dropper.board.waiting_for_room(project.name()));
+    let firm = move || {
+        let firm = waiting.into_iter().filter(|(version, _)| !core.is_expendable(version));
+        firm.map(|(_, bytes)| bytes).collect()
+    };
+    blocking(firm).await
+}
+
+/// Drops what was chosen; what stays is remembered.
+async fn drop_all(dropper: &Dropper, choice: Choice<VersionId>, refused: &mut Refused) {
+    for version in choice.victims {
+        if let Err(stays) = dropper.drop_version(version.clone(), Purpose::Room, BY.into()).await {
+            tracing::debug!(%version, reason = stays.reason, "not dropped to make room");
+            let guard = stays.guard.unwrap_or(Guard::Unable);
+            refused.insert(version, (guard, dropper.core.clock.monotonic()));
+        }
+    }
+}
+
+/// Judges every version that is here, but for those that were refused a short while ago.
+async fn look_for_candidates(
+    dropper: &Dropper,
+    project: &Arc<Project>,
+    refused: &Refused,
+) -> Option<Vec<Candidate<VersionId>>> {
+    let (dropper, project) = (dropper.clone(), Arc::clone(project));
+    let known: BTreeMap<VersionId, Guard> =
+        refused.iter().map(|(version, (guard, _))| (version.clone(), *guard)).collect();
+    blocking(move || look(&dropper, &project, &known)).await
+}
+
+/// Judges every version that is here. Blocks.
 fn look(
     dropper: &Dropper,
     project: &Project,
     refused: &BTreeMap<VersionId, Guard>,
-    excess: u64,
-) -> Option<Choice<VersionId>> {
+) -> Option<Vec<Candidate<VersionId>>> {
     let (core, open) = (&*dropper.core, OpenFiles::look());
     let judging = Judging { core, board: &dropper.board, open: &open, purpose: Purpose::Room };
     let (mut candidates, mut ranks) = (Vec::new(), Ranks::default());
@@ -178,7 +270,7 @@ fn look(
         });
     });
     match looked {
-        Ok(()) => Some(choose(&candidates, excess)),
+        Ok(()) => Some(candidates),
         Err(error) => {
             tracing::warn!(project = %project.name(), error = %ErrorChain(&error), "what may go cannot be told");
             None

@@ -1,6 +1,6 @@
 //! How many bytes of versions this node holds of a project, and who has been promised room.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use avalon_protocol::{
     drop::Pressure,
@@ -22,6 +22,8 @@ pub(super) struct Use {
     bytes: u64,
     /// Bytes that are on their way by themselves.
     reserved: u64,
+    /// Until then room is kept for what belongs here: it was made for that.
+    kept_until: Duration,
 }
 
 /// Returns the newest generation of a version that a node holds.
@@ -94,6 +96,7 @@ impl Core {
         };
         let has_room = match spare {
             Spare::Enough => with_others.has_room_for(bytes),
+            Spare::Much if self.clock.monotonic() < project_use.kept_until => false,
             Spare::Much => with_others.has_much_room_for(bytes),
         };
         has_room.then(|| {
@@ -129,6 +132,11 @@ impl Drop for Reserved {
 }
 
 impl Space {
+    /// Keeps the room of a project until then for what would not be removed again.
+    pub(super) fn keep_room(&self, project: &ProjectName, until: Duration) {
+        self.lock_used().entry(project.clone()).or_default().kept_until = until;
+    }
+
     /// Notes that so many bytes came.
     pub fn came(&self, project: &ProjectName, bytes: u64) {
         if let Some(used) = self.lock_used().get_mut(project) {

@@ -3,6 +3,8 @@
 //! HTTP with JSON over a Unix socket; [`route`] lists the paths. Sizes are bytes, durations seconds, times RFC 3339 UTC.
 //! Fields are only ever added; a reader ignores what it does not know.
 
+mod access;
+mod audit;
 mod catalog;
 mod conflict;
 mod destination;
@@ -22,6 +24,8 @@ mod version;
 mod why;
 
 pub use self::{
+    access::{InviteItem, InviteReply, InviteRequest, InviteState, InvitesReply},
+    audit::{AuditFault, AuditHeadItem, AuditHeadsReply, AuditVerifyReply},
     catalog::{CatalogStatsReply, RebuildReply, VerifyReply},
     conflict::{
         Candidate, ConflictItem, ConflictsReply, DecisionItem, MovedItem, ResolveReply, ResolveRequest,
@@ -108,6 +112,9 @@ pub mod route {
     pub const POLICY: &str = "/v1/policy";
     /// GET: [`super::PolicyHistoryReply`].
     pub const POLICY_HISTORY: &str = "/v1/policy/history";
+    /// GET: [`super::InvitesReply`]; POST [`super::InviteRequest`]: [`super::InviteReply`], when it is kept; DELETE with
+    /// `/{id}`: an [`super::InvitesReply`] of the one that was revoked.
+    pub const INVITES: &str = "/v1/invites";
     /// GET `?since=`: [`super::Event`]s as server-sent events, those after number `since` first.
     pub const EVENTS: &str = "/v1/events";
     /// POST: [`super::RebuildReply`].
@@ -120,6 +127,12 @@ pub mod route {
     pub const CATALOG_IMPORT: &str = "/v1/catalog/import";
     /// GET: [`super::CatalogStatsReply`].
     pub const CATALOG_STATS: &str = "/v1/catalog/stats";
+    /// GET `?since_ms=&until_ms=&last=`: entries of the audit, one JSON object on each line.
+    pub const AUDIT: &str = "/v1/audit";
+    /// GET: [`super::AuditVerifyReply`].
+    pub const AUDIT_VERIFY: &str = "/v1/audit/verify";
+    /// GET `?node=`: [`super::AuditHeadsReply`]; of this node without one.
+    pub const AUDIT_HEADS: &str = "/v1/audit/heads";
     /// GET: the description of this API in OpenAPI 3.
     pub const OPENAPI: &str = "/v1/openapi.json";
 }

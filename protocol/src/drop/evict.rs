@@ -148,3 +148,16 @@ pub fn choose<T: Ord + Clone>(candidates: &[Candidate<T>], excess_bytes: u64) ->
     }
     choice
 }
+
+/// Chooses what goes so that the smallest of those comes that belong here and wait for room, of these sizes. Nothing goes when
+/// that one has room already, or when all that may go is not enough for it.
+pub fn choose_for<T: Ord + Clone>(
+    candidates: &[Candidate<T>],
+    pressure: &Pressure,
+    waiting: impl IntoIterator<Item = u64>,
+) -> Choice<T> {
+    let smallest = waiting.into_iter().min();
+    let excess = smallest.map_or(0, |bytes| pressure.excess_bytes_for(bytes));
+    let choice = choose(candidates, excess);
+    if choice.bytes >= excess { choice } else { choose(&[], 0) }
+}

@@ -45,6 +45,6 @@ mod tests;
 pub use self::{
     attempt::{Ask, Attempt, Counted, Doubt, GiveUp, Step},
     dropping::{AlreadyDropping, Dropping, NotCounted},
-    evict::{Blocked, Candidate, Choice, Guard, Pressure, choose},
+    evict::{Blocked, Candidate, Choice, Guard, Pressure, choose, choose_for},
     proof::{Nonce, PROOF_CONTEXT, Proof, Prover},
 };

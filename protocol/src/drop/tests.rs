@@ -481,6 +481,19 @@ fn pressure_is_relieved_by_a_little_more_than_is_over() {
     assert!(unlimited.has_much_room_for(u64::MAX));
 }
 
+#[test]
+fn what_belongs_here_makes_just_enough_room_for_the_smallest_or_none_at_all() {
+    let pressure = Pressure { used_bytes: 900, quota_bytes: Some(1000), ..Pressure::default() };
+    let mut all = vec![candidate(1, 60, 500), candidate(2, 100, 100), candidate(3, 200, 300)];
+    assert!(choose_for(&all, &pressure, [400, 40]).victims.is_empty(), "one has room, and comes first");
+    assert_eq!(choose_for(&all, &pressure, [400, 150]).victims, [2], "down to 950 with it");
+    assert_eq!(choose_for(&all, &pressure, [200]).victims, [2, 3]);
+    assert!(choose_for(&all, &pressure, [500]).victims.is_empty(), "all together are not enough");
+    all[2].guard = Some(Guard::TooFewCopies);
+    assert_eq!(choose_for(&all, &pressure, [200]).victims, [2, 1]);
+    assert!(choose_for(&all, &pressure, []).victims.is_empty());
+}
+
 proptest! {
     #[test]
     fn what_is_guarded_never_goes_and_enough_goes_when_it_can(

@@ -39,7 +39,8 @@ pub struct Hello {
     /// The newest.
     pub protocol_max: u16,
     /// Optional abilities, one bit each: [`FEATURE_ENCODED`](super::FEATURE_ENCODED),
-    /// [`FEATURE_PROOF`](super::FEATURE_PROOF), [`FEATURE_NUMBERS`](super::FEATURE_NUMBERS); unknown bits are ignored.
+    /// [`FEATURE_PROOF`](super::FEATURE_PROOF), [`FEATURE_NUMBERS`](super::FEATURE_NUMBERS),
+    /// [`FEATURE_ISSUES`](super::FEATURE_ISSUES); unknown bits are ignored.
     pub features: u64,
     /// The software's version, for people.
     pub build: String,

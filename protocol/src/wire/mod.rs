@@ -6,6 +6,7 @@
 
 mod encoded;
 mod frame;
+mod join;
 mod message;
 mod number;
 mod proof;
@@ -14,6 +15,10 @@ mod request;
 pub use self::{
     encoded::{Base, FEATURE_ENCODED, FetchEncoded, PIECES, PieceEncoding, PieceHead, RAW},
     frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader},
+    join::{
+        FEATURE_ISSUES, JOIN_VERSION, JoinAsk, JoinCertify, JoinHello, JoinOffer, JoinRefused, JoinReply,
+        Joined, MAX_JOIN_FRAME_BYTES, Renew, RenewReply,
+    },
     message::{
         Control, Hello, HelloRefused, PROTOCOL_MAX, PROTOCOL_MIN, ProjectHeads, Records, ServedProject,
     },

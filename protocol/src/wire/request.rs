@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AskNumber, FetchEncoded, FetchProof, Framed,
+    AskNumber, FetchEncoded, FetchProof, Framed, Renew,
     frame::{self, FrameError},
 };
 use crate::{
@@ -27,6 +27,8 @@ pub enum Request {
     Proof(FetchProof),
     /// Type 24: a number to publish under.
     Number(AskNumber),
+    /// Type 31: a certificate for a new key.
+    Renew(Renew),
 }
 
 /// Asks for objects of one project.
@@ -126,6 +128,7 @@ impl Framed for Request {
             Self::Encoded(fetch) => fetch.frame(),
             Self::Proof(fetch) => fetch.frame(),
             Self::Number(ask) => ask.frame(),
+            Self::Renew(renew) => renew.frame(),
         }
     }
 
@@ -148,7 +151,12 @@ impl Framed for Request {
                 let encoded = FetchEncoded::from_payload(kind, payload).map(|read| read.map(Self::Encoded));
                 let proof = || FetchProof::from_payload(kind, payload).map(|read| read.map(Self::Proof));
                 let number = || AskNumber::from_payload(kind, payload).map(|read| read.map(Self::Number));
-                encoded.or_else(proof).or_else(number).unwrap_or(Err(FrameError::Unexpected { kind }))
+                let renew = || Renew::from_payload(kind, payload).map(|read| read.map(Self::Renew));
+                encoded
+                    .or_else(proof)
+                    .or_else(number)
+                    .or_else(renew)
+                    .unwrap_or(Err(FrameError::Unexpected { kind }))
             }
         }
     }

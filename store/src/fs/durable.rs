@@ -55,7 +55,10 @@ impl Dir {
 
     /// As [`Dir::write_atomic`], with the content from `write`, which need not have all of it in memory. When it fails, the
     /// old file stays.
-    pub(crate) fn write_streamed<E: From<IoError>>(
+    ///
+    /// # Errors
+    /// As for [`Dir::write_atomic`], and those of `write`.
+    pub fn write_streamed<E: From<IoError>>(
         &self,
         path: &RelPath,
         mode: WriteMode,

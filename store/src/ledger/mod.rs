@@ -16,6 +16,7 @@ mod pack;
 mod query;
 mod replay;
 mod shared;
+mod signer;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -47,6 +48,7 @@ pub use self::{
 };
 use self::{
     shared::Shared,
+    signer::SharedSigner,
     writer::{Change, Commit, Ingest, Job},
 };
 use crate::{
@@ -162,6 +164,7 @@ struct Inner {
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Where an export that is to be read back is kept meanwhile.
     state_dir: Dir,
+    signer: SharedSigner,
 }
 
 impl fmt::Debug for Inner {
@@ -171,8 +174,14 @@ impl fmt::Debug for Inner {
 }
 
 impl Inner {
-    fn new(shared: Arc<Shared>, jobs: SyncSender<Job>, writer: JoinHandle<()>, state_dir: Dir) -> Self {
-        Self { shared, jobs: Some(jobs), writer: Mutex::new(Some(writer)), state_dir }
+    fn new(
+        shared: Arc<Shared>,
+        jobs: SyncSender<Job>,
+        writer: JoinHandle<()>,
+        state_dir: Dir,
+        signer: SharedSigner,
+    ) -> Self {
+        Self { shared, jobs: Some(jobs), writer: Mutex::new(Some(writer)), state_dir, signer }
     }
 
     fn send(&self, job: Job) {
@@ -347,6 +356,12 @@ impl Ledger {
     /// Returns how far the catalog is that is being built, if one is.
     pub fn rebuild_progress(&self) -> Option<RebuildProgress> {
         self.inner.shared.mending.progress()
+    }
+
+    /// Signs with another key of this node from the next group on. Each feed gets the certificate in front of the first group
+    /// that it signs.
+    pub fn set_signer(&self, signer: Arc<dyn RecordSigner>) {
+        self.inner.signer.replace(signer);
     }
 
     /// Finishes what is queued, flushes the catalog and ends the thread that writes. Clones can still read; what they

@@ -20,6 +20,7 @@ use super::{
     load::{FillError, Rebuilt, SourceRows, fill},
     replay::{self, RebuildProgress},
     shared::Shared,
+    signer::SharedSigner,
     writer::{Job, Writer},
 };
 use crate::{
@@ -97,7 +98,7 @@ pub(super) fn open_with(
     }
     let writer = Writer {
         shared: Arc::new(shared),
-        signer: config.signer,
+        signer: SharedSigner::new(config.signer),
         trust: config.trust,
         on_change: config.on_change,
         feeds_dir: state.feeds.clone(),
@@ -131,12 +132,13 @@ impl Drop for Ended {
 fn start(writer: Writer) -> std::io::Result<Ledger> {
     let (jobs, queue): (SyncSender<Job>, Receiver<Job>) = sync_channel(QUEUE_JOBS);
     let (shared, dir) = (Arc::clone(&writer.shared), writer.state_dir.clone());
+    let signer = writer.signer.clone();
     let ended = Ended(Arc::clone(&shared));
     let thread = Builder::new().name("ledger".into()).spawn(move || {
         let _ended = ended;
         writer.run(&queue);
     })?;
-    Ok(Ledger { inner: Arc::new(Inner::new(shared, jobs, thread, dir)) })
+    Ok(Ledger { inner: Arc::new(Inner::new(shared, jobs, thread, dir, signer)) })
 }
 
 /// A large catalog proves that it has all its rows while it is in use already.

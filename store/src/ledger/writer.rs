@@ -17,7 +17,7 @@ use avalon_protocol::{
     feed::{FeedHead, FeedId, Group, SealedGroup},
     id::{ProjectName, VersionId},
     record::RawRecord,
-    signing::{RecordSigner, RecordTrust},
+    signing::RecordTrust,
 };
 
 use super::{
@@ -30,6 +30,7 @@ use super::{
     pack::{Packed, PackedGroup},
     replay::{RebuildProgress, find_missing, versions_of},
     shared::Shared,
+    signer::SharedSigner,
 };
 use crate::{
     catalog::{Batch, CatalogError, CatalogStore, Cause, Checkpoints, Generations, LocalChange},
@@ -114,7 +115,7 @@ impl Job {
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    pub(super) signer: Arc<dyn RecordSigner>,
+    pub(super) signer: SharedSigner,
     pub(super) trust: Arc<dyn RecordTrust>,
     pub(super) on_change: Arc<dyn Fn(LedgerEvent) + Send + Sync>,
     pub(super) feeds_dir: Dir,
@@ -299,7 +300,7 @@ impl Writer {
     }
 
     fn write_group(&mut self, feed: &FeedId, packed: PackedGroup) -> Result<(Group, FeedHead), LedgerError> {
-        let (signer, trust) = (Arc::clone(&self.signer), Arc::clone(&self.trust));
+        let (signer, trust) = (self.signer.now(), Arc::clone(&self.trust));
         let file = self.feed_mut(feed)?;
         let mut after = file.reader().clone();
         let group = after.seal(packed.records, packed.written_at_ms, &*signer, &*trust);

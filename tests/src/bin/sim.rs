@@ -1,5 +1,7 @@
 //! Runs many seeds of the simulated studio: `cargo run --release -p avalon-tests --bin sim -- [--year] --seeds 20000
-//! [--from N] [--jobs N]`; with `--year`, studio years. Prints one line of JSON; a broken promise is printed to standard error and makes the exit code 1.
+//! [--from N] [--jobs N]`; with `--year`, studio years. Prints one line of JSON; a broken promise is printed to standard error
+//! and makes the exit code 1. `--wrong NAME` runs years in a wrong way of `tests/src/year/mutation.rs` and prints the seeds
+//! that notice it.
 
 use std::{
     process::ExitCode,
@@ -8,7 +10,11 @@ use std::{
     time::Instant,
 };
 
-use avalon_tests::harness::{Simulation, Summary, run_seed};
+use avalon_tests::{
+    event_log::Recording,
+    harness::{Simulation, Summary, run_seed},
+    year::{self, mutation::Mutation},
+};
 
 /// What the command line asks for.
 struct Options {
@@ -16,10 +22,12 @@ struct Options {
     seeds: u64,
     from: u64,
     jobs: u64,
+    wrong: Option<Mutation>,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { simulation: Simulation::Catalogs, seeds: 1000, from: 0, jobs: 1 };
+    let mut options =
+        Options { simulation: Simulation::Catalogs, seeds: 1000, from: 0, jobs: 1, wrong: None };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         if name == "--year" {
@@ -27,12 +35,22 @@ fn options() -> Result<Options, String> {
             continue;
         }
         let value = arguments.next().ok_or_else(|| format!("{name} needs a number"))?;
+        if name == "--wrong" {
+            let way = Mutation::ALL.into_iter().find(|way| format!("{way:?}") == value);
+            options.wrong =
+                Some(way.ok_or_else(|| format!("{value} is no wrong way; there are {:?}", Mutation::ALL))?);
+            continue;
+        }
         let number = value.parse().map_err(|_| format!("{name} needs a number, not {value}"))?;
         match name.as_str() {
             "--seeds" => options.seeds = number,
             "--from" => options.from = number,
             "--jobs" => options.jobs = number.max(1),
-            _ => return Err(format!("{name} is not known; there are --year, --seeds, --from and --jobs")),
+            _ => {
+                return Err(format!(
+                    "{name} is not known; there are --year, --seeds, --from, --jobs and --wrong"
+                ));
+            }
         }
     }
     Ok(options)
@@ -65,6 +83,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(wrong) = options.wrong {
+        for seed in options.from..options.from + options.seeds {
+            if let Err(failure) = year::run(seed, Recording::HashOnly, Some(wrong)) {
+                println!("{wrong:?}: seed {seed}, {}", failure.violation.invariant);
+            }
+        }
+        return ExitCode::SUCCESS;
+    }
     let (next, end) = (AtomicU64::new(options.from), options.from + options.seeds);
     #[expect(
         clippy::disallowed_methods,

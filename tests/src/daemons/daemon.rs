@@ -49,7 +49,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub(super) fn new(programs: Programs, config: NodeConfig) -> Self {
+    pub fn new(programs: Programs, config: NodeConfig) -> Self {
         Self {
             config,
             programs,

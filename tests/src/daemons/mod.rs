@@ -21,7 +21,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use avalon_certs::{Authority, IssueRequest};
+use avalon_certs::{Authority, IssueRequest, NODE_VALIDITY};
 use avalon_protocol::access::Role;
 use avalon_protocol::mode::ProjectMode;
 use tempfile::TempDir;
@@ -78,6 +78,21 @@ impl Studio {
     /// Issues an identity that is valid from `at`.
     pub fn issue(&self, node: &str, out: &Path, at: SystemTime) {
         self.authority.issue_into(&IssueRequest::new(node.parse().unwrap(), Role::Admin), out, at).unwrap();
+    }
+
+    /// Issues an identity with a role.
+    pub fn issue_as(&self, node: &str, role: Role, out: &Path) {
+        self.authority.issue_into(&IssueRequest::new(node.parse().unwrap(), role), out, now()).unwrap();
+    }
+
+    /// Lets a node issue for the studio.
+    pub fn delegate(&self, node: &str, out: &Path) {
+        self.authority.delegate_into(&node.parse().unwrap(), NODE_VALIDITY, out, now()).unwrap();
+    }
+
+    /// Returns the directory of the studio's authority.
+    pub fn authority_dir(&self) -> PathBuf {
+        self.dir.path().join("ca")
     }
 
     /// Makes a node that is not started, with the directories that it needs and an identity.

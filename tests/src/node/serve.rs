@@ -44,7 +44,7 @@ impl SimNode {
                     [frame, bytes].concat()
                 })
                 .collect(),
-            Request::Encoded(_) | Request::Proof(_) | Request::Number(_) => return,
+            Request::Encoded(_) | Request::Proof(_) | Request::Number(_) | Request::Renew(_) => return,
         };
         if env.fault(5) {
             // The stream is reset in the middle.

@@ -18,8 +18,9 @@ use avalon_protocol::{drop::Choice, hash::ManifestId, plan::Stance, policy::Keep
 
 use super::{
     book::{Book, FileBytes, NodeIndex, VersionIndex},
-    dropper::Purpose,
+    dropper::{EVICT_AFTER_MS, Purpose},
     node::{Entry, Node},
+    room::WHILE_BLOCKED_MS,
     script::{DAY, HOUR},
     world::World,
 };
@@ -68,6 +69,8 @@ pub struct Checker {
     vouched: BTreeMap<(NodeIndex, u64), BTreeMap<NodeIndex, u32>>,
     /// What was not where the policy keeps it, one retry before the end.
     pub(super) lacked: BTreeSet<(NodeIndex, VersionIndex)>,
+    /// The drops that were possible when people asked for the last time.
+    pub(super) could_go: BTreeSet<(NodeIndex, VersionIndex)>,
     violation: Option<Violation>,
 }
 
@@ -318,10 +321,18 @@ impl Checker {
         Err(Violation::new("quotas are met, or it is said why not", detail))
     }
 
+    /// Says whether a version was used so lately that it does not go to make room: within that time, and the time until it is
+    /// looked again. A node that fetches it uses it, too.
+    fn is_recent(&self, world: &World, node: &Node, v: VersionIndex) -> bool {
+        let used_ms = node.used_ms.get(&v).copied().unwrap_or(0);
+        used_ms + EVICT_AFTER_MS + WHILE_BLOCKED_MS > node.clock(world.now_ms).ms
+    }
+
     /// Drops that people asked for have happened, or cannot.
     fn judge_drops(&self, world: &World) -> Checked {
-        for (n, v) in &world.asked {
-            if self.may_go(world, &world.nodes[*n], *v, Purpose::Command) {
+        for (n, v) in &self.drops_that_are_possible(world) {
+            // Nobody has asked since for what became possible after that.
+            if self.could_go.contains(&(*n, *v)) {
                 let (node, version) = (&world.nodes[*n].id, &world.book.versions[*v].id);
                 let detail =
                     format!("{node} (node {n}) still holds {version} (version {v}), and could drop it");
@@ -329,6 +340,13 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// Returns the drops that people asked for, that have not happened, and that are possible.
+    pub fn drops_that_are_possible(&self, world: &World) -> BTreeSet<(NodeIndex, VersionIndex)> {
+        let may_go =
+            |(n, v): &&(NodeIndex, VersionIndex)| self.may_go(world, &world.nodes[*n], *v, Purpose::Command);
+        world.asked.iter().filter(may_go).copied().collect()
     }
 
     /// Says whether a version could go from a node, all that time: by the checker's own reading of the rules.
@@ -344,6 +362,7 @@ impl Checker {
             || !is_quiet
             || node.pins.contains(&v)
             || self.has_unpublished(node.me, v)
+            || (purpose == Purpose::Room && self.is_recent(world, node, v))
             || !node.has_whole(generation)
         {
             return false;

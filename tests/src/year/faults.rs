@@ -21,6 +21,8 @@ use super::{
 
 /// How often people ask again for drops, when nothing breaks any more.
 const ASK_AGAIN_MS: u64 = 6 * HOUR;
+/// How long before the end they do so for the last time: a race is tried again after an hour or two.
+const LAST_ASK_MS: u64 = 8 * HOUR;
 
 impl World {
     /// Breaks or repairs something.
@@ -43,9 +45,12 @@ impl World {
                 self.sites_off.clear();
                 self.halves = None;
                 (0..self.nodes.len()).for_each(|n| self.start(n));
-                for time_ms in (HOUR..LIMIT_MS - DAY).step_by(usize::try_from(ASK_AGAIN_MS).expect("hours")) {
+                for time_ms in
+                    (HOUR..LIMIT_MS - LAST_ASK_MS).step_by(usize::try_from(ASK_AGAIN_MS).expect("hours"))
+                {
                     self.after(time_ms, Event::AskAgain);
                 }
+                self.after(LIMIT_MS - LAST_ASK_MS, Event::AskAgain);
                 self.after(LIMIT_MS - RETRY_MS - HOUR, Event::LookAround);
                 self.after(LIMIT_MS, Event::Judge);
             }

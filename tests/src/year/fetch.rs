@@ -1,7 +1,10 @@
 //! What comes to a node: by the policy or because somebody pulls it, in the order in which the daemon does it: decide, find room,
 //! fetch from the best source, verify, place, record.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use avalon_protocol::{
     plan::{Decision, Stance, Wish, decide, rank_sources},
@@ -10,14 +13,14 @@ use avalon_protocol::{
 };
 
 use super::{
-    book::{GenIndex, NodeIndex, VersionIndex},
+    book::{FileBytes, GenIndex, NodeIndex, VersionIndex},
     event::{Message, Wake, piece},
     mutation::Mutation,
     node::{Cause, Entry, Then},
     script::{DAY, HOUR, MINUTE},
     world::World,
 };
-use crate::event::Piece;
+use crate::{event::Piece, invariant::Violation};
 
 /// How long a source may take.
 const SOURCE_MS: u64 = 30 * MINUTE;
@@ -37,7 +40,7 @@ pub struct Job {
     /// Sources that had nothing good.
     tried: BTreeSet<NodeIndex>,
     /// The files, when they have come.
-    files: Option<BTreeMap<u8, super::book::FileBytes>>,
+    files: Option<BTreeMap<u8, FileBytes>>,
     is_recording: bool,
 }
 
@@ -75,11 +78,15 @@ impl World {
         if !keeps_wish {
             life.wishes.remove(&v);
         }
+        if target.is_none() {
+            life.no_room.remove(&v);
+        }
         let job = life.jobs.get(&v);
         if job.is_some_and(|job| job.is_recording || Some(job.generation) == target) {
             return;
         }
-        if life.jobs.remove(&v).is_some() {
+        if job.is_some() {
+            self.end_job(n, v);
             self.did("fetch_cancelled", n, v);
         }
         if let Some(generation) = target {
@@ -91,6 +98,7 @@ impl World {
         if let Some(life) = self.nodes[n].life() {
             life.wishes.remove(&v);
             life.due_ms.remove(&v);
+            life.no_room.remove(&v);
         }
     }
 
@@ -142,10 +150,15 @@ impl World {
         let bytes = self.book.generations[generation].bytes;
         // What would be removed again does not take the room that is being made for something else.
         let node = &self.nodes[n];
+        if !is_pull && node.is_occupied(v, generation) && !self.is(Mutation::FetchesInVain) {
+            // Nothing is fetched, and no room taken, for what cannot be placed.
+            return self.retry_in(n, v, DAY);
+        }
         let is_making_room = node.life.as_ref().is_some_and(|life| life.round.is_some());
         let gives_way = is_making_room && node.is_expendable(&self.book, v, self.now_ms);
         if !is_pull && (gives_way || !self.has_room(n, v, bytes)) {
             // What belongs here makes room for itself.
+            self.nodes[n].life().map(|life| life.no_room.insert(v));
             self.wants_room(n);
             return self.retry_in(n, v, RETRY_MS);
         }
@@ -159,9 +172,18 @@ impl World {
             is_recording: false,
         };
         if let Some(life) = self.nodes[n].life() {
+            life.no_room.remove(&v);
             life.jobs.insert(v, job);
         }
         self.ask_source(n, v);
+    }
+
+    /// Ends a job that brought nothing. Others wait for the room that it was promised.
+    fn end_job(&mut self, n: NodeIndex, v: VersionIndex) {
+        let job = self.nodes[n].life().and_then(|life| life.jobs.remove(&v));
+        if job.is_some_and(|job| job.reserved_bytes > 0) {
+            self.room_soon(n);
+        }
     }
 
     /// Looks at a version again after a while, unless that is due before.
@@ -191,14 +213,14 @@ impl World {
         }
     }
 
-    /// Returns the versions that belong at a node and are neither here nor on their way: whether each may be removed again to
-    /// make room, and its size. What may not comes first, and of that the smallest.
+    /// Returns the versions that belong at a node and wait for room there: whether each may be removed again to make room, and
+    /// its size. What may not comes first, and of that the smallest.
     pub(super) fn waiting(&self, n: NodeIndex) -> Vec<(bool, u64, VersionIndex)> {
         let (node, book) = (&self.nodes[n], &self.book);
         let Some(life) = node.life.as_ref() else { return Vec::new() };
         let now = node.clock(self.now_ms);
         let lacks = |v: &usize| !node.has_head(book, *v) && !life.jobs.contains_key(v);
-        let waiting = (0..book.versions.len()).filter(lacks).filter_map(|v| {
+        let waiting = life.no_room.iter().copied().filter(lacks).filter_map(|v| {
             let stance = node.stance(node.ruling(book, v, now).as_ref());
             if stance != Stance::Keep {
                 return None;
@@ -234,9 +256,7 @@ impl World {
                 self.wake(n, SOURCE_MS, Wake::FetchTimeout(v, number));
             }
             None => {
-                if let Some(life) = self.nodes[n].life() {
-                    life.jobs.remove(&v);
-                }
+                self.end_job(n, v);
                 self.retry_in(n, v, RETRY_MS);
             }
         }
@@ -285,7 +305,7 @@ impl World {
         files: Option<Vec<(u8, Piece)>>,
     ) {
         let Some(generation) = self.job(n, v, number).map(|job| job.generation) else { return };
-        let files: Option<BTreeMap<u8, super::book::FileBytes>> =
+        let files: Option<BTreeMap<u8, FileBytes>> =
             files.map(|files| files.into_iter().map(|(place, Piece(bytes))| (place, bytes.into())).collect());
         let good = files.filter(|files| *files == self.book.generations[generation].files);
         if good.is_none() {
@@ -300,7 +320,7 @@ impl World {
         // The policy is asked again, now that the manifest is here.
         let ruling = self.nodes[n].ruling(&self.book, v, self.nodes[n].clock(self.now_ms));
         if matches!(self.nodes[n].stance(ruling.as_ref()), Stance::Never(_)) {
-            self.nodes[n].life().map(|life| life.jobs.remove(&v));
+            self.end_job(n, v);
             return self.did("forbidden_by_manifest", n, v);
         }
         if let Some(job) = self.job(n, v, number) {
@@ -320,10 +340,12 @@ impl World {
             return self.wake(n, 100, Wake::Place(v, number));
         }
         let dir = node.dirs.entry(v).or_default();
-        if files.iter().any(|(place, bytes)| dir.get(place).is_some_and(|there| there != bytes)) {
-            life.jobs.remove(&v);
-            self.did("blocked", n, v);
-            return self.retry_in(n, v, DAY);
+        let foreign = |(place, bytes): (&u8, &FileBytes)| {
+            let there = dir.get(place).filter(|there| *there != bytes)?;
+            Some((*place, Arc::clone(there)))
+        };
+        if let Some((place, there)) = files.iter().find_map(foreign) {
+            return self.blocked(n, v, place, there);
         }
         dir.extend(files);
         node.used_ms.insert(v, clock_ms);
@@ -336,6 +358,25 @@ impl World {
         let what = if job.is_pull { "pulled" } else { "placed" };
         self.did(what, n, v);
         self.commit(n, 2 * n, vec![entry], Then::Placed(v));
+    }
+
+    /// Other files lie where a version belongs. What came is thrown away, and nothing is fetched again before they are gone.
+    fn blocked(&mut self, n: NodeIndex, v: VersionIndex, place: u8, there: FileBytes) {
+        let Some(life) = self.nodes[n].life() else { return };
+        let Some((generation, is_pull)) = life.jobs.get(&v).map(|job| (job.generation, job.is_pull)) else {
+            return;
+        };
+        let before = life.occupied.insert(v, (generation, place, Arc::clone(&there)));
+        if is_pull {
+            // Whoever pulls hears of it.
+            life.wishes.remove(&v);
+        } else if before == Some((generation, place, there)) {
+            let detail = format!("node {n} fetched version {v} again");
+            self.broken(Violation::new("what cannot be placed is fetched once", detail));
+        }
+        self.end_job(n, v);
+        self.did("blocked", n, v);
+        self.retry_in(n, v, DAY);
     }
 
     /// The record of a fetch is durable.

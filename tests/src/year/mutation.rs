@@ -32,6 +32,8 @@ pub enum Mutation {
     NeverEvicts,
     /// What belongs at a node waits for room, and nothing is removed for it.
     WaitsForRoomOnly,
+    /// What cannot be placed, because other files lie there, is fetched again and again.
+    FetchesInVain,
     /// A drop that another one got in the way of is not tried again, by nobody.
     NeverTriesAgain,
     /// A new policy is learnt, and what it says of versions that are known is not looked at.
@@ -40,7 +42,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::VouchesWhileDropping,
         Self::EntersAfterAsking,
         Self::LeavesEarly,
@@ -55,6 +57,7 @@ impl Mutation {
         Self::DropsWholeDirectory,
         Self::NeverEvicts,
         Self::WaitsForRoomOnly,
+        Self::FetchesInVain,
         Self::NeverTriesAgain,
         Self::IgnoresNewPolicy,
     ];

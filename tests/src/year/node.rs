@@ -108,10 +108,18 @@ pub struct Life {
     pub(super) pending: BTreeSet<VersionIndex>,
     /// Versions that could not go, and since when.
     pub(super) refused: BTreeMap<VersionIndex, (Guard, u64)>,
+    /// Versions that could not come because other files lie in their place: which generation, and the file.
+    pub(super) occupied: BTreeMap<VersionIndex, (GenIndex, u8, FileBytes)>,
+    /// Versions that belong here and wait for room.
+    pub(super) no_room: BTreeSet<VersionIndex>,
     /// Victims of the round that is under way; the first is being dropped.
     pub(super) round: Option<VecDeque<VersionIndex>>,
-    /// A look for room is due.
-    pub(super) room_due: bool,
+    /// What has gone in the round that is under way was to let something come.
+    pub(super) went_for_waiting: bool,
+    /// Until then nothing goes to let something come: it was in vain.
+    pub(super) in_vain_until_ms: u64,
+    /// When it is looked for room next.
+    pub(super) room_at_ms: Option<u64>,
     /// There is too little room, and nothing more may go.
     pub(super) is_blocked: bool,
 }
@@ -265,6 +273,14 @@ impl Node {
     pub fn has_whole(&self, generation: &Generation) -> bool {
         let dir = self.dirs.get(&generation.version);
         dir.is_some_and(|dir| generation.files.iter().all(|(place, bytes)| dir.get(place) == Some(bytes)))
+    }
+
+    /// Says whether a file that was in the way of a generation lies there still.
+    pub fn is_occupied(&self, version: VersionIndex, generation: GenIndex) -> bool {
+        let occupied = self.life.as_ref().and_then(|life| life.occupied.get(&version));
+        occupied.is_some_and(|(of, place, bytes)| {
+            *of == generation && self.dirs.get(&version).and_then(|dir| dir.get(place)) == Some(bytes)
+        })
     }
 
     /// Returns how full it is.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use avalon_protocol::drop::{Candidate, Choice, Guard, Pressure, choose};
+use avalon_protocol::drop::{Candidate, Choice, Guard, Pressure, choose, choose_for};
 
 use super::{
     book::{NodeIndex, VersionIndex},
@@ -16,9 +16,11 @@ use super::{
 /// How long after something happened it is looked: much comes together.
 const AFTER_EVENT_MS: u64 = 1000;
 /// How often it is looked again while there is too little room.
-const WHILE_BLOCKED_MS: u64 = 6 * HOUR;
+pub const WHILE_BLOCKED_MS: u64 = 6 * HOUR;
 /// How long a version that could not go is left alone, unless something happens that may change that.
 const REFUSED_FOR_MS: u64 = 24 * HOUR;
+/// How long nothing goes to let something come when that was in vain: what was chosen did not go after all.
+const IN_VAIN_FOR_MS: u64 = HOUR;
 
 impl World {
     /// Looks for room in a moment.
@@ -45,8 +47,10 @@ impl World {
         if self.nodes[n].quota_bytes.is_none() || self.is(Mutation::NeverEvicts) {
             return;
         }
+        let at_ms = self.now_ms + delay_ms;
         let Some(life) = self.nodes[n].life() else { return };
-        if !std::mem::replace(&mut life.room_due, true) {
+        if life.room_at_ms.is_none_or(|known| at_ms < known) {
+            life.room_at_ms = Some(at_ms);
             self.wake(n, delay_ms, Wake::Room);
         }
     }
@@ -55,11 +59,18 @@ impl World {
     pub(super) fn relieve(&mut self, n: NodeIndex) {
         let now_ms = self.now_ms;
         let Some(life) = self.nodes[n].life() else { return };
-        life.room_due = false;
-        life.refused.retain(|_, (_, since_ms)| now_ms < *since_ms + REFUSED_FOR_MS);
-        if life.round.is_some() {
+        if life.room_at_ms != Some(now_ms) {
             return;
         }
+        life.room_at_ms = None;
+        life.refused.retain(|_, (_, since_ms)| now_ms < *since_ms + REFUSED_FOR_MS);
+        if life.round.is_none() {
+            self.make_room(n);
+        }
+    }
+
+    /// Chooses what goes next, until there is room enough or nothing more may go.
+    fn make_room(&mut self, n: NodeIndex) {
         let pressure = self.nodes[n].pressure(&self.book);
         let over = pressure.excess_bytes();
         let choice = if over > 0 { self.choice(n, over) } else { self.choice_for_waiting(n, &pressure) };
@@ -67,44 +78,61 @@ impl World {
             self.broken(violation);
         }
         let is_blocked = choice.victims.is_empty() && over > 0;
-        if let Some(life) = self.nodes[n].life() {
-            if is_blocked && !life.is_blocked {
-                self.did("quota_exceeded", n, 0);
-            }
-            if let Some(life) = self.nodes[n].life() {
-                life.is_blocked = is_blocked;
-            }
-        }
-        if is_blocked {
-            return self.room_in(n, WHILE_BLOCKED_MS);
-        }
+        let Some(life) = self.nodes[n].life() else { return };
+        let is_news = is_blocked && !life.is_blocked;
+        life.is_blocked = is_blocked;
         if let Some(first) = choice.victims.first().copied() {
-            if let Some(life) = self.nodes[n].life() {
-                life.round = Some(VecDeque::from(choice.victims));
-            }
+            life.went_for_waiting |= over == 0;
+            life.round = Some(VecDeque::from(choice.victims));
             return self.begin_drop(n, first, Purpose::Room);
         }
-        // Whoever waited for room may have some now.
-        for (_, bytes, v) in self.waiting(n) {
+        life.round = None;
+        if is_news {
+            self.did("quota_exceeded", n, 0);
+        }
+        if is_blocked {
+            self.room_in(n, WHILE_BLOCKED_MS);
+        }
+        self.round_ends(n);
+    }
+
+    /// Whoever waited for room may have some now: what belongs here before what would be removed again.
+    fn round_ends(&mut self, n: NodeIndex) {
+        let mut in_vain = self.nodes[n].life().is_some_and(|life| std::mem::take(&mut life.went_for_waiting));
+        for (is_expendable, bytes, v) in self.waiting(n) {
             if self.has_room(n, v, bytes) {
+                in_vain &= is_expendable;
                 self.consider(n, v);
             }
+        }
+        if in_vain {
+            // The next attempt may come to the same: others go, and come again.
+            let until_ms = self.now_ms + IN_VAIN_FOR_MS;
+            self.nodes[n].life().into_iter().for_each(|life| life.in_vain_until_ms = until_ms);
+            self.room_in(n, IN_VAIN_FOR_MS);
         }
     }
 
     /// Chooses what may go for the smallest of what waits for room, of which that is enough: otherwise nothing goes.
     fn choice_for_waiting(&self, n: NodeIndex, pressure: &Pressure) -> Choice<VersionIndex> {
-        let waiting = if self.is(Mutation::WaitsForRoomOnly) { Vec::new() } else { self.waiting(n) };
+        let goes_on = self.nodes[n]
+            .life
+            .as_ref()
+            .is_some_and(|life| life.went_for_waiting || life.in_vain_until_ms <= self.now_ms);
+        let waiting =
+            if self.is(Mutation::WaitsForRoomOnly) || !goes_on { Vec::new() } else { self.waiting(n) };
         let firm = waiting.into_iter().filter(|(is_expendable, ..)| !is_expendable);
-        let excesses =
-            firm.map(|(_, bytes, _)| pressure.excess_bytes_for(bytes)).filter(|excess| *excess > 0);
-        let choice = excesses.into_iter().next().map(|excess| (excess, self.choice(n, excess)));
-        let enough = choice.filter(|(excess, choice)| choice.bytes >= *excess);
-        enough.map_or_else(|| choose(&[], 0), |(_, choice)| choice)
+        let sizes: Vec<u64> = firm.map(|(_, bytes, _)| bytes).collect();
+        let candidates = if sizes.is_empty() { Vec::new() } else { self.candidates(n) };
+        choose_for(&candidates, pressure, sizes)
     }
 
     /// Chooses what may go.
     fn choice(&self, n: NodeIndex, excess: u64) -> Choice<VersionIndex> {
+        choose(&self.candidates(n), excess)
+    }
+
+    fn candidates(&self, n: NodeIndex) -> Vec<Candidate<VersionIndex>> {
         let node = &self.nodes[n];
         let mut candidates = Vec::new();
         for v in 0..self.book.versions.len() {
@@ -122,7 +150,7 @@ impl World {
                 guard,
             });
         }
-        choose(&candidates, excess)
+        candidates
     }
 
     /// The first victim has gone, or stays.
@@ -136,11 +164,7 @@ impl World {
         round.pop_front();
         match round.front().copied() {
             Some(next) => self.begin_drop(n, next, Purpose::Room),
-            None => {
-                life.round = None;
-                self.consider_all(n);
-                self.room_soon(n);
-            }
+            None => self.make_room(n),
         }
     }
 }

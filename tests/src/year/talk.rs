@@ -69,7 +69,11 @@ impl World {
             Then::Dropped(v, number) => self.recorded(n, v, number),
             Then::Placed(v) => self.placed(n, v),
         }
+        let any = !versions.is_empty();
         self.follow(n, versions, is_new);
+        if any {
+            self.room_soon(n);
+        }
         for peer in 0..self.nodes.len() {
             self.push_soon(n, peer, 5);
         }
@@ -152,9 +156,6 @@ impl World {
                 self.consider(n, v);
             }
         }
-        if !versions.is_empty() {
-            self.room_again(n);
-        }
     }
 
     /// A peer is there.
@@ -231,6 +232,7 @@ impl World {
         self.send(n, from, Message::Ack(heads));
         if any {
             self.follow(n, versions, is_new);
+            self.room_again(n);
             if let Some(life) = self.nodes[n].life().filter(|life| !life.passes_on) {
                 life.passes_on = true;
                 self.wake(n, PASS_ON_MS, Wake::PassOn);

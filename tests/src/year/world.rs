@@ -236,6 +236,7 @@ impl World {
                 }
             }
             Event::AskAgain => {
+                self.checker.could_go = self.checker.drops_that_are_possible(self);
                 for (n, v) in self.asked.clone() {
                     self.deed(n, &Deed::Drop(v));
                 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "files are written as artists write them")]
 
+mod audit;
 mod catalog;
 mod changes;
 mod chaos;
@@ -17,6 +18,7 @@ mod frames;
 mod farm;
 mod identity;
 mod inputs;
+mod join;
 mod left_over;
 mod growth;
 mod lifetime;

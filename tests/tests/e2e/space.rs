@@ -344,6 +344,32 @@ fn what_comes_by_itself_waits_for_room_and_what_somebody_pulls_does_not() {
 }
 
 #[test]
+fn what_a_site_keeps_does_not_wait_for_room_behind_what_may_go() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let mut montreal = studio.node(MONTREAL, ProjectMode::Mirror);
+    montreal.config.peers = vec![london.listen()];
+    montreal.config.project_extra = "quota = \"2500KiB\"\nevict_after = \"0s\"\n".into();
+    montreal.start();
+    write_policy(
+        &studio,
+        &london,
+        "[defaults]\nkeep = \"on-demand\"\nmin_copies = 1\n[[rule]]\nname = \"the latest\"\nmatch = { asset = \"robot\" \
+         }\nsites = [\"montreal\"]\nkeep = \"here\"\nkeep_last = 1\n",
+    );
+    montreal.until("the policy is in effect", |api| api.policy()?.policy.in_effect.then_some(()));
+    for version in 1..=3 {
+        publish_model(&london, version, &tree::noise(version.into(), MIB));
+        london.until_complete_at(&model(version), MONTREAL);
+    }
+    assert!(
+        !is_here(&montreal, 1) && is_here(&montreal, 2),
+        "one goes for it, the one that was not used for longest"
+    );
+    assert!(!montreal.api().has_health("quota-exceeded"));
+}
+
+#[test]
 fn when_too_little_is_free_the_trash_goes_first_and_versions_after_it() {
     let studio = studio();
     let london = studio.on_demand(LONDON, &[]);

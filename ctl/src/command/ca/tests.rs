@@ -13,9 +13,14 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "what a test writes needs no durability")]
+fn write(path: &Path, content: impl AsRef<[u8]>) {
+    std::fs::write(path, content).unwrap();
+}
+
 fn phrase_file(dir: &Path, name: &str, phrase: &str) -> String {
     let path = dir.join(name);
-    std::fs::write(&path, format!("{phrase}\n")).unwrap();
+    write(&path, format!("{phrase}\n"));
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     text(&path).to_owned()
 }
@@ -141,7 +146,7 @@ fn a_request_is_signed_as_who_signs_says() {
     assert_eq!(run(&["ca", "init", "--studio", "a", "--dir", text(&ca)]).exit, 0);
     let key = NodeKey::generate().unwrap();
     let request = key.request(&"boss@london".parse().unwrap()).unwrap();
-    std::fs::write(&csr, request.pem().unwrap()).unwrap();
+    write(&csr, request.pem().unwrap());
     let sign = ["ca", "sign", "--dir", text(&ca), "--request", text(&csr), "--role", "farm"];
     let ran = run(&sign);
     assert_eq!(ran.exit, 2);
@@ -156,7 +161,7 @@ fn a_request_is_signed_as_who_signs_says() {
     avalon_certs::install(&out, &key, &chain, root, now()).unwrap();
     assert_eq!(Identity::load(&out, now()).unwrap().node().to_string(), "ws1@home");
 
-    std::fs::write(&csr, "no request").unwrap();
+    write(&csr, "no request");
     let ran = run(&[&sign[..], &["--node", "ws1", "--site", "home"]].concat());
     assert_eq!(ran.exit, 2);
     assert!(ran.stderr.contains("not a request that can be signed"), "{ran:?}");

@@ -23,6 +23,7 @@ use clap::Args;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
+pub(crate) use self::studio::find_avalond;
 use self::{
     story::{Outcome, Story},
     studio::Studio,
@@ -57,7 +58,7 @@ pub(crate) struct DemoArgs {
 #[derive(Debug, Error)]
 pub(crate) enum DemoError {
     /// There is no daemon to start.
-    #[error("there is no avalond beside {}, in AVALOND or in PATH", beside.display())]
+    #[error("there is no avalond where AVALOND says, beside {}, or in PATH", beside.display())]
     NoDaemon {
         /// This program.
         beside: PathBuf,
@@ -253,10 +254,7 @@ mod tests {
     fn without_a_daemon_to_start_it_says_where_it_looked() {
         let ran = run(&["demo", "--once"]);
         assert_eq!((ran.exit, ran.stdout.as_str()), (1, ""));
-        assert!(
-            ran.stderr.contains(", in AVALOND or in PATH\n  hint: build it with `cargo build`"),
-            "{ran:?}"
-        );
+        assert!(ran.stderr.contains(", or in PATH\n  hint: build it with `cargo build`"), "{ran:?}");
     }
 
     #[test]

@@ -141,13 +141,13 @@ impl Studio {
     }
 }
 
-/// Finds the daemon: beside this program, where `AVALOND` says, in `PATH`.
-fn find_avalond(environment: &Environment) -> Result<PathBuf, DemoError> {
+/// Finds the daemon: where `AVALOND` says, beside this program, in `PATH`.
+pub(crate) fn find_avalond(environment: &Environment) -> Result<PathBuf, DemoError> {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("avalonctl"));
     let beside = program.with_file_name("avalond");
     let named = environment.var("AVALOND").map(PathBuf::from);
     let in_path = environment.var("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(in_path).map(|dir| dir.join("avalond"));
-    let mut candidates = [beside].into_iter().chain(named).chain(in_path);
+    let mut candidates = named.into_iter().chain([beside]).chain(in_path);
     candidates.find(|candidate| candidate.is_file()).ok_or(DemoError::NoDaemon { beside: program })
 }

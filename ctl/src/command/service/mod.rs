@@ -41,6 +41,22 @@ enum ServiceAction {
     Uninstall(PlaceArgs),
 }
 
+impl ServiceArgs {
+    /// Installs the daemon beside this program with a configuration, as a user's own or the system's.
+    pub(crate) fn install_of(user: bool, root: Option<&Path>, config: &Path) -> Self {
+        Self {
+            action: ServiceAction::Install(InstallArgs {
+                place: PlaceArgs { user, prefix: None, dest: None },
+                roots: root.into_iter().map(Path::to_owned).collect(),
+                config: Some(config.to_owned()),
+                avalond: None,
+                run_as: "avalon".into(),
+                group: "artists".into(),
+            }),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct InstallArgs {
     #[command(flatten)]

@@ -58,6 +58,38 @@ pub enum SocketError {
         /// The path.
         path: PathBuf,
     },
+    /// Whoever may write in the directory could put another socket in its place.
+    #[error(
+        "others may write in {} (mode {mode:o}), where the socket is to be: take that right from them, or set node.socket to \
+         a path in a directory of its own",
+        dir.display()
+    )]
+    OpenDirectory {
+        /// The directory.
+        dir: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Its owner could put another socket in its place.
+    #[error(
+        "{} belongs to user {uid}, and the socket is to be in it: give the directory to the daemon's user, or set node.socket \
+         to a path in a directory of its own",
+        dir.display()
+    )]
+    ForeignDirectory {
+        /// The directory.
+        dir: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// Somebody else made the socket that is there.
+    #[error("the socket {} was made by user {uid}: find out why, and remove it", path.display())]
+    Foreign {
+        /// The path.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
     /// Somebody answers there.
     #[error(
         "another process listens on {}: if it is an avalond, stop it or give this one a node.socket of its own",

@@ -8,7 +8,7 @@ use super::SocketError;
 const FILE: &str = "/etc/group";
 
 /// Finds a group by its name or number.
-pub(super) fn find(name: &str) -> Result<Gid, SocketError> {
+pub(in crate::api) fn find(name: &str) -> Result<Gid, SocketError> {
     if let Ok(number) = name.parse() {
         return Ok(Gid::from_raw(number));
     }

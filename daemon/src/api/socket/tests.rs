@@ -102,7 +102,8 @@ async fn what_is_not_a_socket_is_never_deleted() {
     File::create(&path).unwrap();
     assert!(matches!(bind(&path, None), Err(SocketError::NotASocket { .. })));
     assert!(path.is_file());
-    assert!(matches!(bind(dir.path(), None), Err(SocketError::NotASocket { .. })));
+    fs::create_dir(dir.path().join("directory")).unwrap();
+    assert!(matches!(bind(&dir.path().join("directory"), None), Err(SocketError::NotASocket { .. })));
 }
 
 #[test]
@@ -139,4 +140,44 @@ async fn the_guard_leaves_the_socket_of_another() {
     let (_listener, _other) = bind(&path, None).unwrap();
     drop(guard);
     UnixStream::connect(&path).unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_in_which_others_could_put_a_socket_of_their_own_is_refused() {
+    let (temp, _) = place();
+    let (above, dir) = (temp.path().join("above"), temp.path().join("above/run"));
+    fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("api.sock");
+    let set = |dir: &Path, mode| fs::set_permissions(dir, fs::Permissions::from_mode(mode)).unwrap();
+    for mode in [0o777, 0o1777, 0o702] {
+        set(&dir, mode);
+        let refused = bind(&path, None).unwrap_err();
+        assert!(
+            matches!(&refused, SocketError::OpenDirectory { mode: found, .. } if *found == mode),
+            "{refused}"
+        );
+        assert!(!path.exists());
+    }
+    set(&dir, 0o755);
+    set(&above, 0o777);
+    assert!(matches!(bind(&path, None), Err(SocketError::OpenDirectory { mode: 0o777, .. })));
+    set(&above, 0o1777);
+    drop(bind(&path, None).unwrap());
+}
+
+#[tokio::test]
+async fn what_another_user_made_where_the_socket_should_be_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (temp, _) = place();
+    let path = temp.path().join("run/api.sock");
+    fs::create_dir(temp.path().join("run")).unwrap();
+    drop(StdListener::bind(&path).unwrap());
+    std::os::unix::fs::lchown(&path, Some(61_000), None).unwrap();
+    assert!(matches!(bind(&path, None), Err(SocketError::Foreign { uid: 61_000, .. })));
+    assert!(path.exists());
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::lchown(temp.path().join("run"), Some(61_000), None).unwrap();
+    assert!(matches!(bind(&path, None), Err(SocketError::ForeignDirectory { uid: 61_000, .. })));
 }

@@ -22,17 +22,25 @@ use tokio_util::sync::CancellationToken;
 use super::Fake;
 use crate::{
     api::{
-        SocketGuard, Stop, bind,
+        ApiRoles, Gate, SocketGuard, Stop, bind,
         routes::{Shared, router},
         serve,
         server::serve_router,
     },
+    audit::Audit,
     clock::ManualClock,
+    config::ApiConfig,
     tasks::Tasks,
 };
 
 /// Longer than any answer takes; a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Lets the tests' own user do all, and writes nothing.
+pub(super) fn gate() -> Gate {
+    let roles = Arc::new(ApiRoles::resolve(&ApiConfig::default()).unwrap());
+    Gate { roles, token: None, audit: Audit::default() }
+}
 
 pub(super) struct Served {
     pub(super) fake: Arc<Fake>,
@@ -47,7 +55,7 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn start() -> Self {
-        Self::start_with(|fake, stop, listener| serve(listener, fake, stop).boxed())
+        Self::start_with(|fake, stop, listener| serve(listener, fake, gate(), stop).boxed())
     }
 
     /// Starts with streams that show all the time that they live.
@@ -55,7 +63,7 @@ impl Served {
         Self::start_with(|api, stop, listener| {
             let keep_alive = Duration::from_millis(1);
             let shared = Shared { api, stop: stop.token.clone(), keep_alive };
-            serve_router(listener, router(shared), stop).boxed()
+            serve_router(listener, router(shared, gate()), stop).boxed()
         })
     }
 

@@ -10,13 +10,14 @@ use std::{
 
 use avalon_protocol::{
     control::{
-        ApiError, Candidate, CatalogStatsReply, ConflictsReply, DestinationReply, DropReply, DropRequest,
-        InfoReply, InputsReply, JobKind, JobState, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest,
-        LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply,
-        PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply,
-        PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply,
-        ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply, WhereReply,
-        WhyReply,
+        ApiError, AuditHeadsReply, AuditVerifyReply, Candidate, CatalogStatsReply, ConflictsReply,
+        DestinationReply, DropReply, DropRequest, InfoReply, InputsReply, InviteItem, InviteReply,
+        InviteRequest, InviteState, InvitesReply, JobKind, JobState, JobStatus, LifetimeReply,
+        LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply,
+        PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
+        Presence, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
+        QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
+        StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -29,8 +30,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     api::{
-        ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery, RefQuery,
-        ReportQuery, WhyQuery,
+        AuditQuery, ByteStream, Caller, DestinationQuery, InputsQuery, Lifetime, LocalApi, PolicyQuery,
+        RefQuery, ReportQuery, WhyQuery,
     },
     clock::Clock,
     events::EventBus,
@@ -52,6 +53,8 @@ pub(super) enum Call {
     Queue(QueueRequest, Caller),
     SetLimit(LimitRequest, Caller),
     ClearLimits(Option<String>, Caller),
+    Invite(InviteRequest, Caller),
+    RevokeInvite(String, Caller),
     Policy(PolicyQuery),
     ApplyPolicy(PolicyRequest, Caller),
     DiffPolicy(PolicyRequest),
@@ -139,6 +142,10 @@ fn job(id: &str) -> JobStatus {
         frames: None,
         position: None,
     }
+}
+
+fn no_invites() -> InvitesReply {
+    InvitesReply { schema: "avalonctl.invites/1".into(), invites: Vec::new() }
 }
 
 fn no_limits() -> LimitsReply {
@@ -375,6 +382,33 @@ impl LocalApi for Fake {
         self.reply(Call::ClearLimits(id, caller), no_limits())
     }
 
+    fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {
+        ready(Ok(no_invites())).boxed()
+    }
+
+    fn invite(&self, request: InviteRequest, caller: Caller) -> BoxFuture<'_, Result<InviteReply, ApiError>> {
+        let reply = InviteReply {
+            schema: "avalonctl.invite/1".into(),
+            token: "avalonjoin1-a".into(),
+            addresses: Vec::new(),
+            invite: InviteItem {
+                id: "aebagbaf".into(),
+                site: request.site.clone(),
+                role: request.role,
+                node: None,
+                projects: Vec::new(),
+                state: InviteState::Open,
+                made: String::new(),
+                expires: String::new(),
+            },
+        };
+        self.reply(Call::Invite(request, caller), reply)
+    }
+
+    fn revoke_invite(&self, id: String, caller: Caller) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {
+        self.reply(Call::RevokeInvite(id, caller), no_invites())
+    }
+
     fn why(&self, query: WhyQuery) -> BoxFuture<'_, Result<WhyReply, ApiError>> {
         self.reply(Call::Why(query), WhyReply { schema: "avalonctl.why/1".into(), answers: Vec::new() })
     }
@@ -452,6 +486,20 @@ impl LocalApi for Fake {
             Ok(RebuildReply { schema, generation: 3, records: 3, replayed: 0, rows, seconds: 0.1 })
         }
         .boxed()
+    }
+
+    fn audit(&self, _query: AuditQuery) -> BoxFuture<'_, Result<ByteStream, ApiError>> {
+        ready(Ok(futures_util::stream::empty().boxed())).boxed()
+    }
+
+    fn audit_verify(&self) -> BoxFuture<'_, Result<AuditVerifyReply, ApiError>> {
+        let verdict = avalon_protocol::audit::Checker::new(&Default::default()).finish();
+        ready(Ok(verdict.into())).boxed()
+    }
+
+    fn audit_heads(&self, node: Option<String>) -> BoxFuture<'_, Result<AuditHeadsReply, ApiError>> {
+        let (schema, node) = ("avalonctl.audit-heads/1".into(), node.unwrap_or_default());
+        ready(Ok(AuditHeadsReply { schema, node, heads: Vec::new() })).boxed()
     }
 
     fn events(&self) -> EventBus {

@@ -59,8 +59,12 @@ impl Puppet {
     }
 
     async fn dial_with(studio: &Studio, node: &Node, change: impl FnOnce(&mut quinn::ClientConfig)) -> Self {
-        let mut bound =
-            endpoint::bind("127.0.0.1:0".parse().unwrap(), &studio.identity("puppet@london")).unwrap();
+        let mut bound = endpoint::bind(
+            "127.0.0.1:0".parse().unwrap(),
+            &studio.identity("puppet@london"),
+            &Default::default(),
+        )
+        .unwrap();
         change(&mut bound.client);
         let connecting =
             bound.endpoint.connect_with(bound.client, node.net.local_addr(), avalon_certs::ANY_NODE).unwrap();

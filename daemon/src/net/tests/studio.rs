@@ -124,6 +124,8 @@ impl Setup {
         let (events_out, events) = mpsc::channel(64);
         let tasks = Tasks::new();
         let config = NetConfig {
+            admission: Default::default(),
+            issuer: None,
             listen: self.listen,
             peers: self.peers.clone(),
             hello: self.hello.clone(),

@@ -8,7 +8,7 @@ use std::{
 
 use avalon_protocol::{
     control::{JobState, JobStatus},
-    id::VersionId,
+    id::{ProjectName, VersionId},
 };
 
 use super::{Job, job::Turn};
@@ -95,6 +95,13 @@ impl JobBoard {
     pub fn of_version(&self, version: &VersionId) -> Option<Arc<Job>> {
         let jobs = self.lock();
         jobs.all.get(jobs.newest.get(version)?).filter(|job| !job.state().is_final()).cloned()
+    }
+
+    /// Returns the versions of a project that come by themselves and wait for room, with their bytes.
+    pub fn waiting_for_room(&self, project: &ProjectName) -> Vec<(VersionId, u64)> {
+        let jobs = self.lock();
+        let of_project = jobs.all.values().filter(|job| job.version.project == *project);
+        of_project.filter_map(|job| Some((job.version.clone(), job.waits_for_room()?))).collect()
     }
 
     /// Returns the place of a job among those that wait for their turn, from 1; nothing for one that does not.

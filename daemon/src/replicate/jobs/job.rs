@@ -17,8 +17,10 @@ use avalon_protocol::{
     id::{NodeId, VersionId},
     plan::Priority,
     policy::Urgency,
+    rel_path::RelPath,
     wire::PieceEncoding,
 };
+use avalon_store::fs::FileIdentity;
 use tokio_util::sync::CancellationToken;
 
 use crate::{clock::Clock, events::EventBus};
@@ -60,6 +62,19 @@ pub enum RetryWhen {
     After(Duration),
 }
 
+/// What lies in the place of a version: while all of it is so, the version cannot be placed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupied {
+    /// The path, relative to the project.
+    pub path: RelPath,
+    /// What is there.
+    pub there: FileIdentity,
+    /// The generations that were known to be replaced.
+    pub before: Vec<ManifestId>,
+    /// For people.
+    pub reason: String,
+}
+
 /// One version that has to come here.
 #[derive(Debug)]
 pub struct Job {
@@ -73,6 +88,8 @@ pub struct Job {
     pub cancel: CancellationToken,
     discarded: AtomicBool,
     puts_back: AtomicBool,
+    /// What lay in its place when it was to be placed.
+    occupied: Mutex<Option<Occupied>>,
     /// What is fetched, where it is not all of it.
     frames: Option<FrameWish>,
     counts: Counts,
@@ -193,6 +210,7 @@ impl Job {
         Self {
             discarded: AtomicBool::new(false),
             puts_back: AtomicBool::new(false),
+            occupied: Mutex::new(None),
             frames: None,
             id,
             version,
@@ -259,9 +277,26 @@ impl Job {
         self.puts_back.load(Ordering::Relaxed)
     }
 
+    /// Notes what lay in its place; `None` when nothing does any more.
+    pub fn set_occupied(&self, occupied: Option<Occupied>) {
+        *self.occupied.lock().unwrap_or_else(PoisonError::into_inner) = occupied;
+    }
+
+    /// Returns what lay in its place when it was to be placed.
+    pub fn occupied(&self) -> Option<Occupied> {
+        self.occupied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Returns how urgent it is.
     pub fn priority(&self) -> Priority {
         self.turn().0
+    }
+
+    /// Returns the bytes of its version, if it comes by itself and waits for room.
+    pub fn waits_for_room(&self) -> Option<u64> {
+        let state = self.lock();
+        let waits = state.state == JobState::Waiting && state.error == Some(ErrorCode::DiskFull);
+        (waits && state.kind == JobKind::Mirror).then(|| self.counts.bytes_total.load(Ordering::Relaxed))
     }
 
     /// Returns what it is for.

@@ -17,7 +17,7 @@ mod tests;
 pub use self::{
     board::JobBoard,
     handle::{Pulled, ReplicatorHandle, Stopped},
-    job::{Job, Outcome, RetryWhen},
+    job::{Job, Occupied, Outcome, RetryWhen},
     orders::{Book, Order, Orders, Paused},
     replicator::{Replicator, Run},
 };

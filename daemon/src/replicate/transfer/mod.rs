@@ -77,6 +77,7 @@ async fn fetch_and_place(core: &Arc<Core>, net: &Net, job: &Arc<Job>) -> Result<
     check_place(&project, &manifest, job)?;
     check_record(core, &manifest, job).await?;
     check_policy(core, job).await?;
+    place::still_occupied(core, &project, job).await?;
     let _room = room(core, &manifest, job).await?;
     job.set_path(project.path().join(manifest.dir().as_str()));
     if let Some(wish) = job.frames() {

@@ -15,7 +15,7 @@ use avalon_protocol::{
 use super::{LeftOver, left_over, run};
 use crate::{
     fixture::{Node, Studio, draft, manifest, published, version},
-    replicate::jobs::{Job, Outcome},
+    replicate::jobs::{Job, Occupied, Outcome},
     tasks::Tasks,
 };
 
@@ -39,13 +39,20 @@ impl Bench {
 
     /// Runs the job of a version without any peer.
     async fn run(&self, version: VersionId, manifest: ManifestId) -> Outcome {
+        self.run_job(&self.job(version, manifest, JobKind::Pull)).await
+    }
+
+    fn job(&self, version: VersionId, manifest: ManifestId, kind: JobKind) -> Arc<Job> {
+        let (core, wish) = (&self.montreal.core, (kind, Priority::Waiting));
+        let clock = Arc::clone(&core.clock);
+        Arc::new(Job::new("t-1".into(), version, manifest, wish, clock, core.events.clone()))
+    }
+
+    async fn run_job(&self, job: &Arc<Job>) -> Outcome {
         let core = &self.montreal.core;
-        let wish = (JobKind::Pull, Priority::Waiting);
-        let job =
-            Job::new("t-1".into(), version, manifest, wish, Arc::clone(&core.clock), core.events.clone());
         let tasks = Tasks::new();
         let (net, _events) = self.montreal.net(&tasks, &[]);
-        run(Arc::clone(core), net, Arc::new(job)).await
+        run(Arc::clone(core), net, Arc::clone(job)).await
     }
 
     /// Checks that the job is refused for good, with these words, and that nothing was written for it.
@@ -68,6 +75,49 @@ async fn a_record_that_agrees_with_its_manifest_is_fetched() {
     let outcome = bench.run(version(1), manifest.id()).await;
     assert!(matches!(&outcome, Outcome::Waiting { code: ErrorCode::NoSource, .. }), "{outcome:?}");
     assert!(bench.montreal.dir.join(".avalon/incoming").exists());
+}
+
+#[tokio::test]
+async fn nothing_is_fetched_again_while_what_lay_in_its_place_lies_there() {
+    let manifest = manifest(1, b"one");
+    let bench = Bench::new(&manifest, published(&manifest));
+    let path = manifest.dir().join(&manifest.files()[0].path).unwrap();
+    let file = bench.montreal.dir.join(path.as_str());
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::create_dir(&file).unwrap();
+    let dir = bench.montreal.core.project(manifest.project()).unwrap().dir().unwrap();
+    let there = dir.stat(&path).unwrap().unwrap().identity();
+    for kind in [JobKind::Mirror, JobKind::Pull] {
+        let job = bench.job(version(1), manifest.id(), kind);
+        let occupied =
+            Occupied { path: path.clone(), there, before: Vec::new(), reason: "it is taken".into() };
+        job.set_occupied(Some(occupied.clone()));
+        let outcome = bench.run_job(&job).await;
+        match (kind, &outcome) {
+            (JobKind::Mirror, Outcome::Waiting { code: ErrorCode::Conflict, reason, .. })
+            | (JobKind::Pull, Outcome::Failed { code: ErrorCode::Conflict, reason }) => {
+                assert_eq!(reason, "it is taken");
+            }
+            _ => panic!("{outcome:?}"),
+        }
+        assert!(!bench.montreal.dir.join(".avalon/incoming").exists());
+        assert_eq!(job.occupied(), Some(occupied));
+    }
+
+    // What it might replace is known now: it is looked at anew.
+    let job = bench.job(version(1), manifest.id(), JobKind::Mirror);
+    let before = vec![ManifestId::from_bytes([7; 32])];
+    job.set_occupied(Some(Occupied { path: path.clone(), there, before, reason: String::new() }));
+    let outcome = bench.run_job(&job).await;
+    assert!(matches!(&outcome, Outcome::Waiting { code: ErrorCode::NoSource, .. }), "{outcome:?}");
+
+    // The same when the file has gone.
+    let job = bench.job(version(1), manifest.id(), JobKind::Mirror);
+    job.set_occupied(Some(Occupied { path, there, before: Vec::new(), reason: String::new() }));
+    fs::remove_dir(&file).unwrap();
+    let outcome = bench.run_job(&job).await;
+    assert!(matches!(&outcome, Outcome::Waiting { code: ErrorCode::NoSource, .. }), "{outcome:?}");
+    assert_eq!(job.occupied(), None);
 }
 
 #[tokio::test]

@@ -1,0 +1,83 @@
+//! Invites, as they are asked for and shown.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::access::Role;
+
+/// Asks for an invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InviteRequest {
+    /// The site that the machine joins at.
+    pub site: String,
+    /// As what it joins; not as admin, which only the studio's CA itself makes of a node.
+    pub role: Role,
+    /// Its name; whoever joins chooses one when it is not given.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// For how many seconds the invite holds, at most a week.
+    pub ttl_seconds: u64,
+    /// The projects of its first configuration; those of this node when none is given, and none for a vendor.
+    #[serde(default)]
+    pub projects: Vec<String>,
+    /// Where this node is reached from there, as `host:port`; its own address and name when none is given.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+/// An invite that was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InviteReply {
+    /// `avalonctl.invite/1`.
+    pub schema: String,
+    /// The token: whoever has it may join. It is shown this once.
+    pub token: String,
+    /// Where it leads to.
+    pub addresses: Vec<String>,
+    /// What it is for.
+    pub invite: InviteItem,
+}
+
+/// The invites of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InvitesReply {
+    /// `avalonctl.invites/1`.
+    pub schema: String,
+    /// The invites, the newest first. After a change, that which was revoked.
+    pub invites: Vec<InviteItem>,
+}
+
+/// One invite.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InviteItem {
+    /// Its id.
+    pub id: String,
+    /// The site.
+    pub site: String,
+    /// The role.
+    pub role: Role,
+    /// The name, if it says one; of who joined, when somebody has.
+    pub node: Option<String>,
+    /// The projects.
+    pub projects: Vec<String>,
+    /// Whether it can be used.
+    pub state: InviteState,
+    /// When it was made.
+    pub made: String,
+    /// When it ends.
+    pub expires: String,
+}
+
+/// What became of an invite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum InviteState {
+    /// It can be used.
+    Open,
+    /// Somebody joined by it.
+    Used,
+    /// It was taken back.
+    Revoked,
+    /// Its time is over.
+    Expired,
+}
