@@ -116,7 +116,7 @@ fn of_studio(role: Role) -> Rights {
 fn needs(record: &Record) -> Option<(Action, Option<u64>)> {
     match record {
         // Who the author is, and what it keeps in its own audit log, is nobody else's.
-        Record::Key(_) => None,
+        Record::Key(_) | Record::AuditHead(_) => None,
         Record::Published(published) => Some((Action::Publish, Some(published.published_at_ms))),
         Record::Placed(_) | Record::Dropped(_) => Some((Action::See, None)),
         Record::Retired(retired) => Some((Action::Retire, Some(retired.at_ms))),
