@@ -77,7 +77,7 @@ fn unknown_keys_are_refused_everywhere_with_what_was_meant() {
     refused(
         &HEAD.replace("[defaults]", "colour = 1\n[defaults]\nprio = \"low\""),
         &[
-            "2:1: unknown key `colour` in the document; known here: schema, groups, defaults, rule, checks, check, numbers",
+            "2:1: unknown key `colour` in the document; known here: schema, groups, defaults, rule, checks, check, numbers, roles, grant",
             "4:1: unknown key `prio` in [defaults]; did you mean `priority`?",
         ],
     );
