@@ -207,7 +207,7 @@ impl Record {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::id::VersionSlot;
+    use crate::{hash::AuditHash, id::VersionSlot};
 
     pub(crate) fn version(number: u32) -> VersionId {
         VersionId {
@@ -266,7 +266,11 @@ pub(crate) mod tests {
     }
 
     fn audit_head() -> Record {
-        Record::AuditHead(AuditHead { entries: 300, hash: [7; 32], at_ms: 1_763_800_000_000 })
+        Record::AuditHead(AuditHead {
+            entries: 300,
+            hash: AuditHash::from_bytes([7; 32]),
+            at_ms: 1_763_800_000_000,
+        })
     }
 
     const GOLDEN: &[&str] = &[
