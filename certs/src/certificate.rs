@@ -22,7 +22,7 @@ pub use self::{
     authority::AuthorityCertificate, chain::Chain, error::CertificateError, node::NodeCertificate,
 };
 pub(crate) use self::{
-    authority::fingerprint,
+    authority::{fingerprint, fingerprint_text},
     form::{Signed, ed25519_key, guarded, is_signed_by, read, unreadable},
     issuing::IssuingCertificate,
     names::{DNS_SUFFIX, Names, node_uri, role_uri, studio_uri},

@@ -21,7 +21,7 @@ use thiserror::Error as ThisError;
 use crate::{
     certificate::{
         AuthorityCertificate, CertificateError, Chain, Names, NodeCertificate, Signed, ed25519_key,
-        fingerprint, is_signed_by, read, utc,
+        fingerprint, fingerprint_text, is_signed_by, read, utc,
     },
     key_file::PrivateKey,
     tls,
@@ -158,8 +158,7 @@ pub fn check_server(
 ) -> Result<(AuthorityCertificate, NodeCertificate), UntrustedServer> {
     let found = fingerprint(root);
     if found != *expected {
-        let found = found.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":");
-        return Err(UntrustedServer::OtherAuthority { found });
+        return Err(UntrustedServer::OtherAuthority { found: fingerprint_text(&found) });
     }
     let certificate = |source| UntrustedServer::Certificate { source };
     let authority = AuthorityCertificate::parse(CertificateDer::from(root.to_vec())).map_err(certificate)?;

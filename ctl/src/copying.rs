@@ -85,13 +85,9 @@ fn sums_of(from: &mut File, mut to: Option<&mut File>) -> io::Result<Sums> {
     Ok(Sums {
         bytes,
         blake3: ObjectHash::from_bytes(*blake3.finalize().as_bytes()),
-        sha256: hex(sha256.finish().as_ref()),
-        md5: hex(&md5.finalize()),
+        sha256: hex::encode(sha256.finish()),
+        md5: hex::encode(md5.finalize()),
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes a new small file; it is on disk when this returns.

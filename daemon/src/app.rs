@@ -4,13 +4,16 @@
 //! before the ledger is open. Stop: no more publishes, no more connections, jobs checkpoint, the ledger is flushed, and
 //! what hangs is named.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+mod care;
+mod local_api;
+mod open;
+
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use avalon_certs::{Identity, Revocations};
+use avalon_certs::Identity;
 use avalon_protocol::{
     audit::{AuditAction, AuditFact},
-    control::{Health, Severity},
     feed::{FeedHead, FeedId},
     id::ProjectName,
     mode::ProjectMode,
@@ -19,40 +22,27 @@ use avalon_protocol::{
         ServedProject,
     },
 };
-use avalon_store::{
-    ledger::{CatalogCare, Ledger, LedgerConfig, LedgerError, LedgerEvent, OpenReport},
-    object::{hash::Hasher, serve::BlockCache},
-    state_dir::StateDir,
-};
+use avalon_store::{ledger::LedgerEvent, state_dir::StateDir};
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::{Notify, broadcast, mpsc},
-};
+use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::{
-    api,
-    audit::{self, Audit},
-    buffers::Buffers,
+    api, audit,
     clock::{Clock, RealClock},
     config::Config,
     core::{Core, blocking},
     daemon_api::DaemonApi,
-    events::EventBus,
-    health::HealthBoard,
     hooks,
     join::Joining,
-    limits::Limits,
     log::{ErrorChain, LogHandle},
-    net::{Catalog as _, Net, NetConfig, NetEvent, Throttle, UDP_BUFFER_BYTES, UdpBuffers},
-    numbers::Numbers,
-    policy::{self, StudioPolicy},
+    net::{Catalog as _, Net, NetConfig, NetEvent},
+    policy,
     project::Project,
     publish::{publisher, settle::SettlerHandle},
     reload::Reloader,
     replicate::{
         announce::LedgerCatalog,
-        jobs::{Job, Orders, Replicator, ReplicatorHandle, Run},
+        jobs::{Job, Replicator, ReplicatorHandle, Run},
         listen,
         place::forget_area,
         serve::TreeObjects,
@@ -60,9 +50,9 @@ use crate::{
     },
     service::ServiceNotifier,
     signals::{Signal, Signals},
-    space::{self, Dropper, Space},
+    space::{self, Dropper},
     tasks::Tasks,
-    transfers::{self, TransferLog},
+    transfers,
 };
 
 /// How many changes of feeds may wait for a listener; one that is further behind looks at everything instead.
@@ -71,11 +61,6 @@ const LEDGER_EVENTS: usize = 4096;
 const NET_EVENTS: usize = 1024;
 /// How much longer than usual the service manager is asked to wait while the catalog is built anew.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(600);
-
-/// How often the watchdog looks whether a ledger that does not answer is at long work.
-const PROBE_AGAIN: Duration = Duration::from_secs(1);
-/// How often the ledger is asked whether it works.
-const LEDGER_EVERY: Duration = Duration::from_secs(30);
 
 /// What runs, kept until it stops.
 struct Running {
@@ -155,11 +140,11 @@ async fn start(
     let identity = Arc::new(Identity::load(&identity_dir, clock.now())?);
     let roles = Arc::new(api::ApiRoles::resolve(&config.api)?);
     let (listener, socket_guard) = api::bind(&config.socket, config.socket_group.as_deref())?;
-    let tcp = bind_tcp(&config, &state).await?;
+    let tcp = local_api::bind_tcp(&config, &state).await?;
     notifier.extend_timeout(OPEN_TIMEOUT);
     notifier.status("opening the catalog");
     let (ledger_events, _) = broadcast::channel(LEDGER_EVENTS);
-    let core = open_core(&config, &state, &identity, Arc::clone(&clock), ledger_events.clone()).await?;
+    let core = open::core(&config, &state, &identity, Arc::clone(&clock), ledger_events.clone()).await?;
 
     let (tasks, publishing) = (Tasks::new(), Tasks::new());
     let (advanced, _) = broadcast::channel(LEDGER_EVENTS);
@@ -192,7 +177,7 @@ async fn start(
     follow_records(&core, &net, &replicator, (&ledger_events, net_receiver), &tasks);
     let certificate_end = joining.care(&core, &net, &identity, &tasks);
     let hooks = start_listeners(&core, &config, &tasks);
-    udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
+    care::udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
 
     let settlers: Vec<(Arc<Project>, SettlerHandle)> = core
         .projects
@@ -205,141 +190,12 @@ async fn start(
     let dropper = start_space(&core, &net, &replicator, &tasks);
     let api = DaemonApi::new(&core, &net, &replicator, dropper, settlers.clone(), certificate_end, joining);
     let gate = api::Gate { roles, token: None, audit: core.audit.clone() };
-    serve_api(Arc::new(api), (listener, tcp), gate, &clock, &tasks);
-    notifier.clone().watchdog(probe(&core), Arc::clone(&clock), &tasks);
+    local_api::serve(Arc::new(api), (listener, tcp), gate, &clock, &tasks);
+    notifier.clone().watchdog(care::probe(&core), Arc::clone(&clock), &tasks);
     let reloader = Reloader::new(config, Arc::clone(&core), net.clone(), replicator, settlers, log, hello)
         .with_hooks(hooks);
     let running = Running { core, net, tasks, publishing, notifier, _state: state, _socket: socket_guard };
     Ok((running, reloader))
-}
-
-/// Where the API is on TCP, with the token that is asked for there.
-type Tcp = (TcpListener, Arc<api::Token>);
-
-async fn bind_tcp(config: &Config, state: &Arc<StateDir>) -> anyhow::Result<Option<Tcp>> {
-    let Some(tcp) = config.api.tcp else { return Ok(None) };
-    let listener = TcpListener::bind(tcp.listen).await;
-    let listener = listener.with_context(|| format!("cannot listen on {} for the local API", tcp.listen))?;
-    let state = Arc::clone(state);
-    let token = blocking(move || api::Token::open(&state.root, tcp.role, tcp.listen)).await?;
-    Ok(Some((listener, Arc::new(token))))
-}
-
-fn serve_api(
-    api: Arc<DaemonApi>,
-    (listener, tcp): (UnixListener, Option<Tcp>),
-    gate: api::Gate,
-    clock: &Arc<dyn Clock>,
-    tasks: &Tasks,
-) {
-    let stop = || api::Stop {
-        token: tasks.child().token(),
-        grace: Duration::from_secs(2),
-        clock: Arc::clone(clock),
-    };
-    let log = |ended: std::io::Result<()>| {
-        if let Err(error) = ended {
-            tracing::error!(error = %ErrorChain(&error), "the local API ended");
-        }
-    };
-    if let Some((listener, token)) = tcp {
-        let gate = api::Gate { token: Some(token), ..gate.clone() };
-        let api = Arc::clone(&api);
-        let served = api::serve_tcp(listener, api, gate, stop());
-        tasks.spawn("api on tcp", async move { log(served.await) });
-    }
-    let served = api::serve(listener, api, gate, stop());
-    tasks.spawn("api", async move { log(served.await) });
-}
-
-async fn open_core(
-    config: &Config,
-    state: &Arc<StateDir>,
-    identity: &Identity,
-    clock: Arc<dyn Clock>,
-    ledger_events: broadcast::Sender<LedgerEvent>,
-) -> anyhow::Result<Arc<Core>> {
-    let events = EventBus::new(Arc::clone(&clock));
-    let health = HealthBoard::new(events.clone());
-    // A volume whose server is away keeps whoever opens it waiting, and a signal is heard all the same.
-    let configured = config.projects.clone();
-    let projects: Vec<Arc<Project>> =
-        blocking(move || configured.iter().map(|project| Arc::new(Project::new(project))).collect()).await;
-    let ledger_clock = Arc::clone(&clock);
-    let ledger_config = LedgerConfig {
-        me: identity.node().clone(),
-        signer: identity.signer(),
-        trust: Arc::new(identity.trust()),
-        projects: projects.iter().map(|project| (project.name().clone(), project.dir())).collect(),
-        on_change: Arc::new(move |event| drop(ledger_events.send(event))),
-        now: Arc::new(move || ledger_clock.monotonic()),
-        care: CatalogCare::default(),
-    };
-    let (state_there, node, audit_clock) =
-        (Arc::clone(state), identity.node().to_string(), Arc::clone(&clock));
-    let (keep, health_there) = (config.audit_keep, health.clone());
-    let audit =
-        blocking(move || Audit::open(&state_there.audit, &node, keep, audit_clock, &health_there)).await?;
-    audit.note(AuditFact::daemon(AuditAction::Start).detail("version", env!("CARGO_PKG_VERSION")));
-    let state_there = Arc::clone(state);
-    let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
-    report_open(&health, &report);
-    let (ledger_there, health_there) = (ledger.clone(), health.clone());
-    let policy = blocking(move || StudioPolicy::open(&ledger_there, &health_there)).await;
-    let throttle = Arc::new(Throttle::new(identity.node().clone(), Arc::clone(&clock)));
-    let (state_there, configured, health_) = (Arc::clone(state), config.limits.clone(), health.clone());
-    let said = blocking(move || {
-        let limits = Limits::open(&state_there.root, throttle, &configured, &health_);
-        (limits, Orders::open(&state_there.root, &health_))
-    });
-    let (limits, orders) = said.await;
-    let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
-    Ok(Arc::new(Core {
-        me: identity.node().clone(),
-        studio: identity.studio().clone(),
-        ledger,
-        hasher: Hasher::new(threads)?,
-        blocks: BlockCache::open(&state.root)?,
-        deltas: Arc::default(),
-        space: Space::open(&state.root, &health),
-        numbers: Numbers::open(&state.root, &health),
-        policy,
-        buffers: Buffers::default(),
-        projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
-        events,
-        health,
-        revocations: Revocations::default(),
-        limits,
-        audit,
-        orders,
-        transfers: TransferLog::new(&state.root),
-        clock,
-    }))
-}
-
-/// Says what the ledger found broken and mended when it was opened.
-fn report_open(health: &HealthBoard, report: &OpenReport) {
-    for torn in &report.torn_tails {
-        tracing::warn!(
-            ?torn,
-            "a crash had torn the end of a feed; it was cut off, nothing acknowledged is lost"
-        );
-    }
-    for feed in &report.quarantined {
-        tracing::error!(feed = %feed.feed, moved_to = %feed.moved_to.display(), error = %ErrorChain(&feed.reason), "a peer's feed is damaged and was put aside");
-        health.about(&feed.feed.to_string()).raise(Health {
-            code: "feed-damaged".into(),
-            severity: Severity::Warning,
-            message: format!("the copy of feed {} was damaged and is fetched again", feed.feed),
-            hint: Some("check the disk of the state directory".into()),
-        });
-    }
-    if let Some(cause) = &report.rebuilding {
-        listen::tell_rebuilding(health, cause);
-    }
-    if let Some(cause) = &report.rebuilt {
-        tracing::warn!(%cause, records = report.replayed_records, "the catalog was built anew from the feeds");
-    }
 }
 
 fn hello(config: &Config, core: &Core, issues: bool) -> Hello {
@@ -458,87 +314,13 @@ async fn forward_heads(
     }
 }
 
-/// The watchdog's question: does the runtime run, and does the ledger answer? While it builds the catalog it has no time
-/// to, and a restart would only begin that again; a full disk is told in the status, and no restart makes room.
-fn probe(core: &Arc<Core>) -> impl Fn() -> futures_util::future::BoxFuture<'static, bool> + Send + 'static {
-    let core = Arc::clone(core);
-    move || {
-        let core = Arc::clone(&core);
-        Box::pin(async move {
-            let ledger = core.ledger.clone();
-            let mut answer = std::pin::pin!(blocking(move || match ledger.sync() {
-                Ok(()) => true,
-                Err(LedgerError::Catalog { .. }) if !ledger.is_ready() => true,
-                Err(error) => error.is_no_space(),
-            }));
-            loop {
-                tokio::select! {
-                    alive = &mut answer => return alive,
-                    () = core.clock.sleep(PROBE_AGAIN) => {
-                        if core.ledger.is_at_long_work() {
-                            return true;
-                        }
-                    }
-                }
-            }
-        })
-    }
-}
-
 /// Starts what watches the ledger and what happens; returns what changes the hooks.
 fn start_listeners(core: &Arc<Core>, config: &Config, tasks: &Tasks) -> hooks::HooksHandle {
-    watch_ledger(core, tasks);
+    care::watch_ledger(core, tasks);
     audit::follow(core, tasks);
     audit::keep_heads(core, tasks);
     transfers::start(core, tasks);
     hooks::start(core, &config.hooks, tasks)
-}
-
-/// Starts the task that asks the ledger now and then whether it works, and says when it does not.
-fn watch_ledger(core: &Arc<Core>, tasks: &Tasks) {
-    let (core, stop) = (Arc::clone(core), tasks.token());
-    tasks.spawn("ledger health", async move {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = core.clock.sleep(LEDGER_EVERY) => {}
-            }
-            let ledger = core.ledger.clone();
-            match blocking(move || ledger.sync()).await {
-                Ok(()) => core.health.clear(LEDGER_FAILED),
-                // That one is told, and is tried again by itself.
-                Err(LedgerError::Catalog { .. }) if !core.ledger.is_ready() => {}
-                Err(error) => core.health.raise(ledger_failed(&error)),
-            }
-        }
-    });
-}
-
-const LEDGER_FAILED: &str = "ledger-failed";
-
-fn ledger_failed(error: &LedgerError) -> Health {
-    Health {
-        code: LEDGER_FAILED.into(),
-        severity: Severity::Error,
-        message: format!("the catalog cannot be written: {}", ErrorChain(error)),
-        hint: Some("check the disk of the state directory and restart avalond".into()),
-    }
-}
-
-/// Nobody far away is reached from a loopback address, so there it does not matter.
-fn udp_health(listen: SocketAddr, buffers: UdpBuffers) -> Option<Health> {
-    let matters = buffers.are_small() && !listen.ip().is_loopback();
-    matters.then(|| Health {
-        code: "udp-buffers-small".into(),
-        severity: Severity::Warning,
-        message: format!(
-            "the kernel grants {} bytes to receive and {} to send on UDP; fast links lose packets",
-            buffers.receive_bytes, buffers.send_bytes
-        ),
-        hint: Some(format!(
-            "sysctl -w net.core.rmem_max={UDP_BUFFER_BYTES} net.core.wmem_max={UDP_BUFFER_BYTES}, then restart avalond"
-        )),
-    })
 }
 
 async fn stop(running: Running, timeout: Duration) {
@@ -564,27 +346,4 @@ async fn stop(running: Running, timeout: Duration) {
         }
     }
     tracing::info!("stopped");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_buffers_are_told_where_others_can_be_reached() {
-        let small = UdpBuffers { receive_bytes: 212_992, send_bytes: 212_992 };
-        let granted = UdpBuffers { receive_bytes: UDP_BUFFER_BYTES, send_bytes: UDP_BUFFER_BYTES };
-        let (anywhere, here) = ("0.0.0.0:4700".parse().unwrap(), "127.0.0.1:4700".parse().unwrap());
-        let item = udp_health(anywhere, small).unwrap();
-        assert!(item.message.contains("212992") && item.hint.unwrap().contains("net.core.rmem_max=7500000"));
-        assert_eq!(udp_health(anywhere, granted), None);
-        assert_eq!(udp_health(here, small), None);
-    }
-
-    #[test]
-    fn a_ledger_that_does_not_answer_is_an_error_with_what_to_do() {
-        let item = ledger_failed(&LedgerError::Closed);
-        assert_eq!(item.severity, Severity::Error);
-        assert!(item.message.contains("the ledger is closed") && item.hint.is_some(), "{item:?}");
-    }
 }

@@ -69,6 +69,12 @@ impl EventBus {
         (past, log.live.subscribe())
     }
 
+    /// Hears of all that happens from now on.
+    pub fn follow(&self) -> Follower {
+        let log = self.log();
+        Follower { bus: self.clone(), last: log.last_id, missed: VecDeque::new(), live: log.live.subscribe() }
+    }
+
     /// Returns the number of the last event; zero before the first.
     pub fn last_id(&self) -> u64 {
         self.log().last_id
@@ -77,6 +83,41 @@ impl EventBus {
     fn log(&self) -> MutexGuard<'_, Log> {
         // Nothing that can panic happens between the changes under the lock.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reader within the daemon: who falls behind reads on from what is kept, and misses nothing until [`KEPT_EVENTS`] have passed.
+#[derive(Debug)]
+pub struct Follower {
+    bus: EventBus,
+    /// The number of the last event that was returned.
+    last: u64,
+    /// What was read again and is not returned yet.
+    missed: VecDeque<Arc<Event>>,
+    live: broadcast::Receiver<Arc<Event>>,
+}
+
+impl Follower {
+    /// Returns the next event. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Arc<Event> {
+        loop {
+            if let Some(event) = self.missed.pop_front() {
+                self.last = event.id;
+                return event;
+            }
+            match self.live.recv().await {
+                Ok(event) => {
+                    self.last = event.id;
+                    return event;
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {
+                    let (missed, live) = self.bus.since(self.last);
+                    (self.missed, self.live) = (missed.into(), live);
+                }
+                // It cannot be: the bus that is held here keeps it open.
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
     }
 }
 
@@ -129,6 +170,23 @@ mod tests {
         bus.emit(solved("y"));
         assert_eq!(past.iter().map(|event| event.id).collect::<Vec<_>>(), [4, 5]);
         assert_eq!(live.recv().await.unwrap().id, 6);
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_falls_behind_misses_nothing_and_hears_nothing_twice() {
+        let bus = bus();
+        bus.emit(solved("before"));
+        let mut follower = bus.follow();
+        for _ in 0..LIVE_EVENTS * 2 {
+            bus.emit(solved("x"));
+        }
+        for expected in 2..=bus.last_id() {
+            if expected == 100 {
+                bus.emit(solved("while it catches up"));
+            }
+            assert_eq!(follower.next().await.id, expected);
+        }
+        assert_eq!(follower.next().await.id, bus.last_id(), "what came meanwhile");
     }
 
     #[test]

@@ -14,7 +14,6 @@ use avalon_protocol::{
 };
 use avalon_store::fs::{Dir, IoError, Overwrite};
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
 
 use crate::{
     core::{Core, blocking},
@@ -153,25 +152,18 @@ fn ends_a_line(file: &mut File, length: u64) -> io::Result<bool> {
 
 /// Notes every version that comes, until the daemon stops.
 pub fn start(core: &Arc<Core>, tasks: &Tasks) {
-    let (_, mut events) = core.events.since(core.events.last_id());
+    let mut events = core.events.follow();
     let (core, stop) = (Arc::clone(core), tasks.token());
     tasks.spawn("transfers", async move {
         loop {
             let event = tokio::select! {
                 () = stop.cancelled() => return,
-                event = events.recv() => event,
+                event = events.next() => event,
             };
-            match event {
-                Ok(event) => {
-                    if let EventKind::Job { job } = &event.kind
-                        && job.state == JobState::Done
-                    {
-                        note(&core, job).await;
-                    }
-                }
-                // Those that were missed are in no report.
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return,
+            if let EventKind::Job { job } = &event.kind
+                && job.state == JobState::Done
+            {
+                note(&core, job).await;
             }
         }
     });

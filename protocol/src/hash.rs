@@ -136,6 +136,10 @@ hash_id!(
     ChainHash, "chain hash"
 );
 hash_id!(
+    /// The hash of an entry of the audit and of all before it.
+    AuditHash, "audit hash"
+);
+hash_id!(
     /// Names the text of a policy document: its plain BLAKE3, as `b3sum` of the file prints it.
     PolicyHash, "policy hash"
 );

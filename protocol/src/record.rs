@@ -226,6 +226,7 @@ pub(crate) mod tests {
     use crate::{
         access::{Action, Rights},
         feed::FeedId,
+        hash::AuditHash,
         id::VersionSlot,
     };
 
@@ -292,7 +293,11 @@ pub(crate) mod tests {
     }
 
     fn audit_head() -> Record {
-        Record::AuditHead(AuditHead { entries: 300, hash: [7; 32], at_ms: 1_763_800_000_000 })
+        Record::AuditHead(AuditHead {
+            entries: 300,
+            hash: AuditHash::from_bytes([7; 32]),
+            at_ms: 1_763_800_000_000,
+        })
     }
 
     const GOLDEN: &[&str] = &[

@@ -1,6 +1,6 @@
 //! What a simulated node can reach: the virtual clock, timers, dice, the network and the log.
 
-use std::{cmp::Reverse, collections::BinaryHeap, ops::RangeInclusive};
+use std::ops::RangeInclusive;
 
 use avalon_protocol::{
     feed::{FeedHead, FeedId},
@@ -13,6 +13,7 @@ use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
+    agenda::Agenda,
     event::{Event, NodeIndex, Note, Wake},
     event_log::EventLog,
     link::Network,
@@ -95,33 +96,6 @@ pub struct Who {
     pub boot: u32,
 }
 
-#[derive(Debug)]
-struct Appointment {
-    at_ms: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Appointment {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Appointment {}
-
-impl PartialOrd for Appointment {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Appointment {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_ms, self.number).cmp(&(other.at_ms, other.number))
-    }
-}
-
 /// Everything around the nodes.
 #[derive(Debug)]
 pub struct Env {
@@ -137,7 +111,7 @@ pub struct Env {
     pub faults: bool,
     /// What was said in this step.
     pub said: Vec<Said>,
-    agenda: BinaryHeap<Reverse<Appointment>>,
+    agenda: Agenda<Event>,
     appointments: u64,
 }
 
@@ -151,7 +125,7 @@ impl Env {
             log,
             faults: true,
             said: Vec::new(),
-            agenda: BinaryHeap::new(),
+            agenda: Agenda::new(),
             appointments: 0,
         }
     }
@@ -160,7 +134,7 @@ impl Env {
     pub fn at(&mut self, at_ms: u64, event: Event) {
         self.appointments += 1;
         let at_ms = at_ms.max(self.now_ms);
-        self.agenda.push(Reverse(Appointment { at_ms, number: self.appointments, event }));
+        self.agenda.add(at_ms, self.appointments, event);
     }
 
     /// Lets an event happen after a while.
@@ -175,9 +149,9 @@ impl Env {
 
     /// Moves the clock to the next event and returns it.
     pub fn pop(&mut self) -> Option<Event> {
-        let Reverse(next) = self.agenda.pop()?;
-        self.now_ms = next.at_ms;
-        Some(next.event)
+        let (at_ms, event) = self.agenda.take()?;
+        self.now_ms = at_ms;
+        Some(event)
     }
 
     /// Draws a number.

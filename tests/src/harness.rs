@@ -84,6 +84,34 @@ pub fn run_seeds(simulation: Simulation, seeds: Range<u64>, log_dir: &Path) -> R
     Ok(summary)
 }
 
+/// Runs one of `shares` equal shares of the seeds from 0 to `seeds`, and checks what they were like. `AVALON_SEEDS` says how many
+/// instead; with `AVALON_SEED` only that seed is run, in its share, and printed.
+///
+/// # Panics
+/// When a promise is broken, or a variable is not a number.
+pub fn run_share(
+    simulation: Simulation,
+    (index, shares): (u64, u64),
+    seeds: u64,
+    log_dir: &Path,
+    check: impl FnOnce(&Summary),
+) {
+    let result = match number("AVALON_SEED") {
+        Some(seed) if seed % shares != index => return,
+        Some(seed) => run_seed(simulation, seed, log_dir).map(|report| println!("{report:#?}")),
+        None => {
+            let seeds = number("AVALON_SEEDS").unwrap_or(seeds).div_ceil(shares);
+            run_seeds(simulation, index * seeds..(index + 1) * seeds, log_dir).map(|summary| check(&summary))
+        }
+    };
+    result.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
 /// Runs one seed, some of them twice.
 ///
 /// # Errors

@@ -8,6 +8,7 @@
 //! one and writes down what happened. Deliberately absent there: threads, real time, and any map whose order is not that
 //! of its keys.
 
+pub mod agenda;
 #[cfg(target_os = "linux")]
 pub mod bench;
 pub mod content;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use avalon_protocol::{
-    audit::{AuditHead, AuditLine, ChainHash},
+    audit::{AuditHead, AuditLine},
     block::{BLOCK_BYTES, BlockList},
     check,
     close_code::CloseCode,
@@ -18,7 +18,7 @@ use avalon_protocol::{
     drop::Nonce,
     exit_code::ExitCode,
     feed::{SIGNATURE_DOMAIN, SealedGroup},
-    hash::{ManifestId, ObjectHash},
+    hash::{AuditHash, ManifestId, ObjectHash},
     limits,
     manifest::{self, FileEntry, Manifest},
     mode::ProjectMode,
@@ -281,7 +281,7 @@ fn record_kinds_are_those_of_the_code() {
             )
             .unwrap(),
         ),
-        Record::AuditHead(AuditHead { entries: 1, hash: [0; 32], at_ms: 0 }),
+        Record::AuditHead(AuditHead { entries: 1, hash: AuditHash::START, at_ms: 0 }),
     ];
     let coded: Vec<Vec<String>> = all
         .iter()
@@ -428,13 +428,13 @@ fn worked_examples_are_what_the_code_writes() {
 fn the_audit_in_the_documents_is_a_chain() {
     let text = read("docs/storage.md");
     let (_, example) = section(&text, "11. The audit").split_once("```text\n").unwrap();
-    let mut before = ChainHash::START;
+    let mut before = AuditHash::START;
     for line in example.split_once("```").unwrap().0.lines() {
         let line = AuditLine::parse(line.as_bytes()).unwrap();
         assert!(line.follows(before), "{line:?}");
         before = line.stated;
     }
-    assert_ne!(before, ChainHash::START);
+    assert_ne!(before, AuditHash::START);
 }
 
 /// Every `AVL-dddd` in a text.

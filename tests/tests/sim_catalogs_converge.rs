@@ -8,7 +8,7 @@ use std::path::Path;
 
 use avalon_tests::{
     event_log::Recording,
-    harness::{Simulation, Summary, run_seed, run_seeds},
+    harness::{Simulation, Summary, run_share},
     world::{CONVERGENCE_LIMIT_MS, run},
 };
 
@@ -21,25 +21,8 @@ fn log_dir() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
-}
-
-/// Runs one share of the seeds, or the seed that was asked for when it is in that share.
 fn share(index: u64) {
-    let result = match number("AVALON_SEED") {
-        Some(seed) if seed % SHARES != index => return,
-        Some(seed) => run_seed(Simulation::Catalogs, seed, log_dir()).map(|report| {
-            println!("{report:#?}");
-        }),
-        None => {
-            let seeds = number("AVALON_SEEDS").unwrap_or(SEEDS).div_ceil(SHARES);
-            run_seeds(Simulation::Catalogs, index * seeds..(index + 1) * seeds, log_dir())
-                .map(|summary| check(&summary))
-        }
-    };
-    result.unwrap_or_else(|failure| panic!("{failure}"));
+    run_share(Simulation::Catalogs, (index, SHARES), SEEDS, log_dir(), check);
 }
 
 /// The seeds only mean something if what they should survive has happened.

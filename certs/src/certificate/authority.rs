@@ -140,8 +140,7 @@ impl AuthorityCertificate {
 
     /// Returns the SHA-256 of the DER as 32 pairs of hex digits with colons, as `openssl x509 -fingerprint` prints it.
     pub fn fingerprint(&self) -> String {
-        let digest = self.fingerprint_bytes();
-        digest.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+        fingerprint_text(&self.fingerprint_bytes())
     }
 
     pub(crate) fn public_key(&self) -> &PublicKey {
@@ -151,6 +150,11 @@ impl AuthorityCertificate {
     pub(crate) fn subject(&self) -> &[u8] {
         &self.subject
     }
+}
+
+/// Writes a fingerprint for people: pairs of hex digits with colons.
+pub(crate) fn fingerprint_text(fingerprint: &[u8; 32]) -> String {
+    fingerprint.iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
 }
 
 /// Returns SHA-256 of bytes.

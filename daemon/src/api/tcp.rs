@@ -146,7 +146,7 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 fn make(dir: &Dir, name: &avalon_protocol::rel_path::RelPath) -> Result<(), TokenError> {
     let mut random = [0; RANDOM_BYTES];
     getrandom(&mut random, GetRandomFlags::empty()).map_err(|error| TokenError::Random(error.into()))?;
-    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex::encode(random);
     dir.write_streamed(name, WriteMode::CreateNew, |mut file: &std::fs::File| {
         let failed = |error| IoError::new("write", dir.path().join(TOKEN_FILE), error);
         // Before there is anything in it.

@@ -7,7 +7,6 @@ use avalon_protocol::{
     control::{Event, EventKind, PeerState},
     hash::ManifestId,
 };
-use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     core::{Core, blocking},
@@ -19,27 +18,13 @@ const SUMS_EVERY: Duration = Duration::from_secs(10);
 
 /// Writes what happens until the daemon stops.
 pub fn follow(core: &Arc<Core>, tasks: &Tasks) {
-    let mut last = core.events.last_id();
-    let (_, mut events) = core.events.since(last);
+    let mut events = core.events.follow();
     let (core_, stop) = (Arc::clone(core), tasks.token());
     tasks.spawn("audit", async move {
         loop {
-            let event = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => return,
-                event = events.recv() => event,
-            };
-            match event {
-                Ok(event) => {
-                    last = event.id;
-                    note(&core_, &event);
-                }
-                Err(RecvError::Lagged(_)) => {
-                    let (past, live) = core_.events.since(last);
-                    events = live;
-                    last = past.last().map_or(last, |event| event.id);
-                    past.iter().for_each(|event| note(&core_, event));
-                }
-                Err(RecvError::Closed) => return,
+                event = events.next() => note(&core_, &event),
             }
         }
     });

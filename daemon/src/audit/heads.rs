@@ -77,7 +77,7 @@ pub(crate) async fn publish(core: &Core, last: Option<AuditHead>) -> Option<Audi
     if last.is_some_and(|last| written.entries <= last.entries) {
         return last;
     }
-    let head = AuditHead { entries: written.entries, hash: *written.hash.as_bytes(), at_ms: core.now_ms() };
+    let head = AuditHead { entries: written.entries, hash: written.hash, at_ms: core.now_ms() };
     match core.commit(ProjectName::studio(), vec![Record::AuditHead(head)], Vec::new()).await {
         Ok(_) => Some(head),
         Err(error) => {

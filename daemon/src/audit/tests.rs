@@ -94,7 +94,7 @@ async fn a_head_is_published_when_the_audit_went_on_and_what_was_rewritten_is_fo
     let verdict = check(known.clone());
     assert_eq!((verdict.faults, verdict.heads_compared), (vec![], 2));
     let mut other = known;
-    other[0].hash[0] ^= 1;
+    other[0].hash = avalon_protocol::hash::AuditHash::START;
     let verdict = check(other);
     assert_eq!((verdict.faults_total, verdict.faults[0].line), (1, 2));
 }

@@ -110,9 +110,6 @@ impl Writer {
     /// same, when that is possible again.
     fn failed(&mut self, error: &IoError, replies: Vec<Reply>) {
         let why = Unwritten { reason: ErrorChain(error).to_string(), is_no_space: error.is_no_space() };
-        for reply in replies {
-            reply.send(Err(why.clone())).ok();
-        }
         if let Some(too_many) = self.waiting.len().checked_sub(QUEUE).filter(|more| *more > 0) {
             self.waiting.drain(..too_many);
             self.lost.fetch_add(too_many as u64, Ordering::Relaxed);
@@ -128,6 +125,10 @@ impl Writer {
                 "make room on the volume of the state directory, or check it; it goes on by itself".into(),
             ),
         });
+        // Last, so that who hears of it finds it in the status too.
+        for reply in replies {
+            reply.send(Err(why.clone())).ok();
+        }
     }
 
     fn forget(&mut self) {

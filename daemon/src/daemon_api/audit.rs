@@ -108,7 +108,7 @@ impl DaemonApi {
         })?;
         let item = |head: avalon_protocol::audit::AuditHead| AuditHeadItem {
             entries: head.entries,
-            hash: head.chain().to_string(),
+            hash: head.hash.to_string(),
             published: time_of_ms(head.at_ms),
         };
         Ok(AuditHeadsReply {

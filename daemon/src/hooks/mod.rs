@@ -20,7 +20,7 @@ use std::{
 use avalon_protocol::audit::{AuditAction, AuditActor, AuditFact, AuditOutcome};
 use avalon_protocol::control::{Event, Health, Severity};
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -33,6 +33,7 @@ use self::{
 };
 use crate::{
     core::{Core, blocking},
+    events::Follower,
     tasks::Tasks,
 };
 
@@ -59,12 +60,10 @@ impl HooksHandle {
 /// Starts to run hooks for what happens from now on.
 pub fn start(core: &Arc<Core>, hooks: &[Hook], tasks: &Tasks) -> HooksHandle {
     let (sender, hooks) = watch::channel(Arc::new(hooks.to_vec()));
-    let (last, (_, events)) = (core.events.last_id(), core.events.since(core.events.last_id()));
     let runner = Runner {
         core: Arc::clone(core),
         hooks,
-        events,
-        last,
+        events: core.events.follow(),
         queue: VecDeque::new(),
         dropped: 0,
         failures: BTreeMap::new(),
@@ -76,9 +75,7 @@ pub fn start(core: &Arc<Core>, hooks: &[Hook], tasks: &Tasks) -> HooksHandle {
 struct Runner {
     core: Arc<Core>,
     hooks: watch::Receiver<Arc<Vec<Hook>>>,
-    events: broadcast::Receiver<Arc<Event>>,
-    /// The last event that was looked at.
-    last: u64,
+    events: Follower,
     queue: VecDeque<Run>,
     /// How many did not get into the queue since one did.
     dropped: u64,
@@ -99,23 +96,12 @@ impl Runner {
                 // What runs is killed with all that it has started.
                 () = stop.cancelled() => return,
                 Some(ended) = running.next() => self.ended(&ended),
-                event = self.events.recv() => match event {
-                    Ok(event) => self.take(&event).await,
-                    Err(broadcast::error::RecvError::Lagged(_)) => {
-                        let (missed, events) = self.core.events.since(self.last);
-                        self.events = events;
-                        for event in missed {
-                            self.take(&event).await;
-                        }
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return,
-                },
+                event = self.events.next() => self.take(&event).await,
             }
         }
     }
 
     async fn take(&mut self, event: &Arc<Event>) {
-        self.last = self.last.max(event.id);
         let hooks = Arc::clone(&self.hooks.borrow());
         let Some(kind) = HookEvent::of(&event.kind) else { return };
         if !hooks.iter().any(|hook| hook.on.contains(&kind)) {

@@ -80,7 +80,7 @@ pub enum InviteError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Invite {
     pub(super) id: InviteId,
-    #[serde(with = "hex32")]
+    #[serde(with = "hex::serde")]
     key: [u8; 32],
     pub(super) site: SiteName,
     pub(super) role: Role,
@@ -100,10 +100,10 @@ pub(super) struct Used {
     pub(super) node: NodeId,
     at_s: u64,
     /// The public key that was certified: its owner may ask again.
-    #[serde(with = "hex32")]
+    #[serde(with = "hex::serde")]
     pub(super) public_key: [u8; 32],
     /// The answer, as it stands in feeds.
-    #[serde(with = "hex_bytes")]
+    #[serde(with = "hex::serde")]
     pub(super) certificate: Vec<u8>,
 }
 
@@ -297,41 +297,4 @@ impl OpenInvites for Invites {
     fn is_open(&self, key: &SeedKeyHash) -> bool {
         self.find(key).is_some()
     }
-}
-
-/// 32 bytes as 64 hex digits.
-mod hex32 {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
-        super::hex_bytes::serialize(bytes, serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
-        let bytes =
-            super::from_hex(&String::deserialize(deserializer)?).and_then(|bytes| bytes.try_into().ok());
-        bytes.ok_or_else(|| D::Error::custom("not 64 hex digits"))
-    }
-}
-
-mod hex_bytes {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        super::from_hex(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("not hex digits"))
-    }
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> =
-        text.chars().map(|digit| digit.to_digit(16)?.try_into().ok()).collect::<Option<_>>()?;
-    let pairs = digits.chunks_exact(2);
-    if !pairs.remainder().is_empty() {
-        return None;
-    }
-    pairs.map(|pair| if let [high, low] = pair { Some(high << 4 | low) } else { None }).collect()
 }

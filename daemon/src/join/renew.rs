@@ -97,7 +97,8 @@ impl Renewal {
                 wait = self.until_due();
                 continue;
             }
-            // On its own, because the last steps must not be left half-way when the daemon stops.
+            // It may be cut off anywhere when the daemon stops: what is on disk is one identity or the other, and the next start
+            // goes on with that.
             match self.renew().await {
                 Ok(()) => {
                     self.core.health.clear(NOT_RENEWED);

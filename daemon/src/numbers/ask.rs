@@ -75,9 +75,7 @@ impl Core {
         fresh: bool,
     ) -> Result<Reserved, ReserveFailed> {
         let there = Arc::clone(self);
-        let Some((serial, groups)) = blocking(move || there.voters()).await else {
-            return Err(ReserveFailed::NoVoters);
-        };
+        let (serial, groups) = blocking(move || there.voters()).await?;
         let mut poll = Poll::new(groups);
         loop {
             match poll.next() {

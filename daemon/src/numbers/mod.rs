@@ -28,6 +28,13 @@ const SCHEMA: &str = "avalond.numbers/1";
 /// The health code of promises that cannot be read: this voter promises nothing then.
 const UNREADABLE: &str = "numbers-unreadable";
 
+/// How many promises wait to be used, of all nodes and of one. Most are used within a second, by the publish that asked; what is beyond
+/// was reserved and forgotten, or somebody asks who should not. The file stays far below what is read of one.
+const MAX_PROMISES: usize = 2048;
+const MAX_OF_NODE: usize = 256;
+/// From how many on those that the records make superfluous are looked for: each costs a look into the catalog.
+const FORGET_FROM: usize = 64;
+
 /// The numbers that this node promised as a voter, and who the voters are.
 #[derive(Debug)]
 pub struct Numbers {
@@ -127,26 +134,35 @@ impl Core {
             return Answer::OtherPolicy;
         }
         let answer = state.promises.answer(version, by, *fresh, &known);
-        if answer == Answer::Promised {
-            let mut changed = state.clone();
-            if changed.promises.give(version, by) {
-                self.forget_published(&mut changed.promises, version);
-                if !self.numbers.store(&mut held, changed) {
-                    return Answer::Unsure;
-                }
-            }
+        if answer != Answer::Promised {
+            return answer;
         }
-        answer
+        let mut changed = state.clone();
+        if !changed.promises.give(version, by) {
+            return answer;
+        }
+        if changed.promises.len() >= FORGET_FROM {
+            changed.promises.forget(|version| self.is_published(version));
+        }
+        let of_node = changed.promises.iter().filter(|(_, node)| *node == by).count();
+        if of_node > MAX_OF_NODE || changed.promises.len() > MAX_PROMISES {
+            tracing::warn!(%version, %by, of_node, "a number is not promised: too many wait to be used");
+            return Answer::Unsure;
+        }
+        if self.numbers.store(&mut held, changed) { answer } else { Answer::Unsure }
     }
 
-    /// Returns of whose voters a majority is needed, and the serial of the policy that says so. Nothing when the studio does not
-    /// ask for numbers. Blocks.
-    fn voters(&self) -> Option<(u64, [BTreeSet<NodeId>; 2])> {
+    /// Returns of whose voters a majority is needed, and the serial of the policy that says so. Blocks.
+    fn voters(&self) -> Result<(u64, [BTreeSet<NodeId>; 2]), ReserveFailed> {
+        if !self.asks_for_numbers() {
+            return Err(ReserveFailed::NoVoters);
+        }
         self.note_voters();
         let held = self.numbers.lock();
-        let voters = &held.as_ref()?.voters;
-        let groups = [voters.now.clone(), voters.before.clone()];
-        (!voters.now.is_empty()).then_some((self.policy_serial(), groups))
+        let unknown =
+            || ReserveFailed::Other("who the voters were before cannot be read (numbers.json)".into());
+        let voters = held.as_ref().map(|state| &state.voters).ok_or_else(unknown)?;
+        Ok((self.policy_serial(), [voters.now.clone(), voters.before.clone()]))
     }
 
     /// Says whether the policy in effect names voters.
@@ -187,12 +203,9 @@ impl Core {
         Ok(known)
     }
 
-    /// Forgets promises of a subset whose numbers were published: the records say to whom they belong.
-    fn forget_published(&self, promises: &mut Promises, version: &VersionId) {
-        let Ok(all) = self.ledger.subset_versions(version) else { return };
-        let published: BTreeSet<&VersionId> =
-            all.iter().filter(|(_, fold)| is_published(fold)).map(|(version, _)| version).collect();
-        promises.forget(|version| published.contains(version));
+    /// Says whether the records have a version. What cannot be told is not forgotten.
+    fn is_published(&self, version: &VersionId) -> bool {
+        self.ledger.version(version).is_ok_and(|fold| fold.as_ref().is_some_and(is_published))
     }
 }
 

@@ -34,19 +34,35 @@ fn what_a_voter_promised_it_keeps_over_a_restart() {
 }
 
 #[test]
-fn a_promise_goes_when_the_records_say_who_published_the_number() {
+fn what_was_published_needs_no_promise_and_the_file_does_not_grow_with_the_show() {
     let studio = Studio::new();
     let london = voter(&studio);
     let (me, ben) = (london.core.me.clone(), node("ws2@van"));
-    assert_eq!(london.core.vote(&ask(1), &me), Answer::Promised);
-    let first = manifest(1, b"a robot");
-    london.writes(&first, b"a robot");
-    london.publishes(&first);
-    assert_eq!(london.core.vote(&ask(1), &ben), Answer::Taken { next: 2, by: me.clone() });
-    assert_eq!(london.core.vote(&ask(2), &ben), Answer::Promised);
-    let left = london.core.numbers.lock().clone().unwrap().promises;
-    assert_eq!(left, Promises::new([(version(2), ben.clone())]), "the feed has the other one");
-    assert_eq!(london.core.vote(&ask(1), &ben), Answer::Taken { next: 3, by: me });
+    let numbers = u32::try_from(FORGET_FROM).unwrap() * 2;
+    for number in 1..=numbers {
+        assert_eq!(london.core.vote(&ask(number), &me), Answer::Promised);
+        london.publishes(&manifest(number, b"a robot"));
+    }
+    let waiting = london.core.numbers.lock().clone().unwrap().promises.len();
+    assert!(waiting < FORGET_FROM, "{waiting}");
+    // Forgotten or not, they belong to who published them.
+    for number in [1, numbers] {
+        let taken = Answer::Taken { next: numbers + 1, by: me.clone() };
+        assert_eq!(london.core.vote(&ask(number), &ben), taken);
+    }
+}
+
+#[test]
+fn who_asks_and_never_publishes_gets_so_many_and_others_get_theirs() {
+    let studio = Studio::new();
+    let london = voter(&studio);
+    let (eve, ben) = (node("ws1@home"), node("ws2@van"));
+    let many = u32::try_from(MAX_OF_NODE).unwrap();
+    let given = (1..=many).map(|number| (version(number), eve.clone()));
+    *london.core.numbers.lock() = Some(State { promises: Promises::new(given), ..State::default() });
+    assert_eq!(london.core.vote(&ask(many + 1), &eve), Answer::Unsure);
+    assert_eq!(london.core.vote(&ask(many), &eve), Answer::Promised, "that is its own");
+    assert_eq!(london.core.vote(&ask(many + 1), &ben), Answer::Promised);
 }
 
 #[test]

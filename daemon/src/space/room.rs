@@ -59,7 +59,7 @@ pub async fn make_room(dropper: Dropper, project: Arc<Project>, stop: Cancellati
     if !core.until_catalog(&stop).await {
         return;
     }
-    let mut events = core.events.since(core.events.last_id()).1;
+    let mut events = core.events.follow();
     let mut memory = Memory::default();
     loop {
         let now = core.clock.monotonic();
@@ -69,14 +69,10 @@ pub async fn make_room(dropper: Dropper, project: Arc<Project>, stop: Cancellati
         }
         let waited = async {
             loop {
-                match events.recv().await {
-                    Ok(event) => match matters(&event.kind, project.name()) {
-                        Matters::No => {}
-                        Matters::ToWaiting if core.clock.monotonic() < memory.nothing_before => {}
-                        matters => return matters,
-                    },
-                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => return Matters::ToRefused,
-                    Err(tokio::sync::broadcast::error::RecvError::Closed) => std::future::pending().await,
+                match matters(&events.next().await.kind, project.name()) {
+                    Matters::No => {}
+                    Matters::ToWaiting if core.clock.monotonic() < memory.nothing_before => {}
+                    matters => return matters,
                 }
             }
         };

@@ -1,49 +1,16 @@
 //! Base 32 as people copy it: RFC 4648's alphabet in lower case, no padding, one spelling for each value.
 
-/// RFC 4648, section 6, in lower case: no 0, 1, 8 or 9, which look like letters.
-const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-
-/// Bits of one character.
-const BITS: u32 = 5;
+use data_encoding::BASE32_NOPAD;
 
 /// Writes bytes; the result has a character for each five bits, the last filled up with zeros.
 pub fn encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(5) * 8);
-    let (mut buffer, mut held) = (0_u32, 0);
-    for byte in bytes {
-        buffer = (buffer << 8) | u32::from(*byte);
-        held += 8;
-        while held >= BITS {
-            held -= BITS;
-            text.push(character(buffer >> held));
-        }
-    }
-    if held > 0 {
-        text.push(character(buffer << (BITS - held)));
-    }
-    text
+    BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
 }
 
 /// Reads what [`encode`] wrote; none for another character, a length that no bytes have, or bits that are not zero.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() * 5 / 8);
-    let (mut buffer, mut held) = (0_u32, 0);
-    for character in text.bytes() {
-        let value = ALPHABET.iter().position(|known| *known == character)?;
-        buffer = (buffer << BITS) | u32::try_from(value).ok()?;
-        held += BITS;
-        if held >= 8 {
-            held -= 8;
-            bytes.push(u8::try_from((buffer >> held) & 0xff).ok()?);
-        }
-    }
-    let rest = buffer & ((1 << held) - 1);
-    (held < BITS && rest == 0).then_some(bytes)
-}
-
-fn character(value: u32) -> char {
-    let index = usize::try_from(value & 31).unwrap_or_default();
-    char::from(ALPHABET.get(index).copied().unwrap_or(b'a'))
+    let is_ours = !text.bytes().any(|character| character.is_ascii_uppercase());
+    is_ours.then(|| BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).ok())?
 }
 
 #[cfg(test)]

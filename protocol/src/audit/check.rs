@@ -1,6 +1,7 @@
 //! [`Checker`]: reads the files of an audit in their order and names what is wrong with them.
 
-use super::{AuditAction, AuditHead, AuditLine, ChainHash, MAX_LINE_BYTES, segment_first};
+use super::{AuditAction, AuditHead, AuditLine, MAX_LINE_BYTES, segment_first};
+use crate::hash::AuditHash;
 
 /// Most faults that are told; of more only the number is known.
 const MAX_FAULTS: usize = 100;
@@ -30,7 +31,7 @@ pub struct Verdict {
     /// The number of the first entry: 0 unless older ones were forgotten.
     pub first: u64,
     /// The number of the entry that would come next, with the hash of the last.
-    pub head: (u64, ChainHash),
+    pub head: (u64, AuditHash),
     /// With how many of the heads that are known the files were compared.
     pub heads_compared: u64,
     /// What is wrong, in the order of the files; a hundred at most.
@@ -45,14 +46,14 @@ pub struct Known {
     /// Heads that the node has published.
     pub heads: Vec<AuditHead>,
     /// How far the running daemon is, if it is asked.
-    pub running: Option<(u64, ChainHash)>,
+    pub running: Option<(u64, AuditHash)>,
 }
 
 /// Reads an audit.
 #[derive(Debug)]
 pub struct Checker {
     /// The heads that are still to come, the nearest last.
-    heads: Vec<(u64, ChainHash, &'static str)>,
+    heads: Vec<(u64, AuditHash, &'static str)>,
     node: Option<String>,
     file: String,
     files: u64,
@@ -61,7 +62,7 @@ pub struct Checker {
     /// The line whose end has not come.
     partial: Vec<u8>,
     /// What the hash of the line before may be: one, unless something is wrong with that line.
-    before: Vec<ChainHash>,
+    before: Vec<AuditHash>,
     /// What the number of the next line may be, likewise.
     nexts: Vec<u64>,
     /// The line before could not be read.
@@ -77,7 +78,7 @@ pub struct Checker {
 impl Checker {
     /// Begins to check.
     pub fn new(known: &Known) -> Self {
-        let published = known.heads.iter().map(|head| (head.entries, head.chain(), "its node published"));
+        let published = known.heads.iter().map(|head| (head.entries, head.hash, "its node published"));
         let running = known.running.map(|(entries, hash)| (entries, hash, "the running daemon knows of"));
         let mut heads: Vec<_> = published.chain(running).collect();
         heads.sort_by_key(|(entries, ..)| std::cmp::Reverse(*entries));
@@ -151,7 +152,7 @@ impl Checker {
             self.faults.insert(0, fault);
             self.faults_total += 1;
         }
-        let hash = self.before.first().copied().unwrap_or(ChainHash::START);
+        let hash = self.before.first().copied().unwrap_or(AuditHash::START);
         Verdict {
             node: self.node,
             files: self.files,
@@ -239,7 +240,7 @@ impl Checker {
                 self.first = line.entry.seq;
                 self.nexts = vec![line.entry.seq];
                 self.before = vec![after];
-                if self.first == 0 && after != ChainHash::START {
+                if self.first == 0 && after != AuditHash::START {
                     self.fault(1, "the first entry of all names one before it".into());
                 }
             }
@@ -278,7 +279,7 @@ impl Checker {
     }
 
     /// Compares with the heads of so many entries.
-    fn compare(&mut self, entries: u64, hash: ChainHash) {
+    fn compare(&mut self, entries: u64, hash: AuditHash) {
         while let Some((known, expected, who)) = self.heads.last().copied() {
             if known > entries {
                 return;

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ChainHash;
 use crate::{
     feed::{Group, SealedGroup},
+    hash::AuditHash,
     record::Record,
 };
 
@@ -17,16 +17,9 @@ pub struct AuditHead {
     /// How many entries there were.
     pub entries: u64,
     /// The hash of the last of them.
-    pub hash: [u8; 32],
+    pub hash: AuditHash,
     /// When that was, in milliseconds since 1970, by the node's clock.
     pub at_ms: u64,
-}
-
-impl AuditHead {
-    /// Returns the hash.
-    pub fn chain(&self) -> ChainHash {
-        ChainHash::from_bytes(self.hash)
-    }
 }
 
 /// Returns the heads in groups of a studio feed, in their order.

@@ -5,11 +5,10 @@
 //! first) and the bytes of the line up to that member, `}` in its place. So it is over bytes, not over what a parser makes
 //! of them.
 
-use std::fmt;
-
 use thiserror::Error;
 
 use super::{AuditAction, AuditEntry};
+use crate::hash::AuditHash;
 
 /// The derive-key context of the chain.
 const CONTEXT: &str = "avalon 2026 audit chain v1";
@@ -22,65 +21,20 @@ const HASH_DIGITS: usize = 64;
 /// Longest line, in bytes, without its end; [`AuditFact::bounded`](super::AuditFact::bounded) sees to it.
 pub const MAX_LINE_BYTES: usize = 256 << 10;
 
-/// The hash of an entry and of all before it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ChainHash([u8; 32]);
-
-impl ChainHash {
+impl AuditHash {
     /// What stands before the first entry.
-    pub const START: Self = Self([0; 32]);
-
-    /// Takes the bytes.
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// Returns the bytes.
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
-    /// Reads 64 lower-case hex digits.
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.as_bytes();
-        if digits.len() != HASH_DIGITS {
-            return None;
-        }
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Some(byte - b'0'),
-            b'a'..=b'f' => Some(byte - b'a' + 10),
-            _ => None,
-        };
-        let mut bytes = [0; 32];
-        for (to, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let [high, low] = pair else { return None };
-            *to = digit(*high)? << 4 | digit(*low)?;
-        }
-        Some(Self(bytes))
-    }
+    pub const START: Self = Self::from_bytes([0; 32]);
 
     /// Returns the hash after `body`, an entry without its hash.
     fn after(self, body: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
-        hasher.update(&self.0).update(body);
-        Self(*hasher.finalize().as_bytes())
-    }
-}
-
-impl fmt::Display for ChainHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for ChainHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        hasher.update(self.as_bytes()).update(body);
+        Self::from_bytes(*hasher.finalize().as_bytes())
     }
 }
 
 /// Returns the line of an entry with its newline, and its hash.
-pub fn seal(before: ChainHash, entry: &AuditEntry) -> (Vec<u8>, ChainHash) {
+pub fn seal(before: AuditHash, entry: &AuditEntry) -> (Vec<u8>, AuditHash) {
     #[expect(clippy::expect_used, reason = "plain data into a vector: JSON has nothing to fail on")]
     let json = serde_json::to_string(entry).expect("an entry always serialises");
     let mut line = ascii(&json);
@@ -115,7 +69,7 @@ pub struct AuditLine {
     /// What it says.
     pub entry: AuditEntry,
     /// The hash that it says it has.
-    pub stated: ChainHash,
+    pub stated: AuditHash,
     body: Vec<u8>,
 }
 
@@ -146,26 +100,26 @@ impl AuditLine {
         let (body, hash) = line.split_at(at);
         let digits = hash.strip_prefix(MEMBER).and_then(|rest| rest.strip_suffix(END));
         let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        let stated = digits.and_then(ChainHash::parse).ok_or(InvalidLine::NoHash)?;
+        let stated = digits.and_then(|digits| digits.parse().ok()).ok_or(InvalidLine::NoHash)?;
         let body = [body, b"}"].concat();
         let entry = serde_json::from_slice(&body).map_err(|_| InvalidLine::NoEntry)?;
         Ok(Self { entry, stated, body })
     }
 
     /// Says whether this line is what was written after the entry with hash `before`.
-    pub fn follows(&self, before: ChainHash) -> bool {
+    pub fn follows(&self, before: AuditHash) -> bool {
         before.after(&self.body) == self.stated
     }
 
     /// Returns the hash that this line should have after the entry with hash `before`.
-    pub fn hash_after(&self, before: ChainHash) -> ChainHash {
+    pub fn hash_after(&self, before: AuditHash) -> AuditHash {
         before.after(&self.body)
     }
 
     /// Of the first line of a file: the hash that it says stands before it.
-    pub fn after(&self) -> Option<ChainHash> {
+    pub fn after(&self) -> Option<AuditHash> {
         let is_begin = self.entry.fact.action == AuditAction::Begin;
-        is_begin.then(|| self.entry.fact.detail.get("after").and_then(|hash| ChainHash::parse(hash)))?
+        is_begin.then(|| self.entry.fact.detail.get("after")?.parse().ok())?
     }
 }
 
@@ -181,8 +135,8 @@ mod tests {
     /// Frozen, and the example of docs/storage.md: a change here means a new context.
     #[test]
     fn golden_bytes_of_a_chain_of_two() {
-        let begin = AuditFact::daemon(AuditAction::Begin).detail("after", ChainHash::START.to_string());
-        let (first, hash) = seal(ChainHash::START, &entry(0, begin));
+        let begin = AuditFact::daemon(AuditAction::Begin).detail("after", AuditHash::START.to_string());
+        let (first, hash) = seal(AuditHash::START, &entry(0, begin));
         let anna = AuditActor::User { uid: 1001, name: "änna".into() };
         let pull = AuditFact::new(anna, AuditAction::Pull, AuditOutcome::Done);
         let pull = pull.project("lantern").about("robot/modelDefault@v012").detail("answer", "200");
@@ -190,7 +144,7 @@ mod tests {
         assert_eq!(String::from_utf8(first).unwrap(), GOLDEN[0]);
         assert_eq!(String::from_utf8(second.clone()).unwrap(), GOLDEN[1]);
         let read = AuditLine::parse(&second[..second.len() - 1]).unwrap();
-        assert!(read.follows(hash) && !read.follows(ChainHash::START));
+        assert!(read.follows(hash) && !read.follows(AuditHash::START));
         assert_eq!(read.entry.fact.actor, AuditActor::User { uid: 1001, name: "änna".into() });
     }
 
@@ -218,7 +172,7 @@ mod tests {
             fact = fact.about("\u{1}\u{1F600}".repeat(5000));
             fact = fact.detail(&format!("{number}{}", "k".repeat(3000)), "\u{1}".repeat(9000));
         }
-        let (line, _) = seal(ChainHash::START, &entry(7, fact.bounded()));
+        let (line, _) = seal(AuditHash::START, &entry(7, fact.bounded()));
         assert!(line.len() <= MAX_LINE_BYTES, "{}", line.len());
         assert!(line[..line.len() - 1].iter().all(|byte| (0x20..0x7f).contains(byte)));
         assert_eq!(AuditLine::parse(&line[..line.len() - 1]).unwrap().entry.fact.about.len(), 16);
@@ -227,10 +181,10 @@ mod tests {
     #[test]
     fn a_word_of_a_newer_version_is_read_as_another() {
         let line =
-            String::from_utf8(seal(ChainHash::START, &entry(1, AuditFact::daemon(AuditAction::Stop))).0);
+            String::from_utf8(seal(AuditHash::START, &entry(1, AuditFact::daemon(AuditAction::Stop))).0);
         let line = line.unwrap().replace("\"stop\"", "\"dance\"");
         let read = AuditLine::parse(line.trim_end().as_bytes()).unwrap();
         assert_eq!(read.entry.fact.action, AuditAction::Other);
-        assert!(!read.follows(ChainHash::START));
+        assert!(!read.follows(AuditHash::START));
     }
 }

@@ -13,7 +13,7 @@ pub use self::{
     check::{Checker, Fault, Known, Verdict},
     entry::{AuditAction, AuditActor, AuditEntry, AuditFact, AuditOutcome},
     head::{AuditHead, audit_heads},
-    line::{AuditLine, ChainHash, InvalidLine, MAX_LINE_BYTES, seal},
+    line::{AuditLine, InvalidLine, MAX_LINE_BYTES, seal},
 };
 
 /// How the files of an audit are called: `audit-`, the number of the first entry in twelve digits, `.jsonl`.

@@ -9,7 +9,8 @@ mod read;
 use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _};
 
 use avalon_protocol::{
-    audit::{AuditAction, AuditEntry, AuditFact, ChainHash, seal, segment_name},
+    audit::{AuditAction, AuditEntry, AuditFact, seal, segment_name},
+    hash::AuditHash,
     rel_path::RelPath,
 };
 
@@ -30,7 +31,7 @@ pub struct AuditFiles {
     segment_bytes: u64,
     /// The number of the next entry.
     next: u64,
-    hash: ChainHash,
+    hash: AuditHash,
     current: Option<Current>,
     /// Something was written that may not be there, or may be there in part: it is cut off before anything else.
     is_torn: bool,
@@ -81,7 +82,7 @@ impl AuditFiles {
         Ok(())
     }
 
-    fn line(&self, seq: u64, before: ChainHash, at: &str, fact: AuditFact) -> (Vec<u8>, ChainHash) {
+    fn line(&self, seq: u64, before: AuditHash, at: &str, fact: AuditFact) -> (Vec<u8>, AuditHash) {
         let entry = AuditEntry { seq, at: at.to_owned(), node: self.node.clone(), fact: fact.bounded() };
         seal(before, &entry)
     }

@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use avalon_protocol::audit::{AuditLine, ChainHash};
+use avalon_protocol::{audit::AuditLine, hash::AuditHash};
 
 use super::{AuditFiles, AuditReader, Current, SEGMENT_BYTES, path};
 use crate::fs::{Dir, IoError, Overwrite};
@@ -32,7 +32,7 @@ pub enum Mended {
 /// Where a file ends.
 struct End {
     next: u64,
-    hash: ChainHash,
+    hash: AuditHash,
     good_bytes: u64,
     mended: Option<Mended>,
     /// What stands before it, if it has a first line at all.
@@ -52,7 +52,7 @@ impl AuditFiles {
             node: node.to_owned(),
             segment_bytes: SEGMENT_BYTES,
             next: 0,
-            hash: ChainHash::START,
+            hash: AuditHash::START,
             current: None,
             is_torn: false,
         };
@@ -94,7 +94,7 @@ impl AuditFiles {
         let file = self.dir.open_file(&path(name))?;
         let failed = |error| IoError::new("read", self.dir.path().join(name), error);
         file.take(MAX_READ_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-        let mut end = End { next: first, hash: ChainHash::START, good_bytes: 0, mended: None, begins: false };
+        let mut end = End { next: first, hash: AuditHash::START, good_bytes: 0, mended: None, begins: false };
         // What the last line that can be read says, whether it is right or not: what comes goes on from there.
         let mut said = None;
         let (mut number, mut is_good) = (0, true);

@@ -2,7 +2,10 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 
-use avalon_protocol::audit::{AuditLine, ChainHash, Checker, Known, MAX_LINE_BYTES, Verdict, segment_first};
+use avalon_protocol::{
+    audit::{AuditLine, Checker, Known, MAX_LINE_BYTES, Verdict, segment_first},
+    hash::AuditHash,
+};
 
 use super::path;
 use crate::fs::{Dir, IoError};
@@ -16,7 +19,7 @@ pub struct Written {
     /// How many entries there are, those that were forgotten included.
     pub entries: u64,
     /// The hash of the last.
-    pub hash: ChainHash,
+    pub hash: AuditHash,
     /// The file that is written to, and how much of it is durable.
     pub segment: Option<(String, u64)>,
 }

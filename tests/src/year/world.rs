@@ -1,8 +1,7 @@
 //! Runs one seed of the year: takes the next event, lets the node that it is about handle it, and has the checker look.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -26,6 +25,7 @@ use super::{
     script::{END, Script},
 };
 use crate::{
+    agenda::Agenda,
     event_log::{EventLog, Recording},
     invariant::Violation,
     world::{Failure, Report},
@@ -55,38 +55,11 @@ pub struct World {
     mutation: Option<Mutation>,
     pub(super) has_faults: bool,
     log: EventLog,
-    agenda: BinaryHeap<Reverse<Appointment>>,
+    agenda: Agenda<Event>,
     numbers: u64,
     last_change_ms: u64,
     violation: Option<Violation>,
     is_over: bool,
-}
-
-#[derive(Debug)]
-struct Appointment {
-    at_ms: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Appointment {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Appointment {}
-
-impl PartialOrd for Appointment {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Appointment {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_ms, self.number).cmp(&(other.at_ms, other.number))
-    }
 }
 
 /// Runs a seed to its end, rightly or in one wrong way.
@@ -135,7 +108,7 @@ impl World {
             mutation,
             has_faults: true,
             log: EventLog::new(recording),
-            agenda: BinaryHeap::new(),
+            agenda: Agenda::new(),
             numbers: 0,
             last_change_ms: 0,
             violation: None,
@@ -170,7 +143,7 @@ impl World {
     /// Lets an event happen after a while.
     pub(super) fn after(&mut self, delay_ms: u64, event: Event) {
         let number = self.number();
-        self.agenda.push(Reverse(Appointment { at_ms: self.now_ms + delay_ms, number, event }));
+        self.agenda.add(self.now_ms + delay_ms, number, event);
     }
 
     /// Sets a timer of a node.
@@ -205,15 +178,15 @@ impl World {
     }
 
     fn step(&mut self) {
-        let Some(Reverse(next)) = self.agenda.pop() else {
+        let Some((at_ms, event)) = self.agenda.take() else {
             return self.broken(Violation::new("the year ends", "nothing happens any more"));
         };
-        self.now_ms = next.at_ms;
-        self.log.step(self.now_ms, &next.event);
+        self.now_ms = at_ms;
+        self.log.step(self.now_ms, &event);
         if self.log.steps() > STEP_LIMIT {
             return self.broken(Violation::new("the studio comes to rest", "too many steps"));
         }
-        match next.event {
+        match event {
             Event::Deed(n, deed) => self.deed(n, &deed),
             Event::DropEverywhere(v) => {
                 let holders = self.nodes.iter().filter(|node| node.held[v].is_some());

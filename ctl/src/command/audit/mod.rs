@@ -8,7 +8,7 @@ mod source;
 use std::path::PathBuf;
 
 use avalon_protocol::{
-    audit::{AuditHead, ChainHash, Known},
+    audit::{AuditHead, Known},
     control::{ApiError, AuditHeadsReply, AuditVerifyReply, ErrorCode, route},
     exit_code::ExitCode,
 };
@@ -147,7 +147,7 @@ async fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<ExitCode, Fa
 
 fn heads_of(reply: &AuditHeadsReply) -> Vec<AuditHead> {
     let head = |item: &avalon_protocol::control::AuditHeadItem| {
-        let hash = *ChainHash::parse(&item.hash)?.as_bytes();
+        let hash = item.hash.parse().ok()?;
         Some(AuditHead { entries: item.entries, hash, at_ms: 0 })
     };
     reply.heads.iter().filter_map(head).collect()

@@ -5,20 +5,21 @@
 use avalon_protocol::audit::{
     AuditAction, AuditActor, AuditEntry, AuditFact, AuditOutcome, seal, segment_name,
 };
+use avalon_protocol::hash::AuditHash;
 use tempfile::TempDir;
 
 use super::*;
 use crate::fake::{FakeDaemon, run as ctl};
 
 /// A copy of an audit with one entry of anna and one that nobody can print as it is.
-fn copy() -> (TempDir, ChainHash) {
+fn copy() -> (TempDir, AuditHash) {
     let temp = tempfile::tempdir().unwrap();
-    let begin = AuditFact::daemon(AuditAction::Begin).detail("after", ChainHash::START.to_string());
+    let begin = AuditFact::daemon(AuditAction::Begin).detail("after", AuditHash::START.to_string());
     let anna = AuditActor::User { uid: 1001, name: "anna".into() };
     let pull = AuditFact::new(anna, AuditAction::Pull, AuditOutcome::Done);
     let ugly = AuditFact::new(AuditActor::Daemon, AuditAction::Place, AuditOutcome::Failed)
         .about("=cmd(\"\u{1b}[2J\")");
-    let (mut bytes, mut hash) = (Vec::new(), ChainHash::START);
+    let (mut bytes, mut hash) = (Vec::new(), AuditHash::START);
     for (seq, fact) in [begin, pull.project("lantern").about("robot/rig@v001"), ugly].into_iter().enumerate()
     {
         let at = format!("2026-11-2{seq}T03:25:21.000Z");
@@ -62,7 +63,7 @@ fn a_copy_of_another_node_is_compared_with_the_heads_that_the_daemon_knows() {
         heads: vec![avalon_protocol::control::AuditHeadItem { entries: 3, hash, published: String::new() }],
     };
     let asked = "GET /v1/audit/heads";
-    daemon.on(asked, &heads(hash.to_string())).on(asked, &heads(ChainHash::START.to_string()));
+    daemon.on(asked, &heads(hash.to_string())).on(asked, &heads(AuditHash::START.to_string()));
     let ran = daemon.line(&["audit", "verify", "--heads", "--dir", at(&temp)]).run();
     assert_eq!(ran.exit, 0, "{ran:?}");
     assert!(ran.stdout.contains("compared with 1 published head"), "{ran:?}");

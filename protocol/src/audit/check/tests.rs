@@ -8,8 +8,8 @@ use crate::audit::{AuditActor, AuditEntry, AuditFact, AuditOutcome, seal, segmen
 type Files = Vec<(String, Vec<u8>)>;
 
 /// An audit of three files.
-fn audit(entries: u64) -> (Files, Vec<(u64, ChainHash)>) {
-    let (mut files, mut heads, mut hash): (Files, _, _) = (Vec::new(), Vec::new(), ChainHash::START);
+fn audit(entries: u64) -> (Files, Vec<(u64, AuditHash)>) {
+    let (mut files, mut heads, mut hash): (Files, _, _) = (Vec::new(), Vec::new(), AuditHash::START);
     for seq in 0..entries {
         let begins = seq % (entries / 3 + 1) == 0;
         let fact = if begins {
@@ -77,7 +77,7 @@ fn lines(files: &mut Files, file: usize, change: impl FnOnce(&mut Vec<Vec<u8>>))
 fn an_audit_that_nobody_touched_is_whole() {
     let (files, heads) = audit(40);
     let published =
-        heads.iter().map(|(entries, hash)| AuditHead { entries: *entries, hash: *hash.as_bytes(), at_ms: 0 });
+        heads.iter().map(|(entries, hash)| AuditHead { entries: *entries, hash: *hash, at_ms: 0 });
     let known = Known { heads: published.collect(), running: heads.last().copied() };
     let verdict = check(&files, &known);
     assert_eq!((verdict.faults, verdict.files, verdict.lines, verdict.first), (vec![], 3, 40, 0));
@@ -154,7 +154,7 @@ fn a_removed_beginning_is_found_unless_the_audit_says_that_it_was_forgotten() {
 #[test]
 fn an_end_that_was_removed_and_a_chain_that_was_written_anew_are_found_by_a_published_head() {
     let (files, heads) = audit(40);
-    let head = |at: usize| AuditHead { entries: heads[at].0, hash: *heads[at].1.as_bytes(), at_ms: 0 };
+    let head = |at: usize| AuditHead { entries: heads[at].0, hash: heads[at].1, at_ms: 0 };
     let known = Known { heads: vec![head(20), head(38)], running: None };
     let mut cut = files.clone();
     lines(&mut cut, 2, |lines| lines.truncate(3));
@@ -162,7 +162,7 @@ fn an_end_that_was_removed_and_a_chain_that_was_written_anew_are_found_by_a_publ
     let verdict = check(&cut, &known);
     assert!(verdict.faults[0].problem.contains("the end was removed"), "{:?}", verdict.faults);
 
-    let mut hash = ChainHash::START;
+    let mut hash = AuditHash::START;
     let mut anew = Files::new();
     for (name, bytes) in &files {
         let mut written = Vec::new();

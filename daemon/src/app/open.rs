@@ -1,0 +1,128 @@
+//! What all parts share is opened, and what was found broken is told.
+
+use std::sync::Arc;
+
+use avalon_certs::{Identity, Revocations};
+use avalon_protocol::{
+    audit::{AuditAction, AuditFact},
+    control::{Health, Severity},
+};
+use avalon_store::{
+    ledger::{CatalogCare, Ledger, LedgerConfig, LedgerEvent, OpenReport},
+    object::{hash::Hasher, serve::BlockCache},
+    state_dir::StateDir,
+};
+use tokio::sync::broadcast;
+
+use crate::{
+    audit::Audit,
+    buffers::Buffers,
+    clock::Clock,
+    config::Config,
+    core::{Core, blocking},
+    events::EventBus,
+    health::HealthBoard,
+    limits::Limits,
+    log::ErrorChain,
+    net::Throttle,
+    numbers::Numbers,
+    policy::StudioPolicy,
+    project::Project,
+    replicate::{jobs::Orders, listen},
+    space::Space,
+    transfers::TransferLog,
+};
+
+/// Opens the ledger and all that stands beside it; nothing runs yet.
+///
+/// # Errors
+/// What prevented it.
+pub(super) async fn core(
+    config: &Config,
+    state: &Arc<StateDir>,
+    identity: &Identity,
+    clock: Arc<dyn Clock>,
+    ledger_events: broadcast::Sender<LedgerEvent>,
+) -> anyhow::Result<Arc<Core>> {
+    let events = EventBus::new(Arc::clone(&clock));
+    let health = HealthBoard::new(events.clone());
+    // A volume whose server is away keeps whoever opens it waiting, and a signal is heard all the same.
+    let configured = config.projects.clone();
+    let projects: Vec<Arc<Project>> =
+        blocking(move || configured.iter().map(|project| Arc::new(Project::new(project))).collect()).await;
+    let ledger_clock = Arc::clone(&clock);
+    let ledger_config = LedgerConfig {
+        me: identity.node().clone(),
+        signer: identity.signer(),
+        trust: Arc::new(identity.trust()),
+        projects: projects.iter().map(|project| (project.name().clone(), project.dir())).collect(),
+        on_change: Arc::new(move |event| drop(ledger_events.send(event))),
+        now: Arc::new(move || ledger_clock.monotonic()),
+        care: CatalogCare::default(),
+    };
+    let (state_there, node, audit_clock) =
+        (Arc::clone(state), identity.node().to_string(), Arc::clone(&clock));
+    let (keep, health_there) = (config.audit_keep, health.clone());
+    let audit =
+        blocking(move || Audit::open(&state_there.audit, &node, keep, audit_clock, &health_there)).await?;
+    audit.note(AuditFact::daemon(AuditAction::Start).detail("version", env!("CARGO_PKG_VERSION")));
+    let state_there = Arc::clone(state);
+    let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
+    report_open(&health, &report);
+    let (ledger_there, health_there) = (ledger.clone(), health.clone());
+    let policy = blocking(move || StudioPolicy::open(&ledger_there, &health_there)).await;
+    let throttle = Arc::new(Throttle::new(identity.node().clone(), Arc::clone(&clock)));
+    let (state_there, configured, health_) = (Arc::clone(state), config.limits.clone(), health.clone());
+    let said = blocking(move || {
+        let limits = Limits::open(&state_there.root, throttle, &configured, &health_);
+        (limits, Orders::open(&state_there.root, &health_))
+    });
+    let (limits, orders) = said.await;
+    let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
+    Ok(Arc::new(Core {
+        me: identity.node().clone(),
+        studio: identity.studio().clone(),
+        ledger,
+        hasher: Hasher::new(threads)?,
+        blocks: BlockCache::open(&state.root)?,
+        deltas: Arc::default(),
+        space: Space::open(&state.root, &health),
+        numbers: Numbers::open(&state.root, &health),
+        policy,
+        buffers: Buffers::default(),
+        projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
+        events,
+        health,
+        revocations: Revocations::default(),
+        limits,
+        audit,
+        orders,
+        transfers: TransferLog::new(&state.root),
+        clock,
+    }))
+}
+
+/// Says what the ledger found broken and mended when it was opened.
+fn report_open(health: &HealthBoard, report: &OpenReport) {
+    for torn in &report.torn_tails {
+        tracing::warn!(
+            ?torn,
+            "a crash had torn the end of a feed; it was cut off, nothing acknowledged is lost"
+        );
+    }
+    for feed in &report.quarantined {
+        tracing::error!(feed = %feed.feed, moved_to = %feed.moved_to.display(), error = %ErrorChain(&feed.reason), "a peer's feed is damaged and was put aside");
+        health.about(&feed.feed.to_string()).raise(Health {
+            code: "feed-damaged".into(),
+            severity: Severity::Warning,
+            message: format!("the copy of feed {} was damaged and is fetched again", feed.feed),
+            hint: Some("check the disk of the state directory".into()),
+        });
+    }
+    if let Some(cause) = &report.rebuilding {
+        listen::tell_rebuilding(health, cause);
+    }
+    if let Some(cause) = &report.rebuilt {
+        tracing::warn!(%cause, records = report.replayed_records, "the catalog was built anew from the feeds");
+    }
+}
