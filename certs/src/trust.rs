@@ -7,7 +7,7 @@ use std::{error::Error, sync::Arc};
 
 use avalon_protocol::{
     id::NodeId,
-    signing::{PublicKey, RecordTrust, Signature, UntrustedCertificate},
+    signing::{Certified, PublicKey, RecordTrust, Signature, UntrustedCertificate},
 };
 use ring::signature::{ED25519, UnparsedPublicKey};
 
@@ -27,12 +27,12 @@ impl StudioTrust {
 }
 
 impl RecordTrust for StudioTrust {
-    fn public_key(&self, certificate: &[u8], owner: &NodeId) -> Result<PublicKey, UntrustedCertificate> {
+    fn prove(&self, certificate: &[u8], owner: &NodeId) -> Result<Certified, UntrustedCertificate> {
         let untrusted = |reason| UntrustedCertificate { owner: owner.clone(), reason };
         let proven = Chain::from_bytes(certificate).and_then(|chain| self.authority.prove(&chain));
         let facts = proven.map_err(|error| untrusted(with_causes(&error)))?.node;
         if facts.node == *owner {
-            Ok(facts.public_key)
+            Ok(Certified { key: facts.public_key, role: facts.role })
         } else {
             Err(untrusted(format!("the certificate names {}", facts.node)))
         }
@@ -69,7 +69,7 @@ mod tests {
         let studio = Studio::new("a");
         let (writer, reader) = (studio.identity("ws12@london"), studio.identity("nas@montreal"));
         let (signer, trust) = (writer.signer(), reader.trust());
-        let key = trust.public_key(signer.certificate(), writer.node()).unwrap();
+        let key = trust.prove(signer.certificate(), writer.node()).unwrap().key;
         let signature = signer.sign(b"head of the chain");
         assert!(trust.verify(&key, b"head of the chain", &signature));
 
@@ -79,7 +79,7 @@ mod tests {
             bytes[position] ^= 1;
             assert!(!trust.verify(&key, b"head of the chain", &Signature::from_bytes(bytes)), "{position}");
         }
-        let other = trust.public_key(reader.signer().certificate(), reader.node()).unwrap();
+        let other = trust.prove(reader.signer().certificate(), reader.node()).unwrap().key;
         assert!(!trust.verify(&other, b"head of the chain", &signature));
         assert!(!trust.verify(&PublicKey::from_bytes([0; 32]), b"", &Signature::from_bytes([0; 64])));
     }
@@ -92,7 +92,7 @@ mod tests {
         let past = day_one() - Duration::from_secs(1_000_000_000);
         let long_ago = sign(&studio.authority, &request, past).unwrap();
         let trust = studio.identity("nas@montreal").trust();
-        assert!(trust.public_key(&long_ago.chain.to_bytes(), &node("ws12@london")).is_ok());
+        assert!(trust.prove(&long_ago.chain.to_bytes(), &node("ws12@london")).is_ok());
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
         let studio = Studio::new("a");
         let trust = studio.identity("nas@montreal").trust();
         let owner = node("ws12@london");
-        let reason = |certificate: &[u8]| trust.public_key(certificate, &owner).unwrap_err().reason;
+        let reason = |certificate: &[u8]| trust.prove(certificate, &owner).unwrap_err().reason;
 
         for name in ["a", "b"] {
             let foreign = Studio::new(name).identity("ws12@london");
@@ -120,12 +120,12 @@ mod tests {
         let identity = studio.identity("ws12@london");
         let trust = identity.trust();
         let good = identity.certificate_chain()[0].to_vec();
-        assert!(trust.public_key(&good, identity.node()).is_ok());
+        assert!(trust.prove(&good, identity.node()).is_ok());
         for position in 0..good.len() {
             for bit in 0..8 {
                 let mut bad = good.clone();
                 bad[position] ^= 1 << bit;
-                assert!(trust.public_key(&bad, identity.node()).is_err(), "bit {bit} of byte {position}");
+                assert!(trust.prove(&bad, identity.node()).is_err(), "bit {bit} of byte {position}");
             }
         }
     }

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    access::Role,
     hash::ChainHash,
     id::{NodeId, ProjectName},
     limits::{MAX_GROUP_BYTES, MAX_GROUP_RECORDS},
     record::{Key, RawRecord, Record},
-    signing::{PublicKey, RecordSigner, RecordTrust, Signature, UntrustedCertificate},
+    signing::{Certified, RecordSigner, RecordTrust, Signature, UntrustedCertificate},
 };
 
 /// Which feed: one node's statements about one project.
@@ -192,13 +193,13 @@ fn signed_message(chain: ChainHash) -> Vec<u8> {
 pub struct FeedReader {
     feed: FeedId,
     head: FeedHead,
-    key: Option<PublicKey>,
+    signed_by: Option<Certified>,
 }
 
 impl FeedReader {
     /// Starts at the beginning of a feed.
     pub fn new(feed: FeedId) -> Self {
-        Self { feed, head: FeedHead::EMPTY, key: None }
+        Self { feed, head: FeedHead::EMPTY, signed_by: None }
     }
 
     /// Returns which feed it reads.
@@ -211,10 +212,15 @@ impl FeedReader {
         self.head
     }
 
+    /// Returns the role of the certificate that the last group was signed under; none before the first.
+    pub fn role(&self) -> Option<Role> {
+        self.signed_by.map(|certified| certified.role)
+    }
+
     /// Says whether the feed's key is the one of `certificate`; if not, the next group has to start with a `Key`.
     pub fn is_signed_by(&self, trust: &dyn RecordTrust, certificate: &[u8]) -> bool {
-        let key = trust.public_key(certificate, &self.feed.node);
-        self.key.is_some() && key.ok() == self.key
+        let certified = trust.prove(certificate, &self.feed.node);
+        self.signed_by.is_some() && certified.ok() == self.signed_by
     }
 
     /// Checks that `group` follows, signature included, and moves on behind it.
@@ -223,11 +229,11 @@ impl FeedReader {
     /// [`FeedError`]; the reader has not moved then.
     pub fn accept(&mut self, group: &SealedGroup, trust: &dyn RecordTrust) -> Result<Group, FeedError> {
         let body = self.accept_body(group)?;
-        let key = self.key_for(&body, trust)?;
+        let certified = self.signed_by(&body, trust)?;
         let chain = group.chain();
         let signature: Option<[u8; 64]> = group.signature.as_slice().try_into().ok();
         let message = signed_message(chain);
-        if !signature.is_some_and(|s| trust.verify(&key, &message, &Signature::from_bytes(s))) {
+        if !signature.is_some_and(|s| trust.verify(&certified.key, &message, &Signature::from_bytes(s))) {
             return Err(FeedError::Signature { feed: self.feed.clone(), seq: body.first_seq });
         }
         // Only what the node itself signed can be a second history of it; a peer that damages what it passes on must not
@@ -235,7 +241,7 @@ impl FeedReader {
         if body.first_seq != self.head.next_seq || body.previous != self.head.chain {
             return Err(FeedError::Fork { feed: self.feed.clone(), seq: body.first_seq });
         }
-        self.key = Some(key);
+        self.signed_by = Some(certified);
         self.head = FeedHead { next_seq: body.first_seq + body.records.len() as u64, chain };
         Ok(body)
     }
@@ -265,17 +271,17 @@ impl FeedReader {
         Ok(body)
     }
 
-    /// Returns the key that must have signed `body`: that of the last certificate in it, or the one known.
-    fn key_for(&self, body: &Group, trust: &dyn RecordTrust) -> Result<PublicKey, FeedError> {
+    /// Returns whose key must have signed `body`: that of the last certificate in it, or the one known.
+    fn signed_by(&self, body: &Group, trust: &dyn RecordTrust) -> Result<Certified, FeedError> {
         let mut certificates = body.records.iter().filter_map(|raw| match Record::from_raw(raw) {
             Ok(Record::Key(Key { certificate })) => Some(certificate),
             _ => None,
         });
         match certificates.next_back() {
             Some(certificate) => trust
-                .public_key(&certificate, &self.feed.node)
+                .prove(&certificate, &self.feed.node)
                 .map_err(|source| FeedError::Certificate { feed: self.feed.clone(), source }),
-            None => self.key.ok_or_else(|| FeedError::NoKey { feed: self.feed.clone() }),
+            None => self.signed_by.ok_or_else(|| FeedError::NoKey { feed: self.feed.clone() }),
         }
     }
 
@@ -310,7 +316,10 @@ impl FeedReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Held, tests::version};
+    use crate::{
+        record::{Held, tests::version},
+        signing::PublicKey,
+    };
 
     /// Signs by hashing a secret that stands in the certificate: enough to tell right from wrong.
     #[derive(Debug)]
@@ -326,9 +335,9 @@ mod tests {
     }
 
     impl RecordTrust for Toy {
-        fn public_key(&self, certificate: &[u8], owner: &NodeId) -> Result<PublicKey, UntrustedCertificate> {
+        fn prove(&self, certificate: &[u8], owner: &NodeId) -> Result<Certified, UntrustedCertificate> {
             if certificate.starts_with(owner.to_string().as_bytes()) {
-                Ok(toy_key(certificate))
+                Ok(Certified { key: toy_key(certificate), role: Role::Site })
             } else {
                 Err(UntrustedCertificate { owner: owner.clone(), reason: "other name".into() })
             }

@@ -353,6 +353,7 @@ pub(crate) mod tests {
                 feed: FeedId { project: "lantern".parse().unwrap(), node: "ws1@home".parse().unwrap() },
                 next_seq: 300,
                 rights: Rights::of([Action::Pull, Action::Publish]),
+                at_ms: 1_763_800_000_000,
             }),
             audit_head(),
         ];

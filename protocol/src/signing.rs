@@ -5,7 +5,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::id::NodeId;
+use crate::{access::Role, id::NodeId};
 
 /// An Ed25519 signature (RFC 8032), 64 bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,15 @@ impl PublicKey {
     }
 }
 
+/// What a certificate says of its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Certified {
+    /// The key that it signs with.
+    pub key: PublicKey,
+    /// Its role.
+    pub role: Role,
+}
+
 /// Signs with this node's key.
 pub trait RecordSigner: Send + Sync + fmt::Debug {
     /// Signs a message.
@@ -53,13 +62,13 @@ pub trait RecordSigner: Send + Sync + fmt::Debug {
 
 /// Says whose signatures count.
 pub trait RecordTrust: Send + Sync + fmt::Debug {
-    /// Returns the key of a certificate that the studio's CA issued to `owner`.
+    /// Returns what a certificate says that the studio's CA issued to `owner`.
     ///
     /// Validity times are not checked: a record stays valid after the certificate that signed it has expired.
     ///
     /// # Errors
     /// [`UntrustedCertificate`] when the certificate is not the studio's or names another node.
-    fn public_key(&self, certificate: &[u8], owner: &NodeId) -> Result<PublicKey, UntrustedCertificate>;
+    fn prove(&self, certificate: &[u8], owner: &NodeId) -> Result<Certified, UntrustedCertificate>;
     /// Says whether `signature` is that of `message` by `key`.
     fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool;
 }

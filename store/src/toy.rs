@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use avalon_protocol::{
+    access::Role,
     feed::FeedId,
     hash::{ManifestId, ObjectHash},
     id::{NodeId, VersionId, VersionSlot},
     manifest::{Completeness, FileEntry, Manifest, ManifestDraft, Representation},
     record::{Held, Published, Record},
-    signing::{PublicKey, RecordSigner, RecordTrust, Signature, UntrustedCertificate},
+    signing::{Certified, PublicKey, RecordSigner, RecordTrust, Signature, UntrustedCertificate},
 };
 
 /// Signs by hashing with a secret that stands in the certificate: enough to tell right from wrong.
@@ -30,14 +31,16 @@ impl RecordSigner for Toy {
     }
 }
 
-/// Trusts every [`Toy`] that names the right node.
+/// Trusts every [`Toy`] that names the right node. Its certificate may end with its role, otherwise it is an admin's.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ToyTrust;
 
 impl RecordTrust for ToyTrust {
-    fn public_key(&self, certificate: &[u8], owner: &NodeId) -> Result<PublicKey, UntrustedCertificate> {
+    fn prove(&self, certificate: &[u8], owner: &NodeId) -> Result<Certified, UntrustedCertificate> {
         if certificate.starts_with(owner.to_string().as_bytes()) {
-            Ok(toy_key(certificate))
+            let text = String::from_utf8_lossy(certificate);
+            let role = Role::ALL.into_iter().find(|role| text.ends_with(role.as_str()));
+            Ok(Certified { key: toy_key(certificate), role: role.unwrap_or(Role::Admin) })
         } else {
             Err(UntrustedCertificate { owner: owner.clone(), reason: "other name".into() })
         }

@@ -2,8 +2,9 @@
 //! Whoever knows a certificate could sign with it; the simulated liar does not try that.
 
 use avalon_protocol::{
+    access::Role,
     id::NodeId,
-    signing::{PublicKey, RecordSigner, RecordTrust, Signature, UntrustedCertificate},
+    signing::{Certified, PublicKey, RecordSigner, RecordTrust, Signature, UntrustedCertificate},
 };
 
 /// Signs for one node.
@@ -34,9 +35,9 @@ impl RecordSigner for ToySigner {
 pub struct ToyTrust;
 
 impl RecordTrust for ToyTrust {
-    fn public_key(&self, certificate: &[u8], owner: &NodeId) -> Result<PublicKey, UntrustedCertificate> {
+    fn prove(&self, certificate: &[u8], owner: &NodeId) -> Result<Certified, UntrustedCertificate> {
         match certificate.strip_prefix(owner.to_string().as_bytes()) {
-            Some([b' ', ..]) => Ok(key(certificate)),
+            Some([b' ', ..]) => Ok(Certified { key: key(certificate), role: Role::Admin }),
             _ => Err(UntrustedCertificate { owner: owner.clone(), reason: "it names another node".into() }),
         }
     }

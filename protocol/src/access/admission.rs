@@ -11,8 +11,9 @@ use super::{Action, Rights, Role};
 use crate::{
     feed::FeedId,
     id::NodeId,
-    policy::Access,
+    policy::{Access, Policy},
     record::{Judged, Record, Revoked},
+    studio::PolicyId,
 };
 
 /// Says which records count.
@@ -20,7 +21,8 @@ use crate::{
 pub struct Admission {
     policy: Arc<Access>,
     revoked: BTreeMap<NodeId, u64>,
-    judged: BTreeMap<FeedId, BTreeMap<u64, Rights>>,
+    /// Up to which record of a feed which rights count, and when that was said.
+    judged: BTreeMap<FeedId, BTreeMap<u64, (Rights, u64)>>,
 }
 
 impl Admission {
@@ -38,8 +40,9 @@ impl Admission {
     /// Adds by which rights a feed is judged up to where. Of two that name one place, what both allow counts.
     pub fn judge_by(&mut self, judged: &Judged) {
         let of_feed = self.judged.entry(judged.feed.clone()).or_default();
-        let rights = of_feed.entry(judged.next_seq).or_insert(judged.rights);
+        let (rights, at_ms) = of_feed.entry(judged.next_seq).or_insert((judged.rights, judged.at_ms));
         *rights = rights.and(judged.rights);
+        *at_ms = judged.at_ms.max(*at_ms);
     }
 
     /// Says whether a node is not trusted any more.
@@ -72,20 +75,41 @@ impl Admission {
         if rights.allows(action) { Ok(()) } else { Err(action) }
     }
 
-    /// Says whether a verdict about a record at or after `seq` could be another one by `other`: then what was derived from the feed
-    /// is derived again.
-    pub fn differs(&self, other: &Self, feed: &FeedId, role: Role) -> bool {
-        let part = |one: &Self| {
-            let revoked = one.revoked.get(&feed.node).copied();
-            (one.judged.get(feed).cloned(), revoked, one.rights_when(feed, role, None))
-        };
-        part(self) != part(other)
+    /// Returns from which record of a feed on a verdict by `other` may be another one; none when all are the same.
+    pub fn differs_from(&self, other: &Self, feed: &FeedId) -> Option<u64> {
+        let empty = BTreeMap::new();
+        let [ours, theirs] = [self, other].map(|one| one.judged.get(feed).unwrap_or(&empty));
+        let same = ours.iter().zip(theirs).take_while(|(one, other)| one == other).count();
+        let is_same = ours.len() == same
+            && theirs.len() == same
+            && self.revoked.get(&feed.node) == other.revoked.get(&feed.node)
+            && self.policy == other.policy;
+        if is_same {
+            return None;
+        }
+        // What lies before a place that both know is judged by that place.
+        Some(same.checked_sub(1).and_then(|last| ours.keys().nth(last)).copied().unwrap_or(0))
+    }
+
+    /// Returns before which record a feed was judged last, and when that was said, in milliseconds since 1970.
+    pub fn last_judged(&self, feed: &FeedId) -> Option<(u64, u64)> {
+        self.judged.get(feed)?.iter().next_back().map(|(next_seq, (_, at_ms))| (*next_seq, *at_ms))
+    }
+
+    /// Returns by which policy it is.
+    pub fn policy(&self) -> &Arc<Access> {
+        &self.policy
+    }
+
+    /// Returns who is not trusted any more, and since when, in milliseconds since 1970.
+    pub fn revoked(&self) -> &BTreeMap<NodeId, u64> {
+        &self.revoked
     }
 
     fn judged_by(&self, feed: &FeedId, seq: u64) -> Option<Rights> {
         let of_feed = self.judged.get(feed)?;
         // The first place behind the record.
-        of_feed.range(seq.checked_add(1)?..).next().map(|(_, rights)| *rights)
+        of_feed.range(seq.checked_add(1)?..).next().map(|(_, (rights, _))| *rights)
     }
 
     /// What the policy says, at the time that a record names. One that names none is judged as if no
@@ -117,8 +141,10 @@ fn needs(record: &Record) -> Option<(Action, Option<u64>)> {
     match record {
         // Who the author is, and what it keeps in its own audit log, is nobody else's.
         Record::Key(_) | Record::AuditHead(_) => None,
+        // Who holds less than before says so, whatever they may do.
+        Record::Dropped(_) => None,
         Record::Published(published) => Some((Action::Publish, Some(published.published_at_ms))),
-        Record::Placed(_) | Record::Dropped(_) => Some((Action::See, None)),
+        Record::Placed(_) => Some((Action::See, None)),
         Record::Retired(retired) => Some((Action::Retire, Some(retired.at_ms))),
         Record::Restored(restored) => Some((Action::Retire, Some(restored.at_ms))),
         Record::Resolved(resolved) => Some((Action::Retire, Some(resolved.said().at_ms))),
@@ -128,13 +154,52 @@ fn needs(record: &Record) -> Option<(Action, Option<u64>)> {
     }
 }
 
+/// Reads an [`Admission`] from the studio's feeds. The order in which records are added does not matter.
+#[derive(Debug, Default)]
+pub struct AdmissionReader {
+    admission: Admission,
+    policies: BTreeMap<PolicyId, Vec<(FeedId, u64, Role, Record)>>,
+}
+
+impl AdmissionReader {
+    /// Adds a record that stands at `seq` in one of the studio's feeds, under a certificate with this role. Others than those about
+    /// rights are passed over.
+    pub fn add(&mut self, feed: &FeedId, seq: u64, role: Role, record: Record) {
+        match &record {
+            Record::Revoked(_) | Record::Judged(_)
+                if self.admission.admits(feed, seq, role, &record).is_err() => {}
+            Record::Revoked(revoked) => self.admission.revoke(revoked),
+            Record::Judged(judged) => self.admission.judge_by(judged),
+            Record::Policy(policy) => {
+                let id = PolicyId { serial: policy.serial(), hash: policy.hash() };
+                self.policies.entry(id).or_default().push((feed.clone(), seq, role, record));
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns what they add up to. Of the policies, the highest counts that this version understands and whose author might apply it.
+    pub fn finish(mut self) -> Admission {
+        let highest_first = self.policies.iter().rev();
+        let in_effect = highest_first.into_iter().find_map(|(_, said)| {
+            let admission = &self.admission;
+            let counts = |(feed, seq, role, record): &&(FeedId, u64, Role, Record)| {
+                admission.admits(feed, *seq, *role, record).is_ok()
+            };
+            let Record::Policy(policy) = &said.iter().find(counts)?.3 else { return None };
+            Policy::parse(policy.document()).ok()
+        });
+        if let Some(policy) = in_effect {
+            self.admission.policy = Arc::new(policy.access().clone());
+        }
+        self.admission
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        policy::Policy,
-        record::tests::{published, resolved, retired, revoked},
-    };
+    use crate::record::tests::{published, resolved, retired, revoked};
 
     const DAY_MS: u64 = 24 * 3600 * 1000;
     /// When the records of these tests were made.
@@ -194,7 +259,7 @@ mod tests {
         admission.revoke(&gone);
         assert_eq!(admission.admits(&studio, 1, Role::Admin, &policy), Err(Action::Admin));
         assert_eq!(admission.admits(&studio, 1, Role::Admin, &revoked("ws1@london")), Ok(()));
-        admission.judge_by(&Judged { feed: studio.clone(), next_seq: 2, rights: Rights::ALL });
+        admission.judge_by(&Judged { feed: studio.clone(), next_seq: 2, rights: Rights::ALL, at_ms: 0 });
         assert_eq!(admission.admits(&studio, 1, Role::Admin, &policy), Ok(()));
         assert_eq!(admission.admits(&studio, 2, Role::Admin, &policy), Err(Action::Admin));
     }
@@ -216,6 +281,7 @@ mod tests {
             feed: feed(),
             next_seq,
             rights: Rights::of(actions.iter().copied()),
+            at_ms: 0,
         };
         admission.judge_by(&judged(10, &[Action::Pull]));
         admission.judge_by(&judged(20, &[Action::Publish]));
@@ -239,7 +305,7 @@ mod tests {
         assert!(admission.is_revoked(&feed().node));
         assert_eq!(admission.rights(&feed().node, Role::Admin, &feed().project, 0), Rights::NONE);
         // Whoever revokes it says up to where each feed is known: then no claimed time counts.
-        admission.judge_by(&Judged { feed: feed(), next_seq: 3, rights: Rights::ALL });
+        admission.judge_by(&Judged { feed: feed(), next_seq: 3, rights: Rights::ALL, at_ms: 0 });
         assert_eq!(admits(&admission, 2, &publish()), Ok(()));
         admission.revoke(&revoked(THEN_MS));
         assert_eq!(admits(&admission, 3, &publish()), Err(Action::Publish));
@@ -248,7 +314,7 @@ mod tests {
     #[test]
     fn the_order_in_which_records_come_does_not_matter() {
         let Record::Revoked(revoked) = revoked("ws1@van") else { panic!() };
-        let judged = |next_seq, rights| Judged { feed: feed(), next_seq, rights };
+        let judged = |next_seq, rights| Judged { feed: feed(), next_seq, rights, at_ms: 0 };
         let all = [judged(5, Rights::ALL), judged(5, Rights::NONE), judged(9, Rights::ALL)];
         let [mut one, mut other] = [(); 2].map(|()| Admission::new(access("")));
         all.iter().for_each(|judged| one.judge_by(judged));
@@ -257,7 +323,9 @@ mod tests {
         other.revoke(&revoked);
         all.iter().rev().for_each(|judged| other.judge_by(judged));
         assert_eq!(one, other);
-        assert!(!one.differs(&other, &feed(), Role::Vendor));
-        assert!(one.differs(&Admission::default(), &feed(), Role::Vendor));
+        assert_eq!(one.differs_from(&other, &feed()), None);
+        assert_eq!(one.differs_from(&Admission::default(), &feed()), Some(0));
+        one.judge_by(&judged(12, Rights::ALL));
+        assert_eq!((one.differs_from(&other, &feed()), one.last_judged(&feed())), (Some(9), Some((12, 0))));
     }
 }

@@ -10,7 +10,7 @@ pub mod role;
 pub mod token;
 
 pub use self::{
-    admission::Admission,
+    admission::{Admission, AdmissionReader},
     rights::{Action, Rights},
     role::{InvalidRole, Role},
     token::{InvalidToken, InviteId, JoinToken, Seed},

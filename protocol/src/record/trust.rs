@@ -29,4 +29,6 @@ pub struct Judged {
     pub next_seq: u64,
     /// What their author was allowed.
     pub rights: Rights,
+    /// When that was said, in milliseconds since 1970: grants that end later need another one.
+    pub at_ms: u64,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use avalon_protocol::{
+    access::{Action, Admission, Role},
     feed::{FeedHead, FeedId, Group},
     hash::ManifestId,
     id::{ProjectName, VersionId},
@@ -37,6 +38,20 @@ pub enum LocalChange {
     },
 }
 
+/// Judges the records of a group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Judge<'a> {
+    pub(crate) admission: &'a Admission,
+    /// The role of the certificate under which the group is signed.
+    pub(crate) role: Role,
+}
+
+impl Judge<'_> {
+    pub(crate) fn admits(&self, feed: &FeedId, seq: u64, record: &Record) -> Result<(), Action> {
+        self.admission.admits(feed, seq, self.role, record)
+    }
+}
+
 /// A [`WriteSet`] in the making; reads see what it has written already.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
@@ -45,20 +60,33 @@ pub(crate) struct Batch<'a> {
     folds: BTreeMap<VersionId, VersionFold>,
     /// The generations that became known.
     pub(crate) published: Vec<Published>,
+    /// Which records state nothing because their author lacked a right.
+    pub(crate) refused: Vec<(FeedId, u64, Action)>,
 }
 
 impl<'a> Batch<'a> {
     pub(crate) fn new(store: &'a dyn CatalogStore) -> Self {
         let set = WriteSet::default();
-        Self { store, set, folds: BTreeMap::new(), published: Vec::new() }
+        Self { store, set, folds: BTreeMap::new(), published: Vec::new(), refused: Vec::new() }
     }
 
-    /// Adds all records of a group, which ends at `head`. Records that this version does not know are passed over: they
-    /// stay in the feed.
-    pub(crate) fn apply_group(&mut self, group: &Group, head: FeedHead) -> Result<(), CatalogError> {
+    /// Adds all records of a group, which ends at `head`, as far as `judge` admits them. Records that this version does not know
+    /// are passed over: they stay in the feed.
+    pub(crate) fn apply_group(
+        &mut self,
+        group: &Group,
+        head: FeedHead,
+        judge: Judge<'_>,
+    ) -> Result<(), CatalogError> {
         for (seq, raw) in (group.first_seq..).zip(&group.records) {
             match Record::in_feed(raw, &group.feed.project) {
-                Ok(record) => self.apply_record(&group.feed, seq, record)?,
+                Ok(record) => match judge.admits(&group.feed, seq, &record) {
+                    Ok(()) => self.apply_record(&group.feed, seq, record)?,
+                    Err(action) => {
+                        tracing::debug!(feed = %group.feed, seq, %action, "record without the right to it passed over");
+                        self.refused.push((group.feed.clone(), seq, action));
+                    }
+                },
                 Err(RecordError::Unknown { kind, version }) => {
                     tracing::debug!(feed = %group.feed, seq, kind, version, "unknown record kept");
                 }

@@ -67,6 +67,9 @@ pub enum Cause {
         /// The table.
         table: Table,
     },
+    /// Some records count now that did not, or the other way round.
+    #[error("who may do what has changed for records that it has")]
+    Rights,
     /// It was applied from records that the feed does not have.
     #[error("it is ahead of feed {feed} or beside it")]
     Cursor {

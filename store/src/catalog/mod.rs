@@ -47,7 +47,7 @@ pub use self::{
     snapshot::SourceError,
 };
 pub(crate) use self::{
-    batch::Batch,
+    batch::{Batch, Judge},
     checkpoint::Checkpoints,
     generation::{Generations, Opened},
     jsonl::{EXPORTED, Import},

@@ -91,6 +91,9 @@ pub enum SourceError {
         /// Ours.
         known: u16,
     },
+    /// Some records count now that did not when it was made, or the other way round.
+    #[error("who may do what has changed since it was made")]
+    Rights,
     /// It was made from records that the feed here does not have: it is of another node, or newer than the feeds.
     #[error("it is ahead of feed {feed} or beside it")]
     Cursor {

@@ -131,7 +131,7 @@ impl FeedFile {
         }
         for (staged, frame_bytes) in run {
             let position = Position { segment: last.number, offset: last.length };
-            self.index.add_group(position, frame_bytes, staged.after.head());
+            self.index.add_group(position, frame_bytes, &staged.after);
             last.length += frame_bytes;
             self.reader = staged.after;
         }

@@ -6,7 +6,10 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use avalon_protocol::feed::{FeedHead, FeedId, Group, SealedGroup};
+use avalon_protocol::{
+    access::Role,
+    feed::{FeedHead, FeedId, FeedReader, Group, SealedGroup},
+};
 
 use super::{
     FeedFileError,
@@ -40,6 +43,8 @@ struct State {
     /// Where some groups start, by the numbers of their first records; at least the first of each segment.
     marks: BTreeMap<u64, Position>,
     last_mark: Position,
+    /// From which record on it is signed under a certificate with which role.
+    roles: Vec<(u64, Role)>,
 }
 
 /// A place in a feed.
@@ -56,6 +61,7 @@ impl FeedIndex {
             lengths: Vec::new(),
             marks: BTreeMap::new(),
             last_mark: Position { segment: 0, offset: 0 },
+            roles: Vec::new(),
         };
         Self { feed, dir, state: RwLock::new(state) }
     }
@@ -79,14 +85,26 @@ impl FeedIndex {
         state.lengths.push(HEADER_BYTES);
     }
 
-    /// Notes a durable group that takes `bytes` at `position` and ends at `head`.
-    pub(super) fn add_group(&self, position: Position, bytes: u64, head: FeedHead) {
+    /// Returns the role of the certificate under which the group with this record is signed.
+    pub(crate) fn role_at(&self, seq: u64) -> Option<Role> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.roles.iter().rev().find(|(from_seq, _)| *from_seq <= seq).map(|(_, role)| *role)
+    }
+
+    /// Notes a durable group that takes `bytes` at `position`, after which the feed stands where `reader` does.
+    pub(super) fn add_group(&self, position: Position, bytes: u64, reader: &FeedReader) {
+        let head = reader.head();
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let first_seq = state.head.next_seq;
         let far = position.offset.saturating_sub(state.last_mark.offset) >= MARK_EVERY_BYTES;
         if state.marks.is_empty() || position.segment != state.last_mark.segment || far {
             state.marks.insert(first_seq, position);
             state.last_mark = position;
+        }
+        if let Some(role) =
+            reader.role().filter(|role| state.roles.last().is_none_or(|(_, last)| last != role))
+        {
+            state.roles.push((first_seq, role));
         }
         state.head = head;
         if let Some(length) = state.lengths.last_mut() {

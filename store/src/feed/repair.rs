@@ -182,7 +182,7 @@ impl Opening<'_> {
                         FeedError::Damaged { feed } => FeedFileError::Damaged { feed, segment, offset },
                         source => FeedFileError::Refused { feed: self.feed(), segment, offset, source },
                     })?;
-                    self.index.add_group(position, bytes, self.reader.head());
+                    self.index.add_group(position, bytes, &self.reader);
                     position.offset += bytes;
                 }
             }

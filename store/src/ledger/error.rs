@@ -3,8 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use avalon_protocol::{
+    access::Action,
     feed::{FeedError, FeedId},
-    id::ProjectName,
+    id::{NodeId, ProjectName},
     limits::{MAX_FEEDS, MAX_RECORD_BYTES},
     manifest::DecodeError,
 };
@@ -171,6 +172,16 @@ pub enum LedgerError {
         /// Why.
         #[source]
         source: FeedError,
+    },
+    /// This node may not say that, so it would count nowhere. Nothing was written.
+    #[error("{node} may not {action} in project {project}")]
+    NotAllowed {
+        /// This node.
+        node: NodeId,
+        /// What it may not do.
+        action: Action,
+        /// Where.
+        project: ProjectName,
     },
     /// The catalog fails. What is in the feeds is safe.
     #[error("the catalog cannot be used")]

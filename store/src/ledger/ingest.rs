@@ -16,7 +16,10 @@ use super::{
     replay::{relearn_versions, versions_of},
     writer::{Ingest, Writer},
 };
-use crate::feed::{FeedFile, FeedFileError, Staged, peek};
+use crate::{
+    catalog::Judge,
+    feed::{FeedFile, FeedFileError, Staged, peek},
+};
 
 impl Writer {
     pub(super) fn ingest(&mut self, ingest: Ingest) {
@@ -35,7 +38,7 @@ impl Writer {
         manifests: &[Vec<u8>],
     ) -> Result<Ingested, IngestError> {
         let (staged, bodies) = self.accept(feed, groups)?;
-        let wanted = self.wanted(feed, &bodies, manifests)?;
+        let wanted = self.wanted(feed, (&staged, &bodies), manifests)?;
         let mut manifests_stored = Vec::new();
         for (manifest, bytes) in &wanted {
             let stored = self.shared.manifests.put_bytes(manifest.id(), bytes);
@@ -101,16 +104,23 @@ impl Writer {
     fn wanted<'a>(
         &self,
         feed: &FeedId,
-        bodies: &[Group],
+        (staged, bodies): (&[Staged], &[Group]),
         manifests: &'a [Vec<u8>],
     ) -> Result<Vec<(Manifest, &'a [u8])>, IngestError> {
-        let records = bodies.iter().flat_map(|body| &body.records);
-        let published: BTreeMap<ManifestId, VersionId> = records
-            .filter_map(|raw| match Record::in_feed(raw, &feed.project) {
-                Ok(Record::Published(published)) => Some((published.manifest, published.version)),
-                _ => None,
-            })
-            .collect();
+        let admission = self.shared.admission();
+        let mut published: BTreeMap<ManifestId, VersionId> = BTreeMap::new();
+        for (staged, body) in staged.iter().zip(bodies) {
+            let Some(role) = staged.after.role() else { continue };
+            let judge = Judge { admission: &admission, role };
+            for (seq, raw) in (body.first_seq..).zip(&body.records) {
+                if let Ok(record) = Record::in_feed(raw, &feed.project)
+                    && judge.admits(feed, seq, &record).is_ok()
+                    && let Record::Published(said) = record
+                {
+                    published.insert(said.manifest, said.version);
+                }
+            }
+        }
         let mut wanted = Vec::new();
         for bytes in manifests {
             let manifest = Manifest::decode(bytes);

@@ -8,7 +8,7 @@ use avalon_protocol::{
 };
 
 use super::{
-    RebuildError,
+    RebuildError, admit,
     replay::{BATCH_CHANGES, RebuildProgress, flush, relearn_versions, replay_feeds, stands_in},
     shared::Shared,
 };
@@ -73,6 +73,9 @@ pub(super) fn fill(
     let mut rest = None;
     if let Some(rows) = source {
         let first = load_base(shared, store, rows, &mut built.loaded_records)?;
+        if admit::has_changed(shared, store)? {
+            return Err(SourceError::Rights.into());
+        }
         rest = Some((first, rows));
         state.records = built.loaded_records;
         progress(state);

@@ -4,6 +4,7 @@
 //! [`Committed`] can be had from nowhere else, so nothing is announced that a power cut could take back. The catalog
 //! may lag or be lost: it is caught up or built anew from the feeds.
 
+mod admit;
 mod care;
 mod compact;
 mod error;
@@ -31,6 +32,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    access::{Action, Admission, Role},
     feed::{FeedHead, FeedId, SealedGroup},
     hash::ManifestId,
     id::{NodeId, ProjectName, VersionId},
@@ -100,6 +102,15 @@ pub enum LedgerEvent {
         head: FeedHead,
         /// The versions that the new records are about.
         touched: Vec<VersionId>,
+    },
+    /// A record states nothing, because its author lacked the right.
+    NotAllowed {
+        /// Which feed it stands in.
+        feed: FeedId,
+        /// Its number there.
+        seq: u64,
+        /// What its author may not do.
+        action: Action,
     },
     /// The catalog is of no use and is built anew; again where an earlier try failed.
     Rebuilding {
@@ -327,6 +338,27 @@ impl Ledger {
     /// [`LedgerError::Rebuild`]; the old catalog stays then.
     pub fn rebuild(&self, progress: Box<dyn FnMut(RebuildProgress) + Send>) -> Result<Rebuilt, LedgerError> {
         wait(|reply| self.inner.send(Job::Rebuild { progress, reply })).unwrap_or(Err(LedgerError::Closed))
+    }
+
+    /// Returns which records count, by what the studio's feeds say here.
+    pub fn admission(&self) -> Arc<Admission> {
+        self.inner.shared.admission()
+    }
+
+    /// Returns the role of the certificate under which a record was signed; none where there is no such record.
+    pub fn role_at(&self, feed: &FeedId, seq: u64) -> Option<Role> {
+        let index = self.inner.shared.feed(feed)?;
+        index.role_at(seq).filter(|_| seq < index.head().next_seq)
+    }
+
+    /// Says whether a record of a feed counts that its author said.
+    ///
+    /// # Errors
+    /// What its author may not do.
+    pub fn admits(&self, feed: &FeedId, seq: u64, record: &Record) -> Result<(), Action> {
+        // What is not here yet cannot be judged.
+        let role = self.role_at(feed, seq).unwrap_or(Role::Vendor);
+        self.admission().admits(feed, seq, role, record)
     }
 
     /// Says whether the thread that writes is at work that takes long, so that [`Ledger::sync`] has to wait for it.

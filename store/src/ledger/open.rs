@@ -15,7 +15,7 @@ use avalon_protocol::{feed::FeedId, signing::RecordTrust};
 use rayon::prelude::*;
 
 use super::{
-    CatalogCare, Inner, Ledger, LedgerConfig, OpenError, RebuildError,
+    CatalogCare, Inner, Ledger, LedgerConfig, OpenError, RebuildError, admit,
     care::Care,
     load::{FillError, Rebuilt, SourceRows, fill},
     replay::{self, RebuildProgress},
@@ -85,6 +85,7 @@ pub(super) fn open_with(
     let projects = config.projects.into_iter().filter_map(|(name, dir)| Some((name, dir?))).collect();
     let shared = Shared::new(config.me, projects, manifests, Arc::new(MemStore::default()));
     feeds.values().for_each(|file| shared.add_feed(Arc::clone(file.index())));
+    admit::refresh(&shared).map_err(|source| OpenError::Catalog { source })?;
     let checkpoints = Checkpoints::new(state.catalog.clone());
     put_aside_newer(&shared, &checkpoints).map_err(|source| OpenError::Catalog { source })?;
     let (verified, took) = open_catalog(&shared, &generations, &checkpoints, config.care, &mut report)
@@ -282,6 +283,7 @@ fn catch_up(
 ) -> Result<Option<Cause>, RebuildError> {
     let store = &*opened.store;
     let result = replay::check_cursors(shared, store).and_then(|cause| match cause {
+        None if admit::has_changed(shared, store)? => Ok(Err(Cause::Rights)),
         None => replay::catch_up(shared, store).map(Ok),
         Some(cause) => Ok(Err(cause)),
     });

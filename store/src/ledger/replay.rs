@@ -12,10 +12,10 @@ use avalon_protocol::{
     version_fold::VersionFold,
 };
 
-use super::{RebuildError, shared::Shared};
+use super::{RebuildError, admit::role_of, shared::Shared};
 use crate::{
     catalog::{
-        Batch, CatalogError, CatalogStore, Cause, LocalChange, LocalFile, MAX_PAGE_ROWS, Table, Value,
+        Batch, CatalogError, CatalogStore, Cause, Judge, LocalChange, LocalFile, MAX_PAGE_ROWS, Table, Value,
         cursor_key, feed_of_key, manifest_of_key, version_key,
     },
     error_chain::ErrorChain,
@@ -116,7 +116,7 @@ fn replay_feed(
     own: &mut dyn FnMut(&Group),
     applied: &mut dyn FnMut(u64),
 ) -> Result<(), RebuildError> {
-    let feed = index.feed();
+    let (feed, admission) = (index.feed(), shared.admission());
     let mut cursor = FeedHead::load(store, &cursor_key(feed))?.unwrap_or(FeedHead::EMPTY);
     loop {
         shared.go_on()?;
@@ -129,7 +129,8 @@ fn replay_feed(
         for group in &groups {
             let damaged = || FeedFileError::NotABoundary { feed: feed.clone(), seq: cursor.next_seq };
             let (body, head) = body_of(group).ok_or_else(damaged).map_err(|error| unreadable(feed, error))?;
-            batch.apply_group(&body, head)?;
+            let judge = Judge { admission: &admission, role: role_of(index, &body) };
+            batch.apply_group(&body, head, judge)?;
             if feed.node == shared.me {
                 own(&body);
             }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    access::Admission,
     feed::{FeedHead, FeedId},
     hash::ManifestId,
     id::{NodeId, ProjectName, VersionId},
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     feeds: RwLock<Feeds>,
     catalog: RwLock<Arc<dyn CatalogStore>>,
     missing: Mutex<Missing>,
+    /// Which records count.
+    admission: RwLock<Arc<Admission>>,
     /// The generation that was found damaged, and why.
     damage: Mutex<Option<(u64, Cause)>>,
     /// How many records the newest checkpoint stands for.
@@ -78,6 +81,7 @@ impl Shared {
             feeds: RwLock::default(),
             catalog: RwLock::new(store),
             missing: Mutex::default(),
+            admission: RwLock::default(),
             damage: Mutex::new(None),
             checkpoint: AtomicU64::new(0),
             at_long_work: AtomicBool::new(false),
@@ -103,6 +107,19 @@ impl Shared {
     pub(super) fn all_feeds(&self) -> Vec<Arc<FeedIndex>> {
         let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
         feeds.values().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    pub(super) fn feeds_of(&self, project: &ProjectName) -> Vec<Arc<FeedIndex>> {
+        let feeds = self.feeds.read().unwrap_or_else(PoisonError::into_inner);
+        feeds.get(project).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    pub(super) fn admission(&self) -> Arc<Admission> {
+        Arc::clone(&self.admission.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_admission(&self, admission: Arc<Admission>) {
+        *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission;
     }
 
     pub(super) fn note_checkpoint(&self, records: u64) {

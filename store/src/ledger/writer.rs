@@ -14,14 +14,15 @@ use std::{
 };
 
 use avalon_protocol::{
+    access::Role,
     feed::{FeedHead, FeedId, Group, SealedGroup},
     id::{ProjectName, VersionId},
-    record::RawRecord,
+    record::{RawRecord, Record},
     signing::RecordTrust,
 };
 
 use super::{
-    Committed, IngestError, Ingested, LedgerError, LedgerEvent, RebuildError, Reply,
+    Committed, IngestError, Ingested, LedgerError, LedgerEvent, RebuildError, Reply, admit,
     care::Care,
     compact::Compaction,
     export::ImportRows,
@@ -33,7 +34,7 @@ use super::{
     signer::SharedSigner,
 };
 use crate::{
-    catalog::{Batch, CatalogError, CatalogStore, Cause, Checkpoints, Generations, LocalChange},
+    catalog::{Batch, CatalogError, CatalogStore, Cause, Checkpoints, Generations, Judge, LocalChange},
     error_chain::ErrorChain,
     feed::{self, FeedFile, Staged, body_of},
     fs::{Dir, path_of},
@@ -251,11 +252,18 @@ impl Writer {
         applied: &mut Applied,
     ) -> Vec<(usize, CommitReply, Result<Committed, LedgerError>)> {
         let mut packed = Packed::default();
-        let parts: Vec<_> = commits
-            .into_iter()
-            .map(|(place, commit)| (place, packed.add(commit.records, commit.written_at_ms), commit.reply))
-            .collect();
         let feed = self.shared.own_feed(project);
+        let mut refused = Vec::new();
+        let mut parts = Vec::new();
+        for (place, commit) in commits {
+            match self.may_say(&feed, &commit.records) {
+                Ok(()) => {
+                    let part = packed.add(commit.records, commit.written_at_ms);
+                    parts.push((place, part, commit.reply));
+                }
+                Err(error) => refused.push((place, commit.reply, Err(error))),
+            }
+        }
         let (ends, failure) = self.write_own(&feed, packed, applied);
         let start = self.feeds.get(&feed).map_or(FeedHead::EMPTY, FeedFile::head);
         let results = parts.into_iter().map(|(place, part, reply)| {
@@ -271,7 +279,34 @@ impl Writer {
             };
             (place, reply, result)
         });
-        results.collect()
+        results.chain(refused).collect()
+    }
+
+    /// Refuses what would count nowhere, because this node lacks the right to it. What it holds it may always say: nobody waits for
+    /// an answer to that.
+    fn may_say(&self, feed: &FeedId, records: &[RawRecord]) -> Result<(), LedgerError> {
+        let admission = self.shared.admission();
+        let (signer, mut role) = (self.signer.now(), None);
+        let next_seq = self.feeds.get(feed).map_or(0, |file| file.head().next_seq);
+        for raw in records {
+            let Ok(record) = Record::in_feed(raw, &feed.project) else { continue };
+            if matches!(
+                record,
+                Record::Key(_) | Record::AuditHead(_) | Record::Placed(_) | Record::Dropped(_)
+            ) {
+                continue;
+            }
+            let role = *role.get_or_insert_with(|| {
+                let certified = self.trust.prove(signer.certificate(), &feed.node);
+                certified.map_or(Role::Vendor, |certified| certified.role)
+            });
+            admission.admits(feed, next_seq, role, &record).map_err(|action| LedgerError::NotAllowed {
+                node: feed.node.clone(),
+                action,
+                project: feed.project.clone(),
+            })?;
+        }
+        Ok(())
     }
 
     /// Writes groups of this node's own feed, each with an fdatasync of its own: a tail that a crash tears is then never
@@ -324,13 +359,44 @@ impl Writer {
 
     /// Brings the catalog up to groups that are durable, and adds changes of local files. When it fails the feeds still
     /// have everything, and the catalog is built anew from them.
-    pub(super) fn index(&self, applied: &Applied, local: &[LocalChange]) -> Result<(), CatalogError> {
+    pub(super) fn index(&mut self, applied: &Applied, local: &[LocalChange]) -> Result<(), CatalogError> {
         let store = self.shared.store();
-        let result = index_into(&self.shared, &*store, applied, local);
+        let result = match self.judge_anew(&*store, applied) {
+            Ok(()) => index_into(&self.shared, &*store, applied, local, &*self.on_change),
+            Err(error) => Err(error),
+        };
         if let Err(error) = &result {
             self.shared.note_damage(error);
         }
         result
+    }
+
+    /// Reads which records count by what these groups say. An error when the store has to be built anew for it.
+    fn judge_anew(&mut self, store: &dyn CatalogStore, applied: &Applied) -> Result<(), CatalogError> {
+        if !applied.iter().any(|(body, _)| admit::is_about_rights(body)) {
+            // Cursors that go on would hide that rows wait to be judged anew.
+            return match self.shared.damage() {
+                Some(Cause::Rights) => Err(CatalogError::damaged(store.generation(), Cause::Rights)),
+                _ => Ok(()),
+            };
+        }
+        let shared = Arc::clone(&self.shared);
+        let changed = shared.long_work(|| {
+            admit::refresh(&shared)?;
+            admit::has_changed(&shared, store)
+        });
+        match changed {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                // Manifests of records that begin to count were not taken.
+                self.is_missing_unknown = true;
+                Err(CatalogError::damaged(store.generation(), Cause::Rights))
+            }
+            Err(error) => {
+                tracing::error!(error = %ErrorChain(&error), "what changes who may do what cannot be read");
+                Err(CatalogError::damaged(store.generation(), Cause::Rights))
+            }
+        }
     }
 
     /// Tells the observer how far feeds have come.
@@ -389,6 +455,7 @@ impl Writer {
     ) -> Result<Rebuilt, RebuildError> {
         self.give_up_compaction("the catalog is built anew");
         self.restore_directory();
+        admit::refresh_or_keep(&self.shared);
         let build = || build_next(&self.shared, &self.generations, &self.checkpoints, progress);
         let built = self.shared.long_work(build).inspect_err(|_| self.shared.mending.end(true));
         self.rebuild_again_at = Some(self.generations.now() + REBUILD_AGAIN_AFTER);
@@ -458,10 +525,15 @@ fn index_into(
     store: &dyn CatalogStore,
     applied: &Applied,
     local: &[LocalChange],
+    on_change: &(dyn Fn(LedgerEvent) + Send + Sync),
 ) -> Result<(), CatalogError> {
-    let mut batch = Batch::new(store);
+    let (mut batch, admission) = (Batch::new(store), shared.admission());
     for (body, head) in applied {
-        batch.apply_group(body, *head)?;
+        let role = shared.feed(&body.feed).map_or(Role::Vendor, |index| admit::role_of(&index, body));
+        batch.apply_group(body, *head, Judge { admission: &admission, role })?;
+    }
+    for (feed, seq, action) in std::mem::take(&mut batch.refused) {
+        on_change(LedgerEvent::NotAllowed { feed, seq, action });
     }
     for change in local {
         batch.apply_local(change)?;

@@ -12,6 +12,7 @@ mod full_disk;
 mod ingest;
 mod meanwhile;
 mod readers;
+mod rights;
 mod studio;
 
 use std::{
@@ -33,7 +34,7 @@ use avalon_protocol::{
 
 use super::*;
 use crate::{
-    catalog::{Batch, CatalogStore, LocalFile, MemStore, Table},
+    catalog::{Batch, CatalogStore, Judge, LocalFile, MemStore, Table},
     feed::body_of,
     toy::{self, Toy, ToyTrust},
 };
@@ -215,7 +216,9 @@ impl Node {
             for group in index.read(0, usize::MAX).unwrap() {
                 let (body, head) = body_of(&group).unwrap();
                 let mut batch = Batch::new(&store);
-                batch.apply_group(&body, head).unwrap();
+                let admission = self.ledger.admission();
+                let judge = Judge { admission: &admission, role: index.role_at(body.first_seq).unwrap() };
+                batch.apply_group(&body, head, judge).unwrap();
                 store.commit(&batch.finish()).unwrap();
             }
         }
