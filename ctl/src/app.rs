@@ -94,6 +94,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Catalog(args) => command::catalog::run(context, &args).await,
         Command::Invite(args) => command::invite::run(context, args).await,
         Command::Invites(_) => command::invite::list(context).await,
+        Command::Node(args) => command::node::run(context, args).await,
         Command::Join(args) => command::join::run(context, &args),
         Command::Ca(args) => command::ca::run(context, &args),
         Command::Service(args) => command::service::run(context, &args),
@@ -119,7 +120,7 @@ mod tests {
         for command in [
             "publish", "pull", "wait", "ls", "where", "info", "status", "log", "queue", "pause", "resume",
             "audit", "prio", "drop", "pin", "unpin", "pins", "limit", "policy", "invite", "invites", "join",
-            "ca", "catalog", "demo",
+            "node", "ca", "catalog", "demo",
         ] {
             assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
         }

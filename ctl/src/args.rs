@@ -24,6 +24,7 @@ use crate::command::{
     limit::LimitArgs,
     log::LogArgs,
     ls::LsArgs,
+    node::NodeArgs,
     pin::{PinArgs, PinsArgs},
     policy::PolicyArgs,
     problems::ProblemsArgs,
@@ -186,6 +187,8 @@ pub(crate) enum Command {
     Invite(InviteArgs),
     /// List the invites of this node.
     Invites(InvitesArgs),
+    /// See who belongs to the studio and may do what; take a node out of it.
+    Node(NodeArgs),
     /// Make this machine a node of the studio that invited it.
     Join(JoinArgs),
     /// Make the studio's certificate authority and issue identities to nodes.

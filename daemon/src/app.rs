@@ -48,6 +48,7 @@ use crate::{
         serve::TreeObjects,
         transfer::{self, LeftOver},
     },
+    rights,
     service::ServiceNotifier,
     signals::{Signal, Signals},
     space::{self, Dropper},
@@ -154,6 +155,7 @@ async fn start(
     let hello = hello(&config, &core, joining.issuer.is_some());
     let instance = hello.instance;
     let (net_events, net_receiver) = mpsc::channel(NET_EVENTS);
+    rights::prepare(&core);
     let net_config = NetConfig {
         admission: joining.admission(&core),
         issuer: joining.served(),
@@ -175,6 +177,7 @@ async fn start(
     core.numbers.connect(net.clone());
     let replicator = start_replicator(&core, &net, &tasks, instance);
     follow_records(&core, &net, &replicator, (&ledger_events, net_receiver), &tasks);
+    rights::start(&core, &net, &ledger_events, &tasks);
     let certificate_end = joining.care(&core, &net, &identity, &tasks);
     let hooks = start_listeners(&core, &config, &tasks);
     care::udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
@@ -303,7 +306,7 @@ async fn forward_heads(
         };
         match event {
             Ok(LedgerEvent::Advanced { feed, head, .. }) => drop(heads.send((feed, head))),
-            Ok(LedgerEvent::Rebuilding { .. } | LedgerEvent::Rebuilt) => {}
+            Ok(LedgerEvent::Rebuilding { .. } | LedgerEvent::Rebuilt | LedgerEvent::NotAllowed { .. }) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 for (feed, head) in LedgerCatalog(Arc::clone(&core)).heads() {
                     drop(heads.send((feed, head)));

@@ -25,11 +25,13 @@ pub enum CloseCode {
     Content,
     /// 9: this side is at its limit of connections, or an error of its own prevents going on. Dial again later.
     Busy,
+    /// 10: the studio does not trust the peer any more.
+    Revoked,
 }
 
 impl CloseCode {
     /// All of them, for the documentation's test.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Shutdown,
         Self::Version,
         Self::Protocol,
@@ -40,6 +42,7 @@ impl CloseCode {
         Self::Feed,
         Self::Content,
         Self::Busy,
+        Self::Revoked,
     ];
 
     /// Returns the number on the wire.
@@ -55,6 +58,7 @@ impl CloseCode {
             Self::Feed => 7,
             Self::Content => 8,
             Self::Busy => 9,
+            Self::Revoked => 10,
         }
     }
 
@@ -76,6 +80,7 @@ impl fmt::Display for CloseCode {
             Self::SelfDial => "the address leads back to this node",
             Self::Feed => "a feed does not verify",
             Self::Content => "content does not match its hash",
+            Self::Revoked => "this node is revoked; ask who looks after the studio",
             Self::Busy => "the other side cannot take the connection now",
         })
     }

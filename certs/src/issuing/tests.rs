@@ -54,9 +54,9 @@ fn what_an_issuing_node_signs_is_of_the_studio() {
     assert_eq!((identity.node(), identity.role()), (&node("ws1@home"), Role::Workstation));
     assert_eq!(identity.certificate_chain().len(), 2);
     let (signer, reader) = (identity.signer(), studio.identity("nas@montreal").trust());
-    let key = reader.public_key(signer.certificate(), identity.node()).unwrap();
+    let key = reader.prove(signer.certificate(), identity.node()).unwrap().key;
     assert!(reader.verify(&key, b"head", &signer.sign(b"head")));
-    assert!(reader.public_key(signer.certificate(), &node("srv@london")).is_err());
+    assert!(reader.prove(signer.certificate(), &node("srv@london")).is_err());
 }
 
 #[test]
@@ -65,17 +65,17 @@ fn no_bit_of_a_chain_in_a_feed_can_be_changed() {
     let issuer = studio.delegate("srv@london");
     let identity = studio.delegated_identity(&issuer, "ws1@home");
     let (good, trust) = (identity.signer().certificate().to_vec(), identity.trust());
-    assert!(trust.public_key(&good, identity.node()).is_ok());
+    assert!(trust.prove(&good, identity.node()).is_ok());
     for position in 0..good.len() {
-        assert!(trust.public_key(&good[..position], identity.node()).is_err(), "cut at {position}");
+        assert!(trust.prove(&good[..position], identity.node()).is_err(), "cut at {position}");
         for bit in 0..8 {
             let mut bad = good.clone();
             bad[position] ^= 1 << bit;
-            assert!(trust.public_key(&bad, identity.node()).is_err(), "bit {bit} of byte {position}");
+            assert!(trust.prove(&bad, identity.node()).is_err(), "bit {bit} of byte {position}");
         }
     }
     let longer = [good.as_slice(), &[0]].concat();
-    assert!(trust.public_key(&longer, identity.node()).is_err());
+    assert!(trust.prove(&longer, identity.node()).is_err());
 }
 
 #[test]

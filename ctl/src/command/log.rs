@@ -152,6 +152,10 @@ pub(crate) fn line(event: &Event) -> String {
             let comment = if comment.is_empty() { String::new() } else { format!(": {comment}") };
             format!("policy applied  {serial}  by {author} at {node}{comment}")
         }
+        EventKind::NodeRevoked { node } => format!("revoked  {node}"),
+        EventKind::NotAllowed { node, project, action } => {
+            format!("not allowed  {node} may not {action} in {project}; what it said there has no effect")
+        }
         EventKind::Job { job } => {
             let reason = job.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
             let part = percent(job.bytes_present, job.bytes_total);

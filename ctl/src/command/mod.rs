@@ -18,6 +18,7 @@ pub(crate) mod lifetime;
 pub(crate) mod limit;
 pub(crate) mod log;
 pub(crate) mod ls;
+pub(crate) mod node;
 pub(crate) mod pin;
 pub(crate) mod policy;
 pub(crate) mod problems;

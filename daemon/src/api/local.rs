@@ -5,11 +5,11 @@ use std::io;
 use avalon_protocol::control::{
     ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
     DropReply, DropRequest, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus,
-    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
+    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, NodesReply, PinRequest, PinsReply,
     PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
     PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
-    WhereReply, WhyReply,
+    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, RevokeReply, RevokeRequest,
+    StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -148,6 +148,16 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// What applying a policy would change; applies nothing.
     fn diff_policy(&self, request: PolicyRequest) -> BoxFuture<'_, Result<PolicyDiffReply, ApiError>>;
+
+    /// The nodes of the studio.
+    fn nodes(&self) -> BoxFuture<'_, NodesReply>;
+
+    /// Revokes a node; ready when that is recorded.
+    fn revoke_node(
+        &self,
+        request: RevokeRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<RevokeReply, ApiError>>;
 
     /// The invites of this node.
     fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>>;

@@ -49,6 +49,8 @@ use super::{events, routes};
         routes::invites,
         routes::invite,
         routes::revoke_invite,
+        routes::nodes,
+        routes::revoke_node,
         events::stream,
         routes::rebuild,
         routes::verify,

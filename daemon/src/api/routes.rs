@@ -5,11 +5,11 @@ use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use avalon_protocol::control::{
     ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
     DropReply, DropRequest, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus,
-    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
+    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, NodesReply, PinRequest, PinsReply,
     PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
     PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
-    WhereReply, WhyReply, route,
+    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, RevokeReply, RevokeRequest,
+    StatusReply, VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -88,6 +88,8 @@ pub(super) fn router(shared: Shared, gate: Gate) -> Router {
         .route(route::POLICY_HISTORY, get(policy_history))
         .route(route::INVITES, get(invites).post(invite))
         .route(INVITE, delete(revoke_invite))
+        .route(route::NODES, get(nodes))
+        .route(route::NODES_REVOKE, post(revoke_node))
         .route(route::EVENTS, get(events::stream))
         .route(route::CATALOG_REBUILD, post(rebuild))
         .route(route::CATALOG_VERIFY, post(verify))
@@ -410,6 +412,23 @@ pub(super) async fn invite(
     (status = 200, body = InvitesReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
 pub(super) async fn revoke_invite(State(shared): Api, caller: Caller, Id(id): Id) -> Answer<InvitesReply> {
     answer(shared.api.revoke_invite(id, caller).await)
+}
+
+/// The nodes of the studio, and what they may do.
+#[utoipa::path(get, tag = "access", path = route::NODES, responses((status = 200, body = NodesReply)))]
+pub(super) async fn nodes(State(shared): Api) -> Json<NodesReply> {
+    Json(shared.api.nodes().await)
+}
+
+/// Revokes a node: from then on no node of the studio talks to it.
+#[utoipa::path(post, tag = "access", path = route::NODES_REVOKE, request_body = RevokeRequest, responses(
+    (status = 200, body = RevokeReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn revoke_node(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<RevokeRequest>,
+) -> Answer<RevokeReply> {
+    answer(shared.api.revoke_node(request, caller).await)
 }
 
 /// Makes the catalog anew from the feeds.

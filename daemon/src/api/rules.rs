@@ -27,7 +27,7 @@ type Row = (Method, &'static str, ApiRole, Option<AuditAction>);
 
 /// All requests. What only looks is read, except what is as much as all of the catalog; an artist's and a pipeline's work is
 /// operate; what holds for the whole studio, replaces the daemon's own state or tells what people did is admin.
-pub(super) const ROWS: [Row; 42] = {
+pub(super) const ROWS: [Row; 44] = {
     use AuditAction as A;
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
@@ -81,6 +81,9 @@ pub(super) const ROWS: [Row; 42] = {
         (GET, route::INVITES, Admin, None),
         (POST, route::INVITES, Admin, Some(A::Invite)),
         (DELETE, INVITE, Admin, Some(A::Invite)),
+        // Names that a scene's errors have too, and what the policy says that everybody may read.
+        (GET, route::NODES, Read, None),
+        (POST, route::NODES_REVOKE, Admin, Some(A::Revoke)),
     ]
 };
 

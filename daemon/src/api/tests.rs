@@ -381,6 +381,8 @@ async fn every_route_is_described() {
         route::POLICY_HISTORY,
         route::INVITES,
         routes::INVITE,
+        route::NODES,
+        route::NODES_REVOKE,
         route::EVENTS,
         route::CATALOG_REBUILD,
         route::CATALOG_VERIFY,

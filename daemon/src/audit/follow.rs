@@ -111,6 +111,13 @@ fn fact_of(event: &EventKind, me: &str) -> Option<AuditFact> {
             .detail("hash", hash)
             .detail("author", author)
             .detail("comment", comment),
+        EventKind::NodeRevoked { node } => daemon(AuditAction::Revoke).about(node),
+        EventKind::NotAllowed { node, project, action } => {
+            let peer = AuditActor::Peer { node: node.clone() };
+            AuditFact::new(peer, AuditAction::Grant, AuditOutcome::Denied)
+                .project(project)
+                .detail("lacked", action)
+        }
         EventKind::Peer { node, state, detail } => {
             let outcome = match state {
                 PeerState::Online => AuditOutcome::Done,

@@ -9,6 +9,7 @@ mod find;
 mod frames;
 mod inputs;
 mod invite;
+mod nodes;
 mod lifetime;
 mod limit;
 mod policy;
@@ -29,11 +30,11 @@ use std::{sync::Arc, time::Duration};
 use avalon_protocol::control::{
     ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
     DropReply, DropRequest, ErrorCode, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply,
-    JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
-    WhereReply, WhyReply,
+    JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, NodesReply, PinRequest,
+    PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
+    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
+    RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, RevokeReply,
+    RevokeRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -277,6 +278,18 @@ impl LocalApi for DaemonApi {
 
     fn diff_policy(&self, request: PolicyRequest) -> BoxFuture<'_, Result<PolicyDiffReply, ApiError>> {
         Box::pin(self.policy_diffed(request))
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, NodesReply> {
+        Box::pin(self.nodes_reply())
+    }
+
+    fn revoke_node(
+        &self,
+        request: RevokeRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<RevokeReply, ApiError>> {
+        Box::pin(self.node_revoked(request, caller))
     }
 
     fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {

@@ -132,6 +132,10 @@ pub(super) fn refused(error: &ApplyError) -> ApiError {
             let hint = format!("wait until it has come here, or apply with --replaces {newest}");
             (ErrorCode::PolicyChanged, hint)
         }
+        ApplyError::NotAllowed { .. } => {
+            let hint = "apply it at a node with the role admin; the studio CA gives it: avalonctl ca issue --role admin";
+            (ErrorCode::Denied, hint.to_owned())
+        }
         ApplyError::NoSerial => {
             (ErrorCode::Internal, "no policy can follow it; find out who applied it".to_owned())
         }

@@ -113,7 +113,8 @@ impl Closed {
                 | CloseCode::DuplicateNode
                 | CloseCode::SelfDial
                 | CloseCode::Feed
-                | CloseCode::Content => Retry::Slow,
+                | CloseCode::Content
+                | CloseCode::Revoked => Retry::Slow,
             },
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 
 use avalon_protocol::{
-    id::ProjectName,
+    id::{NodeId, ProjectName},
     record::Record,
     studio::{AppliedPolicy, PolicyFold, PolicyId, PolicyTooLong, Stands},
 };
@@ -34,6 +34,12 @@ pub enum ApplyError {
     NotUnderstood {
         /// What is wrong with it.
         problem: String,
+    },
+    /// This node is no admin's.
+    #[error("{node} may not apply policies: its certificate does not have the role admin, or it is revoked")]
+    NotAllowed {
+        /// This node.
+        node: NodeId,
     },
     /// It does not fit into a record.
     #[error("the policy cannot be recorded")]
@@ -77,9 +83,7 @@ impl Core {
     /// # Errors
     /// [`ApplyError`]; nothing was applied then, though after a failed write it may turn up at the next start.
     pub fn apply_policy(&self, apply: Apply) -> Result<PolicyId, ApplyError> {
-        if let Err(problem) = understand(&apply.document) {
-            return Err(ApplyError::NotUnderstood { problem });
-        }
+        let new = understand(&apply.document).map_err(|problem| ApplyError::NotUnderstood { problem })?;
         let _one_at_a_time = self.policy.applying.lock().unwrap_or_else(PoisonError::into_inner);
         self.refresh_policy();
         let fold = self.policy.view().fold;
@@ -88,9 +92,17 @@ impl Core {
         let policy = AppliedPolicy::new(serial, apply.document, apply.author, apply.comment, self.now_ms());
         let policy = policy.map_err(|source| ApplyError::TooLong { source })?;
         let hash = policy.hash();
-        let records = vec![Record::Policy(policy)];
+        // First up to where the old rights count: a crash in between changes no verdict.
+        let mut records = match **self.ledger.admission().policy() == *new.access() {
+            true => self.judge_ended(),
+            false => self.judge_all(),
+        };
+        records.push(Record::Policy(policy));
         let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), self.now_ms());
-        let committed = committed.map_err(|source| ApplyError::Ledger { source })?;
+        let committed = committed.map_err(|source| match source {
+            LedgerError::NotAllowed { node, .. } => ApplyError::NotAllowed { node },
+            source => ApplyError::Ledger { source },
+        })?;
         self.refresh_policy();
         tracing::debug!(serial, seq = committed.first_seq(), "policy recorded");
         Ok(PolicyId { serial, hash })

@@ -92,7 +92,7 @@ impl StudioPolicy {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let tidings = reading.go_on(ledger);
         health::tell_unreadable(board, tidings.failed.as_ref());
-        if !tidings.applied.is_empty() {
+        if tidings.is_other || !tidings.applied.is_empty() {
             self.show(reading, board);
         }
         tidings

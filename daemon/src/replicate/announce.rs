@@ -165,13 +165,17 @@ fn refuse(feed: &FeedId, from: &NodeId, error: &IngestError) -> StoreRefused {
     }
 }
 
-/// Returns the records of groups that were just stored, with the node that made them.
-pub fn records_of(groups: &[SealedGroup]) -> Vec<(NodeId, Record)> {
+/// Returns the records of groups that were just stored, as far as they count, with the node that made them.
+pub fn records_of(ledger: &Ledger, groups: &[SealedGroup]) -> Vec<(NodeId, Record)> {
     let bodies = groups.iter().filter_map(|group| postcard::from_bytes::<Group>(&group.body).ok());
     let records = bodies.flat_map(|body| {
-        let FeedId { project, node } = body.feed;
-        let read = move |raw| Some((node.clone(), Record::in_feed(&raw, &project).ok()?));
-        body.records.into_iter().filter_map(read)
+        let (feed, first_seq) = (body.feed, body.first_seq);
+        let read = move |(seq, raw)| {
+            let record = Record::in_feed(&raw, &feed.project).ok()?;
+            ledger.admits(&feed, seq, &record).ok()?;
+            Some((feed.node.clone(), record))
+        };
+        (first_seq..).zip(body.records).filter_map(read)
     });
     records.collect()
 }

@@ -4,6 +4,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 
 use avalon_protocol::{
+    access::Action,
     backoff::Backoff,
     control::{EventKind, Health, PeerState, Severity},
     feed::{FeedId, SealedGroup},
@@ -54,6 +55,7 @@ pub async fn to_ledger(
                 core.health.clear(CATALOG_REBUILDING);
                 look_at_all(&core, &replicator, &manifests).await;
             }
+            Ok(LedgerEvent::NotAllowed { feed, seq, action }) => tell_not_allowed(&core, &feed, seq, action),
             Ok(LedgerEvent::Advanced { feed, head, touched }) => {
                 let from_seq = told.insert(feed.clone(), head.next_seq).unwrap_or(0);
                 if feed.node != core.me {
@@ -72,6 +74,28 @@ pub async fn to_ledger(
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
+}
+
+/// The health code of a record that states nothing, because its author lacked the right.
+const NOT_ALLOWED: &str = "record-not-allowed";
+
+fn tell_not_allowed(core: &Core, feed: &FeedId, seq: u64, action: Action) {
+    tracing::warn!(%feed, seq, %action, "a record states nothing: its author lacks the right");
+    let about = core.health.about(&feed.to_string());
+    about.raise(Health {
+        code: NOT_ALLOWED.into(),
+        severity: Severity::Warning,
+        message: format!(
+            "{} may not {action} in project {}; what it said there has no effect (record {seq})",
+            feed.node, feed.project
+        ),
+        hint: Some("grant it in the policy, or ask what happens there: avalonctl node list".into()),
+    });
+    core.events.emit(EventKind::NotAllowed {
+        node: feed.node.to_string(),
+        project: feed.project.to_string(),
+        action: action.to_string(),
+    });
 }
 
 /// The health code of a catalog that is being rebuilt.
@@ -117,7 +141,7 @@ async fn tell(core: &Arc<Core>, feed: &FeedId, new: Range<u64>, stop: &Cancellat
 }
 
 fn tell_records(core: &Core, groups: &[SealedGroup]) {
-    for (node, record) in records_of(groups) {
+    for (node, record) in records_of(&core.ledger, groups) {
         match record {
             Record::Published(published) => {
                 tracing::info!(version = %published.version, manifest = %published.manifest, peer = %node, "announced");
@@ -135,7 +159,12 @@ fn tell_records(core: &Core, groups: &[SealedGroup]) {
                 });
             }
             // What concerns the studio is told by who holds it.
-            Record::Key(_) | Record::Dropped(_) | Record::Policy(_) | Record::AuditHead(_) => {}
+            Record::Key(_)
+            | Record::Dropped(_)
+            | Record::Policy(_)
+            | Record::Revoked(_)
+            | Record::Judged(_)
+            | Record::AuditHead(_) => {}
             Record::Retired(_) | Record::Restored(_) | Record::Resolved(_) => {
                 if let Some(event) = lifetime_event(&node, &record) {
                     core.events.emit(event);

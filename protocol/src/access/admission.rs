@@ -96,6 +96,16 @@ impl Admission {
         self.judged.get(feed)?.iter().next_back().map(|(next_seq, (_, at_ms))| (*next_seq, *at_ms))
     }
 
+    /// Returns what a node with this role may say in the studio's own feeds.
+    pub fn rights_of_studio(role: Role) -> Rights {
+        of_studio(role)
+    }
+
+    /// Returns when a record says that it was said, in milliseconds since 1970, if its rights depend on it.
+    pub fn said_at_ms(record: &Record) -> Option<u64> {
+        needs(record)?.1
+    }
+
     /// Returns by which policy it is.
     pub fn policy(&self) -> &Arc<Access> {
         &self.policy

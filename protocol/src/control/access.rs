@@ -1,9 +1,11 @@
-//! Invites, as they are asked for and shown.
+//! Invites and nodes, as they are asked for and shown.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::access::Role;
+use crate::access::{Action, Role};
 
 /// Asks for an invite.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -80,4 +82,50 @@ pub enum InviteState {
     Revoked,
     /// Its time is over.
     Expired,
+}
+
+/// The nodes of the studio.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodesReply {
+    /// `avalonctl.nodes/1`.
+    pub schema: String,
+    /// Every node that has said something about a project of this node, or about the studio; by site and name.
+    pub nodes: Vec<NodeItem>,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeItem {
+    /// Its name, `node@site`.
+    pub node: String,
+    /// The role of its certificate, or what the policy makes of it.
+    pub role: Role,
+    /// Whether there is a connection with it; always with this node itself.
+    pub connected: bool,
+    /// Since when it is not trusted any more, if it is not.
+    pub revoked: Option<String>,
+    /// What it may do now, by project: of those that this node serves.
+    pub rights: BTreeMap<String, Vec<Action>>,
+}
+
+/// Asks to revoke a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RevokeRequest {
+    /// The node, `node@site`.
+    pub node: String,
+    /// Who does it; whoever asks, when it is empty.
+    #[serde(default)]
+    pub author: String,
+    /// Why.
+    #[serde(default)]
+    pub comment: String,
+}
+
+/// A node was revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RevokeReply {
+    /// `avalonctl.node-revoke/1`.
+    pub schema: String,
+    /// The node.
+    pub node: String,
 }

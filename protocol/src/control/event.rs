@@ -153,6 +153,20 @@ pub enum EventKind {
         /// The node that they applied it at.
         node: String,
     },
+    /// A node is not trusted any more.
+    NodeRevoked {
+        /// The node.
+        node: String,
+    },
+    /// A record states nothing, because the node that wrote it lacked the right.
+    NotAllowed {
+        /// The node.
+        node: String,
+        /// The project that it is about.
+        project: String,
+        /// The right that it lacked, such as `publish`.
+        action: String,
+    },
     /// A job moved.
     Job {
         /// How it stands.

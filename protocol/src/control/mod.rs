@@ -24,7 +24,10 @@ mod version;
 mod why;
 
 pub use self::{
-    access::{InviteItem, InviteReply, InviteRequest, InviteState, InvitesReply},
+    access::{
+        InviteItem, InviteReply, InviteRequest, InviteState, InvitesReply, NodeItem, NodesReply, RevokeReply,
+        RevokeRequest,
+    },
     audit::{AuditFault, AuditHeadItem, AuditHeadsReply, AuditVerifyReply},
     catalog::{CatalogStatsReply, RebuildReply, VerifyReply},
     conflict::{
@@ -115,6 +118,10 @@ pub mod route {
     /// GET: [`super::InvitesReply`]; POST [`super::InviteRequest`]: [`super::InviteReply`], when it is kept; DELETE with
     /// `/{id}`: an [`super::InvitesReply`] of the one that was revoked.
     pub const INVITES: &str = "/v1/invites";
+    /// GET: [`super::NodesReply`].
+    pub const NODES: &str = "/v1/nodes";
+    /// POST [`super::RevokeRequest`]: [`super::RevokeReply`], when it is recorded.
+    pub const NODES_REVOKE: &str = "/v1/nodes/revoke";
     /// GET `?since=`: [`super::Event`]s as server-sent events, those after number `since` first.
     pub const EVENTS: &str = "/v1/events";
     /// POST: [`super::RebuildReply`].

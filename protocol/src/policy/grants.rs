@@ -54,6 +54,10 @@ impl Grant {
         self.roles.contains(&role) || self.places.contains(node)
     }
 
+    fn is_about(&self, project: &ProjectName) -> bool {
+        self.projects.iter().any(|glob| glob.matches(project.as_str()))
+    }
+
     fn holds(&self, now_ms: u64) -> bool {
         self.until_ms.is_none_or(|until| now_ms < until)
     }
@@ -69,9 +73,7 @@ pub struct Access {
 impl Access {
     /// Returns what a node may do in a project. `role` is that of its certificate.
     pub fn rights(&self, node: &NodeId, role: Role, project: &ProjectName, now_ms: u64) -> Rights {
-        self.add_up(node, role, now_ms, |grant| {
-            grant.projects.iter().any(|glob| glob.matches(project.as_str()))
-        })
+        self.add_up(node, role, now_ms, |grant| grant.is_about(project))
     }
 
     /// Returns what a node may do in every project there is or will be: who may see all of them gets what concerns the
@@ -102,6 +104,20 @@ impl Access {
     /// Returns the grants in their order.
     pub fn grants(&self) -> &[Grant] {
         &self.grants
+    }
+
+    /// Returns when the first grant ended that a node had in a project, after `since_ms` and by `now_ms`, in milliseconds since 1970.
+    pub fn first_end_ms(
+        &self,
+        node: &NodeId,
+        role: Role,
+        project: &ProjectName,
+        since_ms: u64,
+        now_ms: u64,
+    ) -> Option<u64> {
+        let role = self.role(node, role);
+        let about = self.grants.iter().filter(|grant| grant.is_for(node, role) && grant.is_about(project));
+        about.filter_map(|grant| grant.until_ms).filter(|until| since_ms < *until && *until <= now_ms).min()
     }
 
     /// Returns when the next grant ends, in milliseconds since 1970.

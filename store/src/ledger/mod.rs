@@ -176,6 +176,7 @@ struct Inner {
     /// Where an export that is to be read back is kept meanwhile.
     state_dir: Dir,
     signer: SharedSigner,
+    trust: Arc<dyn RecordTrust>,
 }
 
 impl fmt::Debug for Inner {
@@ -190,9 +191,9 @@ impl Inner {
         jobs: SyncSender<Job>,
         writer: JoinHandle<()>,
         state_dir: Dir,
-        signer: SharedSigner,
+        (signer, trust): (SharedSigner, Arc<dyn RecordTrust>),
     ) -> Self {
-        Self { shared, jobs: Some(jobs), writer: Mutex::new(Some(writer)), state_dir, signer }
+        Self { shared, jobs: Some(jobs), writer: Mutex::new(Some(writer)), state_dir, signer, trust }
     }
 
     fn send(&self, job: Job) {
@@ -235,6 +236,11 @@ impl Drop for Inner {
         drop(self.jobs.take());
         self.join();
     }
+}
+
+/// The role of this node's certificate; without one that the studio's CA issued, the one that may least.
+fn own_role(signer: &SharedSigner, trust: &dyn RecordTrust, me: &NodeId) -> Role {
+    trust.prove(signer.now().certificate(), me).map_or(Role::Vendor, |certified| certified.role)
 }
 
 /// Turns an answer that comes by callback into one to wait for.
@@ -349,6 +355,11 @@ impl Ledger {
     pub fn role_at(&self, feed: &FeedId, seq: u64) -> Option<Role> {
         let index = self.inner.shared.feed(feed)?;
         index.role_at(seq).filter(|_| seq < index.head().next_seq)
+    }
+
+    /// Returns the role of this node's certificate.
+    pub fn own_role(&self) -> Role {
+        own_role(&self.inner.signer, &*self.inner.trust, &self.inner.shared.me)
     }
 
     /// Says whether a record of a feed counts that its author said.

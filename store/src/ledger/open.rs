@@ -133,13 +133,13 @@ impl Drop for Ended {
 fn start(writer: Writer) -> std::io::Result<Ledger> {
     let (jobs, queue): (SyncSender<Job>, Receiver<Job>) = sync_channel(QUEUE_JOBS);
     let (shared, dir) = (Arc::clone(&writer.shared), writer.state_dir.clone());
-    let signer = writer.signer.clone();
+    let signing = (writer.signer.clone(), Arc::clone(&writer.trust));
     let ended = Ended(Arc::clone(&shared));
     let thread = Builder::new().name("ledger".into()).spawn(move || {
         let _ended = ended;
         writer.run(&queue);
     })?;
-    Ok(Ledger { inner: Arc::new(Inner::new(shared, jobs, thread, dir, signer)) })
+    Ok(Ledger { inner: Arc::new(Inner::new(shared, jobs, thread, dir, signing)) })
 }
 
 /// A large catalog proves that it has all its rows while it is in use already.

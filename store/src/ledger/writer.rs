@@ -28,6 +28,7 @@ use super::{
     export::ImportRows,
     load::Rebuilt,
     open::{build_next, reopen},
+    own_role,
     pack::{Packed, PackedGroup},
     replay::{RebuildProgress, find_missing, versions_of},
     shared::Shared,
@@ -286,7 +287,7 @@ impl Writer {
     /// an answer to that.
     fn may_say(&self, feed: &FeedId, records: &[RawRecord]) -> Result<(), LedgerError> {
         let admission = self.shared.admission();
-        let (signer, mut role) = (self.signer.now(), None);
+        let mut role = None;
         let next_seq = self.feeds.get(feed).map_or(0, |file| file.head().next_seq);
         for raw in records {
             let Ok(record) = Record::in_feed(raw, &feed.project) else { continue };
@@ -296,10 +297,7 @@ impl Writer {
             ) {
                 continue;
             }
-            let role = *role.get_or_insert_with(|| {
-                let certified = self.trust.prove(signer.certificate(), &feed.node);
-                certified.map_or(Role::Vendor, |certified| certified.role)
-            });
+            let role = *role.get_or_insert_with(|| own_role(&self.signer, &*self.trust, &feed.node));
             admission.admits(feed, next_seq, role, &record).map_err(|action| LedgerError::NotAllowed {
                 node: feed.node.clone(),
                 action,

@@ -13,11 +13,11 @@ use avalon_protocol::{
         ApiError, AuditHeadsReply, AuditVerifyReply, Candidate, CatalogStatsReply, ConflictsReply,
         DestinationReply, DropReply, DropRequest, InfoReply, InputsReply, InviteItem, InviteReply,
         InviteRequest, InviteState, InvitesReply, JobKind, JobState, JobStatus, LifetimeReply,
-        LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply,
-        PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
-        Presence, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
-        QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
-        StatusReply, VerifyReply, WhereReply, WhyReply,
+        LifetimeRequest, LimitRequest, LimitsReply, ListReply, NodesReply, PinRequest, PinsReply,
+        PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply,
+        PolicyRequest, Presence, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest,
+        QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply,
+        ResolveRequest, RevokeReply, RevokeRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -55,6 +55,7 @@ pub(super) enum Call {
     ClearLimits(Option<String>, Caller),
     Invite(InviteRequest, Caller),
     RevokeInvite(String, Caller),
+    RevokeNode(RevokeRequest, Caller),
     Policy(PolicyQuery),
     ApplyPolicy(PolicyRequest, Caller),
     DiffPolicy(PolicyRequest),
@@ -380,6 +381,19 @@ impl LocalApi for Fake {
         caller: Caller,
     ) -> BoxFuture<'_, Result<LimitsReply, ApiError>> {
         self.reply(Call::ClearLimits(id, caller), no_limits())
+    }
+
+    fn nodes(&self) -> BoxFuture<'_, NodesReply> {
+        ready(NodesReply { schema: "avalonctl.nodes/1".into(), nodes: Vec::new() }).boxed()
+    }
+
+    fn revoke_node(
+        &self,
+        request: RevokeRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<RevokeReply, ApiError>> {
+        let reply = RevokeReply { schema: "avalonctl.node-revoke/1".into(), node: request.node.clone() };
+        self.reply(Call::RevokeNode(request, caller), reply)
     }
 
     fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {

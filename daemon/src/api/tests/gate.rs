@@ -124,6 +124,7 @@ fn every_request_has_a_row_of_its_own_and_none_that_changes_something_is_a_get()
             route::AUDIT_HEADS,
             route::INVITES,
             INVITE,
+            route::NODES_REVOKE,
         ];
         assert_eq!(
             is_admin,

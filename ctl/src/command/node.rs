@@ -1,0 +1,118 @@
+//! `avalonctl node`: who belongs to the studio, and who does not any more.
+
+use avalon_protocol::{
+    control::{NodeItem, NodesReply, RevokeReply, RevokeRequest, route},
+    exit_code::ExitCode,
+    id::NodeId,
+};
+use clap::{Args, Subcommand};
+
+use crate::{
+    context::Context,
+    escape::escape,
+    failure::Failure,
+    table::{self, Cell},
+};
+
+/// Arguments of `node`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    action: NodeAction,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeAction {
+    /// List the nodes of the studio with their roles and what they may do.
+    List,
+    /// Take a node out of the studio for good: no node talks to it any more, and its name is never given again.
+    Revoke {
+        /// The node, such as ws12@london.
+        #[arg(value_name = "NODE@SITE")]
+        node: NodeId,
+        /// Why.
+        #[arg(long, short = 'm', value_name = "TEXT", default_value = "")]
+        comment: String,
+    },
+}
+
+/// Works on nodes.
+pub(crate) async fn run(context: &Context<'_>, args: NodeArgs) -> Result<ExitCode, Failure> {
+    match args.action {
+        NodeAction::List => list(context).await,
+        NodeAction::Revoke { node, comment } => revoke(context, &node, comment).await,
+    }
+}
+
+async fn list(context: &Context<'_>) -> Result<ExitCode, Failure> {
+    let reply: NodesReply = context.client.get(route::NODES, &[]).await?;
+    if context.output.is_json() {
+        context.output.json(&reply);
+        return Ok(ExitCode::Ok);
+    }
+    let header = ["NODE", "ROLE", "STATE", "PROJECT", "MAY"];
+    table::print(context.output, &header, reply.nodes.iter().flat_map(rows).collect());
+    Ok(ExitCode::Ok)
+}
+
+/// A row for each project; the node stands in each, so that they can be filtered.
+fn rows(item: &NodeItem) -> Vec<Vec<Cell>> {
+    let state = match (&item.revoked, item.connected) {
+        (Some(since), _) => format!("revoked {since}"),
+        (None, true) => "connected".to_owned(),
+        (None, false) => "not connected".to_owned(),
+    };
+    let row = |project: &str, may: String| {
+        let cells = [&*escape(&item.node), item.role.as_str(), &state, &*escape(project), &may];
+        cells.into_iter().map(Cell::text).collect()
+    };
+    if item.rights.is_empty() {
+        return vec![row("-", "-".to_owned())];
+    }
+    let may = |actions: &[avalon_protocol::access::Action]| {
+        let words: Vec<&str> = actions.iter().map(|action| action.as_str()).collect();
+        if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+    };
+    item.rights.iter().map(|(project, actions)| row(project, may(actions))).collect()
+}
+
+async fn revoke(context: &Context<'_>, node: &NodeId, comment: String) -> Result<ExitCode, Failure> {
+    let request = RevokeRequest { node: node.to_string(), author: String::new(), comment };
+    let reply: RevokeReply = context.client.post(route::NODES_REVOKE, &request).await?;
+    if context.output.is_json() {
+        context.output.json(&reply);
+        return Ok(ExitCode::Ok);
+    }
+    context.output.data(&format!("{} is revoked", escape(&reply.node)));
+    context.output.talk("every node that is connected closes its connections with it within seconds; others when they hear of it");
+    context.output.talk("what it published before stays; the machine itself still has what it fetched");
+    Ok(ExitCode::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fake::FakeDaemon;
+
+    #[test]
+    fn nodes_are_listed_with_what_they_may_do_and_revoked() {
+        let daemon = FakeDaemon::start();
+        let reply = r#"{"schema":"avalonctl.nodes/1","nodes":[
+            {"node":"ws1@van","role":"vendor","connected":true,"revoked":null,"rights":{"comet":[],"lantern":["see","pull"]}},
+            {"node":"ws2@van","role":"vendor","connected":false,"revoked":"2026-11-23T10:00:00Z","rights":{}}]}"#;
+        daemon.answer("GET /v1/nodes", 200, reply.to_owned());
+        daemon.answer(
+            "POST /v1/nodes/revoke",
+            200,
+            r#"{"schema":"avalonctl.node-revoke/1","node":"ws1@van"}"#.to_owned(),
+        );
+        let ran = daemon.run(&["node", "list"]);
+        assert_eq!(ran.exit, 0, "{}", ran.stderr);
+        for part in ["ws1@van", "see, pull", "nothing", "revoked 2026-11-23T10:00:00Z"] {
+            assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
+        }
+        let ran = daemon.run(&["node", "revoke", "ws1@van", "-m", "stolen"]);
+        assert_eq!((ran.exit, ran.stdout.trim()), (0, "ws1@van is revoked"), "{}", ran.stderr);
+        let ran = daemon.run(&["node", "revoke", "ws1"]);
+        assert_eq!(ran.exit, 2, "{}", ran.stderr);
+    }
+}

@@ -1,0 +1,97 @@
+//! `node`: who belongs to the studio and may do what, and who does not any more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use avalon_protocol::{
+    access::{Action, Role},
+    control::{ApiError, ErrorCode, NodeItem, NodesReply, RevokeReply, RevokeRequest},
+    feed::FeedId,
+    id::NodeId,
+};
+
+use super::{DaemonApi, lifetime::Doer};
+use crate::{
+    api::Caller,
+    clock::time_of_ms,
+    core::{Core, blocking},
+    log::ErrorChain,
+    rights::RevokeError,
+};
+
+impl DaemonApi {
+    pub(super) async fn nodes_reply(&self) -> NodesReply {
+        let connected: BTreeSet<NodeId> = self.net.links().iter().map(|link| link.node().clone()).collect();
+        let core = Arc::clone(&self.core);
+        let nodes = blocking(move || items(&core, &connected)).await;
+        NodesReply { schema: "avalonctl.nodes/1".into(), nodes }
+    }
+
+    pub(super) async fn node_revoked(
+        &self,
+        request: RevokeRequest,
+        caller: Caller,
+    ) -> Result<RevokeReply, ApiError> {
+        let bad = |message: String| ApiError::new(ErrorCode::BadRequest, message);
+        let node: NodeId = request.node.parse().map_err(|error| bad(format!("{error}")))?;
+        let Doer { author, comment } = Doer::new(&request.author, &request.comment, caller)?;
+        let (core, name) = (Arc::clone(&self.core), node.to_string());
+        // Not dropped when the caller hangs up: who asks again hears that it is done.
+        let revoked = blocking(move || core.revoke_node(&node, author, comment).map(drop)).await;
+        revoked.map_err(|error| refused(&error))?;
+        Ok(RevokeReply { schema: "avalonctl.node-revoke/1".into(), node: name })
+    }
+}
+
+fn items(core: &Core, connected: &BTreeSet<NodeId>) -> Vec<NodeItem> {
+    let (admission, now_ms) = (core.ledger.admission(), core.now_ms());
+    let mut roles: BTreeMap<NodeId, Role> = BTreeMap::new();
+    for project in core.feed_projects() {
+        for (node, head) in core.ledger.heads(&project) {
+            let feed = FeedId { project: project.clone(), node: node.clone() };
+            if let Some(role) = head.next_seq.checked_sub(1).and_then(|seq| core.ledger.role_at(&feed, seq)) {
+                roles.insert(node, role);
+            }
+        }
+    }
+    roles.insert(core.me.clone(), core.ledger.own_role());
+    for node in admission.revoked().keys() {
+        roles.entry(node.clone()).or_insert(Role::Vendor);
+    }
+    let item = |(node, certified): (NodeId, Role)| {
+        let rights = core.projects.keys().map(|project| {
+            let rights = admission.rights(&node, certified, project, now_ms);
+            (project.to_string(), rights.actions().collect::<Vec<Action>>())
+        });
+        NodeItem {
+            role: admission.policy().role(&node, certified),
+            connected: node == core.me || connected.contains(&node),
+            revoked: admission.revoked().get(&node).map(|at_ms| time_of_ms(*at_ms)),
+            rights: rights.collect(),
+            node: node.to_string(),
+        }
+    };
+    let mut items: Vec<NodeItem> = roles.into_iter().map(item).collect();
+    let place =
+        |item: &NodeItem| item.node.split_once('@').map(|(node, site)| (site.to_owned(), node.to_owned()));
+    items.sort_by_cached_key(place);
+    items
+}
+
+fn refused(error: &RevokeError) -> ApiError {
+    let (code, hint) = match error {
+        RevokeError::NotAllowed { .. } => (
+            ErrorCode::Denied,
+            "do it at a node with the role admin; the studio CA gives it: avalonctl ca issue --role admin",
+        ),
+        RevokeError::Itself { .. } => (ErrorCode::BadRequest, "do it at another node with the role admin"),
+        RevokeError::Already { .. } => (ErrorCode::BadRequest, "avalonctl node list shows since when"),
+        RevokeError::Ledger { source } if source.is_no_space() => {
+            (ErrorCode::DiskFull, "make room on the disk of the state directory")
+        }
+        RevokeError::Ledger { .. } => (ErrorCode::Internal, "avalonctl status says what is wrong"),
+    };
+    ApiError::new(code, ErrorChain(error).to_string()).with_hint(hint)
+}

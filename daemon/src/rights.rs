@@ -1,0 +1,269 @@
+//! Who may do what: revoking nodes, keeping what was said while rights change, and closing the connections of those who are
+//! revoked.
+//!
+//! The studio's feeds are the truth; the ledger reads them ([`Ledger::admission`](avalon_store::ledger::Ledger::admission)).
+//! What is written here is written by admins alone.
+
+use std::{sync::Arc, time::Duration};
+
+use avalon_certs::Revoked as RevokedSet;
+use avalon_protocol::{
+    access::{Admission, Role},
+    close_code::CloseCode,
+    control::EventKind,
+    feed::{FeedHead, FeedId, Group},
+    id::{NodeId, ProjectName},
+    limits::RECORDS_FRAME_TARGET_BYTES,
+    record::{Judged, Note, Record, Revoked},
+};
+use avalon_store::ledger::{Committed, LedgerError, LedgerEvent};
+use thiserror::Error;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    core::{Core, blocking},
+    log::ErrorChain,
+    net::Net,
+    tasks::Tasks,
+};
+
+/// How often it is looked whether a grant has ended, at most: clocks are set, and machines sleep.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+
+/// Why a node was not revoked.
+#[derive(Debug, Error)]
+pub enum RevokeError {
+    /// This node is no admin's.
+    #[error("{me} may not revoke: its certificate does not have the role admin, or it is revoked")]
+    NotAllowed {
+        /// This node.
+        me: NodeId,
+    },
+    /// It would lock itself out.
+    #[error("{me} cannot revoke itself")]
+    Itself {
+        /// This node.
+        me: NodeId,
+    },
+    /// It is revoked.
+    #[error("{node} is revoked already")]
+    Already {
+        /// Which node.
+        node: NodeId,
+    },
+    /// It could not be written.
+    #[error("the revocation was not recorded")]
+    Ledger {
+        /// Why.
+        #[source]
+        source: LedgerError,
+    },
+}
+
+impl Core {
+    /// Revokes a node: durable when it returns, and on its way to all peers. What the node said before stays, as far as it is
+    /// known here. Blocks.
+    ///
+    /// # Errors
+    /// [`RevokeError`]; nothing was recorded then.
+    pub fn revoke_node(&self, node: &NodeId, author: Note, comment: Note) -> Result<Committed, RevokeError> {
+        let me = || self.me.clone();
+        if *node == self.me {
+            return Err(RevokeError::Itself { me: me() });
+        }
+        if self.ledger.admission().is_revoked(node) {
+            return Err(RevokeError::Already { node: node.clone() });
+        }
+        let mut records = self.judge_ended();
+        let of_node = self.all_feeds().into_iter().filter(|(feed, _)| feed.node == *node);
+        records.extend(of_node.filter_map(|(feed, head)| self.judge(feed, head)));
+        records.push(Record::Revoked(Revoked { node: node.clone(), author, comment, at_ms: self.now_ms() }));
+        let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), self.now_ms());
+        committed.map_err(|source| match source {
+            LedgerError::NotAllowed { .. } => RevokeError::NotAllowed { me: me() },
+            source => RevokeError::Ledger { source },
+        })
+    }
+
+    /// Says of every feed that what stands in it by now is judged by the rights that its author has now: to go in front of what
+    /// changes them. Blocks.
+    pub fn judge_all(&self) -> Vec<Record> {
+        let mut records = self.judge_ended();
+        // In the studio's own feeds a certificate says who may what, and no policy.
+        let feeds = self.all_feeds().into_iter().filter(|(feed, _)| !feed.project.is_studio());
+        records.extend(feeds.filter_map(|(feed, head)| self.judge(feed, head)));
+        records
+    }
+
+    /// Says of every feed whose author had a grant that has ended: what was said before its end counts. Blocks.
+    pub fn judge_ended(&self) -> Vec<Record> {
+        let (admission, now_ms) = (self.ledger.admission(), self.now_ms());
+        let ended = |(feed, head): (FeedId, FeedHead)| {
+            let role = self.role_in(&feed, head)?;
+            let since_ms = admission.last_judged(&feed).map_or(0, |(_, at_ms)| at_ms);
+            let end_ms =
+                admission.policy().first_end_ms(&feed.node, role, &feed.project, since_ms, now_ms)?;
+            let next_seq = self.first_said_from(&feed, &admission, end_ms).unwrap_or_else(|error| {
+                tracing::warn!(%feed, error = %ErrorChain(&error), "what was said before a grant ended cannot be read");
+                None
+            });
+            let next_seq = next_seq.unwrap_or(head.next_seq);
+            let rights = admission.rights(&feed.node, role, &feed.project, end_ms - 1);
+            Some(Record::Judged(Judged { feed, next_seq, rights, at_ms: now_ms }))
+        };
+        let feeds = self.all_feeds().into_iter().filter(|(feed, _)| !feed.project.is_studio());
+        feeds.filter_map(ended).collect()
+    }
+
+    fn all_feeds(&self) -> Vec<(FeedId, FeedHead)> {
+        let of_project = |project: ProjectName| {
+            let heads = self.ledger.heads(&project).into_iter();
+            heads.map(move |(node, head)| (FeedId { project: project.clone(), node }, head))
+        };
+        self.feed_projects().flat_map(of_project).collect()
+    }
+
+    /// The role under which a feed was signed last.
+    fn role_in(&self, feed: &FeedId, head: FeedHead) -> Option<Role> {
+        self.ledger.role_at(feed, head.next_seq.checked_sub(1)?)
+    }
+
+    fn judge(&self, feed: FeedId, head: FeedHead) -> Option<Record> {
+        let (role, now_ms) = (self.role_in(&feed, head)?, self.now_ms());
+        let admission = self.ledger.admission();
+        // Of two that name one place, what both allow counts.
+        if admission.last_judged(&feed).is_some_and(|(next_seq, _)| next_seq >= head.next_seq) {
+            return None;
+        }
+        let rights = match feed.project.is_studio() {
+            true => Admission::rights_of_studio(role),
+            false => admission.rights(&feed.node, role, &feed.project, now_ms),
+        };
+        Some(Record::Judged(Judged { feed, next_seq: head.next_seq, rights, at_ms: now_ms }))
+    }
+
+    /// Returns the first record of a feed, beyond what was judged, that says it is not older than `at_ms`.
+    fn first_said_from(
+        &self,
+        feed: &FeedId,
+        admission: &Admission,
+        at_ms: u64,
+    ) -> Result<Option<u64>, LedgerError> {
+        let mut from_seq = 0;
+        let judged = admission.last_judged(feed).map_or(0, |(next_seq, _)| next_seq);
+        loop {
+            let groups = self.ledger.read_groups(feed, from_seq, RECORDS_FRAME_TARGET_BYTES)?;
+            let bodies = groups.iter().filter_map(|group| postcard::from_bytes::<Group>(&group.body).ok());
+            let before = from_seq;
+            for body in bodies {
+                let found = (body.first_seq..).zip(&body.records).find(|(seq, raw)| {
+                    let record = Record::in_feed(raw, &feed.project).ok();
+                    *seq >= judged
+                        && record
+                            .and_then(|record| Admission::said_at_ms(&record))
+                            .is_some_and(|said| said >= at_ms)
+                });
+                if let Some((seq, _)) = found {
+                    return Ok(Some(seq));
+                }
+                from_seq = body.first_seq + body.records.len() as u64;
+            }
+            if from_seq == before {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Brings what is asked in every handshake up to what the studio's feeds say; returns who is newly revoked.
+    fn take_revoked(&self) -> Vec<NodeId> {
+        let admission = self.ledger.admission();
+        let before = self.revocations.now();
+        let new: Vec<NodeId> =
+            admission.revoked().keys().filter(|node| !before.has_node(node)).cloned().collect();
+        if !new.is_empty() {
+            let mut revoked = RevokedSet::clone(&before);
+            new.iter().for_each(|node| revoked.add_node(node.clone()));
+            self.revocations.replace(revoked);
+        }
+        new
+    }
+}
+
+/// Starts what closes the connections of revoked nodes, and what judges feeds when a grant ends. Whoever is revoked already is known
+/// when it returns.
+pub fn start(core: &Arc<Core>, net: &Net, ledger_events: &broadcast::Sender<LedgerEvent>, tasks: &Tasks) {
+    let (core_, net, events, stop) =
+        (Arc::clone(core), net.clone(), ledger_events.subscribe(), tasks.token());
+    tasks.spawn("revocations", follow(core_, net, events, stop.clone()));
+    tasks.spawn("ends of grants", judge_ends(Arc::clone(core), stop));
+}
+
+/// Makes known who is revoked before anybody is let in.
+pub fn prepare(core: &Core) {
+    core.take_revoked();
+}
+
+async fn follow(
+    core: Arc<Core>,
+    net: Net,
+    mut ledger_events: broadcast::Receiver<LedgerEvent>,
+    stop: CancellationToken,
+) {
+    loop {
+        for node in core.take_revoked() {
+            tracing::warn!(%node, "node revoked");
+            core.events.emit(EventKind::NodeRevoked { node: node.to_string() });
+        }
+        let revoked = core.revocations.now();
+        for link in net.links().into_iter().filter(|link| revoked.has_node(link.node())) {
+            link.close(CloseCode::Revoked, "this node is revoked");
+        }
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => return,
+                event = ledger_events.recv() => event,
+            };
+            match event {
+                Ok(LedgerEvent::Advanced { feed, .. }) if feed.project.is_studio() => break,
+                Ok(_) => {}
+                Err(broadcast::error::RecvError::Lagged(_)) => break,
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+/// Judges feeds when a grant ends, where this node is an admin's.
+async fn judge_ends(core: Arc<Core>, stop: CancellationToken) {
+    loop {
+        let there = Arc::clone(&core);
+        blocking(move || there.record_ended()).await;
+        let now_ms = core.now_ms();
+        let next_ms = core.ledger.admission().policy().next_end_ms(now_ms);
+        let wait = next_ms.map_or(LOOK_EVERY, |next| Duration::from_millis(next - now_ms).min(LOOK_EVERY));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = core.clock.sleep(wait) => {}
+        }
+    }
+}
+
+impl Core {
+    fn record_ended(&self) {
+        if self.ledger.own_role() != Role::Admin || self.ledger.admission().is_revoked(&self.me) {
+            return;
+        }
+        let records = self.judge_ended();
+        if records.is_empty() {
+            return;
+        }
+        let feeds = records.len();
+        let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), self.now_ms());
+        match committed {
+            Ok(_) => tracing::info!(feeds, "grants have ended; what was said before stands"),
+            // It is tried again.
+            Err(error) => tracing::warn!(error = %ErrorChain(&error), "the end of a grant is not recorded"),
+        }
+    }
+}
