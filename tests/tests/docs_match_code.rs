@@ -17,7 +17,7 @@ use avalon_protocol::{
     control::ErrorCode,
     drop::Nonce,
     exit_code::ExitCode,
-    feed::{SIGNATURE_DOMAIN, SealedGroup},
+    feed::{FeedId, SIGNATURE_DOMAIN, SealedGroup},
     hash::{AuditHash, ManifestId, ObjectHash},
     limits,
     manifest::{self, FileEntry, Manifest},
@@ -25,7 +25,9 @@ use avalon_protocol::{
     numbers::Answer,
     plan::Priority,
     policy::Policy,
-    record::{Held, Key, Note, Published, RawRecord, Record, Resolved, Restored, Retired, Said},
+    record::{
+        Held, Judged, Key, Note, Published, RawRecord, Record, Resolved, Restored, Retired, Revoked, Said,
+    },
     studio::AppliedPolicy,
     wire::{
         AskNumber, Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FetchProof,
@@ -281,6 +283,18 @@ fn record_kinds_are_those_of_the_code() {
             )
             .unwrap(),
         ),
+        Record::Revoked(Revoked {
+            node: "ws12@van".parse().unwrap(),
+            author: Note::default(),
+            comment: Note::default(),
+            at_ms: 0,
+        }),
+        Record::Judged(Judged {
+            feed: FeedId { project: "lantern".parse().unwrap(), node: "ws12@van".parse().unwrap() },
+            next_seq: 1,
+            rights: avalon_protocol::access::Rights::ALL,
+            at_ms: 0,
+        }),
         Record::AuditHead(AuditHead { entries: 1, hash: AuditHash::START, at_ms: 0 }),
     ];
     let coded: Vec<Vec<String>> = all

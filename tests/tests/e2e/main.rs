@@ -35,6 +35,7 @@ mod policy_diff;
 mod publish;
 mod pull;
 mod queue;
+mod rights;
 mod roots;
 mod service;
 mod space;
