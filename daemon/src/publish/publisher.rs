@@ -218,14 +218,13 @@ impl Publisher {
             .iter()
             .map(|version| PendingVersion { dir: version.dir.to_string(), why: version.why.clone() })
             .collect();
-        for version in now.iter().filter(|version| !known.contains(version)) {
-            self.core.events.emit(EventKind::Pending {
-                project: self.project.name().to_string(),
-                dir: version.dir.clone(),
-                why: version.why.clone(),
-            });
-        }
+        let news: Vec<PendingVersion> =
+            now.iter().filter(|version| !known.contains(version)).cloned().collect();
         self.project.set_pending(now);
+        for PendingVersion { dir, why } in news {
+            let project = self.project.name().to_string();
+            self.core.events.emit(EventKind::Pending { project, dir, why });
+        }
         let board = self.core.health.about(self.project.name().as_str());
         match publish_failed(&self.project, pending) {
             Some(item) => board.raise(item),

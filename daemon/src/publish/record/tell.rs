@@ -38,20 +38,20 @@ impl Recording<'_> {
             changed.len(),
             first(changed)
         );
-        self.core.events.emit(EventKind::Refused {
-            reference: self.version.to_string(),
-            messages: vec![message.clone()],
-        });
         self.rewritten_board().raise(Health {
             code: REWRITTEN.into(),
             severity: Severity::Error,
-            message,
+            message: message.clone(),
             hint: Some(format!(
                 "other sites keep the old; put it back: avalonctl restore {0}; or let the change be its next generation: \
                  avalonctl accept {0}",
                 self.version
             )),
         });
+        // Last, so that who hears of it finds it in the status too.
+        self.core
+            .events
+            .emit(EventKind::Refused { reference: self.version.to_string(), messages: vec![message] });
     }
 }
 
