@@ -140,14 +140,15 @@ impl Studio {
 
     /// Makes a node such as `srv@london`. All nodes of a studio have one clock.
     pub(crate) fn node(&self, name: &str, mode: ProjectMode) -> Node {
+        self.node_as(name, Role::Admin, mode)
+    }
+
+    /// Makes a node whose certificate has this role.
+    pub(crate) fn node_as(&self, name: &str, role: Role, mode: ProjectMode) -> Node {
         let (at, clock) = (self.dir.path().join(name), self.clock.clone());
         std::fs::create_dir_all(at.join("root").join(project().as_str())).unwrap();
         self.authority
-            .issue_into(
-                &IssueRequest::new(name.parse().unwrap(), Role::Admin),
-                &at.join("identity"),
-                clock.now(),
-            )
+            .issue_into(&IssueRequest::new(name.parse().unwrap(), role), &at.join("identity"), clock.now())
             .unwrap();
         self.open(name, mode, CatalogCare::default(), Arc::new(drop))
     }

@@ -267,3 +267,102 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use avalon_protocol::{access::Action, mode::ProjectMode};
+
+    use super::*;
+    use crate::{
+        fixture::{Node, Studio, draft, project, version},
+        policy::Apply,
+    };
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn apply(node: &Node, grants: &str) {
+        let document = format!(
+            "schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"on-demand\"\nmin_copies = 1\n{grants}"
+        );
+        let (author, comment) = ("anna".to_owned(), String::new());
+        node.core.apply_policy(Apply { document, author, comment, replaces: None }).unwrap();
+    }
+
+    /// Publishes at the time that the clock shows.
+    fn publishes(node: &Node, number: u32) {
+        let mut draft = draft(number, b"x");
+        draft.published_at_ms = node.core.now_ms();
+        node.publishes(&draft.finish().unwrap());
+    }
+
+    /// Which of the first three versions a node knows, once it has heard of all.
+    fn known(node: &Node) -> Vec<u32> {
+        assert!(node.core.ledger.wait_ready());
+        (1..=3).filter(|number| node.core.ledger.version(&version(*number)).unwrap().is_some()).collect()
+    }
+
+    #[test]
+    fn what_was_said_before_a_grant_ended_stands_also_when_the_policy_goes_on_and_nothing_after_it_does() {
+        let studio = Studio::new();
+        let london = studio.node("srv@london", ProjectMode::OnDemand);
+        // It goes by no policy, so it says what it likes.
+        let van = studio.node_as("ws1@van", Role::Site, ProjectMode::OnDemand);
+        let end = jiff::Timestamp::try_from(london.core.clock.now() + DAY).unwrap();
+        apply(
+            &london,
+            &format!("[[grant]]\nto = \"van\"\nprojects = \"*\"\nactions = \"publish\"\nuntil = \"{end}\"\n"),
+        );
+        publishes(&van, 1);
+        london.clock.advance(DAY);
+        publishes(&van, 2);
+        london.hears(&van);
+        assert_eq!(known(&london), [1]);
+        // When it notices, somebody has published a third.
+        london.clock.advance(DAY);
+        publishes(&van, 3);
+        london.hears(&van);
+        let judged = london.core.judge_ended();
+        let Some(Record::Judged(first)) = judged.first() else { panic!("{judged:?}") };
+        assert_eq!((first.next_seq, first.rights.to_string().as_str()), (2, "see, publish"));
+        london.core.record_ended();
+        assert_eq!(london.core.judge_ended(), [], "it is said once");
+        assert_eq!(known(&london), [1]);
+        // Grants that say nothing of it any more change nothing about what was said.
+        apply(&london, "[[grant]]\nto = \"london\"\nprojects = \"*\"\nactions = \"publish\"\n");
+        assert_eq!(known(&london), [1]);
+        apply(&london, "[[grant]]\nto = \"van\"\nprojects = \"*\"\nactions = \"publish\"\n");
+        assert_eq!(known(&london), [1], "what was refused then stays refused");
+        publishes(&van, 3);
+        london.hears(&van);
+        assert_eq!(known(&london), [1, 3]);
+    }
+
+    #[test]
+    fn a_node_is_revoked_once_by_an_admin_and_not_by_itself() {
+        let studio = Studio::new();
+        let london = studio.node("srv@london", ProjectMode::OnDemand);
+        let home = studio.node_as("ws1@home", Role::Workstation, ProjectMode::OnDemand);
+        let note = || Note::try_from("lost".to_owned()).unwrap();
+        let revoke = |at: &Node, node: &Node| at.core.revoke_node(&node.core.me, note(), note()).map(drop);
+        publishes(&home, 1);
+        london.hears(&home);
+        assert!(matches!(revoke(&home, &london), Err(RevokeError::NotAllowed { .. })));
+        assert!(matches!(revoke(&london, &london), Err(RevokeError::Itself { .. })));
+        revoke(&london, &home).unwrap();
+        assert!(matches!(revoke(&london, &home), Err(RevokeError::Already { .. })));
+        assert_eq!(london.core.take_revoked(), std::slice::from_ref(&home.core.me));
+        assert!(
+            london.core.take_revoked().is_empty() && london.core.revocations.now().has_node(&home.core.me)
+        );
+        london.clock.advance(DAY);
+        publishes(&home, 2);
+        london.hears(&home);
+        assert_eq!(known(&london), [1]);
+        // Its own copy of the studio's feeds tells it.
+        home.hears_of(&london, &ProjectName::studio());
+        let refused = home.core.ledger.commit_wait(&project(), vec![], vec![], 0);
+        assert!(refused.is_ok(), "nothing is nothing");
+        let rights = home.core.ledger.admission().rights(&home.core.me, Role::Workstation, &project(), 0);
+        assert!(!rights.allows(Action::See));
+    }
+}
