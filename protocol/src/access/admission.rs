@@ -23,6 +23,8 @@ pub struct Admission {
     revoked: BTreeMap<NodeId, u64>,
     /// Up to which record of a feed which rights count, and when that was said.
     judged: BTreeMap<FeedId, BTreeMap<u64, (Rights, u64)>>,
+    /// Nothing is known of grants, so others have judged.
+    takes_word: bool,
 }
 
 impl Admission {
@@ -66,6 +68,9 @@ impl Admission {
     /// The right that its author lacked.
     pub fn admits(&self, feed: &FeedId, seq: u64, role: Role, record: &Record) -> Result<(), Action> {
         let Some((action, said_at_ms)) = needs(record) else { return Ok(()) };
+        if self.takes_word && !feed.project.is_studio() {
+            return Ok(());
+        }
         let rights = match (record, self.judged_by(feed, seq)) {
             // Two admins who revoke each other are both revoked: nobody has to say who was first.
             (Record::Revoked(_) | Record::Judged(_), _) => of_studio(role),
@@ -84,6 +89,9 @@ impl Admission {
             && theirs.len() == same
             && self.revoked.get(&feed.node) == other.revoked.get(&feed.node)
             && self.policy == other.policy;
+        if self.takes_word != other.takes_word {
+            return Some(0);
+        }
         if is_same {
             return None;
         }
@@ -186,6 +194,15 @@ impl AdmissionReader {
             }
             _ => {}
         }
+    }
+
+    /// As [`AdmissionReader::finish`], for the node of a vendor: it gets the studio's feeds only when it may see every project, and
+    /// takes the word of those that serve it until then.
+    pub fn finish_of_vendor(self) -> Admission {
+        let is_told = !self.policies.is_empty();
+        let mut admission = self.finish();
+        admission.takes_word = !is_told;
+        admission
     }
 
     /// Returns what they add up to. Of the policies, the highest counts that this version understands and whose author might apply it.

@@ -76,7 +76,7 @@ fn read(
             true
         })?;
     }
-    Ok(reader.finish())
+    Ok(if shared.is_vendor { reader.finish_of_vendor() } else { reader.finish() })
 }
 
 /// The role under which a group is signed; of what cannot be told, the one that may least.

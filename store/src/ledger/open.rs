@@ -11,13 +11,14 @@ use std::{
     time::Duration,
 };
 
-use avalon_protocol::{feed::FeedId, signing::RecordTrust};
+use avalon_protocol::{access::Role, feed::FeedId, signing::RecordTrust};
 use rayon::prelude::*;
 
 use super::{
     CatalogCare, Inner, Ledger, LedgerConfig, OpenError, RebuildError, admit,
     care::Care,
     load::{FillError, Rebuilt, SourceRows, fill},
+    own_role,
     replay::{self, RebuildProgress},
     shared::Shared,
     signer::SharedSigner,
@@ -83,7 +84,9 @@ pub(super) fn open_with(
     let manifests = ManifestFiles::new(state.manifests.clone());
     let stored = manifests.ids().map_err(|source| OpenError::Manifests { source })?;
     let projects = config.projects.into_iter().filter_map(|(name, dir)| Some((name, dir?))).collect();
-    let shared = Shared::new(config.me, projects, manifests, Arc::new(MemStore::default()));
+    let signer = SharedSigner::new(config.signer);
+    let is_vendor = own_role(&signer, &*config.trust, &config.me) == Role::Vendor;
+    let shared = Shared::new((config.me, is_vendor), projects, manifests, Arc::new(MemStore::default()));
     feeds.values().for_each(|file| shared.add_feed(Arc::clone(file.index())));
     admit::refresh(&shared).map_err(|source| OpenError::Catalog { source })?;
     let checkpoints = Checkpoints::new(state.catalog.clone());
@@ -99,7 +102,7 @@ pub(super) fn open_with(
     }
     let writer = Writer {
         shared: Arc::new(shared),
-        signer: SharedSigner::new(config.signer),
+        signer,
         trust: config.trust,
         on_change: config.on_change,
         feeds_dir: state.feeds.clone(),

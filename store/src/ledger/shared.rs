@@ -31,6 +31,8 @@ type Missing = BTreeMap<ProjectName, BTreeMap<ManifestId, VersionId>>;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) me: NodeId,
+    /// Whether this node's certificate is a vendor's.
+    pub(super) is_vendor: bool,
     /// Where the files of each project are; for learning anew which are here.
     pub(super) projects: BTreeMap<ProjectName, Dir>,
     pub(super) manifests: ManifestFiles,
@@ -69,13 +71,14 @@ impl Shared {
     }
 
     pub(super) fn new(
-        me: NodeId,
+        (me, is_vendor): (NodeId, bool),
         projects: BTreeMap<ProjectName, Dir>,
         manifests: ManifestFiles,
         store: Arc<dyn CatalogStore>,
     ) -> Self {
         Self {
             me,
+            is_vendor,
             projects,
             manifests,
             feeds: RwLock::default(),

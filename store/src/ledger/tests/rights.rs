@@ -180,29 +180,58 @@ fn a_catalog_or_checkpoint_of_before_the_rights_changed_is_built_anew() {
     assert_eq!((node.report.rebuilt.clone(), versions(&node)), (Some(Cause::Rights), 1));
 }
 
+/// A ledger of a node with this role.
+fn open_as(world: &World, node: &str, role: &str) -> Ledger {
+    let state = StateDir::open(&world.state_path()).unwrap();
+    let mut config = world.config(node);
+    config.signer = Arc::new(Toy(format!("{node} key {role}").into_bytes()));
+    Ledger::open(&state, config).unwrap().0
+}
+
 #[test]
 fn a_node_writes_nothing_that_would_count_nowhere() {
     let world = World::new();
-    let state = StateDir::open(&world.state_path()).unwrap();
-    let mut config = world.config(VENDOR);
-    config.signer = Arc::new(Toy(format!("{VENDOR} key vendor").into_bytes()));
-    let (ledger, _) = Ledger::open(&state, config).unwrap();
+    let ledger = open_as(&world, "ws1@home", "farm");
     let commit = |project: &ProjectName, records| ledger.commit_wait(project, records, vec![], 1);
+    let admin = Author::admin().says(&[policy(1, &grant("role:farm", "pull"))]);
+    let studio = admin.reader.feed().clone();
+    ledger.ingest_wait(studio, admin.groups, vec![]).unwrap();
     for (record, action, project) in [
         (publishes(1), Action::Publish, project()),
         (policy(1, ""), Action::Admin, ProjectName::studio()),
         (revoked(ADMIN, 1), Action::Admin, ProjectName::studio()),
     ] {
-        let node = VENDOR.parse().unwrap();
+        let node = "ws1@home".parse().unwrap();
         let refused = commit(&project, vec![record]).unwrap_err();
         let LedgerError::NotAllowed { node: who, action: what, project: place } = refused else {
             panic!("{refused:?}")
         };
         assert_eq!((who, what, place), (node, action, project));
     }
-    assert_eq!(ledger.stats().records, 0);
+    assert_eq!(ledger.heads(&project()), []);
     // What it holds it says.
     commit(&project(), vec![placed(1, 1)]).unwrap();
+}
+
+#[test]
+fn a_vendor_that_knows_no_grants_takes_the_word_of_those_that_serve_it() {
+    let world = World::new();
+    let ledger = open_as(&world, "ws9@vendor", "vendor");
+    let versions = || {
+        assert!(ledger.wait_ready());
+        ledger.stats().versions
+    };
+    let commit = |project: &ProjectName, records| ledger.commit_wait(project, records, vec![], 1);
+    commit(&project(), vec![publishes(1)]).unwrap();
+    commit(&ProjectName::studio(), vec![policy(1, "")]).unwrap_err();
+    let other = Author::vendor().says(&[publishes(2)]);
+    ledger.ingest_wait(other.reader.feed().clone(), other.groups, vec![]).unwrap();
+    assert_eq!(versions(), 2);
+    // Once it may see all projects, it judges by itself.
+    let admin = Author::admin().says(&[policy(1, &grant(VENDOR, "publish"))]);
+    ledger.ingest_wait(admin.reader.feed().clone(), admin.groups, vec![]).unwrap();
+    assert_eq!(versions(), 1);
+    commit(&project(), vec![publishes(3)]).unwrap_err();
 }
 
 proptest! {
