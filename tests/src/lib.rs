@@ -25,6 +25,7 @@ pub mod link;
 pub mod netem;
 pub mod node;
 pub mod reply;
+pub mod sbom;
 pub mod scenario;
 pub mod toy_trust;
 pub mod tree;
