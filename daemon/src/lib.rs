@@ -10,6 +10,7 @@ pub mod replicate;
 pub mod policy;
 pub mod space;
 pub mod numbers;
+pub mod own_feeds;
 pub mod net;
 pub mod daemon_api;
 pub mod api;

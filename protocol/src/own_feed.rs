@@ -89,6 +89,11 @@ impl OwnFeeds {
         &self.signs
     }
 
+    /// Returns the projects that it knows of.
+    pub fn projects(&self) -> impl Iterator<Item = &ProjectName> {
+        self.feeds.keys()
+    }
+
     /// Hears that a peer has greeted.
     pub fn greeted(&mut self, peer: &NodeId) {
         self.peers.insert(peer.clone());
@@ -128,7 +133,9 @@ impl OwnFeeds {
 
     /// Says whether the feed about a project may be written at `now`.
     pub fn writing(&self, project: &ProjectName, now: Duration) -> Writing {
-        let Some(own) = self.feeds.get(project) else { return Writing::Waits };
+        let Some(own) = self.feeds.get(project) else {
+            return if self.is_alone { Writing::Free } else { Writing::Waits };
+        };
         if self.ahead(project, now).next().is_some() {
             // It comes; whoever waited for all of a long feed would take the daemon for dead.
             return if now < self.started + GRACE { Writing::Waits } else { Writing::Refused };

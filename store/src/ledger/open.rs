@@ -29,7 +29,7 @@ use crate::{
         Unbuilt,
     },
     error_chain::ErrorChain,
-    feed::{self, FeedFile, FeedFileError, TornTail},
+    feed::{self, FeedFile, FeedFileError, ForkFiles, TornTail},
     fs::Dir,
     manifest_file::ManifestFiles,
     state_dir::StateDir,
@@ -83,7 +83,10 @@ pub(super) fn open_with(
     let manifests = ManifestFiles::new(state.manifests.clone());
     let stored = manifests.ids().map_err(|source| OpenError::Manifests { source })?;
     let projects = config.projects.into_iter().filter_map(|(name, dir)| Some((name, dir?))).collect();
-    let shared = Shared::new(config.me, projects, manifests, Arc::new(MemStore::default()));
+    let fork_files = ForkFiles::new(state.forks.clone());
+    let forks = fork_files.all().map_err(|source| OpenError::Forks { source })?;
+    let shared = Shared::new(config.me, projects, manifests, fork_files, Arc::new(MemStore::default()));
+    forks.into_iter().for_each(|fork| shared.set_fork(fork));
     feeds.values().for_each(|file| shared.add_feed(Arc::clone(file.index())));
     let checkpoints = Checkpoints::new(state.catalog.clone());
     put_aside_newer(&shared, &checkpoints).map_err(|source| OpenError::Catalog { source })?;
@@ -111,6 +114,7 @@ pub(super) fn open_with(
         care,
         is_missing_unknown: report.rebuilding.is_some(),
         compaction: None,
+        parked: Vec::new(),
     };
     let ledger = start(writer).map_err(|source| OpenError::Thread { source })?;
     if !verified {

@@ -8,9 +8,11 @@ mod dead_disk;
 mod engine;
 mod export;
 mod failing;
+mod fork;
 mod full_disk;
 mod ingest;
 mod meanwhile;
+mod own;
 mod readers;
 mod studio;
 
