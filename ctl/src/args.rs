@@ -18,6 +18,7 @@ use crate::command::{
     info::InfoArgs,
     ingest::IngestArgs,
     inputs::InputsArgs,
+    feed::FeedArgs,
     invite::{InviteArgs, InvitesArgs},
     join::JoinArgs,
     lifetime::{AcceptArgs, RestoreArgs, RetireArgs},
@@ -180,6 +181,8 @@ pub(crate) enum Command {
     Policy(PolicyArgs),
     /// Check, show or export who did what.
     Audit(AuditArgs),
+    /// Show the feeds that the daemon keeps, and decide about those with two histories.
+    Feed(FeedArgs),
     /// Check, rebuild, export or import the daemon's catalog.
     Catalog(CatalogArgs),
     /// Let a machine join the studio: print the token that it joins with.

@@ -4,7 +4,7 @@ use std::io;
 
 use avalon_protocol::control::{
     ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
-    DropReply, DropRequest, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus,
+    DropReply, DropRequest, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus,
     LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
     PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
     PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
@@ -148,6 +148,12 @@ pub trait LocalApi: Send + Sync + 'static {
 
     /// What applying a policy would change; applies nothing.
     fn diff_policy(&self, request: PolicyRequest) -> BoxFuture<'_, Result<PolicyDiffReply, ApiError>>;
+
+    /// The feeds that are kept here.
+    fn feeds(&self) -> FeedsReply;
+
+    /// Decides about a feed; ready when that is kept.
+    fn change_feed(&self, request: FeedRequest, caller: Caller) -> BoxFuture<'_, Result<FeedsReply, ApiError>>;
 
     /// The invites of this node.
     fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>>;

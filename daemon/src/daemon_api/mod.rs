@@ -5,6 +5,7 @@ mod audit;
 mod catalog;
 mod conflict;
 mod destination;
+mod feeds;
 mod find;
 mod frames;
 mod inputs;
@@ -28,7 +29,7 @@ use std::{sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
     ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
-    DropReply, DropRequest, ErrorCode, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply,
+    DropReply, DropRequest, ErrorCode, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply,
     JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
     PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
     PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
@@ -277,6 +278,14 @@ impl LocalApi for DaemonApi {
 
     fn diff_policy(&self, request: PolicyRequest) -> BoxFuture<'_, Result<PolicyDiffReply, ApiError>> {
         Box::pin(self.policy_diffed(request))
+    }
+
+    fn feeds(&self) -> FeedsReply {
+        self.feeds_reply()
+    }
+
+    fn change_feed(&self, request: FeedRequest, caller: Caller) -> BoxFuture<'_, Result<FeedsReply, ApiError>> {
+        Box::pin(async move { self.feed_changed(request, &caller).await })
     }
 
     fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {

@@ -256,7 +256,11 @@ impl Driver<'_> {
                     let peer = self.seat.node.clone();
                     self.context.registry.emit(NetEvent::OwnFeed { project, peer, next_seq }).await;
                 }
-                Effect::PeerHead { feed, head } => self.heard_head(feed, head).await,
+                Effect::PeerHead { feed, head } => {
+                    if let Some(event) = self.head_news(feed, head) {
+                        self.context.registry.emit(event).await;
+                    }
+                }
                 Effect::StoreGroups(records) => {
                     let (catalog, node) = (Arc::clone(&self.context.catalog), self.seat.node.clone());
                     let feed = records.feed.clone();
@@ -277,16 +281,15 @@ impl Driver<'_> {
         Ok(())
     }
 
-    async fn heard_head(&self, feed: FeedId, head: FeedHead) {
+    /// Returns what people should hear of how far a peer's copy of a feed goes.
+    fn head_news(&self, feed: FeedId, head: FeedHead) -> Option<NetEvent> {
         let peer = self.seat.node.clone();
         let ours = self.session.ours(&feed);
-        let news = self.context.heads.heard(&peer, &feed, head.next_seq, ours);
-        let fallen = match news {
-            None => return,
-            Some(HeadNews::FellBack { had, has }) => Some((had, has)),
-            Some(HeadNews::CaughtUp) => None,
+        let fallen = match self.context.heads.heard(&peer, &feed, head.next_seq, ours)? {
+            HeadNews::FellBack { had, has } => Some((had, has)),
+            HeadNews::CaughtUp => None,
         };
-        self.context.registry.emit(NetEvent::FellBack { peer, feed, fallen }).await;
+        Some(NetEvent::FellBack { peer, feed, fallen })
     }
 
     /// Takes the connection into use, unless there is a better one with this peer.

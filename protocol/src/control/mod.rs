@@ -10,6 +10,7 @@ mod conflict;
 mod destination;
 mod error;
 mod event;
+mod feeds;
 mod inputs;
 mod job;
 mod lifetime;
@@ -33,6 +34,7 @@ pub use self::{
     destination::DestinationReply,
     error::{ApiError, ErrorCode},
     event::{Event, EventKind},
+    feeds::{FeedItem, FeedRequest, FeedState, FeedsReply, ForkItem, ForkSide},
     inputs::{InputVersion, InputsReply, MissingInput, MissingReason},
     job::{
         JobKind, JobState, JobStatus, PausedItem, PlanState, Prio, PullItem, PullReply, PullRequest,
@@ -115,6 +117,8 @@ pub mod route {
     /// GET: [`super::InvitesReply`]; POST [`super::InviteRequest`]: [`super::InviteReply`], when it is kept; DELETE with
     /// `/{id}`: an [`super::InvitesReply`] of the one that was revoked.
     pub const INVITES: &str = "/v1/invites";
+    /// GET: [`super::FeedsReply`]; POST [`super::FeedRequest`]: a [`super::FeedsReply`] of the feed that it is about.
+    pub const FEEDS: &str = "/v1/feeds";
     /// GET `?since=`: [`super::Event`]s as server-sent events, those after number `since` first.
     pub const EVENTS: &str = "/v1/events";
     /// POST: [`super::RebuildReply`].

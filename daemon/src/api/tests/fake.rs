@@ -11,7 +11,7 @@ use std::{
 use avalon_protocol::{
     control::{
         ApiError, AuditHeadsReply, AuditVerifyReply, Candidate, CatalogStatsReply, ConflictsReply,
-        DestinationReply, DropReply, DropRequest, InfoReply, InputsReply, InviteItem, InviteReply,
+        DestinationReply, DropReply, DropRequest, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteItem, InviteReply,
         InviteRequest, InviteState, InvitesReply, JobKind, JobState, JobStatus, LifetimeReply,
         LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply,
         PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
@@ -53,6 +53,7 @@ pub(super) enum Call {
     Queue(QueueRequest, Caller),
     SetLimit(LimitRequest, Caller),
     ClearLimits(Option<String>, Caller),
+    Feed(FeedRequest, Caller),
     Invite(InviteRequest, Caller),
     RevokeInvite(String, Caller),
     Policy(PolicyQuery),
@@ -142,6 +143,10 @@ fn job(id: &str) -> JobStatus {
         frames: None,
         position: None,
     }
+}
+
+fn no_feeds() -> FeedsReply {
+    FeedsReply { schema: "avalonctl.feeds/1".into(), feeds: Vec::new() }
 }
 
 fn no_invites() -> InvitesReply {
@@ -380,6 +385,14 @@ impl LocalApi for Fake {
         caller: Caller,
     ) -> BoxFuture<'_, Result<LimitsReply, ApiError>> {
         self.reply(Call::ClearLimits(id, caller), no_limits())
+    }
+
+    fn feeds(&self) -> FeedsReply {
+        no_feeds()
+    }
+
+    fn change_feed(&self, request: FeedRequest, caller: Caller) -> BoxFuture<'_, Result<FeedsReply, ApiError>> {
+        self.reply(Call::Feed(request, caller), no_feeds())
     }
 
     fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {
