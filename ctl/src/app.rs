@@ -119,8 +119,8 @@ mod tests {
         assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
         for command in [
             "publish", "pull", "wait", "ls", "where", "info", "status", "log", "queue", "pause", "resume",
-            "audit", "prio", "drop", "pin", "unpin", "pins", "limit", "policy", "feed", "invite", "invites", "join",
-            "ca", "catalog", "demo",
+            "audit", "prio", "drop", "pin", "unpin", "pins", "limit", "policy", "feed", "invite", "invites",
+            "join", "ca", "catalog", "demo",
         ] {
             assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
         }

@@ -312,7 +312,8 @@ async fn forward_heads(
             // Sessions look what is known of the feed, and show it to their peers.
             Ok(LedgerEvent::Forked { feed }) => {
                 let mut known = core.ledger.heads(&feed.project).into_iter();
-                let head = known.find(|(node, _)| *node == feed.node).map_or(FeedHead::EMPTY, |(_, head)| head);
+                let head =
+                    known.find(|(node, _)| *node == feed.node).map_or(FeedHead::EMPTY, |(_, head)| head);
                 drop(heads.send((feed, head)));
             }
             Ok(LedgerEvent::Rebuilding { .. } | LedgerEvent::Rebuilt) => {}

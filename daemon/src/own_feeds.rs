@@ -176,7 +176,9 @@ impl OwnWriting {
         let me = &self.inner.me;
         let (message, hint) = if let Some((peer, more)) = feeds.ahead(project, now).next() {
             (
-                format!("{me} records nothing about {project} before it has its own records back: {peer} has {more}"),
+                format!(
+                    "{me} records nothing about {project} before it has its own records back: {peer} has {more}"
+                ),
                 "they come by themselves while that peer is connected".to_owned(),
             )
         } else {
@@ -185,7 +187,9 @@ impl OwnWriting {
                 Signs::New | Signs::None => "it has no state from before".to_owned(),
             };
             (
-                format!("{me} records nothing about {project} before a peer has said how far its feed went: {why}"),
+                format!(
+                    "{me} records nothing about {project} before a peer has said how far its feed went: {why}"
+                ),
                 format!(
                     "let it reach a peer that serves {project}; if no peer can know more: avalonctl feed release {project}"
                 ),

@@ -158,7 +158,8 @@ impl OwnFeeds {
     /// Returns the peers that say to have more of the own feed about a project, and how much, as long as they are believed.
     pub fn ahead(&self, project: &ProjectName, now: Duration) -> impl Iterator<Item = (&NodeId, u64)> {
         let own = self.feeds.get(project);
-        let claims = own.into_iter().flat_map(|own| own.claims.iter().map(move |claim| (own.next_seq, claim)));
+        let claims =
+            own.into_iter().flat_map(|own| own.claims.iter().map(move |claim| (own.next_seq, claim)));
         claims.filter_map(move |(ours, (peer, claim))| {
             let is_believed = now < claim.since + CLAIM_PATIENCE;
             (is_believed && claim.next_seq > ours).then_some((peer, claim.next_seq))

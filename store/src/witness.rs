@@ -92,7 +92,8 @@ fn differs(
         return Some(format!("{path} is another file than it was"));
     }
     let is_at_rest = moment == Moment::Stop && records == seen.records;
-    (is_at_rest && stat.ctime_ns != seen.ctime_ns).then(|| format!("{path} was changed while the daemon was off"))
+    (is_at_rest && stat.ctime_ns != seen.ctime_ns)
+        .then(|| format!("{path} was changed while the daemon was off"))
 }
 
 /// Notes what the files of the own feeds are like. Only where it is known that they are the newest. Blocks.
@@ -135,7 +136,9 @@ fn read(root: &Dir) -> Result<Option<Witness>, String> {
         opened => opened.map_err(|error| ErrorChain(&error).to_string())?,
     };
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|error| format!("{NAME} cannot be read: {error}"))?;
+    file.take(MAX_BYTES)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("{NAME} cannot be read: {error}"))?;
     let witness: Witness =
         serde_json::from_slice(&bytes).map_err(|error| format!("{NAME} is damaged: {error}"))?;
     if witness.schema == SCHEMA { Ok(Some(witness)) } else { Err(format!("{NAME} is of another version")) }

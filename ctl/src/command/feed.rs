@@ -50,7 +50,8 @@ pub(crate) async fn run(context: &Context<'_>, args: FeedArgs) -> Result<ExitCod
         None => list(context).await,
         Some(Action::Show { feed }) => show(context, &feed).await,
         Some(Action::Settle { feed, comment }) => {
-            change(context, FeedRequest::Settle { feed, comment }, "is settled; nothing more of it is taken").await
+            change(context, FeedRequest::Settle { feed, comment }, "is settled; nothing more of it is taken")
+                .await
         }
         Some(Action::Release { project }) => {
             change(context, FeedRequest::Release { project }, "is written as it is").await
@@ -101,8 +102,13 @@ async fn show(context: &Context<'_>, feed: &str) -> Result<ExitCode, Failure> {
 }
 
 fn lines(item: &FeedItem) -> Vec<String> {
-    let mut lines =
-        vec![format!("{}: {} records, {}, {}", escape(&item.feed), item.records, item.head, state(item.state))];
+    let mut lines = vec![format!(
+        "{}: {} records, {}, {}",
+        escape(&item.feed),
+        item.records,
+        item.head,
+        state(item.state)
+    )];
     let Some(fork) = &item.fork else { return lines };
     match fork.record {
         Some(record) => lines.push(format!("two histories, which part at record {record}")),

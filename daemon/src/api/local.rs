@@ -4,12 +4,12 @@ use std::io;
 
 use avalon_protocol::control::{
     ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
-    DropReply, DropRequest, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus,
-    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
-    WhereReply, WhyReply,
+    DropReply, DropRequest, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteReply, InviteRequest,
+    InvitesReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
+    PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
+    PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
+    QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
+    StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -153,7 +153,11 @@ pub trait LocalApi: Send + Sync + 'static {
     fn feeds(&self) -> FeedsReply;
 
     /// Decides about a feed; ready when that is kept.
-    fn change_feed(&self, request: FeedRequest, caller: Caller) -> BoxFuture<'_, Result<FeedsReply, ApiError>>;
+    fn change_feed(
+        &self,
+        request: FeedRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<FeedsReply, ApiError>>;
 
     /// The invites of this node.
     fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>>;

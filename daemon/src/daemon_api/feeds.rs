@@ -11,7 +11,8 @@ use avalon_store::ledger::{Fork, Settled};
 
 use super::DaemonApi;
 use crate::{
-    api::Caller, clock::time_of_ms, core::blocking, log::ErrorChain, publish::author, replicate::fork::tell_fork,
+    api::Caller, clock::time_of_ms, core::blocking, log::ErrorChain, publish::author,
+    replicate::fork::tell_fork,
 };
 
 impl DaemonApi {

@@ -29,12 +29,12 @@ use std::{sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
     ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
-    DropReply, DropRequest, ErrorCode, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply,
-    JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, StatusReply, VerifyReply,
-    WhereReply, WhyReply,
+    DropReply, DropRequest, ErrorCode, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteReply,
+    InviteRequest, InvitesReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply,
+    ListReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
+    PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
+    QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
+    StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -284,7 +284,11 @@ impl LocalApi for DaemonApi {
         self.feeds_reply()
     }
 
-    fn change_feed(&self, request: FeedRequest, caller: Caller) -> BoxFuture<'_, Result<FeedsReply, ApiError>> {
+    fn change_feed(
+        &self,
+        request: FeedRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<FeedsReply, ApiError>> {
         Box::pin(async move { self.feed_changed(request, &caller).await })
     }
 

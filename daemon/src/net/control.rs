@@ -98,8 +98,10 @@ pub(crate) async fn run(
     let hello = Arc::clone(&hello_changed.borrow_and_update());
     // After the subscription, so that nothing falls between.
     let heads = context.catalog.heads();
-    let forked: Vec<(FeedId, u64)> =
-        heads.iter().filter_map(|(feed, _)| Some((feed.clone(), context.catalog.forked_from(feed)?))).collect();
+    let forked: Vec<(FeedId, u64)> = heads
+        .iter()
+        .filter_map(|(feed, _)| Some((feed.clone(), context.catalog.forked_from(feed)?)))
+        .collect();
     let (mut session, mut first) = Session::new(Hello::clone(&hello), seat.node.clone(), heads);
     first.extend(forked.iter().flat_map(|(feed, from)| session.frozen(feed, *from)));
     let late = context.clock.sleep(GREETING_DEADLINE);

@@ -2,7 +2,12 @@
 
 use std::net::SocketAddr;
 
-use avalon_protocol::{close_code::CloseCode, feed::FeedId, id::{NodeId, ProjectName}, wire::Hello};
+use avalon_protocol::{
+    close_code::CloseCode,
+    feed::FeedId,
+    id::{NodeId, ProjectName},
+    wire::Hello,
+};
 
 use super::link::PeerLink;
 

@@ -37,17 +37,27 @@ pub fn tell_fork(core: &Core, fork: &Fork) {
     let place = where_they_part(fork);
     let (message, hint) = if is_own {
         (
-            format!("somebody else writes in the name of {}: its feed about {} has two histories{place}; it records nothing \
-                     more", feed.node, feed.project),
-            format!("a copied machine, a restored backup or a stolen key: stop the other one, then let this machine join \
-                     again under a new name; its files stay and are published from there. avalonctl feed show {feed}"),
+            format!(
+                "somebody else writes in the name of {}: its feed about {} has two histories{place}; it records nothing \
+                     more",
+                feed.node, feed.project
+            ),
+            format!(
+                "a copied machine, a restored backup or a stolen key: stop the other one, then let this machine join \
+                     again under a new name; its files stay and are published from there. avalonctl feed show {feed}"
+            ),
         )
     } else {
         (
-            format!("{} has two histories of project {}{place}; nothing more of that feed is taken from anybody",
-                feed.node, feed.project),
-            format!("find out which machine is the real {}, let it join again under a new name, and say so here: \
-                     avalonctl feed settle {feed}. What is told by both: avalonctl feed show {feed}", feed.node),
+            format!(
+                "{} has two histories of project {}{place}; nothing more of that feed is taken from anybody",
+                feed.node, feed.project
+            ),
+            format!(
+                "find out which machine is the real {}, let it join again under a new name, and say so here: \
+                     avalonctl feed settle {feed}. What is told by both: avalonctl feed show {feed}",
+                feed.node
+            ),
         )
     };
     tracing::error!(%feed, "a feed has two histories");
@@ -94,7 +104,11 @@ pub fn tell_fallen_back(core: &Core, peer: &NodeId, feed: &FeedId, fallen: Optio
         return;
     };
     tracing::warn!(%peer, %feed, had, has, "a peer has fewer records of a feed than it had");
-    let whose = if feed.node == *peer { "its own feed about".to_owned() } else { format!("feed {} about", feed.node) };
+    let whose = if feed.node == *peer {
+        "its own feed about".to_owned()
+    } else {
+        format!("feed {} about", feed.node)
+    };
     board.raise(Health {
         code: PEER_FELL_BACK.into(),
         severity: Severity::Warning,

@@ -265,7 +265,10 @@ fn tell_we_are_two(core: &Core, peer: &NodeId) {
         code: DUPLICATE_NODE.into(),
         severity: Severity::Error,
         message: format!("another daemon is connected to {peer} as {}, which is this node's name", core.me),
-        hint: Some("this machine may be a copy of that one: stop one of them, and let it join under a new name".into()),
+        hint: Some(
+            "this machine may be a copy of that one: stop one of them, and let it join under a new name"
+                .into(),
+        ),
     });
 }
 

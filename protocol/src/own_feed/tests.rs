@@ -35,10 +35,14 @@ fn who_is_alone_writes_at_once() {
 
 #[test]
 fn nobody_to_ask_is_waited_for_a_moment_and_then_only_a_state_without_signs_is_written() {
-    let expected = [(Signs::None, Writing::Free), (Signs::New, Writing::Refused), (restored(), Writing::Refused)];
+    let expected =
+        [(Signs::None, Writing::Free), (Signs::New, Writing::Refused), (restored(), Writing::Refused)];
     for (signs, afterwards) in expected {
         let feeds = start(signs);
-        assert_eq!((at(&feeds, 0), at(&feeds, 4), at(&feeds, 5)), (Writing::Waits, Writing::Waits, afterwards));
+        assert_eq!(
+            (at(&feeds, 0), at(&feeds, 4), at(&feeds, 5)),
+            (Writing::Waits, Writing::Waits, afterwards)
+        );
         assert_eq!(feeds.next_change(10 * SECOND), Some(15 * SECOND));
         assert_eq!(feeds.next_change(15 * SECOND), None);
     }
@@ -46,7 +50,9 @@ fn nobody_to_ask_is_waited_for_a_moment_and_then_only_a_state_without_signs_is_w
 
 #[test]
 fn a_peer_that_has_no_more_lets_it_write() {
-    for (signs, soon) in [(Signs::None, Writing::Free), (Signs::New, Writing::Free), (restored(), Writing::Waits)] {
+    for (signs, soon) in
+        [(Signs::None, Writing::Free), (Signs::New, Writing::Free), (restored(), Writing::Waits)]
+    {
         let mut feeds = start(signs);
         feeds.greeted(&node("b@x"));
         feeds.heard(&project(), &node("b@x"), 3, 11 * SECOND);
@@ -62,7 +68,11 @@ fn what_a_peer_has_more_is_taken_first() {
         let mut feeds = start(signs);
         feeds.heard(&project(), &node("a@x"), 3, 10 * SECOND);
         feeds.heard(&project(), &node("b@x"), 7, 11 * SECOND);
-        assert_eq!((at(&feeds, 2), at(&feeds, 6)), (Writing::Waits, Writing::Refused), "whoever else has less");
+        assert_eq!(
+            (at(&feeds, 2), at(&feeds, 6)),
+            (Writing::Waits, Writing::Refused),
+            "whoever else has less"
+        );
         feeds.advanced(&project(), 5, 20 * SECOND);
         assert_eq!(at(&feeds, 10), Writing::Refused);
         feeds.advanced(&project(), 7, 21 * SECOND);

@@ -107,7 +107,12 @@ impl Writer {
     }
 
     /// Says whether a refused group stands before our end and bears the signature of its node.
-    fn is_signed(&self, file: &FeedFile, group: &SealedGroup, error: &FeedError) -> Result<bool, LedgerError> {
+    fn is_signed(
+        &self,
+        file: &FeedFile,
+        group: &SealedGroup,
+        error: &FeedError,
+    ) -> Result<bool, LedgerError> {
         match error {
             FeedError::Fork { .. } => Ok(true),
             // By the key that the feed has now. It may have had another one at that place.
@@ -127,7 +132,8 @@ impl Writer {
         let mut reader = FeedReader::new(feed.clone());
         loop {
             let from_seq = reader.head().next_seq;
-            let groups = file.index().read(from_seq, READ_BYTES).map_err(|source| unreadable(feed, source))?;
+            let groups =
+                file.index().read(from_seq, READ_BYTES).map_err(|source| unreadable(feed, source))?;
             for group in &groups {
                 if group.claimed_end().is_none_or(|end| end > seq) {
                     return Ok(reader);

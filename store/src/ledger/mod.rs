@@ -48,12 +48,12 @@ pub use self::{
     query::{CatalogStats, MAX_PLACES, VerifyReport},
     replay::RebuildProgress,
 };
-pub use crate::feed::{Fork, Settled};
 use self::{
     shared::Shared,
     signer::SharedSigner,
     writer::{Change, Commit, Ingest, Job},
 };
+pub use crate::feed::{Fork, Settled};
 use crate::{
     catalog::{CatalogError, Cause, LocalChange},
     fs::Dir,

@@ -110,7 +110,11 @@ fn without_a_witness_or_with_a_damaged_one_records_count_as_restored() {
     let state = temp.path().join("state");
     run(&state, 2, Some(Moment::Stop));
     let path = state.join(NAME);
-    for damaged in [None, Some("{"), Some("{\"schema\": \"avalond.witness/9\", \"moment\": \"stop\", \"directory\": 1, \"feeds\": {}}")] {
+    for damaged in [
+        None,
+        Some("{"),
+        Some("{\"schema\": \"avalond.witness/9\", \"moment\": \"stop\", \"directory\": 1, \"feeds\": {}}"),
+    ] {
         fs::remove_file(&path).unwrap();
         damaged.into_iter().for_each(|text| fs::write(&path, text).unwrap());
         assert!(is_restored(&run(&state, 0, Some(Moment::Stop))), "{damaged:?}");

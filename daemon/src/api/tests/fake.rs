@@ -11,13 +11,13 @@ use std::{
 use avalon_protocol::{
     control::{
         ApiError, AuditHeadsReply, AuditVerifyReply, Candidate, CatalogStatsReply, ConflictsReply,
-        DestinationReply, DropReply, DropRequest, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteItem, InviteReply,
-        InviteRequest, InviteState, InvitesReply, JobKind, JobState, JobStatus, LifetimeReply,
-        LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply, PolicyAppliedReply,
-        PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply, PolicyRequest,
-        Presence, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
-        QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
-        StatusReply, VerifyReply, WhereReply, WhyReply,
+        DestinationReply, DropReply, DropRequest, FeedRequest, FeedsReply, InfoReply, InputsReply,
+        InviteItem, InviteReply, InviteRequest, InviteState, InvitesReply, JobKind, JobState, JobStatus,
+        LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, PinRequest, PinsReply,
+        PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply,
+        PolicyRequest, Presence, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest,
+        QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply,
+        ResolveRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -391,7 +391,11 @@ impl LocalApi for Fake {
         no_feeds()
     }
 
-    fn change_feed(&self, request: FeedRequest, caller: Caller) -> BoxFuture<'_, Result<FeedsReply, ApiError>> {
+    fn change_feed(
+        &self,
+        request: FeedRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<FeedsReply, ApiError>> {
         self.reply(Call::Feed(request, caller), no_feeds())
     }
 
