@@ -1,6 +1,6 @@
 //! Restores as people do them, and starts that are none.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{fs, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use avalon_protocol::record::Record;
 
@@ -116,7 +116,7 @@ fn without_a_witness_or_with_a_damaged_one_records_count_as_restored() {
         Some("{\"schema\": \"avalond.witness/9\", \"moment\": \"stop\", \"directory\": 1, \"feeds\": {}}"),
     ] {
         fs::remove_file(&path).unwrap();
-        damaged.into_iter().for_each(|text| fs::write(&path, text).unwrap());
+        damaged.into_iter().for_each(|text| fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap());
         assert!(is_restored(&run(&state, 0, Some(Moment::Stop))), "{damaged:?}");
     }
     fs::remove_dir_all(state.join("feeds/lantern")).unwrap();
