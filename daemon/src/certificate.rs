@@ -92,26 +92,22 @@ fn tell(core: &Core, which: Which, times: Times) {
     }
 }
 
+const CERTIFICATE: &str = "certificate-ends";
+const ISSUING_CERTIFICATE: &str = "issuing-certificate-ends";
+
 impl Which {
     fn code(self) -> &'static str {
         match self {
-            Self::Node => "certificate-ends",
-            Self::Issuing => "issuing-certificate-ends",
+            Self::Node => CERTIFICATE,
+            Self::Issuing => ISSUING_CERTIFICATE,
         }
     }
 
-    fn words(self) -> (&'static str, &'static str, &'static str) {
+    /// What it is, and what follows from its end.
+    fn words(self) -> (&'static str, &'static str) {
         match self {
-            Self::Node => (
-                "the certificate of",
-                "peers refuse it",
-                "issue a new one with avalonctl ca issue and restart avalond",
-            ),
-            Self::Issuing => (
-                "the certificate for issuing of",
-                "nobody joins or renews by it",
-                "where the studio CA is: avalonctl ca delegate, put the two files into STATE_DIR/identity, and restart avalond",
-            ),
+            Self::Node => ("the certificate of", "peers refuse it"),
+            Self::Issuing => ("the certificate for issuing of", "nobody joins or renews by it"),
         }
     }
 }
@@ -125,13 +121,30 @@ fn health(which: Which, node: &str, times: Times, now: SystemTime) -> Option<Hea
     }
     let days = left.as_secs() / DAY.as_secs();
     let severity = if left <= DAY.min(validity / 10) { Severity::Error } else { Severity::Warning };
-    let (certificate, then, hint) = which.words();
+    let (certificate, then) = which.words();
     let message = if left.is_zero() {
         format!("{certificate} {node} has ended; {then}")
     } else {
         format!("{certificate} {node} ends in {days} days")
     };
-    Some(Health { code: which.code().into(), severity, message, hint: Some(hint.to_owned()) })
+    Some(match which {
+        Which::Node => Health {
+            code: CERTIFICATE.into(),
+            severity,
+            message,
+            hint: Some("issue a new one with avalonctl ca issue and restart avalond".into()),
+        },
+        Which::Issuing => Health {
+            code: ISSUING_CERTIFICATE.into(),
+            severity,
+            message,
+            hint: Some(
+                "where the studio CA is: avalonctl ca delegate, put the two files into STATE_DIR/identity, and restart \
+                 avalond"
+                    .into(),
+            ),
+        },
+    })
 }
 
 #[cfg(test)]

@@ -34,34 +34,41 @@ pub fn tell_fork(core: &Core, fork: &Fork) {
         board.clear(code);
         return;
     }
-    let place = where_they_part(fork);
-    let (message, hint) = if is_own {
-        (
-            format!(
-                "somebody else writes in the name of {}: its feed about {} has two histories{place}; it records nothing \
-                     more",
-                feed.node, feed.project
-            ),
-            format!(
-                "a copied machine, a restored backup or a stolen key: stop the other one, then let this machine join \
-                     again under a new name; its files stay and are published from there. avalonctl feed show {feed}"
-            ),
-        )
-    } else {
-        (
-            format!(
-                "{} has two histories of project {}{place}; nothing more of that feed is taken from anybody",
-                feed.node, feed.project
-            ),
-            format!(
-                "find out which machine is the real {}, let it join again under a new name, and say so here: \
-                     avalonctl feed settle {feed}. What is told by both: avalonctl feed show {feed}",
-                feed.node
-            ),
-        )
-    };
     tracing::error!(%feed, "a feed has two histories");
-    board.raise(Health { code: code.into(), severity: Severity::Error, message, hint: Some(hint) });
+    board.raise(if is_own { own_forked(fork) } else { forked(fork) });
+}
+
+fn own_forked(fork: &Fork) -> Health {
+    let (feed, place) = (&fork.feed, where_they_part(fork));
+    Health {
+        code: OWN_FEED_FORK.into(),
+        severity: Severity::Error,
+        message: format!(
+            "somebody else writes in the name of {}: its feed about {} has two histories{place}; it records nothing more",
+            feed.node, feed.project
+        ),
+        hint: Some(format!(
+            "a copied machine, a restored backup or a stolen key: stop the other one, then let this machine join again \
+             under a new name; its files stay and are published from there. avalonctl feed show {feed}"
+        )),
+    }
+}
+
+fn forked(fork: &Fork) -> Health {
+    let (feed, place) = (&fork.feed, where_they_part(fork));
+    Health {
+        code: FEED_FORK.into(),
+        severity: Severity::Error,
+        message: format!(
+            "{} has two histories of project {}{place}; nothing more of that feed is taken from anybody",
+            feed.node, feed.project
+        ),
+        hint: Some(format!(
+            "find out which machine is the real {}, let it join again under a new name, and say so here: avalonctl feed \
+             settle {feed}. What is told by both: avalonctl feed show {feed}",
+            feed.node
+        )),
+    }
 }
 
 fn where_they_part(fork: &Fork) -> String {

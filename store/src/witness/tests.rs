@@ -116,7 +116,9 @@ fn without_a_witness_or_with_a_damaged_one_records_count_as_restored() {
         Some("{\"schema\": \"avalond.witness/9\", \"moment\": \"stop\", \"directory\": 1, \"feeds\": {}}"),
     ] {
         fs::remove_file(&path).unwrap();
-        damaged.into_iter().for_each(|text| fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap());
+        damaged
+            .into_iter()
+            .for_each(|text| fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap());
         assert!(is_restored(&run(&state, 0, Some(Moment::Stop))), "{damaged:?}");
     }
     fs::remove_dir_all(state.join("feeds/lantern")).unwrap();

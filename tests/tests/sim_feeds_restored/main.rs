@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use studio::{Kind, Studio};
 
 /// How many seeds each test runs.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 500;
 
 fn seeds() -> std::ops::Range<u64> {
     match std::env::var("AVALON_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()) {

@@ -22,7 +22,7 @@ use crate::disk::{Disk, Taken};
 /// What the studio is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Whoever starts meets all others at once.
+    /// Whoever starts or writes meets all others at once.
     Near,
     /// The same, and nobody waits for anybody.
     NearWithoutRule,
@@ -175,9 +175,13 @@ impl Studio {
             if self.percent(50) {
                 self.publish(one);
             }
-            for other in 0..self.nodes.len() {
-                self.connect(one, other, usize::MAX);
-            }
+            self.meet_all(one);
+        }
+    }
+
+    fn meet_all(&mut self, one: usize) {
+        for other in 0..self.nodes.len() {
+            self.connect(one, other, usize::MAX);
         }
     }
 
@@ -197,6 +201,10 @@ impl Studio {
                 let waiting = std::mem::take(&mut self.nodes[one].waiting);
                 for _ in 0..=waiting {
                     self.write(one, &feed);
+                }
+                if matches!(self.kind, Kind::Near | Kind::NearWithoutRule) {
+                    // What nobody has heard of nobody can give back.
+                    self.meet_all(one);
                 }
             }
         }
