@@ -71,6 +71,11 @@ impl IssuingAuthority {
         &self.certificate.node
     }
 
+    /// Returns from when on it may.
+    pub fn valid_from(&self) -> SystemTime {
+        self.certificate.valid_from
+    }
+
     /// Returns when it no longer may.
     pub fn expires_at(&self) -> SystemTime {
         self.certificate.expires_at

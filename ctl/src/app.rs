@@ -91,6 +91,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Limit(args) => command::limit::run(context, args).await,
         Command::Policy(args) => command::policy::run(context, args).await,
         Command::Audit(args) => command::audit::run(context, &args).await,
+        Command::Feed(args) => command::feed::run(context, args).await,
         Command::Catalog(args) => command::catalog::run(context, &args).await,
         Command::Invite(args) => command::invite::run(context, args).await,
         Command::Invites(_) => command::invite::list(context).await,
@@ -119,8 +120,8 @@ mod tests {
         assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
         for command in [
             "publish", "pull", "wait", "ls", "where", "info", "status", "log", "queue", "pause", "resume",
-            "audit", "prio", "drop", "pin", "unpin", "pins", "limit", "policy", "invite", "invites", "join",
-            "node", "ca", "catalog", "demo",
+            "audit", "prio", "drop", "pin", "unpin", "pins", "limit", "policy", "feed", "invite", "invites",
+            "join", "node", "ca", "catalog", "demo",
         ] {
             assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
         }

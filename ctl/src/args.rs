@@ -15,6 +15,7 @@ use crate::command::{
     deliver::DeliverArgs,
     demo::DemoArgs,
     drop::DropArgs,
+    feed::FeedArgs,
     info::InfoArgs,
     ingest::IngestArgs,
     inputs::InputsArgs,
@@ -181,6 +182,8 @@ pub(crate) enum Command {
     Policy(PolicyArgs),
     /// Check, show or export who did what.
     Audit(AuditArgs),
+    /// Show the feeds that the daemon keeps, and decide about those with two histories.
+    Feed(FeedArgs),
     /// Check, rebuild, export or import the daemon's catalog.
     Catalog(CatalogArgs),
     /// Let a machine join the studio: print the token that it joins with.

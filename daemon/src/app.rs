@@ -42,6 +42,7 @@ use crate::{
     reload::Reloader,
     replicate::{
         announce::LedgerCatalog,
+        fork,
         jobs::{Job, Replicator, ReplicatorHandle, Run},
         listen,
         place::forget_area,
@@ -151,6 +152,8 @@ async fn start(
     let (advanced, _) = broadcast::channel(LEDGER_EVENTS);
     let heads = forward_heads(Arc::clone(&core), ledger_events.subscribe(), advanced.clone(), tasks.token());
     tasks.spawn("feed-heads", heads);
+    fork::tell_known(&core);
+    tasks.spawn("own feeds", core.own.clone().watch(tasks.token()));
     let joining = Joining::open(&core, &state.root, &identity_dir, &config).await?;
     let hello = hello(&config, &core, joining.issuer.is_some());
     let instance = hello.instance;
@@ -305,10 +308,21 @@ async fn forward_heads(
             event = events.recv() => event,
         };
         match event {
-            Ok(LedgerEvent::Advanced { feed, head, .. }) => drop(heads.send((feed, head))),
+            Ok(LedgerEvent::Advanced { feed, head, .. }) => {
+                core.own.advanced(&feed, head.next_seq);
+                drop(heads.send((feed, head)));
+            }
+            // Sessions look what is known of the feed, and show it to their peers.
+            Ok(LedgerEvent::Forked { feed }) => {
+                let mut known = core.ledger.heads(&feed.project).into_iter();
+                let head =
+                    known.find(|(node, _)| *node == feed.node).map_or(FeedHead::EMPTY, |(_, head)| head);
+                drop(heads.send((feed, head)));
+            }
             Ok(LedgerEvent::Rebuilding { .. } | LedgerEvent::Rebuilt | LedgerEvent::NotAllowed { .. }) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 for (feed, head) in LedgerCatalog(Arc::clone(&core)).heads() {
+                    core.own.advanced(&feed, head.next_seq);
                     drop(heads.send((feed, head)));
                 }
             }
@@ -348,5 +362,7 @@ async fn stop(running: Running, timeout: Duration) {
             tracing::info!("the catalog is not built yet; the next start builds it");
         }
     }
+    let own = core.own.clone();
+    blocking(move || own.witness_end()).await;
     tracing::info!("stopped");
 }

@@ -24,6 +24,7 @@ use crate::{
     health::HealthBoard,
     limits::Limits,
     numbers::Numbers,
+    own_feeds::OwnWriting,
     policy::StudioPolicy,
     project::Project,
     replicate::{encode::Deltas, jobs::Orders},
@@ -64,6 +65,8 @@ pub struct Core {
     pub revocations: Revocations,
     /// How much of the line content may take.
     pub limits: Limits,
+    /// When its own feeds may be written.
+    pub own: OwnWriting,
     /// What people said about the queue of jobs.
     pub orders: Orders,
     /// Who did what at this node.

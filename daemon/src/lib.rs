@@ -11,6 +11,7 @@ pub mod policy;
 pub mod rights;
 pub mod space;
 pub mod numbers;
+pub mod own_feeds;
 pub mod net;
 pub mod daemon_api;
 pub mod api;

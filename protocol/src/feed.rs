@@ -168,15 +168,28 @@ impl SealedGroup {
         body.first_seq.checked_add(body.records.len() as u64)
     }
 
+    /// Returns the number of its first record, as the group says it; `None` when it does not parse. Nothing is verified.
+    pub fn claimed_start(&self) -> Option<u64> {
+        let ((_format, _feed, first_seq), _) =
+            postcard::take_from_bytes::<(u16, FeedId, u64)>(&self.body).ok()?;
+        Some(first_seq)
+    }
+
     /// Makes a group that nobody signed.
     #[cfg(test)]
     pub(crate) fn unsigned(feed: &FeedId, first_seq: u64, count: usize) -> Self {
+        Self::unsigned_after(feed, first_seq, count, ChainHash::EMPTY)
+    }
+
+    /// As [`Self::unsigned`], after this head.
+    #[cfg(test)]
+    pub(crate) fn unsigned_after(feed: &FeedId, first_seq: u64, count: usize, previous: ChainHash) -> Self {
         let record = RawRecord { kind: 900, version: 1, payload: Vec::new() };
         let group = Group {
             format: FORMAT,
             feed: feed.clone(),
             first_seq,
-            previous: ChainHash::EMPTY,
+            previous,
             written_at_ms: 0,
             records: vec![record; count],
         };

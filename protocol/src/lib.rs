@@ -19,6 +19,8 @@ pub mod record;
 pub mod signing;
 pub mod access;
 pub mod feed;
+pub mod fork;
+pub mod own_feed;
 pub mod studio;
 pub mod version_fold;
 pub mod limits;

@@ -35,6 +35,29 @@ pub enum Effect {
     /// The peer's copy of a feed is not a part of ours nor ours of it: somebody must hear of it. The session goes on
     /// with the other feeds.
     Fork(FeedId),
+    /// The peer may not know that a feed has two histories: read what proves it to somebody who has `peer_has` records of
+    /// it, and answer with [`Session::proof_read`].
+    ProveFork {
+        /// The feed.
+        feed: FeedId,
+        /// How many records the peer has.
+        peer_has: u64,
+    },
+    /// The peer says for the first time on this connection how much it has of our own feed about a project; of what it is
+    /// ahead, it will send.
+    OwnFeed {
+        /// The project.
+        project: ProjectName,
+        /// How many records.
+        next_seq: u64,
+    },
+    /// The peer says where its copy of a feed ends; after its first heads for all of them, that is where they begin.
+    PeerHead {
+        /// The feed.
+        feed: FeedId,
+        /// Where it ends.
+        head: FeedHead,
+    },
     /// Close the connection; no input may follow.
     Close {
         /// The code that the peer sees.
@@ -52,8 +75,12 @@ struct Progress {
     theirs: Option<u64>,
     /// Groups are being read for the peer.
     reading: bool,
-    /// The histories part: nothing is sent or taken.
+    /// The histories part: nothing is sent, and of what comes only what may prove it is looked at.
     forked: bool,
+    /// The feed is known here to have two histories, and from how many records on a peer can be shown it.
+    frozen: Option<u64>,
+    /// The peer was shown it.
+    shown: bool,
 }
 
 /// One connection to one peer.
@@ -88,6 +115,13 @@ impl Session {
         (session, vec![hello])
     }
 
+    /// Hears that a feed has two histories, which a peer can be shown that has `shown_from` records of it. Before the greeting
+    /// for what is known from earlier, and later as it is found.
+    pub fn frozen(&mut self, feed: &FeedId, shown_from: u64) -> Vec<Effect> {
+        self.feeds.entry(feed.clone()).or_default().frozen = Some(shown_from);
+        self.show(feed).into_iter().collect()
+    }
+
     /// Returns the peer's greeting, once it was accepted.
     pub fn peer(&self) -> Option<&Hello> {
         self.peer.as_ref()
@@ -99,6 +133,11 @@ impl Session {
             && self.feeds.iter().filter(|(feed, _)| feed.project == *project).all(|(_, progress)| {
                 progress.ours.is_none_or(|ours| progress.theirs.is_some_and(|theirs| theirs >= ours.next_seq))
             })
+    }
+
+    /// Returns how many records of a feed are here.
+    pub fn ours(&self, feed: &FeedId) -> u64 {
+        self.feeds.get(feed).and_then(|progress| progress.ours).map_or(0, |ours| ours.next_seq)
     }
 
     /// Returns how many records of a feed the peer is known to have or to be getting; nothing before its first heads.
@@ -153,21 +192,64 @@ impl Session {
             let progress = self.feeds.entry(feed.clone()).or_default();
             progress.theirs = Some(progress.theirs.unwrap_or(0).max(head.next_seq));
             let same_length = progress.ours.is_some_and(|ours| ours.next_seq == head.next_seq);
-            if same_length && progress.ours != Some(head) && !progress.forked {
-                progress.forked = true;
-                effects.push(Effect::Fork(feed.clone()));
+            let is_other = same_length && progress.ours != Some(head);
+            effects.push(Effect::PeerHead { feed: feed.clone(), head });
+            if is_other {
+                effects.extend(self.fork(&feed));
             }
             moved.push(feed);
         }
         if self.heads_seen.insert(project.clone()) {
             // The first heads are complete: what is not named, the peer does not have at all.
             for (feed, progress) in self.feeds.iter_mut().filter(|(feed, _)| feed.project == project) {
-                progress.theirs.get_or_insert(0);
+                if progress.theirs.is_none() {
+                    progress.theirs = Some(0);
+                    effects.push(Effect::PeerHead { feed: feed.clone(), head: FeedHead::EMPTY });
+                }
                 moved.push(feed.clone());
             }
+            let own = FeedId { project: project.clone(), node: self.local.node.clone() };
+            effects.push(Effect::OwnFeed { project, next_seq: self.peer_has(&own).unwrap_or(0) });
         }
-        effects.extend(moved.iter().filter_map(|feed| self.pump(feed)));
+        for feed in moved {
+            effects.extend(self.show(&feed));
+            effects.extend(self.pump(&feed));
+        }
         effects
+    }
+
+    /// Stops exchanging a feed with this peer, says so once, and lets it have what proves it.
+    fn fork(&mut self, feed: &FeedId) -> Vec<Effect> {
+        let progress = self.feeds.entry(feed.clone()).or_default();
+        if std::mem::replace(&mut progress.forked, true) {
+            return Vec::new();
+        }
+        let mut effects = vec![Effect::Fork(feed.clone())];
+        let peer_has = progress.theirs.unwrap_or(0);
+        if self.shared.contains(&feed.project) && !std::mem::replace(&mut progress.shown, true) {
+            effects.push(Effect::ProveFork { feed: feed.clone(), peer_has });
+        }
+        effects
+    }
+
+    /// Shows the peer what is known of a feed with two histories, once it has enough of it to understand that.
+    fn show(&mut self, feed: &FeedId) -> Option<Effect> {
+        if !self.shared.contains(&feed.project) {
+            return None;
+        }
+        let progress = self.feeds.get_mut(feed)?;
+        let (from, peer_has) = (progress.frozen?, progress.theirs?);
+        if peer_has < from || std::mem::replace(&mut progress.shown, true) {
+            return None;
+        }
+        Some(Effect::ProveFork { feed: feed.clone(), peer_has })
+    }
+
+    /// Takes the groups that [`Effect::ProveFork`] asked for; none when there is nothing to show after all.
+    pub fn proof_read(&mut self, feed: &FeedId, groups: Vec<SealedGroup>) -> Vec<Effect> {
+        // One by one: what the peer has already must not keep it from looking at the other.
+        let records = |group| Records { feed: feed.clone(), groups: vec![group], manifests: Vec::new() };
+        groups.into_iter().map(|group| Effect::Send(Control::Records(records(group)))).collect()
     }
 
     fn records(&mut self, records: Records) -> Vec<Effect> {
@@ -177,8 +259,11 @@ impl Session {
         let Some(end) = records.groups.last().and_then(SealedGroup::claimed_end) else {
             return close(CloseCode::Protocol, "records that do not parse");
         };
+        let start = records.groups.first().and_then(SealedGroup::claimed_start);
         let progress = self.feeds.entry(records.feed.clone()).or_default();
-        if progress.forked {
+        let ours = progress.ours.map_or(0, |ours| ours.next_seq);
+        if progress.forked && start.is_none_or(|start| start > ours) {
+            // It was on its way already. What begins within our copy may be the proof.
             return Vec::new();
         }
         // What the peer sends, it has; noted before it is stored here, so that it is not sent back meanwhile.
@@ -224,12 +309,12 @@ impl Session {
         let progress = self.feeds.entry(feed.clone()).or_default();
         progress.reading = false;
         if groups.is_empty() {
-            progress.forked = true;
-            return vec![Effect::Fork(feed.clone())];
+            return self.fork(feed);
         }
         progress.theirs = Some(progress.theirs.unwrap_or(0).max(next_seq));
         let mut effects =
             vec![Effect::Send(Control::Records(Records { feed: feed.clone(), groups, manifests }))];
+        effects.extend(self.show(feed));
         effects.extend(self.pump(feed));
         effects
     }
@@ -249,14 +334,16 @@ impl Session {
 
     /// Hears that the peer's groups are another history than ours; the feed stays as it is.
     pub fn groups_forked(&mut self, feed: &FeedId) -> Vec<Effect> {
-        self.feeds.entry(feed.clone()).or_default().forked = true;
-        vec![Effect::Fork(feed.clone())]
+        self.fork(feed)
     }
 }
 
 fn close(code: CloseCode, reason: &str) -> Vec<Effect> {
     vec![Effect::Close { code, reason: reason.to_owned() }]
 }
+
+#[cfg(test)]
+mod fork_tests;
 
 #[cfg(test)]
 mod tests {
@@ -315,7 +402,9 @@ mod tests {
         let mut session = ready(&[(feed("a", "ws1@london"), head(3)), (feed("b", "ws1@london"), head(9))]);
         let effects = session.received(heads("a", &[]));
         let feed = feed("a", "ws1@london");
-        assert_eq!(effects, [Effect::ReadGroups { feed: feed.clone(), from_seq: 0 }]);
+        let nothing = Effect::PeerHead { feed: feed.clone(), head: FeedHead::EMPTY };
+        let own = Effect::OwnFeed { project: feed.project.clone(), next_seq: 0 };
+        assert_eq!(effects, [nothing, own, Effect::ReadGroups { feed: feed.clone(), from_seq: 0 }]);
         let effects = session.groups_read(&feed, 3, vec![group()], vec![]);
         assert!(matches!(&effects[..], [Effect::Send(Control::Records(r))] if r.feed == feed));
         assert!(session.is_level(&feed.project));
@@ -387,7 +476,8 @@ mod tests {
         let one = feed("a", "ws1@london");
         let mut session = ready(&[(one.clone(), head(2))]);
         let other = FeedHead { chain: ChainHash::from_bytes([99; 32]), ..head(2) };
-        assert_eq!(session.received(heads("a", &[("ws1@london", other)])), [Effect::Fork(one.clone())]);
+        let effects = session.received(heads("a", &[("ws1@london", other)]));
+        assert!(effects.contains(&Effect::Fork(one.clone())), "{effects:?}");
         assert_eq!(session.advanced(&one, head(3)), []);
         let two = feed("a", "ws2@london");
         assert!(!session.advanced(&two, head(1)).is_empty());
@@ -398,7 +488,8 @@ mod tests {
         let one = feed("a", "ws1@london");
         let mut session = ready(&[(one.clone(), head(5))]);
         session.received(heads("a", &[("ws1@london", head(4))]));
-        assert_eq!(session.groups_read(&one, 4, vec![], vec![]), [Effect::Fork(one)]);
+        let proof = Effect::ProveFork { feed: one.clone(), peer_has: 4 };
+        assert_eq!(session.groups_read(&one, 4, vec![], vec![]), [Effect::Fork(one), proof]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod trash;
 mod error_chain;
 pub mod audit;
 pub mod state_dir;
+pub mod witness;
 pub mod time;
 
 pub mod feed;

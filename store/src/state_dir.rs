@@ -21,6 +21,8 @@ pub struct StateDir {
     pub root: Dir,
     /// Truth: the feeds, by project and node.
     pub feeds: Dir,
+    /// Proofs that feeds have two histories, by project and node.
+    pub forks: Dir,
     /// Truth: the manifests, by hash.
     pub manifests: Dir,
     /// Derived: the generations of the catalog.
@@ -131,6 +133,7 @@ impl StateDir {
         let sub = |name| root.create_dirs(&path_of(name)).map_err(failed);
         Ok(Self {
             feeds: sub("feeds")?,
+            forks: sub("forks")?,
             manifests: sub("manifests")?,
             catalog: sub("catalog")?,
             blocks: sub("blocks")?,

@@ -81,7 +81,7 @@ struct Places {
 pub(crate) fn run(context: &Context<'_>, args: &JoinArgs) -> Result<ExitCode, Failure> {
     let places = places(context, args)?;
     let avalond = find_avalond(context.environment).map_err(Failure::Demo)?;
-    let mut command = Command::new(avalond);
+    let mut command = Command::new(&avalond);
     command.arg("join").arg("--root").arg(&places.root);
     command.arg("--state-dir").arg(&places.state_dir).arg("--config").arg(&places.config);
     if let Some(socket) = &places.socket {
@@ -119,7 +119,9 @@ pub(crate) fn run(context: &Context<'_>, args: &JoinArgs) -> Result<ExitCode, Fa
         return Ok(exit);
     }
     let root = (places.is_system).then_some(places.root.as_path());
-    service::run(context, &ServiceArgs::install_of(!places.is_system, root, &places.config))
+    // The one that joined: what AVALOND names need not lie beside this program.
+    let avalond = std::path::absolute(&avalond).unwrap_or(avalond);
+    service::run(context, &ServiceArgs::install_of(!places.is_system, root, &places.config, &avalond))
 }
 
 /// Runs it with the terminal of this process. The token goes by stdin: the arguments of a process are read by others.

@@ -12,6 +12,7 @@ pub(crate) mod drop;
 pub(crate) mod info;
 pub(crate) mod ingest;
 pub(crate) mod inputs;
+pub(crate) mod feed;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod lifetime;

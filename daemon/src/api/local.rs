@@ -4,12 +4,12 @@ use std::io;
 
 use avalon_protocol::control::{
     ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
-    DropReply, DropRequest, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus,
-    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, NodesReply, PinRequest, PinsReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, RevokeReply, RevokeRequest,
-    StatusReply, VerifyReply, WhereReply, WhyReply,
+    DropReply, DropRequest, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteReply, InviteRequest,
+    InvitesReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
+    NodesReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
+    PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
+    QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
+    RevokeReply, RevokeRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -158,6 +158,15 @@ pub trait LocalApi: Send + Sync + 'static {
         request: RevokeRequest,
         caller: Caller,
     ) -> BoxFuture<'_, Result<RevokeReply, ApiError>>;
+    /// The feeds that are kept here.
+    fn feeds(&self) -> FeedsReply;
+
+    /// Decides about a feed; ready when that is kept.
+    fn change_feed(
+        &self,
+        request: FeedRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<FeedsReply, ApiError>>;
 
     /// The invites of this node.
     fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>>;

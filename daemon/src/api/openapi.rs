@@ -46,6 +46,8 @@ use super::{events, routes};
         routes::policy,
         routes::apply_policy,
         routes::policy_history,
+        routes::feeds,
+        routes::change_feed,
         routes::invites,
         routes::invite,
         routes::revoke_invite,

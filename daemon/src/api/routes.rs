@@ -4,12 +4,12 @@ use std::{any::Any, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
     ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
-    DropReply, DropRequest, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply, JobStatus,
-    LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, NodesReply, PinRequest, PinsReply,
-    PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest, ProblemsReply,
-    PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest, RebuildReply,
-    ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, RevokeReply, RevokeRequest,
-    StatusReply, VerifyReply, WhereReply, WhyReply, route,
+    DropReply, DropRequest, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteReply, InviteRequest,
+    InvitesReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply,
+    NodesReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
+    PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
+    QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
+    RevokeReply, RevokeRequest, StatusReply, VerifyReply, WhereReply, WhyReply, route,
 };
 use axum::{
     Json, Router,
@@ -86,6 +86,7 @@ pub(super) fn router(shared: Shared, gate: Gate) -> Router {
         .route(LIMIT, delete(clear_limit))
         .route(route::POLICY, get(policy).post(apply_policy))
         .route(route::POLICY_HISTORY, get(policy_history))
+        .route(route::FEEDS, get(feeds).post(change_feed))
         .route(route::INVITES, get(invites).post(invite))
         .route(INVITE, delete(revoke_invite))
         .route(route::NODES, get(nodes))
@@ -387,6 +388,23 @@ pub(super) async fn apply_policy(
 #[utoipa::path(get, tag = "policy", path = route::POLICY_HISTORY, responses((status = 200, body = PolicyHistoryReply)))]
 pub(super) async fn policy_history(State(shared): Api) -> Json<PolicyHistoryReply> {
     Json(shared.api.policy_history().await)
+}
+
+/// The feeds that are kept here, and those with two histories.
+#[utoipa::path(get, tag = "daemon", path = route::FEEDS, responses((status = 200, body = FeedsReply)))]
+pub(super) async fn feeds(State(shared): Api) -> Json<FeedsReply> {
+    Json(shared.api.feeds())
+}
+
+/// Lets this node write its own feed as it is, or notes that somebody has dealt with a feed that has two histories.
+#[utoipa::path(post, tag = "daemon", path = route::FEEDS, request_body = FeedRequest, responses(
+    (status = 200, body = FeedsReply), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn change_feed(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<FeedRequest>,
+) -> Answer<FeedsReply> {
+    answer(shared.api.change_feed(request, caller).await)
 }
 
 /// The invites of this node, the newest first.

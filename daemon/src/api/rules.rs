@@ -50,6 +50,7 @@ pub(super) const ROWS: [Row; 44] = {
         (GET, route::LIMITS, Read, None),
         (GET, route::POLICY, Read, None),
         (GET, route::POLICY_HISTORY, Read, None),
+        (GET, route::FEEDS, Read, None),
         (GET, route::EVENTS, Read, None),
         (GET, route::CATALOG_STATS, Read, None),
         (GET, route::OPENAPI, Read, None),
@@ -77,6 +78,8 @@ pub(super) const ROWS: [Row; 44] = {
         (POST, route::CATALOG_IMPORT, Admin, Some(A::Catalog)),
         // For the whole studio. What it would change anybody may know who may work here.
         (POST, route::POLICY, Admin, Some(A::Policy)),
+        // It can make a second history of this node's feed, and hides that of another's.
+        (POST, route::FEEDS, Admin, Some(A::Feed)),
         // Whoever has an invite belongs to the studio.
         (GET, route::INVITES, Admin, None),
         (POST, route::INVITES, Admin, Some(A::Invite)),

@@ -379,6 +379,7 @@ async fn every_route_is_described() {
         routes::LIMIT,
         route::POLICY,
         route::POLICY_HISTORY,
+        route::FEEDS,
         route::INVITES,
         routes::INVITE,
         route::NODES,

@@ -6,6 +6,7 @@ use avalon_certs::{Identity, Revocations};
 use avalon_protocol::{
     audit::{AuditAction, AuditFact},
     control::{Health, Severity},
+    id::ProjectName,
 };
 use avalon_store::{
     ledger::{CatalogCare, Ledger, LedgerConfig, LedgerEvent, OpenReport},
@@ -26,6 +27,7 @@ use crate::{
     log::ErrorChain,
     net::Throttle,
     numbers::Numbers,
+    own_feeds::OwnWriting,
     policy::StudioPolicy,
     project::Project,
     replicate::{jobs::Orders, listen},
@@ -69,6 +71,7 @@ pub(super) async fn core(
     let state_there = Arc::clone(state);
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
     report_open(&health, &report);
+    let own = own_writing(config, state, &ledger, identity, &health, &clock).await;
     let (ledger_there, health_there) = (ledger.clone(), health.clone());
     let policy = blocking(move || StudioPolicy::open(&ledger_there, &health_there)).await;
     let throttle = Arc::new(Throttle::new(identity.node().clone(), Arc::clone(&clock)));
@@ -89,6 +92,7 @@ pub(super) async fn core(
         space: Space::open(&state.root, &health),
         numbers: Numbers::open(&state.root, &health),
         policy,
+        own,
         buffers: Buffers::default(),
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
         events,
@@ -100,6 +104,22 @@ pub(super) async fn core(
         transfers: TransferLog::new(&state.root),
         clock,
     }))
+}
+
+/// Finds out whether this node's own feeds may be written as they are.
+async fn own_writing(
+    config: &Config,
+    state: &Arc<StateDir>,
+    ledger: &Ledger,
+    identity: &Identity,
+    health: &HealthBoard,
+    clock: &Arc<dyn Clock>,
+) -> OwnWriting {
+    let configured = config.projects.iter().map(|project| project.name.clone());
+    let projects: Vec<ProjectName> = configured.chain([ProjectName::studio()]).collect();
+    let (state, ledger, me) = (Arc::clone(state), ledger.clone(), identity.node().clone());
+    let (has_peers, health, clock) = (!config.peers.is_empty(), health.clone(), Arc::clone(clock));
+    blocking(move || OwnWriting::open(&state, &ledger, (&me, &projects), has_peers, &health, clock)).await
 }
 
 /// Says what the ledger found broken and mended when it was opened.

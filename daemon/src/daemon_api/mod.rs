@@ -5,6 +5,7 @@ mod audit;
 mod catalog;
 mod conflict;
 mod destination;
+mod feeds;
 mod find;
 mod frames;
 mod inputs;
@@ -29,12 +30,12 @@ use std::{sync::Arc, time::Duration};
 
 use avalon_protocol::control::{
     ApiError, AuditHeadsReply, AuditVerifyReply, CatalogStatsReply, ConflictsReply, DestinationReply,
-    DropReply, DropRequest, ErrorCode, InfoReply, InputsReply, InviteReply, InviteRequest, InvitesReply,
-    JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, NodesReply, PinRequest,
-    PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply, PolicyRequest,
-    ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply, QueueRequest,
-    RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest, RevokeReply,
-    RevokeRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+    DropReply, DropRequest, ErrorCode, FeedRequest, FeedsReply, InfoReply, InputsReply, InviteReply,
+    InviteRequest, InvitesReply, JobStatus, LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply,
+    ListReply, NodesReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply,
+    PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest,
+    QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply,
+    ResolveRequest, RevokeReply, RevokeRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -290,6 +291,18 @@ impl LocalApi for DaemonApi {
         caller: Caller,
     ) -> BoxFuture<'_, Result<RevokeReply, ApiError>> {
         Box::pin(self.node_revoked(request, caller))
+    }
+
+    fn feeds(&self) -> FeedsReply {
+        self.feeds_reply()
+    }
+
+    fn change_feed(
+        &self,
+        request: FeedRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<FeedsReply, ApiError>> {
+        Box::pin(async move { self.feed_changed(request, &caller).await })
     }
 
     fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {

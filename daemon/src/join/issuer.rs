@@ -104,6 +104,11 @@ impl StudioIssuer {
         self.net.set(net.clone()).ok();
     }
 
+    /// Returns from when and until when this node may issue.
+    pub fn valid(&self) -> (SystemTime, SystemTime) {
+        (self.authority.valid_from(), self.authority.expires_at())
+    }
+
     /// Returns when this node no longer may issue.
     pub fn expires_at(&self) -> SystemTime {
         self.authority.expires_at()

@@ -81,6 +81,8 @@ impl Joining {
     ) -> CertificateEnd {
         if let Some(issuer) = &self.issuer {
             issuer.set_net(net);
+            let (from, to) = issuer.valid();
+            certificate::watch_issuing(core, from, to, tasks);
         }
         let end = CertificateEnd::new(identity.valid_from(), identity.expires_at());
         certificate::watch(core, &end, tasks);

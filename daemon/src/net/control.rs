@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     close_code::CloseCode,
-    feed::{FeedHead, FeedId},
+    feed::{FeedHead, FeedId, SealedGroup},
     id::NodeId,
     session::{Effect, Session},
     wire::{Control, Hello},
@@ -24,6 +24,7 @@ use super::{
     closed::Closed,
     context::Context,
     event::NetEvent,
+    heads::HeadNews,
     link::PeerLink,
     seam::{GroupsRead, ReadFailed, StoreRefused},
     serve,
@@ -58,7 +59,20 @@ pub(crate) struct Seat {
 
 type Pending<T> = Option<BoxFuture<'static, T>>;
 type Stored = (FeedId, Result<FeedHead, StoreRefused>);
-type Read = (FeedId, Result<GroupsRead, ReadFailed>);
+type Read = (FeedId, Result<WhatWasRead, ReadFailed>);
+
+/// What is read of a feed for the peer.
+enum ToRead {
+    /// Groups from this record on.
+    From(u64),
+    /// What shows a peer with so many records that there are two histories.
+    Proof(u64),
+}
+
+enum WhatWasRead {
+    Groups(GroupsRead),
+    Proof(Vec<SealedGroup>),
+}
 
 /// Everything that can happen to a connection.
 enum Event {
@@ -84,7 +98,12 @@ pub(crate) async fn run(
     let hello = Arc::clone(&hello_changed.borrow_and_update());
     // After the subscription, so that nothing falls between.
     let heads = context.catalog.heads();
-    let (session, first) = Session::new(Hello::clone(&hello), seat.node.clone(), heads);
+    let forked: Vec<(FeedId, u64)> = heads
+        .iter()
+        .filter_map(|(feed, _)| Some((feed.clone(), context.catalog.forked_from(feed)?)))
+        .collect();
+    let (mut session, mut first) = Session::new(Hello::clone(&hello), seat.node.clone(), heads);
+    first.extend(forked.iter().flat_map(|(feed, from)| session.frozen(feed, *from)));
     let late = context.clock.sleep(GREETING_DEADLINE);
     let mut driver = Driver {
         inbound: Inbound::patient(receive),
@@ -118,7 +137,7 @@ struct Driver<'a> {
     late: Sleep,
     inbound: Inbound,
     outbox: Outbox,
-    reads: VecDeque<(FeedId, u64)>,
+    reads: VecDeque<(FeedId, ToRead)>,
     reading: Pending<Read>,
     storing: Pending<Stored>,
     greeted: bool,
@@ -159,10 +178,13 @@ impl Driver<'_> {
         if self.reading.is_some() || self.outbox.bytes() >= SEND_AHEAD_BYTES {
             return;
         }
-        if let Some((feed, from_seq)) = self.reads.pop_front() {
+        if let Some((feed, what)) = self.reads.pop_front() {
             let catalog = Arc::clone(&self.context.catalog);
             self.reading = Some(Box::pin(async move {
-                let read = catalog.read_groups(&feed, from_seq).await;
+                let read = match what {
+                    ToRead::From(seq) => catalog.read_groups(&feed, seq).await.map(WhatWasRead::Groups),
+                    ToRead::Proof(seq) => catalog.read_proof(&feed, seq).await.map(WhatWasRead::Proof),
+                };
                 (feed, read)
             }));
         }
@@ -180,16 +202,23 @@ impl Driver<'_> {
             Event::Received(Ok(Some(message))) => Ok(self.session.received(message)),
             Event::Received(Ok(None)) => Err(self.fault(StreamFault::Ended)),
             Event::Received(Err(fault)) => Err(self.fault(fault)),
-            Event::Read((feed, Ok(read))) => {
+            Event::Read((feed, Ok(WhatWasRead::Groups(read)))) => {
                 Ok(self.session.groups_read(&feed, read.next_seq, read.groups, read.manifests))
             }
+            Event::Read((feed, Ok(WhatWasRead::Proof(groups)))) => Ok(self.session.proof_read(&feed, groups)),
             Event::Read((feed, Err(error))) => {
                 let cause = error.source.to_string();
                 tracing::error!(%feed, error = %error, cause, "feed cannot be read");
                 Err(Closed::by_us(CloseCode::Busy, "a feed cannot be read here"))
             }
             Event::Stored((feed, stored)) => self.stored(&feed, stored),
-            Event::Advanced(Ok((feed, head))) => Ok(self.session.advanced(&feed, head)),
+            Event::Advanced(Ok((feed, head))) => {
+                let mut effects = self.session.advanced(&feed, head);
+                if let Some(from) = self.context.catalog.forked_from(&feed) {
+                    effects.extend(self.session.frozen(&feed, from));
+                }
+                Ok(effects)
+            }
             Event::Advanced(Err(RecvError::Lagged(_))) => {
                 let heads = self.context.catalog.heads();
                 Ok(heads.into_iter().flat_map(|(feed, head)| self.session.advanced(&feed, head)).collect())
@@ -223,7 +252,17 @@ impl Driver<'_> {
             match effect {
                 Effect::Send(message) => self.outbox.push(&message),
                 Effect::Ready(hello) => self.admit(hello).await?,
-                Effect::ReadGroups { feed, from_seq } => self.reads.push_back((feed, from_seq)),
+                Effect::ReadGroups { feed, from_seq } => self.reads.push_back((feed, ToRead::From(from_seq))),
+                Effect::ProveFork { feed, peer_has } => self.reads.push_back((feed, ToRead::Proof(peer_has))),
+                Effect::OwnFeed { project, next_seq } => {
+                    let peer = self.seat.node.clone();
+                    self.context.registry.emit(NetEvent::OwnFeed { project, peer, next_seq }).await;
+                }
+                Effect::PeerHead { feed, head } => {
+                    if let Some(event) = self.head_news(feed, head) {
+                        self.context.registry.emit(event).await;
+                    }
+                }
                 Effect::StoreGroups(records) => {
                     let (catalog, node) = (Arc::clone(&self.context.catalog), self.seat.node.clone());
                     let feed = records.feed.clone();
@@ -242,6 +281,17 @@ impl Driver<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Returns what people should hear of how far a peer's copy of a feed goes.
+    fn head_news(&self, feed: FeedId, head: FeedHead) -> Option<NetEvent> {
+        let peer = self.seat.node.clone();
+        let ours = self.session.ours(&feed);
+        let fallen = match self.context.heads.heard(&peer, &feed, head.next_seq, ours)? {
+            HeadNews::FellBack { had, has } => Some((had, has)),
+            HeadNews::CaughtUp => None,
+        };
+        Some(NetEvent::FellBack { peer, feed, fallen })
     }
 
     /// Takes the connection into use, unless there is a better one with this peer.

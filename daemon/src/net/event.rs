@@ -2,7 +2,12 @@
 
 use std::net::SocketAddr;
 
-use avalon_protocol::{close_code::CloseCode, feed::FeedId, id::NodeId, wire::Hello};
+use avalon_protocol::{
+    close_code::CloseCode,
+    feed::FeedId,
+    id::{NodeId, ProjectName},
+    wire::Hello,
+};
 
 use super::link::PeerLink;
 
@@ -33,6 +38,24 @@ pub enum NetEvent {
         reason: String,
         /// The code, unless TLS refused.
         code: Option<CloseCode>,
+    },
+    /// A peer says how much it has of this node's own feed about a project.
+    OwnFeed {
+        /// The project.
+        project: ProjectName,
+        /// The peer.
+        peer: NodeId,
+        /// How many records.
+        next_seq: u64,
+    },
+    /// A peer has fewer records of a feed than it had, or has them again.
+    FellBack {
+        /// The peer.
+        peer: NodeId,
+        /// The feed.
+        feed: FeedId,
+        /// How many it had, and has; none when it has them again.
+        fallen: Option<(u64, u64)>,
     },
     /// A feed has two histories; it is not exchanged with this peer any more.
     Fork {

@@ -21,6 +21,7 @@ pub mod endpoint;
 pub mod event;
 pub mod fetch;
 pub mod handle;
+mod heads;
 pub mod link;
 pub mod metrics;
 mod paced;

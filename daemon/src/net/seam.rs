@@ -37,6 +37,20 @@ pub trait Catalog: Send + Sync + 'static {
         from_seq: u64,
     ) -> BoxFuture<'a, Result<GroupsRead, ReadFailed>>;
 
+    /// Returns from how many records on a peer can be shown that a feed has two histories; none when it has one.
+    fn forked_from(&self, _feed: &FeedId) -> Option<u64> {
+        None
+    }
+
+    /// Reads what shows a peer with `peer_has` records of a feed that there are two histories of it.
+    fn read_proof<'a>(
+        &'a self,
+        _feed: &'a FeedId,
+        _peer_has: u64,
+    ) -> BoxFuture<'a, Result<Vec<SealedGroup>, ReadFailed>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// Verifies and stores what a peer sent, and returns where the feed ends once that is durable. Groups that are held
     /// already are passed over.
     ///

@@ -47,6 +47,24 @@ impl Catalog for LedgerCatalog {
         Box::pin(blocking(move || read_groups(&ledger, &feed, from_seq)))
     }
 
+    fn forked_from(&self, feed: &FeedId) -> Option<u64> {
+        // Without a readable proof there is nothing to show.
+        Some(self.0.ledger.fork(feed)?.proof.as_ref()?.shown_from())
+    }
+
+    fn read_proof<'a>(
+        &'a self,
+        feed: &'a FeedId,
+        peer_has: u64,
+    ) -> BoxFuture<'a, Result<Vec<SealedGroup>, ReadFailed>> {
+        let (ledger, feed) = (self.0.ledger.clone(), feed.clone());
+        let what = format!("feed {feed}");
+        Box::pin(blocking(move || {
+            let shown = ledger.groups_to_show(&feed, peer_has);
+            shown.map_err(|source| ReadFailed { what, source: Box::new(source) })
+        }))
+    }
+
     fn store<'a>(
         &'a self,
         records: Records,
@@ -147,7 +165,10 @@ fn not_stored(error: &IngestError) -> Option<Health> {
                 "make room on the disk of the state directory, or check it; it comes by itself then".into(),
             ),
         }),
-        IngestError::Feed(_) | IngestError::Manifest { .. } | IngestError::TooManyFeeds { .. } => None,
+        IngestError::Feed(_)
+        | IngestError::Frozen { .. }
+        | IngestError::Manifest { .. }
+        | IngestError::TooManyFeeds { .. } => None,
     }
 }
 
@@ -155,7 +176,7 @@ fn refuse(feed: &FeedId, from: &NodeId, error: &IngestError) -> StoreRefused {
     let reason = ErrorChain(error).to_string();
     tracing::warn!(%feed, peer = %from, error = reason, "a peer's records are not stored");
     match error {
-        IngestError::Feed(FeedError::Fork { .. }) => StoreRefused::Fork,
+        IngestError::Feed(FeedError::Fork { .. }) | IngestError::Frozen { .. } => StoreRefused::Fork,
         // Not a fault of the records: a new connection starts from where both sides are.
         IngestError::Feed(FeedError::Gap { .. }) => StoreRefused::Busy { reason },
         IngestError::Feed(_) | IngestError::Manifest { .. } => StoreRefused::Refused { reason },

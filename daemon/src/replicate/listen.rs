@@ -6,6 +6,7 @@ use std::{collections::HashMap, ops::Range, sync::Arc, time::Duration};
 use avalon_protocol::{
     access::Action,
     backoff::Backoff,
+    close_code::CloseCode,
     control::{EventKind, Health, PeerState, Severity},
     feed::{FeedId, SealedGroup},
     id::{NodeId, ProjectName},
@@ -17,7 +18,7 @@ use avalon_store::{catalog::Cause, ledger::LedgerEvent};
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{announce::records_of, jobs::ReplicatorHandle};
+use super::{announce::records_of, fork, jobs::ReplicatorHandle};
 use crate::{
     clock::{Clock, Sleep},
     core::{Core, blocking},
@@ -56,6 +57,9 @@ pub async fn to_ledger(
                 look_at_all(&core, &replicator, &manifests).await;
             }
             Ok(LedgerEvent::NotAllowed { feed, seq, action }) => tell_not_allowed(&core, &feed, seq, action),
+            Ok(LedgerEvent::Forked { feed }) => {
+                core.ledger.fork(&feed).iter().for_each(|fork| fork::tell_fork(&core, fork));
+            }
             Ok(LedgerEvent::Advanced { feed, head, touched }) => {
                 let from_seq = told.insert(feed.clone(), head.next_seq).unwrap_or(0);
                 if feed.node != core.me {
@@ -234,19 +238,27 @@ pub async fn to_network(
                 tracing::info!(peer = %hello.node, address = %link.remote_address(), "peer connected");
                 tell_peer(&core, &hello.node.to_string(), PeerState::Online, None);
                 core.health.about(&hello.node.to_string()).clear(DUPLICATE_NODE);
+                core.health.about(&refused_by(&hello.node)).clear(DUPLICATE_NODE);
+                core.own.greeted(&hello.node);
                 manifests.notify_one();
                 replicator.peer_came().await;
             }
             NetEvent::PeerDown { node, reason } => {
                 tracing::info!(peer = %node, reason, "peer gone");
+                core.own.gone(&node);
                 tell_peer(&core, &node.to_string(), PeerState::Offline, Some(reason));
             }
-            NetEvent::Refused { address, node, reason, .. } => {
+            NetEvent::Refused { address, node, reason, code } => {
                 tracing::warn!(address, reason, "peer refused");
+                if let (Some(CloseCode::DuplicateNode), Some(node)) = (code, &node) {
+                    tell_we_are_two(&core, node);
+                }
                 let name = node.map_or(address, |node| node.to_string());
                 tell_peer(&core, &name, PeerState::Refused, Some(reason));
             }
-            NetEvent::Fork { feed, peer } => tell_fork(&core, &feed, &peer),
+            NetEvent::Fork { feed, peer } => fork::tell_mismatch(&core, &feed, &peer),
+            NetEvent::OwnFeed { project, peer, next_seq } => core.own.heard(&project, &peer, next_seq),
+            NetEvent::FellBack { peer, feed, fallen } => fork::tell_fallen_back(&core, &peer, &feed, fallen),
             NetEvent::DuplicateNode { node, address } => {
                 tracing::error!(%node, %address, "two daemons run with one node name");
                 duplicates.insert(node.clone(), core.clock.monotonic());
@@ -271,19 +283,21 @@ fn tell_peer(core: &Core, node: &str, state: PeerState, detail: Option<String>) 
     core.events.emit(EventKind::Peer { node: node.to_owned(), state, detail });
 }
 
-fn tell_fork(core: &Core, feed: &FeedId, peer: &NodeId) {
-    tracing::error!(%feed, %peer, "a feed has two histories");
-    core.health.about(&feed.to_string()).raise(Health {
-        code: "feed-fork".into(),
+/// What it is about when this node itself is refused as the second of its name: who refuses it.
+fn refused_by(peer: &NodeId) -> String {
+    format!("refused by {peer}")
+}
+
+/// Says at the second daemon itself that it is one.
+fn tell_we_are_two(core: &Core, peer: &NodeId) {
+    core.health.about(&refused_by(peer)).raise(Health {
+        code: DUPLICATE_NODE.into(),
         severity: Severity::Error,
-        message: format!(
-            "{} has two histories of project {}; {peer} has the other one",
-            feed.node, feed.project
+        message: format!("another daemon is connected to {peer} as {}, which is this node's name", core.me),
+        hint: Some(
+            "this machine may be a copy of that one: stop one of them, and let it join under a new name"
+                .into(),
         ),
-        hint: Some(format!(
-            "was {} restored from a backup? its records are not exchanged until that is settled",
-            feed.node
-        )),
     });
 }
 

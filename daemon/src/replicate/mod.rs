@@ -6,6 +6,7 @@
 //! makes the answers short.
 
 pub mod announce;
+pub mod fork;
 pub mod listen;
 pub mod jobs;
 pub mod transfer;

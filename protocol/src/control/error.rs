@@ -77,6 +77,9 @@ pub enum ErrorCode {
     /// The daemon is stopping.
     #[serde(rename = "AVL-1102")]
     Stopping,
+    /// This node may not write its own feed now.
+    #[serde(rename = "AVL-1103")]
+    FeedHeld,
     /// A policy document is refused.
     #[serde(rename = "AVL-1201")]
     BadPolicy,
@@ -92,6 +95,7 @@ impl ErrorCode {
             Self::Internal
             | Self::ProjectPaused
             | Self::Stopping
+            | Self::FeedHeld
             | Self::NotWhole
             | Self::BadPolicy
             | Self::PolicyChanged => ExitCode::Error,
@@ -133,6 +137,7 @@ impl ErrorCode {
             | Self::NoQuorum
             | Self::DaemonUnreachable
             | Self::ProjectPaused
+            | Self::FeedHeld
             | Self::Stopping => 503,
         }
     }

@@ -10,6 +10,7 @@ mod conflict;
 mod destination;
 mod error;
 mod event;
+mod feeds;
 mod inputs;
 mod job;
 mod lifetime;
@@ -36,6 +37,7 @@ pub use self::{
     destination::DestinationReply,
     error::{ApiError, ErrorCode},
     event::{Event, EventKind},
+    feeds::{FeedItem, FeedRequest, FeedState, FeedsReply, ForkItem, ForkSide},
     inputs::{InputVersion, InputsReply, MissingInput, MissingReason},
     job::{
         JobKind, JobState, JobStatus, PausedItem, PlanState, Prio, PullItem, PullReply, PullRequest,
@@ -122,6 +124,8 @@ pub mod route {
     pub const NODES: &str = "/v1/nodes";
     /// POST [`super::RevokeRequest`]: [`super::RevokeReply`], when it is recorded.
     pub const NODES_REVOKE: &str = "/v1/nodes/revoke";
+    /// GET: [`super::FeedsReply`]; POST [`super::FeedRequest`]: a [`super::FeedsReply`] of the feed that it is about.
+    pub const FEEDS: &str = "/v1/feeds";
     /// GET `?since=`: [`super::Event`]s as server-sent events, those after number `since` first.
     pub const EVENTS: &str = "/v1/events";
     /// POST: [`super::RebuildReply`].

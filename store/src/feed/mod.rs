@@ -15,6 +15,7 @@
 //! guessing, the feed comes back from a peer.
 
 mod append;
+mod fork_file;
 mod read;
 mod repair;
 mod segment;
@@ -24,12 +25,16 @@ mod tests;
 use avalon_protocol::feed::{FeedError, FeedId};
 use thiserror::Error;
 
-pub use self::repair::TornTail;
 pub(crate) use self::{
     append::{AppendError, FeedFile, Staged},
+    fork_file::{ForkFiles, path_in},
     read::{FeedIndex, body_of},
     repair::{create, find, open, quarantine},
     segment::peek,
+};
+pub use self::{
+    fork_file::{Fork, Settled},
+    repair::TornTail,
 };
 use crate::fs::IoError;
 

@@ -129,6 +129,24 @@ impl FeedIndex {
         Ok(groups)
     }
 
+    /// Returns the groups around the place before record `seq`: the one that ends there and the one that begins there, or the
+    /// one that it lies in. Reads from the last mark before.
+    pub(crate) fn around(&self, seq: u64) -> Result<Vec<SealedGroup>, FeedFileError> {
+        let mark = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            state.marks.range(..seq).next_back().map_or(0, |(first_seq, _)| *first_seq)
+        };
+        let mut around = Vec::new();
+        self.visit(mark, |group| {
+            let (Some(start), Some(end)) = (group.claimed_start(), group.claimed_end()) else { return false };
+            if end >= seq && start <= seq {
+                around.push(group);
+            }
+            start <= seq
+        })?;
+        Ok(around)
+    }
+
     /// Reads everything back: returns how many groups there are.
     pub(crate) fn count_groups(&self) -> Result<u64, FeedFileError> {
         let mut previous = FeedHead::EMPTY.chain;

@@ -59,6 +59,13 @@ pub enum OpenError {
         #[source]
         source: IoError,
     },
+    /// Nobody can say which feeds have two histories.
+    #[error("the proofs of forks cannot be read")]
+    Forks {
+        /// What failed.
+        #[source]
+        source: IoError,
+    },
     /// The catalog can neither be used nor built anew.
     #[error("the catalog cannot be built from the feeds")]
     Catalog {
@@ -104,6 +111,13 @@ pub enum RebuildError {
         #[source]
         source: Arc<SourceError>,
     },
+}
+
+impl IngestError {
+    /// Says whether the feed has two histories, as was found now or is known.
+    pub fn is_fork(&self) -> bool {
+        matches!(self, Self::Feed(FeedError::Fork { .. }) | Self::Frozen { .. })
+    }
 }
 
 impl RebuildError {
@@ -183,6 +197,27 @@ pub enum LedgerError {
         /// Where.
         project: ProjectName,
     },
+    /// Nobody has said yet how far this feed of this node went before its state was restored.
+    #[error("feed {feed} is not written before a peer has said how far it went; see avalonctl feed")]
+    Held {
+        /// The feed.
+        feed: FeedId,
+    },
+    /// A feed of this node has two histories: another machine writes in its name, or a backup was restored.
+    #[error("feed {feed} of this node has two histories, it writes nothing more; see avalonctl feed")]
+    Forked {
+        /// The feed.
+        feed: FeedId,
+    },
+    /// The proof of a fork cannot be kept.
+    #[error("the proof that feed {feed} has two histories cannot be stored")]
+    Proof {
+        /// The feed.
+        feed: FeedId,
+        /// What failed.
+        #[source]
+        source: Arc<IoError>,
+    },
     /// The catalog fails. What is in the feeds is safe.
     #[error("the catalog cannot be used")]
     Catalog {
@@ -212,10 +247,16 @@ impl LedgerError {
         matches!(self, Self::Feed { source, .. } if matches!(**source, FeedFileError::NotABoundary { .. }))
     }
 
+    /// Says whether this node may not write its own feeds now, which is told otherwise.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Held { .. } | Self::Forked { .. })
+    }
+
     /// Says whether room on the volume would help.
     pub fn is_no_space(&self) -> bool {
         match self {
             Self::NoSpace { .. } => true,
+            Self::Proof { source, .. } => source.is_no_space(),
             Self::Catalog { source } | Self::Rebuild { source: RebuildError::Catalog { source } } => {
                 source.is_no_space()
             }
@@ -243,6 +284,12 @@ pub enum IngestError {
     /// They do not follow what is here, or are not signed by their node.
     #[error("the records of a peer are refused")]
     Feed(#[source] FeedError),
+    /// The feed has two histories, which is known: nothing more of it is taken from anybody.
+    #[error("feed {feed} has two histories, nothing more of it is taken")]
+    Frozen {
+        /// The feed.
+        feed: FeedId,
+    },
     /// A manifest that came with them is not one.
     #[error("a manifest that came with records of feed {feed} is refused")]
     Manifest {

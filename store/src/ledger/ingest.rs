@@ -93,7 +93,11 @@ impl Writer {
             {
                 continue;
             }
-            bodies.push(reader.accept(group, &*self.trust).map_err(IngestError::Feed)?);
+            if self.shared.fork(feed).is_some() {
+                return Err(IngestError::Frozen { feed: feed.clone() });
+            }
+            let accepted = reader.accept(group, &*self.trust);
+            bodies.push(accepted.map_err(|error| self.refuse(feed, group, error))?);
             staged.push(Staged { group: group.clone(), after: reader.clone() });
         }
         Ok((staged, bodies))

@@ -9,10 +9,12 @@ mod care;
 mod compact;
 mod error;
 mod export;
+mod fork;
 mod ingest;
 mod load;
 mod mending;
 mod open;
+mod own;
 mod pack;
 mod query;
 mod replay;
@@ -53,6 +55,7 @@ use self::{
     signer::SharedSigner,
     writer::{Change, Commit, Ingest, Job},
 };
+pub use crate::feed::{Fork, Settled};
 use crate::{
     catalog::{CatalogError, Cause, LocalChange},
     fs::Dir,
@@ -111,6 +114,11 @@ pub enum LedgerEvent {
         seq: u64,
         /// What its author may not do.
         action: Action,
+    },
+    /// A feed was found to have two histories: nothing more of it is taken.
+    Forked {
+        /// Which feed.
+        feed: FeedId,
     },
     /// The catalog is of no use and is built anew; again where an earlier try failed.
     Rebuilding {
@@ -209,13 +217,16 @@ impl Inner {
 
     /// Notes damage of the catalog, and wakes the thread that repairs it.
     fn note(&self, error: &CatalogError) {
-        if self.shared.note_damage(error)
-            && let Some(jobs) = &self.jobs
-        {
-            match jobs.try_send(Job::Wake) {
-                // A full queue is awake; a closed one has no one to repair.
-                Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-            }
+        if self.shared.note_damage(error) {
+            self.wake();
+        }
+    }
+
+    /// Lets the thread that writes look at what has changed.
+    fn wake(&self) {
+        match self.jobs.as_ref().map(|jobs| jobs.try_send(Job::Wake)) {
+            // A full queue is awake; of a closed one nobody wants anything.
+            None | Some(Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) => {}
         }
     }
 

@@ -30,7 +30,7 @@ use crate::{
         Unbuilt,
     },
     error_chain::ErrorChain,
-    feed::{self, FeedFile, FeedFileError, TornTail},
+    feed::{self, FeedFile, FeedFileError, ForkFiles, TornTail},
     fs::Dir,
     manifest_file::ManifestFiles,
     state_dir::StateDir,
@@ -86,7 +86,11 @@ pub(super) fn open_with(
     let projects = config.projects.into_iter().filter_map(|(name, dir)| Some((name, dir?))).collect();
     let signer = SharedSigner::new(config.signer);
     let is_vendor = own_role(&signer, &*config.trust, &config.me) == Role::Vendor;
-    let shared = Shared::new((config.me, is_vendor), projects, manifests, Arc::new(MemStore::default()));
+    let fork_files = ForkFiles::new(state.forks.clone());
+    let forks = fork_files.all().map_err(|source| OpenError::Forks { source })?;
+    let shared =
+        Shared::new((config.me, is_vendor), projects, manifests, fork_files, Arc::new(MemStore::default()));
+    forks.into_iter().for_each(|fork| shared.set_fork(fork));
     feeds.values().for_each(|file| shared.add_feed(Arc::clone(file.index())));
     admit::refresh(&shared).map_err(|source| OpenError::Catalog { source })?;
     let checkpoints = Checkpoints::new(state.catalog.clone());
@@ -115,6 +119,7 @@ pub(super) fn open_with(
         care,
         is_missing_unknown: report.rebuilding.is_some(),
         compaction: None,
+        parked: Vec::new(),
     };
     let ledger = start(writer).map_err(|source| OpenError::Thread { source })?;
     if !verified {

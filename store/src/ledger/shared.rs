@@ -16,11 +16,11 @@ use avalon_protocol::{
     record::Published,
 };
 
-use super::{RebuildError, mending::Mending};
+use super::{RebuildError, mending::Mending, own::Allowed};
 use crate::{
     catalog::{CatalogError, CatalogStore, Cause},
     error_chain::ErrorChain,
-    feed::FeedIndex,
+    feed::{FeedIndex, Fork, ForkFiles},
     fs::Dir,
     manifest_file::ManifestFiles,
 };
@@ -41,6 +41,11 @@ pub(super) struct Shared {
     missing: Mutex<Missing>,
     /// Which records count.
     admission: RwLock<Arc<Admission>>,
+    /// Feeds with two histories, and where the proofs are kept.
+    pub(super) forks: RwLock<BTreeMap<FeedId, Arc<Fork>>>,
+    pub(super) fork_files: ForkFiles,
+    /// Which own feeds may be written.
+    pub(super) allowed: Allowed,
     /// The generation that was found damaged, and why.
     damage: Mutex<Option<(u64, Cause)>>,
     /// How many records the newest checkpoint stands for.
@@ -74,9 +79,13 @@ impl Shared {
         (me, is_vendor): (NodeId, bool),
         projects: BTreeMap<ProjectName, Dir>,
         manifests: ManifestFiles,
+        fork_files: ForkFiles,
         store: Arc<dyn CatalogStore>,
     ) -> Self {
         Self {
+            forks: RwLock::default(),
+            fork_files,
+            allowed: Allowed::default(),
             me,
             is_vendor,
             projects,

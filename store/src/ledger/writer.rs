@@ -134,6 +134,8 @@ pub(super) struct Writer {
     pub(super) is_missing_unknown: bool,
     /// The copy of the catalog that is under way.
     pub(super) compaction: Option<Compaction>,
+    /// Commits that wait until their feed may be written.
+    pub(super) parked: Vec<Commit>,
 }
 
 /// Durable groups that the catalog does not have yet.
@@ -145,6 +147,7 @@ impl Writer {
         let closed = loop {
             self.heal();
             self.look_after_catalog();
+            self.unpark();
             let is_soon = self.compaction.is_some() || self.rebuild_again_at.is_some();
             let pause = if is_soon { SHORT_PAUSE } else { LONG_PAUSE };
             let job = match waiting.take() {
@@ -196,6 +199,8 @@ impl Writer {
         if let Some(reply) = closed {
             reply(synced);
         }
+        let parked = std::mem::take(&mut self.parked).into_iter();
+        parked.for_each(|commit| Job::Change(Change::Commit(commit)).refuse());
         jobs.try_iter().for_each(Job::refuse);
     }
 
@@ -211,7 +216,8 @@ impl Writer {
     }
 
     /// Does one round of changes: all feeds, then the catalog in one batch, then the replies.
-    fn change(&mut self, round: Vec<Change>) {
+    pub(super) fn change(&mut self, round: Vec<Change>) {
+        let round = self.admit(round);
         let mut commits: BTreeMap<ProjectName, Vec<(usize, Commit)>> = BTreeMap::new();
         let mut local: Vec<Vec<LocalChange>> = Vec::new();
         let mut local_replies = Vec::new();

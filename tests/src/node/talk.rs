@@ -148,6 +148,8 @@ impl SimNode {
                     env.wake(self.who, delay_ms, Wake::GroupsRead { connection: id, feed, from_seq });
                 }
                 Effect::StoreGroups(records) => effects.extend(self.store(id, records, env)),
+                // No feed here has two histories, and none is restored.
+                Effect::ProveFork { .. } | Effect::OwnFeed { .. } | Effect::PeerHead { .. } => {}
                 Effect::Fork(feed) => env.said.push(Said::Fork { from: self.who.node, feed }),
                 Effect::Close { code: CloseCode::Feed, .. } => self.close(id, CloseCode::Feed, env),
                 Effect::Close { code, reason } => {

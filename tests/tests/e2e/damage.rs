@@ -197,15 +197,21 @@ fn a_state_that_was_restored_from_a_backup_is_noticed_by_those_who_know_more() {
     fs::remove_dir_all(&london.config.state_dir).unwrap();
     tree::copy(&backup, &london.config.state_dir);
     restrict(&london);
-    // Without a peer it cannot know, and goes on from where the backup was.
+    // Without a peer it cannot know; somebody lets it go on from where the backup was all the same.
     let peers = std::mem::take(&mut london.config.peers);
     let listen = std::mem::replace(&mut london.config.listen, "127.0.0.1:0".into());
     london.start();
-    publish_model(&london, 3, b"three");
+    london.ctl(&["feed", "release", "lantern"]).expect(ExitCode::Ok);
+    london.until("it records", |_| {
+        let dir = london.path(&format!("{MODEL}/v003"));
+        tree::write(&dir.join("modelDefault.usdc"), b"three");
+        london.api().publish(&dir).error.is_none().then_some(())
+    });
     london.terminate();
     (london.config.peers, london.config.listen) = (peers, listen);
     london.start();
     montreal.until("somebody hears of two histories", |api| api.has_health("feed-fork").then_some(()));
+    london.until("it hears of them itself", |api| api.has_health("own-feed-fork").then_some(()));
     // Nothing that was there is lost or overwritten by it.
     for (version, content) in [(1, "one"), (2, "two")] {
         let file = montreal.path(&format!("{MODEL}/v{version:03}/modelDefault.usdc"));

@@ -126,3 +126,41 @@ fn a_node_whose_state_volume_is_full_starts_serves_and_goes_on_when_there_is_roo
     publish_model(&london, 2, b"two");
     london.until_complete_at(&model(2), LONDON);
 }
+
+#[test]
+fn an_audit_without_room_refuses_admins_alone_and_goes_on_by_itself_when_there_is_some() {
+    if !may_mount() {
+        return;
+    }
+    let studio = studio();
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    let audit = london.config.state_dir.join("audit").display().to_string();
+    london.set_mounts(&format!("mkdir -p {audit} && mount -t tmpfs -o size=64k,mode=700 tmpfs {audit}"));
+    london.start();
+    publish_model(&london, 1, b"one");
+    london.ctl(&["catalog", "rebuild"]).expect(ExitCode::Ok);
+    london.in_its_mounts(&format!("cat /dev/zero > {audit}/fill 2> {audit}.said; true")).expect(ExitCode::Ok);
+    // The page that the last line is in has some room still.
+    let mut version = 1;
+    london.until("the audit is full", |api| {
+        if !api.has_health("audit-failed") {
+            api.publish(&london.path(&format!("{MODEL}/v001")));
+            london.ctl(&["pin", &model(1)]);
+        }
+        api.has_health("audit-failed").then_some(())
+    });
+    let refused = london.ctl(&["catalog", "rebuild"]);
+    assert!(refused.code != 0 && refused.stderr.contains("the audit cannot be written"), "{refused:?}");
+    for _ in 0..3 {
+        version += 1;
+        publish_model(&london, version, b"an artist goes on");
+    }
+    assert_eq!(london.api().list().versions.len(), 4);
+    london.in_its_mounts(&format!("rm {audit}/fill")).expect(ExitCode::Ok);
+    london.until("it is well again", |api| {
+        london.ctl(&["unpin", &model(1)]);
+        (!api.has_health("audit-failed")).then_some(())
+    });
+    london.ctl(&["catalog", "rebuild"]).expect(ExitCode::Ok);
+    london.ctl(&["audit", "verify"]).expect(ExitCode::Ok);
+}

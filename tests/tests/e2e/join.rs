@@ -19,7 +19,7 @@ use avalon_protocol::{
 use avalon_tests::daemons::{
     PATIENCE, Studio,
     config::NodeConfig,
-    daemon::{Daemon, Said, run},
+    daemon::{Daemon, Said, is_root, own_all, run},
     process::Process,
 };
 use quinn::{ConnectionError, Endpoint, crypto::rustls::QuicClientConfig};
@@ -128,6 +128,43 @@ fn two_commands_make_a_machine_a_node_with_a_configuration_that_starts() {
     );
     let log = london.log();
     assert!(log.contains("a machine joined the studio") && !log.contains(&token), "the token is in no log");
+}
+
+#[test]
+fn join_with_start_installs_the_service_of_who_joins_and_says_what_to_run() {
+    /// Nobody: so that nothing of the machine that tests is touched.
+    const USER: u32 = 65_534;
+    let studio = studio();
+    let london = office(&studio, "");
+    let machine = Machine::new(&studio, "new");
+    let (home, units) = (machine.at("home"), machine.at("home/.config/systemd/user"));
+    fs::create_dir_all(&home).unwrap();
+    if is_root() {
+        fs::set_permissions(studio.dir(), fs::Permissions::from_mode(0o755)).unwrap();
+        own_all(&machine.dir, USER);
+    }
+    let join = |token: &str| {
+        let mut command = Command::new(&studio.programs().avalonctl);
+        command.env("AVALOND", &studio.programs().avalond).env("HOME", &home).current_dir(&machine.dir);
+        for name in ["AVALON_PROJECTS", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_DATA_HOME"] {
+            command.env_remove(name);
+        }
+        if is_root() {
+            std::os::unix::process::CommandExt::uid(&mut command, USER);
+        }
+        run(command.args(["join", "--start", "--node", "ws1", "--listen", "127.0.0.1:0", token]))
+    };
+    let refused = join(&invite(&london, &[]).replace('a', "b"));
+    assert!(refused.code != 0 && !units.exists(), "nothing is installed of what did not join: {refused:?}");
+    let said = join(&invite(&london, &[])).expect(ExitCode::Ok);
+    assert!(said.stdout.contains("this machine is ws1@home now"), "{said:?}");
+    assert!(said.stdout.contains("systemctl --user enable --now avalond"), "what is to be run: {said:?}");
+    let unit = fs::read_to_string(units.join("avalond.service")).unwrap();
+    let config = home.join(".config/avalond/avalond.toml");
+    assert!(unit.contains(&config.display().to_string()), "{unit}");
+    let check =
+        run(Command::new(&studio.programs().avalond).arg("--config").arg(&config).arg("--check-config"));
+    check.expect(ExitCode::Ok);
 }
 
 #[test]

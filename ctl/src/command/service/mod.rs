@@ -43,13 +43,13 @@ enum ServiceAction {
 
 impl ServiceArgs {
     /// Installs the daemon beside this program with a configuration, as a user's own or the system's.
-    pub(crate) fn install_of(user: bool, root: Option<&Path>, config: &Path) -> Self {
+    pub(crate) fn install_of(user: bool, root: Option<&Path>, config: &Path, avalond: &Path) -> Self {
         Self {
             action: ServiceAction::Install(InstallArgs {
                 place: PlaceArgs { user, prefix: None, dest: None },
                 roots: root.into_iter().map(Path::to_owned).collect(),
                 config: Some(config.to_owned()),
-                avalond: None,
+                avalond: Some(avalond.to_owned()),
                 run_as: "avalon".into(),
                 group: "artists".into(),
             }),

@@ -11,13 +11,14 @@ use std::{
 use avalon_protocol::{
     control::{
         ApiError, AuditHeadsReply, AuditVerifyReply, Candidate, CatalogStatsReply, ConflictsReply,
-        DestinationReply, DropReply, DropRequest, InfoReply, InputsReply, InviteItem, InviteReply,
-        InviteRequest, InviteState, InvitesReply, JobKind, JobState, JobStatus, LifetimeReply,
-        LifetimeRequest, LimitRequest, LimitsReply, ListReply, NodesReply, PinRequest, PinsReply,
-        PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem, PolicyReply,
-        PolicyRequest, Presence, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest,
-        QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply,
-        ResolveRequest, RevokeReply, RevokeRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+        DestinationReply, DropReply, DropRequest, FeedRequest, FeedsReply, InfoReply, InputsReply,
+        InviteItem, InviteReply, InviteRequest, InviteState, InvitesReply, JobKind, JobState, JobStatus,
+        LifetimeReply, LifetimeRequest, LimitRequest, LimitsReply, ListReply, NodesReply, PinRequest,
+        PinsReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem,
+        PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply, PublishRequest, PullReply,
+        PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest,
+        ResolveReply, ResolveRequest, RevokeReply, RevokeRequest, StatusReply, VerifyReply, WhereReply,
+        WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -53,6 +54,7 @@ pub(super) enum Call {
     Queue(QueueRequest, Caller),
     SetLimit(LimitRequest, Caller),
     ClearLimits(Option<String>, Caller),
+    Feed(FeedRequest, Caller),
     Invite(InviteRequest, Caller),
     RevokeInvite(String, Caller),
     RevokeNode(RevokeRequest, Caller),
@@ -143,6 +145,10 @@ fn job(id: &str) -> JobStatus {
         frames: None,
         position: None,
     }
+}
+
+fn no_feeds() -> FeedsReply {
+    FeedsReply { schema: "avalonctl.feeds/1".into(), feeds: Vec::new() }
 }
 
 fn no_invites() -> InvitesReply {
@@ -394,6 +400,18 @@ impl LocalApi for Fake {
     ) -> BoxFuture<'_, Result<RevokeReply, ApiError>> {
         let reply = RevokeReply { schema: "avalonctl.node-revoke/1".into(), node: request.node.clone() };
         self.reply(Call::RevokeNode(request, caller), reply)
+    }
+
+    fn feeds(&self) -> FeedsReply {
+        no_feeds()
+    }
+
+    fn change_feed(
+        &self,
+        request: FeedRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<FeedsReply, ApiError>> {
+        self.reply(Call::Feed(request, caller), no_feeds())
     }
 
     fn invites(&self) -> BoxFuture<'_, Result<InvitesReply, ApiError>> {

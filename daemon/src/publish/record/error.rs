@@ -187,8 +187,11 @@ impl RecordError {
     /// Says whether it is a trouble of this machine that somebody should hear of. That the project is paused is told
     /// already, as is that a number is taken, and that it is being fetched is none.
     pub fn is_failure(&self) -> bool {
-        let is_told_otherwise =
-            matches!(self, Self::Paused { .. } | Self::Incoming { .. } | Self::NumberTaken { .. });
+        let is_told_otherwise = match self {
+            Self::Paused { .. } | Self::Incoming { .. } | Self::NumberTaken { .. } => true,
+            Self::Ledger { source, .. } => source.is_held(),
+            _ => false,
+        };
         self.remedy() == Remedy::TryLater && !is_told_otherwise
     }
 
@@ -210,6 +213,7 @@ impl RecordError {
             Self::TooManyGenerations { .. } => ErrorCode::Damaged,
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
+            Self::Ledger { source, .. } if source.is_held() => ErrorCode::FeedHeld,
             Self::Manifest { .. } | Self::Ledger { .. } | Self::Catalog { .. } => ErrorCode::Internal,
         }
     }

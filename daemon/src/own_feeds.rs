@@ -1,0 +1,263 @@
+//! When this node writes its own feeds: the state machine of [`avalon_protocol::own_feed`], driven by what peers say and by the
+//! clock, and what people hear while it may not.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use avalon_protocol::{
+    control::{Health, Severity},
+    feed::{FeedHead, FeedId},
+    id::{NodeId, ProjectName},
+    own_feed::{OwnFeeds, Signs, Writing},
+};
+use avalon_store::{
+    ledger::Ledger,
+    state_dir::StateDir,
+    witness::{self, Moment},
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{clock::Clock, core::blocking, health::HealthBoard, log::ErrorChain};
+
+/// The health code of own feeds that may not be written.
+const FEED_HELD: &str = "feed-held";
+
+/// Which own feeds may be written. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct OwnWriting {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    me: NodeId,
+    ledger: Ledger,
+    health: HealthBoard,
+    clock: Arc<dyn Clock>,
+    /// Where the witness is; none in tests that have none.
+    state: Option<Arc<StateDir>>,
+    known: Mutex<Known>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Known {
+    feeds: OwnFeeds,
+    /// What the ledger was told last.
+    told: BTreeMap<ProjectName, Writing>,
+    /// The witness says that this state is the newest.
+    is_witnessed: bool,
+}
+
+impl OwnWriting {
+    /// Looks where the state comes from, and keeps the own feeds of these projects from being written until it is clear that
+    /// nobody knows more of them. `has_peers` says that the configuration names some. Blocks.
+    pub fn open(
+        state: &Arc<StateDir>,
+        ledger: &Ledger,
+        (me, projects): (&NodeId, &[ProjectName]),
+        has_peers: bool,
+        health: &HealthBoard,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        ledger.hold_all();
+        let heads: Vec<(ProjectName, FeedHead)> =
+            projects.iter().map(|project| (project.clone(), own_head(ledger, me, project))).collect();
+        let signs = witness::check(state, me, &heads);
+        if let Signs::Restored { why } = &signs {
+            tracing::warn!(why, "this state was restored: peers are asked before anything is recorded");
+        }
+        let others = |project: &ProjectName| ledger.heads(project).iter().any(|(node, _)| node != me);
+        let is_alone = !has_peers && !projects.iter().any(others);
+        let records = heads.iter().map(|(project, head)| (project.clone(), head.next_seq));
+        let feeds = OwnFeeds::new(records, signs, is_alone, clock.monotonic());
+        Self::with(me, ledger, Some(Arc::clone(state)), feeds, health, clock)
+    }
+
+    /// Lets everything be written at once: a node of a test, alone with what it has.
+    #[cfg(test)]
+    pub(crate) fn free(me: &NodeId, ledger: &Ledger, health: &HealthBoard, clock: Arc<dyn Clock>) -> Self {
+        let feeds = OwnFeeds::new([], Signs::None, true, clock.monotonic());
+        Self::with(me, ledger, None, feeds, health, clock)
+    }
+
+    fn with(
+        me: &NodeId,
+        ledger: &Ledger,
+        state: Option<Arc<StateDir>>,
+        feeds: OwnFeeds,
+        health: &HealthBoard,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let known = Known { feeds, told: BTreeMap::new(), is_witnessed: false };
+        let (me, ledger, health) = (me.clone(), ledger.clone(), health.clone());
+        let inner =
+            Inner { me, ledger, health, clock, state, known: Mutex::new(known), changed: Notify::new() };
+        let own = Self { inner: Arc::new(inner) };
+        own.tell(&mut own.known());
+        own
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Each input is taken whole.
+        self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut OwnFeeds, Duration)) {
+        let mut known = self.known();
+        change(&mut known.feeds, self.inner.clock.monotonic());
+        self.tell(&mut known);
+        self.inner.changed.notify_one();
+    }
+
+    /// Hears that a peer is connected.
+    pub fn greeted(&self, peer: &NodeId) {
+        self.change(|feeds, _| feeds.greeted(peer));
+    }
+
+    /// Hears how much a peer has of this node's feed about a project.
+    pub fn heard(&self, project: &ProjectName, peer: &NodeId, next_seq: u64) {
+        // It may have been sent records that were written a moment ago.
+        let ours = own_head(&self.inner.ledger, &self.inner.me, project).next_seq;
+        if next_seq > ours {
+            tracing::warn!(%project, %peer, has = next_seq, here = ours, "a peer has more of this node's own feed");
+        }
+        self.change(|feeds, now| {
+            feeds.advanced(project, ours, now);
+            feeds.heard(project, peer, next_seq, now);
+        });
+    }
+
+    /// Hears that a feed goes further.
+    pub fn advanced(&self, feed: &FeedId, next_seq: u64) {
+        if feed.node == self.inner.me {
+            self.change(|feeds, now| feeds.advanced(&feed.project, next_seq, now));
+        }
+    }
+
+    /// Hears that a peer is gone.
+    pub fn gone(&self, peer: &NodeId) {
+        self.change(|feeds, _| feeds.gone(peer));
+    }
+
+    /// Hears from a person that the feed about a project is to be written as it is.
+    pub fn release(&self, project: &ProjectName) {
+        self.change(|feeds, _| feeds.release(project));
+    }
+
+    /// Says whether the own feed about a project may be written.
+    pub fn writing(&self, project: &ProjectName) -> Writing {
+        self.known().feeds.writing(project, self.inner.clock.monotonic())
+    }
+
+    /// Tells the ledger and the board what has changed.
+    fn tell(&self, known: &mut Known) {
+        let (inner, now) = (&self.inner, self.inner.clock.monotonic());
+        let projects: Vec<ProjectName> = known.feeds.projects().cloned().collect();
+        for project in projects {
+            let writing = known.feeds.writing(&project, now);
+            let board = inner.health.about(project.as_str());
+            match writing {
+                Writing::Refused => board.raise(self.held(&known.feeds, &project, now)),
+                Writing::Free | Writing::Waits => board.clear(FEED_HELD),
+            }
+            if known.told.insert(project.clone(), writing) != Some(writing) {
+                tracing::debug!(%project, ?writing, "own feed");
+                inner.ledger.set_writing(&project, writing);
+            }
+        }
+    }
+
+    fn held(&self, feeds: &OwnFeeds, project: &ProjectName, now: Duration) -> Health {
+        let me = &self.inner.me;
+        let (message, hint) = if let Some((peer, more)) = feeds.ahead(project, now).next() {
+            (
+                format!(
+                    "{me} records nothing about {project} before it has its own records back: {peer} has {more}"
+                ),
+                "they come by themselves while that peer is connected".to_owned(),
+            )
+        } else {
+            let why = match feeds.signs() {
+                Signs::Restored { why } => format!("its state was restored ({why})"),
+                Signs::New | Signs::None => "it has no state from before".to_owned(),
+            };
+            (
+                format!(
+                    "{me} records nothing about {project} before a peer has said how far its feed went: {why}"
+                ),
+                format!(
+                    "let it reach a peer that serves {project}; if no peer can know more: avalonctl feed release {project}"
+                ),
+            )
+        };
+        Health { code: FEED_HELD.into(), severity: Severity::Error, message, hint: Some(hint) }
+    }
+
+    /// Lets time pass, and keeps the witness, until the daemon stops.
+    pub async fn watch(self, stop: CancellationToken) {
+        loop {
+            let now = self.inner.clock.monotonic();
+            let next = {
+                let mut known = self.known();
+                self.tell(&mut known);
+                known.feeds.next_change(now)
+            };
+            self.witness_once().await;
+            let wait = next.map(|at| at.saturating_sub(now));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.inner.changed.notified() => {}
+                () = self.inner.clock.sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            }
+        }
+    }
+
+    fn is_free(&self) -> bool {
+        let known = self.known();
+        let now = self.inner.clock.monotonic();
+        known.feeds.projects().all(|project| known.feeds.writing(project, now) == Writing::Free)
+    }
+
+    /// Notes that this state is the newest, once that is so.
+    async fn witness_once(&self) {
+        if self.known().is_witnessed || !self.is_free() {
+            return;
+        }
+        let own = self.clone();
+        let is_kept = blocking(move || own.witness(Moment::Start)).await;
+        self.known().is_witnessed = is_kept;
+    }
+
+    /// Notes at the end what the files of the own feeds are like. Blocks; nothing may be written behind it.
+    pub fn witness_end(&self) {
+        if self.is_free() {
+            self.witness(Moment::Stop);
+        }
+    }
+
+    fn witness(&self, moment: Moment) -> bool {
+        let Some(state) = &self.inner.state else { return true };
+        let (ledger, me) = (&self.inner.ledger, &self.inner.me);
+        let projects: Vec<ProjectName> = self.known().feeds.projects().cloned().collect();
+        let heads: Vec<_> =
+            projects.into_iter().map(|project| (project.clone(), own_head(ledger, me, &project))).collect();
+        match witness::write(state, me, &heads, moment) {
+            Ok(()) => true,
+            Err(error) => {
+                // The next start asks peers then, as after a restore.
+                tracing::warn!(error = %ErrorChain(&error), "the witness of the own feeds is not written");
+                false
+            }
+        }
+    }
+}
+
+fn own_head(ledger: &Ledger, me: &NodeId, project: &ProjectName) -> FeedHead {
+    let mut heads = ledger.heads(project).into_iter();
+    heads.find(|(node, _)| node == me).map_or(FeedHead::EMPTY, |(_, head)| head)
+}
