@@ -27,6 +27,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::{
+    access::PeerRights,
     api, audit,
     clock::{Clock, RealClock},
     config::Config,
@@ -154,10 +155,13 @@ async fn start(
     let joining = Joining::open(&core, &state.root, &identity_dir, &config).await?;
     let hello = hello(&config, &core, joining.issuer.is_some());
     let instance = hello.instance;
+    let rights = PeerRights::new(&core);
+    tasks.spawn("rights", Arc::clone(&rights).follow(tasks.token()));
     let (net_events, net_receiver) = mpsc::channel(NET_EVENTS);
     rights::prepare(&core);
     let net_config = NetConfig {
         admission: joining.admission(&core),
+        permissions: rights,
         issuer: joining.served(),
         listen: config.listen,
         peers: config.peers.clone(),

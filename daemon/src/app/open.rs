@@ -81,6 +81,7 @@ pub(super) async fn core(
     let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
     Ok(Arc::new(Core {
         me: identity.node().clone(),
+        role: identity.role(),
         studio: identity.studio().clone(),
         ledger,
         hasher: Hasher::new(threads)?,

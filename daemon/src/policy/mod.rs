@@ -33,7 +33,7 @@ pub use self::{
     document::understand,
     line::Line,
     read::read_document,
-    ruling::{Ranks, Verdict, forbids},
+    ruling::{Ranks, Verdict},
 };
 use crate::{
     core::{Core, blocking},

@@ -187,6 +187,18 @@ pub struct Records {
     pub manifests: Vec<Vec<u8>>,
 }
 
+impl Control {
+    /// Returns the project that a message is about, which its receiver needs the right to see; none for a greeting, of which
+    /// the sender leaves out what the receiver may not see.
+    pub fn project(&self) -> Option<&ProjectName> {
+        match self {
+            Self::Hello(_) => None,
+            Self::Heads(heads) => Some(&heads.project),
+            Self::Records(records) => Some(&records.feed.project),
+        }
+    }
+}
+
 const HELLO: u16 = 1;
 const HEADS: u16 = 2;
 const RECORDS: u16 = 3;

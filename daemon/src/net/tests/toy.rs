@@ -6,6 +6,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    access::{Action, Rights, Role},
     block::{BLOCK_BYTES, BlockList, block_value},
     drop::NotCounted,
     feed::{FeedHead, FeedId, Group, SealedGroup},
@@ -22,7 +23,8 @@ use tokio::sync::{broadcast, watch};
 
 use super::studio::within;
 use crate::net::seam::{
-    Catalog, GroupsRead, ObjectSource, Objects, OpenObject, Piece, ReadFailed, Small, StoreRefused, Vouched,
+    Catalog, GroupsRead, ObjectSource, Objects, OpenObject, Permissions, Piece, ReadFailed, Small,
+    StoreRefused, Vouched,
 };
 
 /// Feeds of groups with one record each, whose number stands in the group.
@@ -176,6 +178,38 @@ impl Catalog for ToyCatalog {
     ) -> BoxFuture<'a, Option<Vec<u8>>> {
         let bytes = self.manifests.lock().unwrap().get(&(project.clone(), *id)).cloned();
         async move { bytes }.boxed()
+    }
+}
+
+/// Rights that a test gives and takes; whoever is not named may do everything.
+#[derive(Debug)]
+pub(super) struct ToyRights {
+    rights: Mutex<BTreeMap<(NodeId, ProjectName), Rights>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for ToyRights {
+    fn default() -> Self {
+        Self { rights: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl ToyRights {
+    pub(super) fn set(&self, node: &str, project: &str, actions: &[Action]) {
+        let about = (node.parse().unwrap(), project.parse().unwrap());
+        self.rights.lock().unwrap().insert(about, Rights::of(actions.iter().copied()));
+        self.changed.send_replace(());
+    }
+}
+
+impl Permissions for ToyRights {
+    fn rights(&self, node: &NodeId, _: Role, project: &ProjectName) -> Rights {
+        let rights = self.rights.lock().unwrap();
+        rights.get(&(node.clone(), project.clone())).copied().unwrap_or(Rights::ALL)
+    }
+
+    fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 }
 
