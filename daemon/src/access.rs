@@ -10,7 +10,8 @@ use avalon_protocol::{
     control::{ApiError, ErrorCode},
     id::{NodeId, ProjectName},
 };
-use tokio::sync::watch;
+use avalon_store::ledger::LedgerEvent;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{core::Core, net::Permissions};
@@ -21,8 +22,7 @@ const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
 impl Core {
     /// Returns by what everybody's rights are judged.
     pub fn admission(&self) -> Arc<Admission> {
-        let policy = self.policy.in_effect();
-        Arc::new(Admission::new(Arc::new(policy.map(|policy| policy.access().clone()).unwrap_or_default())))
+        self.ledger.admission()
     }
 
     /// Says whether this node may do something in a project, as far as it knows. Without any policy a vendor's node does not
@@ -82,24 +82,34 @@ impl PeerRights {
         Arc::new(Self { core: Arc::clone(core), changed: watch::Sender::new(()) })
     }
 
-    /// Tells of each change, until the daemon stops.
-    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        let mut policy = self.core.policy.watch();
+    /// Tells of each change, until the daemon stops: whatever is said in the studio's feeds may be one, and time may end a grant.
+    pub async fn follow(
+        self: Arc<Self>,
+        mut ledger_events: broadcast::Receiver<LedgerEvent>,
+        stop: CancellationToken,
+    ) {
         loop {
             let until = self.next_end();
-            tokio::select! {
+            let is_news = tokio::select! {
                 () = stop.cancelled() => return,
-                Ok(()) = policy.changed() => {}
-                () = self.core.clock.sleep(until.unwrap_or_default().min(LOOK_AT_CLOCK)), if until.is_some() => {}
+                event = ledger_events.recv() => match event {
+                    Ok(LedgerEvent::Advanced { feed, .. }) => feed.project.is_studio(),
+                    Ok(_) => false,
+                    Err(broadcast::error::RecvError::Lagged(_)) => true,
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                () = self.core.clock.sleep(until.unwrap_or_default().min(LOOK_AT_CLOCK)), if until.is_some() => true,
+            };
+            if is_news {
+                self.changed.send_replace(());
             }
-            self.changed.send_replace(());
         }
     }
 
     /// Returns how long the grants stay as they are; nothing when time does not end any.
     fn next_end(&self) -> Option<Duration> {
         let now_ms = self.core.now_ms();
-        let end_ms = self.core.policy.in_effect()?.access().next_end_ms(now_ms)?;
+        let end_ms = self.core.admission().policy().next_end_ms(now_ms)?;
         Some(Duration::from_millis(end_ms.saturating_sub(now_ms)))
     }
 }

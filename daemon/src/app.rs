@@ -156,7 +156,7 @@ async fn start(
     let hello = hello(&config, &core, joining.issuer.is_some());
     let instance = hello.instance;
     let rights = PeerRights::new(&core);
-    tasks.spawn("rights", Arc::clone(&rights).follow(tasks.token()));
+    tasks.spawn("rights", Arc::clone(&rights).follow(ledger_events.subscribe(), tasks.token()));
     let (net_events, net_receiver) = mpsc::channel(NET_EVENTS);
     rights::prepare(&core);
     let net_config = NetConfig {

@@ -4,23 +4,26 @@ use std::sync::Arc;
 
 use avalon_protocol::{
     access::Action,
-    block::BLOCK_BYTES,
+    block::{BLOCK_BYTES, BlockValue},
     close_code::CloseCode,
     drop::Nonce,
     hash::{ManifestId, ObjectHash},
     id::{VersionId, VersionSlot},
     plan::Priority,
     wire::{
-        AskNumber, Control, FetchEncoded, FetchManifests, FetchObjects, FetchProof, Framed as _, Request, Want,
+        AskNumber, Control, FetchEncoded, FetchManifests, FetchObjects, FetchProof, Framed as _, Request,
+        Want,
     },
 };
 use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::sync::Notify;
 
 use super::{
-    hostile::{Deaf, Puppet},
+    hostile::{Deaf, Puppet, no_heads},
     studio::{Studio, feed, hello, node_id, project, within},
 };
-use crate::net::{FetchError, PeerLink};
+use crate::net::{BlockSink, FetchError, SinkStopped};
 
 const VENDOR: &str = "puppet@london";
 const SECRET: &[u8] = b"nobody outside may know";
@@ -102,7 +105,7 @@ async fn of_a_project_that_a_peer_may_not_see_it_gets_what_it_gets_of_one_that_d
     node.catalog().append(&feed("secret", "srv@montreal"), "more");
     node.catalog().append(&feed("lantern", "srv@montreal"), "for all");
     friend.catalog().until(&feed("secret", "srv@montreal"), 2).await;
-    puppet.say(&Control::Heads(super::hostile::no_heads("lantern")).to_frame()).await;
+    puppet.say(&Control::Heads(no_heads("lantern")).to_frame()).await;
     loop {
         let heard = puppet.hear().await;
         assert_eq!(heard.project(), Some(&project("lantern")), "{heard:?}");
@@ -124,7 +127,7 @@ async fn what_a_peer_says_of_a_project_that_it_may_not_see_is_taken_as_of_one_th
         let mut puppet = Puppet::dial(&studio, &node).await;
         puppet.greet_with(&["secret", "nowhere"]).await;
         node.peer_up(VENDOR).await;
-        puppet.say(&Control::Heads(super::hostile::no_heads(name)).to_frame()).await;
+        puppet.say(&Control::Heads(no_heads(name)).to_frame()).await;
         ends.push(puppet.closed().await);
         node.peer_down(VENDOR).await;
     }
@@ -162,41 +165,61 @@ async fn each_request_needs_its_own_right() {
     }
 }
 
-/// A link to a node that holds a large object, over which answers go slowly.
-async fn slow(studio: &Studio) -> (super::studio::Node, super::studio::Node, PeerLink, Want) {
-    let setup = studio.node("srv@montreal");
-    let content = Bytes::from(vec![7; 200 * usize::try_from(BLOCK_BYTES).unwrap()]);
-    let (size, object) = (content.len() as u64, setup.objects.add("lantern", content));
-    let node = setup.start();
-    let mut asking = studio.node("ws1@london").dialling(&[&node]).start();
-    let link = asking.peer_up("srv@montreal").await;
-    (node, asking, link, Want { object, size, first_block: 0, blocks: 200, with_list: false })
+/// Takes the first block and then waits.
+#[derive(Debug, Default)]
+struct Halting {
+    begun: Arc<Notify>,
+    goes_on: Arc<Notify>,
+    blocks: u64,
+}
+
+impl BlockSink for Halting {
+    fn list(&mut self, _: ObjectHash, _: u64, _: Vec<BlockValue>) -> BoxFuture<'_, Result<(), SinkStopped>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn block(&mut self, _: ObjectHash, _: u64, _: Bytes) -> BoxFuture<'_, Result<(), SinkStopped>> {
+        self.blocks += 1;
+        async {
+            if self.blocks == 1 {
+                self.begun.notify_one();
+                self.goes_on.notified().await;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn not_found(&mut self, _: ObjectHash) -> BoxFuture<'_, Result<(), SinkStopped>> {
+        async { Ok(()) }.boxed()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_is_under_way_is_cut_when_the_right_to_it_is_taken() {
     let studio = Studio::new();
-    let (mut node, mut asking, link, want) = slow(&studio).await;
-    let mut sink = Stuck::default();
-    let (begun, lantern) = (Arc::clone(&sink.begun), project("lantern"));
-    let fetching = link.fetch_objects(&lantern, vec![want], &mut sink);
+    let setup = studio.node("srv@montreal");
+    let blocks = 160;
+    let content = Bytes::from(vec![7; blocks * usize::try_from(BLOCK_BYTES).unwrap()]);
+    let (size, object) = (content.len() as u64, setup.objects.add("lantern", content));
+    let want = Want { object, size, first_block: 0, blocks: blocks as u64, with_list: false };
+    let mut node = setup.start();
+    let mut asking = studio.node("ws1@london").dialling(&[&node]).start();
+    let link = asking.peer_up("srv@montreal").await;
+    let (mut sink, lantern) = (Halting::default(), project("lantern"));
+    let (begun, goes_on) = (Arc::clone(&sink.begun), Arc::clone(&sink.goes_on));
     let taking = async {
         begun.notified().await;
         // It may still see the project: the connection stays.
         node.setup.rights.set("ws1@london", "lantern", &[Action::See]);
+        goes_on.notify_one();
     };
-    let cut = async {
-        tokio::pin!(fetching);
-        tokio::select! {
-            fetched = &mut fetching => fetched,
-            () = async { taking.await; std::future::pending::<()>().await } => unreachable!("it waits"),
-        }
-    };
-    let error = within("the cut", cut).await.unwrap_err();
+    let both = async { tokio::join!(link.fetch_objects(&lantern, vec![want], &mut sink), taking) };
+    let error = within("the cut", both).await.0.unwrap_err();
     assert!(matches!(error, FetchError::GivenUp { .. }), "{error:?}");
-    assert!(link.is_open());
+    assert!(link.is_open() && sink.blocks < blocks as u64, "{} blocks", sink.blocks);
     let again = link.fetch_objects(&lantern, vec![want], &mut Deaf).await.unwrap();
-    assert_eq!(again.objects, 0, "{again:?}");
+    assert_eq!((again.found, again.bytes), (0, 0));
 
     // One that it may not even know of any more is not named in the next greeting.
     node.setup.rights.set("ws1@london", "lantern", &[]);
@@ -210,10 +233,4 @@ async fn an_answer_that_is_under_way_is_cut_when_the_right_to_it_is_taken() {
     assert!(asking.peer_up("srv@montreal").await.shares(&lantern));
     asking.catalog().until(&feed("lantern", "srv@montreal"), 1).await;
     node.peer_up("ws1@london").await;
-}
-
-/// Takes the first block and then nothing.
-#[derive(Debug, Default)]
-struct Stuck {
-    begun: Arc<tokio::sync::Notify>,
 }

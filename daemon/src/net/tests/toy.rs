@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use avalon_protocol::{
@@ -217,6 +220,7 @@ impl Permissions for ToyRights {
 #[derive(Debug, Default)]
 pub(super) struct ToyObjects {
     objects: Mutex<BTreeMap<(ProjectName, ObjectHash), ToyObject>>,
+    promised: AtomicUsize,
 }
 
 #[derive(Debug, Clone)]
@@ -229,6 +233,11 @@ struct ToyObject {
 impl ToyObjects {
     pub(super) fn add(&self, project: &str, bytes: Bytes) -> ObjectHash {
         self.add_breaking(project, bytes, u64::MAX)
+    }
+
+    /// Returns how often it was asked for a number.
+    pub(super) fn promised(&self) -> usize {
+        self.promised.load(Ordering::Relaxed)
     }
 
     pub(super) fn add_breaking(&self, project: &str, bytes: Bytes, breaks_at: u64) -> ObjectHash {
@@ -249,6 +258,7 @@ impl Objects for ToyObjects {
     }
 
     fn promise<'a>(&'a self, _: &'a AskNumber, _: &'a NodeId) -> BoxFuture<'a, Answer> {
+        self.promised.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::ready(Answer::Unsure))
     }
 
