@@ -93,7 +93,7 @@ impl Puppet {
         let mut header = [0; FRAME_HEADER_BYTES];
         within("a message", receive.read_exact(&mut header)).await.unwrap();
         let header = FrameHeader::parse(header).unwrap();
-        let mut payload = vec![0; header.payload_bytes.try_into().unwrap()];
+        let mut payload = vec![0; header.payload_bytes];
         within("a message", receive.read_exact(&mut payload)).await.unwrap();
         Control::from_payload(header.kind, &payload).unwrap()
     }
