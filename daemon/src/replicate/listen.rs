@@ -51,8 +51,6 @@ pub async fn to_ledger(
         };
         match event {
             Ok(LedgerEvent::Rebuilding { cause }) => tell_rebuilding(&core.health, &cause),
-            // Told by who holds the policy.
-            Ok(LedgerEvent::NotAllowed { .. }) => {}
             Ok(LedgerEvent::Rebuilt) => {
                 core.health.clear(CATALOG_REBUILDING);
                 look_at_all(&core, &replicator, &manifests).await;

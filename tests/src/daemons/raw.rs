@@ -32,7 +32,7 @@ pub struct RawPeer {
     receive: RecvStream,
     node: NodeId,
     studio: String,
-    _endpoint: Endpoint,
+    endpoint: Endpoint,
 }
 
 impl RawPeer {
@@ -52,7 +52,7 @@ impl RawPeer {
             (endpoint, connection, control)
         });
         let (node, studio) = (identity.node().clone(), identity.studio().to_string());
-        Self { runtime, connection, send, receive, node, studio, _endpoint: endpoint }
+        Self { runtime, connection, send, receive, node, studio, endpoint }
     }
 
     /// Dials and greets; returns the names of the projects that the daemon named.
@@ -113,5 +113,14 @@ impl RawPeer {
             }
             other => panic!("{other:?}"),
         }
+    }
+}
+
+impl Drop for RawPeer {
+    /// Waits until the daemon has heard that it is gone: it keeps few connections of one node.
+    fn drop(&mut self) {
+        self.connection.close(0u32.into(), b"");
+        let Self { runtime, endpoint, .. } = self;
+        runtime.block_on(async { timeout(PATIENCE, endpoint.wait_idle()).await.ok() });
     }
 }

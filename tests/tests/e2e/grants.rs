@@ -230,7 +230,7 @@ fn publish(node: &Daemon, number: u32) -> PublishItem {
 }
 
 fn is_retired(daemon: &Daemon, version: u32) -> bool {
-    let listed = daemon.ctl(&["ls", "--json", "robot"]).good();
+    let listed = daemon.ctl(&["ls", "--json", "lantern:robot"]).good();
     !listed["versions"].as_array().unwrap().iter().any(|found| found["ref"] == model(version))
 }
 
@@ -244,7 +244,7 @@ fn what_a_node_publishes_counts_with_that_grant_and_what_it_retires_does_not() {
         assert_eq!(publish(node, 10 + number).state, PublishState::Published);
         london.until("it is known", |api| api.locate_one(&model(10 + number)));
         // It does not know what it is granted everywhere, so that it may try.
-        node.ctl(&["retire", &model(number)]);
+        node.ctl(&["retire", &model(number), "-m", "wrong"]).expect(ExitCode::Ok);
         publish(node, 20 + number);
         london.until("what came later is known", |api| api.locate_one(&model(20 + number)));
         assert!(!is_retired(&london, number), "by {}", node.config.node);
@@ -259,7 +259,7 @@ fn what_a_node_retires_counts_with_that_grant_and_what_it_publishes_does_not() {
     grant(&studio, &london, &[Action::Retire], "");
     for (node, number) in nodes(&studio, &london).iter().zip(1..) {
         publish(node, 10 + number);
-        node.ctl(&["retire", &model(number)]).expect(ExitCode::Ok);
+        node.ctl(&["retire", &model(number), "-m", "wrong"]).expect(ExitCode::Ok);
         london.until("it is out of use", |_| is_retired(&london, number).then_some(()));
         assert!(london.api().locate_one(&model(10 + number)).is_none(), "by {}", node.config.node);
     }
@@ -287,9 +287,9 @@ fn a_node_that_knows_that_it_may_not_says_so_and_does_not_try() {
         item.messages[0].contains("ask an admin of the studio for a grant of publish in lantern"),
         "{item:?}"
     );
-    let reserved = home.ctl(&["reserve", "robot/modelDefault"]).expect(ExitCode::Denied);
+    let reserved = home.ctl(&["reserve", "lantern:robot/modelDefault"]).expect(ExitCode::Denied);
     assert!(reserved.stderr.contains("AVL-0903"), "{reserved:?}");
-    let retired = home.ctl(&["retire", &model(1)]).expect(ExitCode::Denied);
+    let retired = home.ctl(&["retire", &model(1), "-m", "wrong"]).expect(ExitCode::Denied);
     assert!(
         retired.stdout.contains("no grant to retire") || retired.stderr.contains("no grant to retire"),
         "{retired:?}"
