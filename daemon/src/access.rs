@@ -9,12 +9,16 @@ use avalon_protocol::{
     access::{Action, Admission, Rights, Role},
     control::{ApiError, ErrorCode},
     id::{NodeId, ProjectName},
+    wire::PolicyExtract,
 };
 use avalon_store::ledger::LedgerEvent;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{core::Core, net::Permissions};
+use crate::{
+    core::{Core, blocking},
+    net::Permissions,
+};
 
 /// The longest wait for the end of a grant: the wall clock may be set.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(10);
@@ -25,11 +29,9 @@ impl Core {
         self.ledger.admission()
     }
 
-    /// Says whether this node may do something in a project, as far as it knows. Without any policy a vendor's node does not
-    /// know what it was granted: then others decide.
+    /// Says whether this node may do something in a project, as far as it knows.
     pub fn may(&self, project: &ProjectName, action: Action) -> bool {
-        let knows = self.role != Role::Vendor || self.policy.in_effect().is_some();
-        !knows || self.admission().rights(&self.me, self.role, project, self.now_ms()).allows(action)
+        self.admission().rights(&self.me, self.role, project, self.now_ms()).allows(action)
     }
 
     /// Refuses what this node has no right to.
@@ -74,12 +76,17 @@ impl From<NotGranted> for ApiError {
 pub struct PeerRights {
     core: Arc<Core>,
     changed: watch::Sender<()>,
+    told: watch::Sender<Option<(PolicyExtract, NodeId)>>,
 }
 
 impl PeerRights {
     /// Nothing tells of changes before [`PeerRights::follow`] runs.
     pub fn new(core: &Arc<Core>) -> Arc<Self> {
-        Arc::new(Self { core: Arc::clone(core), changed: watch::Sender::new(()) })
+        Arc::new(Self {
+            core: Arc::clone(core),
+            changed: watch::Sender::new(()),
+            told: watch::Sender::new(None),
+        })
     }
 
     /// Tells of each change, until the daemon stops: whatever is said in the studio's feeds may be one, and time may end a grant.
@@ -88,6 +95,7 @@ impl PeerRights {
         mut ledger_events: broadcast::Receiver<LedgerEvent>,
         stop: CancellationToken,
     ) {
+        let mut told = self.told.subscribe();
         loop {
             let until = self.next_end();
             let is_news = tokio::select! {
@@ -98,6 +106,10 @@ impl PeerRights {
                     Err(broadcast::error::RecvError::Lagged(_)) => true,
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
+                Ok(()) = told.changed() => {
+                    let (core, heard) = (Arc::clone(&self.core), told.borrow_and_update().clone());
+                    blocking(move || heard.is_some_and(|(extract, by)| core.take_extract(extract, &by))).await
+                }
                 () = self.core.clock.sleep(until.unwrap_or_default().min(LOOK_AT_CLOCK)), if until.is_some() => true,
             };
             if is_news {
@@ -117,6 +129,19 @@ impl PeerRights {
 impl Permissions for PeerRights {
     fn rights(&self, node: &NodeId, role: Role, project: &ProjectName) -> Rights {
         self.core.admission().rights(node, role, project, self.core.now_ms())
+    }
+
+    fn extract(&self, node: &NodeId, role: Role) -> Option<PolicyExtract> {
+        let view = self.core.policy.view();
+        let serial = view.fold.in_effect()?.id.serial;
+        // What this node was only told itself is not all of it.
+        let tells = matches!(self.core.role, Role::Admin | Role::Site) && serial == self.core.policy.serial();
+        let document = view.in_effect.filter(|_| tells)?.extract(node, role, self.core.now_ms())?;
+        Some(PolicyExtract { serial, document })
+    }
+
+    fn told(&self, extract: PolicyExtract, by: &NodeId) {
+        self.told.send_replace(Some((extract, by.clone())));
     }
 
     fn changed(&self) -> watch::Receiver<()> {

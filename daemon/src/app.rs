@@ -18,8 +18,8 @@ use avalon_protocol::{
     id::ProjectName,
     mode::ProjectMode,
     wire::{
-        FEATURE_ENCODED, FEATURE_ISSUES, FEATURE_NUMBERS, FEATURE_PROOF, Hello, PROTOCOL_MAX, PROTOCOL_MIN,
-        ServedProject,
+        FEATURE_ENCODED, FEATURE_EXTRACT, FEATURE_ISSUES, FEATURE_NUMBERS, FEATURE_PROOF, Hello,
+        PROTOCOL_MAX, PROTOCOL_MIN, ServedProject,
     },
 };
 use avalon_store::{ledger::LedgerEvent, state_dir::StateDir};
@@ -215,7 +215,11 @@ fn hello(config: &Config, core: &Core, issues: bool) -> Hello {
     Hello {
         protocol_min: PROTOCOL_MIN,
         protocol_max: PROTOCOL_MAX,
-        features: FEATURE_ENCODED | FEATURE_PROOF | FEATURE_NUMBERS | if issues { FEATURE_ISSUES } else { 0 },
+        features: FEATURE_ENCODED
+            | FEATURE_PROOF
+            | FEATURE_NUMBERS
+            | FEATURE_EXTRACT
+            | if issues { FEATURE_ISSUES } else { 0 },
         build: env!("CARGO_PKG_VERSION").to_owned(),
         studio: core.studio.clone(),
         node: core.me.clone(),

@@ -35,7 +35,8 @@ use avalon_protocol::{
         AskNumber, Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FetchProof,
         FrameHeader, Framed, Hello, JoinAsk, JoinCertify, JoinHello, JoinOffer, JoinRefused, JoinReply,
         Joined, ManifestReply, NumberReply, ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN,
-        PieceEncoding, PieceHead, ProjectHeads, ProofReply, Records, Renew, RenewReply, Request,
+        PieceEncoding, PieceHead, PolicyExtract, ProjectHeads, ProofReply, Records, Renew, RenewReply,
+        Request,
     },
 };
 
@@ -232,6 +233,10 @@ fn frame_types_are_those_of_the_code() {
         (type_of(&JoinReply::Refused(JoinRefused { reason: String::new() }).to_frame()), "JoinRefused"),
         (type_of(&Request::Renew(Renew { request: vec![] }).to_frame()), "Renew"),
         (type_of(&RenewReply { certificate: vec![], refused: String::new() }.to_frame()), "RenewReply"),
+        (
+            type_of(&Control::Extract(PolicyExtract { serial: 1, document: String::new() }).to_frame()),
+            "Extract",
+        ),
     ];
     let coded: Vec<(u16, String)> = coded.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
     let documented: Vec<(u16, String)> =

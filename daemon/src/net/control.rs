@@ -13,7 +13,7 @@ use avalon_protocol::{
     feed::{FeedHead, FeedId},
     id::{NodeId, ProjectName},
     session::{Effect, Session},
-    wire::{Control, Hello},
+    wire::{Control, FEATURE_EXTRACT, Hello, PolicyExtract},
 };
 use futures_util::future::BoxFuture;
 use quinn::{ConnectionError, RecvStream, SendStream};
@@ -108,6 +108,7 @@ pub(crate) async fn run(
         hello,
         hello_changed,
         rights_changed,
+        extract: None,
         advanced,
         late,
     };
@@ -126,6 +127,8 @@ struct Driver<'a> {
     hello: Hello,
     hello_changed: watch::Receiver<Arc<Hello>>,
     rights_changed: watch::Receiver<()>,
+    /// What the peer was told of the policy.
+    extract: Option<PolicyExtract>,
     advanced: broadcast::Receiver<(FeedId, FeedHead)>,
     late: Sleep,
     inbound: Inbound,
@@ -185,6 +188,19 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Returns what the peer is to be told of the policy, when it takes that and it is news.
+    fn tell_extract(&mut self) -> Option<Effect> {
+        let Seat { node, role, .. } = self.seat;
+        let takes = self.session.peer().is_some_and(|hello| hello.features & FEATURE_EXTRACT != 0);
+        if !takes || self.context.may_see(node, *role, &ProjectName::studio()) {
+            return None;
+        }
+        let extract =
+            self.context.permissions.extract(node, *role).filter(|e| self.extract.as_ref() != Some(e))?;
+        self.extract = Some(extract.clone());
+        Some(Effect::Send(Control::Extract(extract)))
+    }
+
     /// Ends a connection on which a project was named that the peer may not see any more.
     fn check_sees(&self, project: &ProjectName) -> Result<(), Closed> {
         match self.context.may_see(&self.seat.node, self.seat.role, project) {
@@ -199,7 +215,7 @@ impl Driver<'_> {
             Event::HelloChanged => Err(Closed::by_us(CloseCode::Shutdown, GREETS_ANEW)),
             Event::RightsChanged => {
                 match self.context.greeting(&self.seat.node, self.seat.role) == self.hello {
-                    true => Ok(Vec::new()),
+                    true => Ok(self.tell_extract().into_iter().collect()),
                     false => Err(Closed::by_us(CloseCode::Shutdown, GREETS_ANEW)),
                 }
             }
@@ -254,7 +270,18 @@ impl Driver<'_> {
                     message.project().map_or(Ok(()), |project| self.check_sees(project))?;
                     self.outbox.push(&message);
                 }
-                Effect::Ready(hello) => self.admit(hello).await?,
+                Effect::Ready(hello) => {
+                    self.admit(hello).await?;
+                    if let Some(Effect::Send(extract)) = self.tell_extract() {
+                        self.outbox.push(&extract);
+                    }
+                }
+                Effect::Extract(extract) => {
+                    // Whoever else says something of the policy may lie to more people than itself.
+                    if matches!(self.seat.role, Role::Admin | Role::Site) {
+                        self.context.permissions.told(extract, &self.seat.node);
+                    }
+                }
                 Effect::ReadGroups { feed, from_seq } => self.reads.push_back((feed, from_seq)),
                 Effect::StoreGroups(records) => {
                     let (catalog, node) = (Arc::clone(&self.context.catalog), self.seat.node.clone());

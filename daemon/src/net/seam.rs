@@ -18,7 +18,7 @@ use avalon_protocol::{
     hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
     numbers::Answer,
-    wire::{AskNumber, Base, FetchProof, PieceHead, Records, RenewReply},
+    wire::{AskNumber, Base, FetchProof, PieceHead, PolicyExtract, Records, RenewReply},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -30,6 +30,15 @@ pub trait Permissions: Send + Sync + 'static {
     /// Returns what a node may do in a project at this moment; `role` is that of its certificate. Must neither wait nor read
     /// from disk.
     fn rights(&self, node: &NodeId, role: Role, project: &ProjectName) -> Rights;
+
+    /// Returns what a node may know of the policy that may not see every project; nothing from who is not to tell it. As
+    /// [`Permissions::rights`].
+    fn extract(&self, _node: &NodeId, _role: Role) -> Option<PolicyExtract> {
+        None
+    }
+
+    /// Hears what a peer says of the policy, which is an admin's or a site's node. Must not wait.
+    fn told(&self, _extract: PolicyExtract, _by: &NodeId) {}
 
     /// Returns what tells that the rights of some node may be others now, by a policy or because a grant ended.
     fn changed(&self) -> watch::Receiver<()>;

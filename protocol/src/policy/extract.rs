@@ -43,7 +43,12 @@ impl Policy {
         let mut granted = false;
         for known in self.access().grants() {
             granted = true;
-            let projects = within(&known.projects, &seen)?;
+            // A grant for all projects names none, and says who may see what concerns the studio.
+            let of_all = known.projects.iter().find(|glob| glob.as_str() == "*");
+            let projects = match of_all.filter(|_| !seen.is_empty()) {
+                Some(all) => vec![all.clone()],
+                None => within(&known.projects, &seen)?,
+            };
             if !projects.is_empty() {
                 lined.push((known.line, grant(known, &projects)));
             }
@@ -52,12 +57,10 @@ impl Policy {
         lined.sort_by_key(|(line, _)| *line);
         let mut next = 2;
         for (line, part) in &lined {
-            for _ in next..*line {
-                text.push('\n');
-                next += 1;
-            }
+            let before = line.saturating_sub(next);
+            text.extend((0..before).map(|_| '\n'));
             text.push_str(part);
-            next += u32::try_from(part.lines().count()).ok()?;
+            next += before + u32::try_from(part.lines().count()).ok()?;
         }
         text.push_str(if granted { KEEPS_GRANTS } else { "" });
         text.push_str(&self.rest(&seen)?);

@@ -210,7 +210,7 @@ fn a_grant_that_is_taken_or_ends_closes_what_was_open_and_is_gone_from_the_next_
     assert!(named.is_empty() && !pull(&peer));
 }
 
-/// Starts a node of each role but admin, which knows lantern's first versions.
+/// Starts a node of each role but admin, which knows lantern's first versions and what it is granted: not to pull.
 fn nodes(studio: &Studio, london: &Daemon) -> Vec<Daemon> {
     let roles = ROLES.into_iter().filter(|role| *role != Role::Admin);
     let nodes = roles.map(|role| {
@@ -218,9 +218,15 @@ fn nodes(studio: &Studio, london: &Daemon) -> Vec<Daemon> {
         node.config.peers = vec![london.listen()];
         node.start();
         node.until("it knows what london published", |api| (api.list().versions.len() >= 4).then_some(()));
+        until_known(&node, "has no grant to pull");
         node
     });
     nodes.collect()
+}
+
+/// Waits until a node explains so why it has not got a version.
+fn until_known(node: &Daemon, reason: &str) {
+    node.until(reason, |_| node.ctl(&["why", &model(1)]).stdout.contains(reason).then_some(()));
 }
 
 fn publish(node: &Daemon, number: u32) -> PublishItem {
@@ -243,11 +249,8 @@ fn what_a_node_publishes_counts_with_that_grant_and_what_it_retires_does_not() {
     for (node, number) in nodes(&studio, &london).iter().zip(1..) {
         assert_eq!(publish(node, 10 + number).state, PublishState::Published);
         london.until("it is known", |api| api.locate_one(&model(10 + number)));
-        // It does not know what it is granted everywhere, so that it may try.
-        node.ctl(&["retire", &model(number), "-m", "wrong"]).expect(ExitCode::Ok);
-        publish(node, 20 + number);
-        london.until("what came later is known", |api| api.locate_one(&model(20 + number)));
-        assert!(!is_retired(&london, number), "by {}", node.config.node);
+        node.ctl(&["retire", &model(number), "-m", "wrong"]).expect(ExitCode::Denied);
+        assert!(!is_retired(node, number) && !is_retired(&london, number), "by {}", node.config.node);
     }
 }
 
@@ -258,10 +261,14 @@ fn what_a_node_retires_counts_with_that_grant_and_what_it_publishes_does_not() {
     (2..=4).for_each(|number| drop(publish_model(&london, number, b"of london")));
     grant(&studio, &london, &[Action::Retire], "");
     for (node, number) in nodes(&studio, &london).iter().zip(1..) {
-        publish(node, 10 + number);
+        let item = publish(node, 10 + number);
+        assert_eq!(
+            (item.state, item.error),
+            (PublishState::Refused, Some(ErrorCode::NotGranted)),
+            "{item:?}"
+        );
         node.ctl(&["retire", &model(number), "-m", "wrong"]).expect(ExitCode::Ok);
         london.until("it is out of use", |_| is_retired(&london, number).then_some(()));
-        assert!(london.api().locate_one(&model(10 + number)).is_none(), "by {}", node.config.node);
     }
 }
 
@@ -301,4 +308,35 @@ fn a_node_that_knows_that_it_may_not_says_so_and_does_not_try() {
     home.until_complete_at(&model(1), "ws1@home");
     assert_eq!(publish(&home, 2).state, PublishState::Published);
     london.until("it is known", |api| api.locate_one(&model(2)));
+}
+
+#[test]
+fn a_vendor_works_by_its_extract_of_the_policy_also_after_a_restart() {
+    let studio = studio();
+    let (london, _) = london(&studio);
+    let secret = "# comet is for nobody\n[[rule]]\nname = \"comet stays\"\nmatch = { project = \"comet\" }\nsites = \"*\"\nkeep = \"never\"\n";
+    grant(&studio, &london, &[Action::Pull], secret);
+    let mut vendor = studio.node_as("ws1@van", Role::Vendor, ProjectMode::OnDemand);
+    vendor.config.peers = vec![london.listen()];
+    vendor.start();
+    vendor.until("it may pull", |api| {
+        let pulled = api.pull(&model(1)).ok()?.versions.pop()?;
+        matches!(pulled.state, PlanState::Fetch | PlanState::Here).then_some(())
+    });
+    vendor.until_complete_at(&model(1), "ws1@van");
+    london.until_complete_at(&model(1), "ws1@van");
+    assert_eq!(publish(&vendor, 2).error, Some(ErrorCode::NotGranted));
+    // It is granted more, and hears of it at once.
+    grant(&studio, &london, &[Action::Pull, Action::Publish], secret);
+    vendor.until("it may publish", |_| (publish(&vendor, 2).state != PublishState::Refused).then_some(()));
+    london.until("it is known", |api| api.locate_one(&model(2)));
+    // Alone it goes by what it was told.
+    vendor.terminate();
+    vendor.config.peers.clear();
+    vendor.start();
+    assert_eq!(publish(&vendor, 3).state, PublishState::Published);
+    assert!(vendor.api().locate_one(&model(2)).is_some());
+    let told = fs::read_to_string(vendor.config.state_dir.join("policy-extract.json")).unwrap();
+    assert!(told.contains("lantern") && !told.contains("comet"), "{told}");
+    assert!(!vendor.config.state_dir.join("feeds/_studio").join(LONDON).exists());
 }
