@@ -376,4 +376,24 @@ mod tests {
         one.judge_by(&judged(12, Rights::ALL));
         assert_eq!((one.differs_from(&other, &feed()), one.last_judged(&feed())), (Some(9), Some((12, 0))));
     }
+
+    #[test]
+    fn what_was_told_of_the_policy_counts_until_the_feeds_say_more_and_takes_others_word() {
+        let studio = FeedId { project: crate::id::ProjectName::studio(), ..feed() };
+        let document = "schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"here\"\nmin_copies = 1\n";
+        let read = |told: u64| {
+            let mut reader = AdmissionReader::default();
+            let policy = Record::Policy(crate::record::tests::applied(3, document));
+            reader.add(&studio, 0, Role::Admin, policy);
+            reader.add_extract(told, access(&grant("\"pull\"", "")));
+            reader.finish()
+        };
+        let may = |one: &Admission| one.rights(&feed().node, Role::Vendor, &feed().project, 0);
+        for old in [2, 3] {
+            assert_eq!((read(old).takes_word(), may(&read(old))), (false, Rights::NONE));
+        }
+        let newer = read(4);
+        assert!(newer.takes_word() && may(&newer).allows(Action::Pull));
+        assert_eq!(admits(&newer, 3, &publish()), Ok(()), "those who judge served it");
+    }
 }
