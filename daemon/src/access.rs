@@ -96,6 +96,8 @@ impl PeerRights {
         stop: CancellationToken,
     ) {
         let mut told = self.told.subscribe();
+        // What is told of the policy is written from this view, which follows the ledger's.
+        let mut policy = self.core.policy.watch();
         loop {
             let until = self.next_end();
             let is_news = tokio::select! {
@@ -106,6 +108,7 @@ impl PeerRights {
                     Err(broadcast::error::RecvError::Lagged(_)) => true,
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
+                Ok(()) = policy.changed() => true,
                 Ok(()) = told.changed() => {
                     let (core, heard) = (Arc::clone(&self.core), told.borrow_and_update().clone());
                     blocking(move || heard.is_some_and(|(extract, by)| core.take_extract(extract, &by))).await
