@@ -18,8 +18,8 @@ use avalon_protocol::{
     id::ProjectName,
     mode::ProjectMode,
     wire::{
-        FEATURE_ENCODED, FEATURE_ISSUES, FEATURE_NUMBERS, FEATURE_PROOF, Hello, PROTOCOL_MAX, PROTOCOL_MIN,
-        ServedProject,
+        FEATURE_ENCODED, FEATURE_EXTRACT, FEATURE_ISSUES, FEATURE_NUMBERS, FEATURE_PROOF, Hello,
+        PROTOCOL_MAX, PROTOCOL_MIN, ServedProject,
     },
 };
 use avalon_store::{ledger::LedgerEvent, state_dir::StateDir};
@@ -27,6 +27,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::{
+    access::PeerRights,
     api, audit,
     clock::{Clock, RealClock},
     config::Config,
@@ -157,10 +158,13 @@ async fn start(
     let joining = Joining::open(&core, &state.root, &identity_dir, &config).await?;
     let hello = hello(&config, &core, joining.issuer.is_some());
     let instance = hello.instance;
+    let rights = PeerRights::new(&core);
+    tasks.spawn("rights", Arc::clone(&rights).follow(ledger_events.subscribe(), tasks.token()));
     let (net_events, net_receiver) = mpsc::channel(NET_EVENTS);
     rights::prepare(&core);
     let net_config = NetConfig {
         admission: joining.admission(&core),
+        permissions: rights,
         issuer: joining.served(),
         listen: config.listen,
         peers: config.peers.clone(),
@@ -214,7 +218,11 @@ fn hello(config: &Config, core: &Core, issues: bool) -> Hello {
     Hello {
         protocol_min: PROTOCOL_MIN,
         protocol_max: PROTOCOL_MAX,
-        features: FEATURE_ENCODED | FEATURE_PROOF | FEATURE_NUMBERS | if issues { FEATURE_ISSUES } else { 0 },
+        features: FEATURE_ENCODED
+            | FEATURE_PROOF
+            | FEATURE_NUMBERS
+            | FEATURE_EXTRACT
+            | if issues { FEATURE_ISSUES } else { 0 },
         build: env!("CARGO_PKG_VERSION").to_owned(),
         studio: core.studio.clone(),
         node: core.me.clone(),

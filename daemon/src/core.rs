@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use avalon_certs::Revocations;
 use avalon_protocol::{
+    access::Role,
     id::{NodeId, ProjectName, StudioName},
     record::Record,
 };
@@ -37,6 +38,8 @@ use crate::{
 pub struct Core {
     /// This node.
     pub me: NodeId,
+    /// What its certificate says that it is.
+    pub role: Role,
     /// Its studio.
     pub studio: StudioName,
     /// Feeds, manifests and catalog.

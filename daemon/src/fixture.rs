@@ -32,6 +32,7 @@ use tokio::sync::{broadcast, mpsc};
 
 pub(crate) use crate::publish::record::published;
 use crate::{
+    access::PeerRights,
     audit::Audit,
     buffers::Buffers,
     clock::{Clock as _, ManualClock},
@@ -205,6 +206,7 @@ impl Studio {
         let throttle = Arc::new(Throttle::new(identity.node().clone(), Arc::new(clock.clone())));
         let core = Arc::new(Core {
             me: identity.node().clone(),
+            role: identity.role(),
             studio: identity.studio().clone(),
             policy: StudioPolicy::open(&ledger, &health),
             own: OwnWriting::free(identity.node(), &ledger, &health, Arc::new(clock.clone())),
@@ -267,6 +269,7 @@ impl Node {
         let served = ServedProject { name: project(), mode: self.project().mode() };
         let config = NetConfig {
             admission: Default::default(),
+            permissions: PeerRights::new(core),
             issuer: None,
             listen: "127.0.0.1:0".parse().unwrap(),
             peers: peers.to_vec(),

@@ -8,6 +8,7 @@ pub mod project;
 pub mod publish;
 pub mod replicate;
 pub mod policy;
+pub mod access;
 pub mod rights;
 pub mod space;
 pub mod numbers;

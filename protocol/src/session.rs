@@ -13,7 +13,7 @@ use crate::{
     feed::{FeedHead, FeedId, SealedGroup},
     id::{NodeId, ProjectName},
     limits::MAX_FEEDS,
-    wire::{Control, Hello, ProjectHeads, Records},
+    wire::{Control, Hello, PolicyExtract, ProjectHeads, Records},
 };
 
 /// What the driver has to do, in order.
@@ -32,6 +32,8 @@ pub enum Effect {
     },
     /// Verify and store what the peer sent, and answer with [`Session::groups_stored`].
     StoreGroups(Records),
+    /// What the peer says of the policy.
+    Extract(PolicyExtract),
     /// The peer's copy of a feed is not a part of ours nor ours of it: somebody must hear of it. The session goes on
     /// with the other feeds.
     Fork(FeedId),
@@ -151,6 +153,7 @@ impl Session {
             (Control::Hello(hello), false) => self.greeted(hello),
             (Control::Heads(heads), true) => self.heads(heads),
             (Control::Records(records), true) => self.records(records),
+            (Control::Extract(extract), true) => vec![Effect::Extract(extract)],
             (Control::Hello(_), true) => close(CloseCode::Protocol, "a second greeting"),
             (_, false) => close(CloseCode::Protocol, "a message before the greeting"),
         }

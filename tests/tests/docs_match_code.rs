@@ -10,6 +10,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    access::Action,
     audit::{AuditHead, AuditLine},
     block::{BLOCK_BYTES, BlockList},
     check,
@@ -19,6 +20,7 @@ use avalon_protocol::{
     exit_code::ExitCode,
     feed::{FeedId, SIGNATURE_DOMAIN, SealedGroup},
     hash::{AuditHash, ManifestId, ObjectHash},
+    id::ProjectName,
     limits,
     manifest::{self, FileEntry, Manifest},
     mode::ProjectMode,
@@ -33,7 +35,8 @@ use avalon_protocol::{
         AskNumber, Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FetchProof,
         FrameHeader, Framed, Hello, JoinAsk, JoinCertify, JoinHello, JoinOffer, JoinRefused, JoinReply,
         Joined, ManifestReply, NumberReply, ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN,
-        PieceEncoding, PieceHead, ProjectHeads, ProofReply, Records, Renew, RenewReply, Request,
+        PieceEncoding, PieceHead, PolicyExtract, ProjectHeads, ProofReply, Records, Renew, RenewReply,
+        Request,
     },
 };
 
@@ -138,28 +141,57 @@ fn hello() -> Hello {
     }
 }
 
+fn project() -> ProjectName {
+    "lantern".parse().unwrap()
+}
+
+fn encoded() -> FetchEncoded {
+    let (priority, compress) = (Priority::Waiting, true);
+    FetchEncoded { project: project(), priority, compress, wants: vec![], bases: vec![] }
+}
+
+fn question() -> FetchProof {
+    let (manifest, nonce) = (ManifestId::from_bytes([0; 32]), Nonce::from_bytes([0; 32]));
+    FetchProof { version: version(), manifest, nonce, read: true }
+}
+
+fn number() -> AskNumber {
+    AskNumber { version: version(), fresh: true, serial: 1 }
+}
+
+#[test]
+fn what_a_message_needs_is_that_of_the_code() {
+    let feed = FeedId { project: project(), node: "ws12@london".parse().unwrap() };
+    let said = [
+        Control::Heads(ProjectHeads { project: project(), heads: vec![] }),
+        Control::Records(Records { feed, groups: vec![], manifests: vec![] }),
+    ];
+    let asked = [
+        Request::Objects(FetchObjects { project: project(), wants: vec![] }),
+        Request::Manifests(FetchManifests { project: project(), manifests: vec![] }),
+        Request::Encoded(encoded()),
+        Request::Proof(question()),
+        Request::Number(number()),
+        Request::Renew(Renew { request: vec![] }),
+    ];
+    let said = said.iter().map(|message| (message.to_frame(), message.project().map(|_| Action::See)));
+    let asked = asked.iter().map(|request| (request.to_frame(), request.needs().map(|(_, action)| action)));
+    let coded: Vec<(String, String)> = said
+        .chain(asked)
+        .map(|(frame, needs)| (type_of(&frame).to_string(), needs.map_or("none", Action::as_str).to_owned()))
+        .collect();
+    let documented: Vec<(String, String)> =
+        protocol("6.8 What a message needs").iter().map(|row| (row[0].clone(), row[2].clone())).collect();
+    assert_eq!(documented, coded);
+}
+
 #[test]
 fn frame_types_are_those_of_the_code() {
-    let project: avalon_protocol::id::ProjectName = "lantern".parse().unwrap();
-    let feed =
-        avalon_protocol::feed::FeedId { project: project.clone(), node: "ws12@london".parse().unwrap() };
+    let project = project();
+    let feed = FeedId { project: project.clone(), node: "ws12@london".parse().unwrap() };
     let reply = ObjectReply { status: ObjectStatus::Found, list_values: 0, body_bytes: 0, encoding: 0 };
     let piece =
         PieceHead { blocks: 1, encoding: PieceEncoding::Raw, bytes: 0, base_offset: 0, base_bytes: 0 };
-    let encoded = |project| FetchEncoded {
-        project,
-        priority: Priority::Waiting,
-        compress: true,
-        wants: vec![],
-        bases: vec![],
-    };
-    let question = FetchProof {
-        version: version(),
-        manifest: ManifestId::from_bytes([0; 32]),
-        nonce: Nonce::from_bytes([0; 32]),
-        read: true,
-    };
-    let number = AskNumber { version: version(), fresh: true, serial: 1 };
     let coded = [
         (type_of(&Control::Hello(hello()).to_frame()), "Hello"),
         (
@@ -183,11 +215,11 @@ fn frame_types_are_those_of_the_code() {
         ),
         (type_of(&reply.to_frame()), "ObjectReply"),
         (type_of(&ManifestReply { bytes: 0 }.to_frame()), "ManifestReply"),
-        (type_of(&Request::Encoded(encoded(project)).to_frame()), "FetchEncoded"),
+        (type_of(&Request::Encoded(encoded()).to_frame()), "FetchEncoded"),
         (type_of(&piece.to_frame()), "PieceHead"),
-        (type_of(&Request::Proof(question).to_frame()), "FetchProof"),
+        (type_of(&Request::Proof(question()).to_frame()), "FetchProof"),
         (type_of(&ProofReply::Reading { bytes: 0 }.to_frame()), "ProofReply"),
-        (type_of(&Request::Number(number).to_frame()), "AskNumber"),
+        (type_of(&Request::Number(number()).to_frame()), "AskNumber"),
         (type_of(&NumberReply(Answer::Promised).to_frame()), "NumberReply"),
         (type_of(&JoinAsk::Hello(JoinHello { version: 1, build: String::new() }).to_frame()), "JoinHello"),
         (type_of(&JoinReply::Offer(offer()).to_frame()), "JoinOffer"),
@@ -201,6 +233,10 @@ fn frame_types_are_those_of_the_code() {
         (type_of(&JoinReply::Refused(JoinRefused { reason: String::new() }).to_frame()), "JoinRefused"),
         (type_of(&Request::Renew(Renew { request: vec![] }).to_frame()), "Renew"),
         (type_of(&RenewReply { certificate: vec![], refused: String::new() }.to_frame()), "RenewReply"),
+        (
+            type_of(&Control::Extract(PolicyExtract { serial: 1, document: String::new() }).to_frame()),
+            "Extract",
+        ),
     ];
     let coded: Vec<(u16, String)> = coded.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
     let documented: Vec<(u16, String)> =

@@ -72,8 +72,13 @@ pub(super) async fn core(
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
     report_open(&health, &report);
     let own = own_writing(config, state, &ledger, identity, &health, &clock).await;
-    let (ledger_there, health_there) = (ledger.clone(), health.clone());
-    let policy = blocking(move || StudioPolicy::open(&ledger_there, &health_there)).await;
+    let (ledger_there, health_there, state_there) = (ledger.clone(), health.clone(), Arc::clone(state));
+    let policy = blocking(move || {
+        let policy = StudioPolicy::open(&ledger_there, &health_there);
+        policy.open_extract(&state_there.root, &ledger_there, &health_there);
+        policy
+    });
+    let policy = policy.await;
     let throttle = Arc::new(Throttle::new(identity.node().clone(), Arc::clone(&clock)));
     let (state_there, configured, health_) = (Arc::clone(state), config.limits.clone(), health.clone());
     let said = blocking(move || {
@@ -84,6 +89,7 @@ pub(super) async fn core(
     let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
     Ok(Arc::new(Core {
         me: identity.node().clone(),
+        role: identity.role(),
         studio: identity.studio().clone(),
         ledger,
         hasher: Hasher::new(threads)?,

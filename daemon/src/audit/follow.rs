@@ -112,12 +112,7 @@ fn fact_of(event: &EventKind, me: &str) -> Option<AuditFact> {
             .detail("author", author)
             .detail("comment", comment),
         EventKind::NodeRevoked { node } => daemon(AuditAction::Revoke).about(node),
-        EventKind::NotAllowed { node, project, action } => {
-            let peer = AuditActor::Peer { node: node.clone() };
-            AuditFact::new(peer, AuditAction::Grant, AuditOutcome::Denied)
-                .project(project)
-                .detail("lacked", action)
-        }
+        EventKind::NotAllowed { node, project, action } => lacked(node, project, action),
         EventKind::Peer { node, state, detail } => {
             let outcome = match state {
                 PeerState::Online => AuditOutcome::Done,
@@ -141,6 +136,11 @@ fn fact_of(event: &EventKind, me: &str) -> Option<AuditFact> {
         | EventKind::Problem { .. }
         | EventKind::Solved { .. } => return None,
     })
+}
+
+fn lacked(node: &str, project: &str, action: &str) -> AuditFact {
+    let peer = AuditActor::Peer { node: node.to_owned() };
+    AuditFact::new(peer, AuditAction::Grant, AuditOutcome::Denied).project(project).detail("lacked", action)
 }
 
 /// Names a version, and its project apart.

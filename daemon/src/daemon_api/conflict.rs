@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use avalon_protocol::{
+    access::Action,
     control::{
         ApiError, Candidate, ConflictItem, ConflictsReply, DecisionItem, ErrorCode, MovedItem, ResolveReply,
         ResolveRequest,
@@ -63,6 +64,7 @@ impl DaemonApi {
         let first = self.next_number(&version).await?;
         let others: Vec<ManifestId> = heads.iter().copied().filter(|head| *head != keep).collect();
         let mut moved: Vec<(ManifestId, u32)> = others.iter().copied().zip(first..).collect();
+        self.core.check_may(&version.project, Action::Retire)?;
         if !request.dry_run {
             self.ask_for_numbers(&version, &mut moved).await;
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use avalon_protocol::{
+    access::Action,
     control::{
         ApiError, ErrorCode, LifetimeItem, LifetimeReply, LifetimeRequest, LifetimeState, RetiredItem,
     },
@@ -95,6 +96,9 @@ impl DaemonApi {
             item.undo_until = Some(self.undo_until(retirement.at_ms));
             return Ok(item);
         }
+        if let Err(refused) = self.core.check_may(&version.project, Action::Retire) {
+            return Ok(refuse(item, ErrorCode::NotGranted, refused.to_string()));
+        }
         item.state = LifetimeState::Retired;
         item.undo_until = Some(self.undo_until(now_ms));
         if is_dry {
@@ -116,6 +120,9 @@ impl DaemonApi {
     ) -> Result<LifetimeItem, ApiError> {
         let mut item = item_of(version, fold);
         if fold.retired().is_some() {
+            if let Err(refused) = self.core.check_may(&version.project, Action::Retire) {
+                return Ok(refuse(item, ErrorCode::NotGranted, refused.to_string()));
+            }
             item.state = LifetimeState::Restored;
             if !is_dry {
                 let restored = Restored {

@@ -6,7 +6,7 @@ use avalon_protocol::{
     closure::MAX_CLOSURE_DEPTH,
     control::{ApiError, ErrorCode, JobState, JobStatus, PlanState, PullItem, PullReply, PullRequest},
     hash::{ManifestId, ObjectHash},
-    id::{ProjectName, VersionId},
+    id::{NodeId, ProjectName, VersionId},
     manifest::{FileEntry, Manifest},
     plan::{Decision, Wish, rank_sources},
     version_fold::VersionFold,
@@ -14,12 +14,7 @@ use avalon_protocol::{
 use avalon_store::{fs::Dir, ledger::Ledger};
 
 use super::{DaemonApi, catalog_failed, inputs::missing_of, lifetime::retired_by, show::head_of, stopping};
-use crate::{
-    core::blocking,
-    policy::{Ranks, forbids},
-    publish::lost,
-    replicate::jobs::Pulled,
-};
+use crate::{core::blocking, policy::Ranks, publish::lost, replicate::jobs::Pulled};
 
 /// From how many bytes on a version says how fast the line is, and how many of the last are looked at.
 const RATE_FROM_BYTES: u64 = 1 << 20;
@@ -84,13 +79,14 @@ impl DaemonApi {
             || pulled.as_ref().is_some_and(|pulled| matches!(pulled.decision, Decision::Have(_)));
         let forbidden = match &pulled {
             Some(pulled) => match &pulled.decision {
-                Decision::Forbidden(rule) => Some(forbids(&version, rule.as_ref())),
+                Decision::Forbidden(rule) => Some(self.core.forbids(&version, rule.as_ref())),
                 _ => None,
             },
             None => self.forbidden(&version, &fold).await?,
         };
         let holders = rank_sources(&self.core.me, &fold.holders(&head));
-        let connected = holders.iter().filter(|node| self.net.link(node).is_some());
+        let serves = |node: &&NodeId| self.net.link(node).is_some_and(|link| link.shares(&version.project));
+        let connected = holders.iter().filter(serves);
         let sources: Vec<String> = connected.map(ToString::to_string).collect();
         let state = match (conflict, here, sources.is_empty()) {
             (_, true, _) => PlanState::Here,
@@ -137,7 +133,7 @@ impl DaemonApi {
         let (core, id, fold) = (Arc::clone(&self.core), version.clone(), fold.clone());
         let verdict = blocking(move || core.decide(&id, &fold, Wish::Pulled, &mut Ranks::default())).await;
         Ok(match verdict.map_err(|error| catalog_failed(&self.core.ledger, &error))?.decision {
-            Decision::Forbidden(rule) => Some(forbids(version, rule.as_ref())),
+            Decision::Forbidden(rule) => Some(self.core.forbids(version, rule.as_ref())),
             _ => None,
         })
     }

@@ -1,6 +1,7 @@
 //! `reserve`: a version number that nobody else publishes under.
 
 use avalon_protocol::{
+    access::Action,
     control::{ApiError, ErrorCode, ReserveReply, ReserveRequest},
     id::{VersionId, VersionSlot},
     reference::VersionSelector,
@@ -31,6 +32,7 @@ impl DaemonApi {
             }
         };
         let version = VersionId { project, asset, subset, slot };
+        self.core.check_may(&version.project, Action::Publish)?;
         self.until_catalog().await;
         let reserved = match reference.version {
             VersionSelector::Slot(_) => self.core.take_number(&version).await,

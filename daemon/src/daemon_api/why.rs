@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use avalon_protocol::{
+    access::Action,
     control::{
         ApiError, ErrorCode, JobState, JobStatus, PeerState, PeerStatus, WhyAnswer, WhyReply, WhyState,
     },
@@ -15,11 +16,7 @@ use avalon_protocol::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{DaemonApi, catalog_failed, lifetime::retired_by};
-use crate::{
-    api::WhyQuery,
-    core::blocking,
-    policy::{Ranks, forbids},
-};
+use crate::{api::WhyQuery, core::blocking, policy::Ranks};
 
 /// The longest answer: a glob can name a whole project.
 const MOST_ANSWERS: usize = 1_000;
@@ -184,10 +181,16 @@ impl DaemonApi {
             answer.because.extend(policy_keeps(ruling));
             return;
         }
+        if let Err(refused) = self.core.check_may(&version.project, Action::Pull) {
+            answer.state = WhyState::Forbidden;
+            answer.because.push(refused.to_string());
+            answer.hint = Some(refused.hint());
+            return;
+        }
         match Stance::of(project.mode(), ruling) {
             Stance::Never(rule) => {
                 answer.state = WhyState::Forbidden;
-                answer.because.push(forbids(version, rule.as_ref()));
+                answer.because.push(self.core.forbids(version, rule.as_ref()));
                 answer.hint = Some("read the rule: avalonctl policy show".into());
             }
             Stance::Keep => {

@@ -7,16 +7,19 @@ use std::{
 
 use avalon_certs::Admission;
 use avalon_protocol::{
+    access::{Action, Role},
     feed::{FeedHead, FeedId},
+    id::{NodeId, ProjectName},
     wire::Hello,
 };
 use tokio::sync::{broadcast, watch};
 
 use super::{
     heads::PeerHeads,
+    link::PeerLink,
     metrics::NetMetrics,
     registry::Registry,
-    seam::{Catalog, Issuer, Objects},
+    seam::{Catalog, Issuer, Objects, Permissions},
     throttle::Throttle,
 };
 use crate::{clock::Clock, tasks::Tasks};
@@ -27,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) hello: watch::Sender<Arc<Hello>>,
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) objects: Arc<dyn Objects>,
+    /// Who may do what in a project.
+    pub(crate) permissions: Arc<dyn Permissions>,
     /// Says which feed goes further; the ledger speaks here after the fsync.
     pub(crate) advanced: broadcast::Sender<(FeedId, FeedHead)>,
     pub(crate) registry: Registry,
@@ -51,5 +56,34 @@ impl Context {
     pub(crate) fn client(&self) -> quinn::ClientConfig {
         // An exchange leaves nothing half done.
         self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns how this node greets a peer: with the projects that it serves and that the peer may see. What it does not name, it
+    /// never speaks of.
+    pub(crate) fn greeting(&self, node: &NodeId, role: Role) -> Hello {
+        let mut hello = Hello::clone(&self.hello.borrow());
+        hello.projects.retain(|project| self.may_see(node, role, &project.name));
+        hello
+    }
+
+    /// Says whether a node may know of a project.
+    pub(crate) fn may_see(&self, node: &NodeId, role: Role, project: &ProjectName) -> bool {
+        self.permissions.rights(node, role, project).allows(Action::See)
+    }
+
+    /// Says whether a peer may do something in a project now. A project that it was not told of at the greeting is none for it.
+    pub(crate) fn allows(&self, link: &PeerLink, project: &ProjectName, action: Action) -> bool {
+        link.shares(project) && self.permissions.rights(link.node(), link.role(), project).allows(action)
+    }
+
+    /// Waits until a peer may not do something any more.
+    pub(crate) async fn until_taken(&self, link: &PeerLink, project: &ProjectName, action: Action) {
+        let mut changed = self.permissions.changed();
+        while self.allows(link, project, action) {
+            if changed.changed().await.is_err() {
+                // Nobody changes rights any more: the daemon stops.
+                return std::future::pending().await;
+            }
+        }
     }
 }

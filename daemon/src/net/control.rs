@@ -8,11 +8,12 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use avalon_protocol::{
+    access::Role,
     close_code::CloseCode,
     feed::{FeedHead, FeedId, SealedGroup},
-    id::NodeId,
+    id::{NodeId, ProjectName},
     session::{Effect, Session},
-    wire::{Control, Hello},
+    wire::{Control, FEATURE_EXTRACT, Hello, PolicyExtract},
 };
 use futures_util::future::BoxFuture;
 use quinn::{ConnectionError, RecvStream, SendStream};
@@ -46,11 +47,16 @@ const MAX_UNSENT_MESSAGES: usize = 8192;
 /// What a peer reads whose connection is not kept any more.
 const STOPS: &str = "the daemon there stops, or does not keep this connection any more";
 
+/// What a peer reads that is to be greeted anew: also when it lost a project, which it then does not hear of.
+const GREETS_ANEW: &str = "the projects served here changed";
+
 /// Which connection, and who is at its other end.
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) channel: Arc<Channel>,
     pub(crate) node: NodeId,
+    /// What its certificate says.
+    pub(crate) role: Role,
     pub(crate) key: Key,
     pub(crate) direction: Direction,
     /// Ends the connection, and tells the peer that it may dial again.
@@ -78,6 +84,7 @@ enum WhatWasRead {
 enum Event {
     Stop,
     HelloChanged,
+    RightsChanged,
     Late,
     Closed(ConnectionError),
     Sent(Result<(), StreamFault>),
@@ -94,15 +101,17 @@ pub(crate) async fn run(
     (send, receive): (SendStream, RecvStream),
 ) -> (Closed, bool) {
     let advanced = context.advanced.subscribe();
-    let mut hello_changed = context.hello.subscribe();
-    let hello = Arc::clone(&hello_changed.borrow_and_update());
-    // After the subscription, so that nothing falls between.
+    let (mut hello_changed, mut rights_changed) = (context.hello.subscribe(), context.permissions.changed());
+    hello_changed.mark_unchanged();
+    rights_changed.mark_unchanged();
+    // After the subscriptions, so that nothing falls between.
+    let hello = context.greeting(&seat.node, seat.role);
     let heads = context.catalog.heads();
     let forked: Vec<(FeedId, u64)> = heads
         .iter()
         .filter_map(|(feed, _)| Some((feed.clone(), context.catalog.forked_from(feed)?)))
         .collect();
-    let (mut session, mut first) = Session::new(Hello::clone(&hello), seat.node.clone(), heads);
+    let (mut session, mut first) = Session::new(hello.clone(), seat.node.clone(), heads);
     first.extend(forked.iter().flat_map(|(feed, from)| session.frozen(feed, *from)));
     let late = context.clock.sleep(GREETING_DEADLINE);
     let mut driver = Driver {
@@ -117,6 +126,8 @@ pub(crate) async fn run(
         session,
         hello,
         hello_changed,
+        rights_changed,
+        extract: None,
         advanced,
         late,
     };
@@ -131,8 +142,12 @@ struct Driver<'a> {
     context: Arc<Context>,
     seat: &'a Seat,
     session: Session,
-    hello: Arc<Hello>,
+    /// How this side greeted.
+    hello: Hello,
     hello_changed: watch::Receiver<Arc<Hello>>,
+    rights_changed: watch::Receiver<()>,
+    /// What the peer was told of the policy.
+    extract: Option<PolicyExtract>,
     advanced: broadcast::Receiver<(FeedId, FeedHead)>,
     late: Sleep,
     inbound: Inbound,
@@ -146,6 +161,9 @@ struct Driver<'a> {
 impl Driver<'_> {
     async fn run(&mut self) -> Closed {
         loop {
+            if let Err(closed) = self.start_read() {
+                return closed;
+            }
             let event = self.next().await;
             let acted = match self.decide(event) {
                 Ok(effects) => self.carry_out(effects).await,
@@ -159,12 +177,12 @@ impl Driver<'_> {
 
     /// Waits for what happens next; each branch is cancel-safe.
     async fn next(&mut self) -> Event {
-        self.start_read();
         let listens = self.storing.is_none() && self.outbox.messages() < MAX_UNSENT_MESSAGES;
         tokio::select! {
             () = self.seat.stop.cancelled() => Event::Stop,
             error = self.seat.channel.quinn().closed() => Event::Closed(error),
             _ = self.hello_changed.changed() => Event::HelloChanged,
+            Ok(()) = self.rights_changed.changed() => Event::RightsChanged,
             () = &mut self.late, if !self.greeted => Event::Late,
             sent = self.outbox.progress() => Event::Sent(sent),
             read = finished(&mut self.reading) => Event::Read(read),
@@ -174,11 +192,12 @@ impl Driver<'_> {
         }
     }
 
-    fn start_read(&mut self) {
+    fn start_read(&mut self) -> Result<(), Closed> {
         if self.reading.is_some() || self.outbox.bytes() >= SEND_AHEAD_BYTES {
-            return;
+            return Ok(());
         }
         if let Some((feed, what)) = self.reads.pop_front() {
+            self.check_sees(&feed.project)?;
             let catalog = Arc::clone(&self.context.catalog);
             self.reading = Some(Box::pin(async move {
                 let read = match what {
@@ -188,13 +207,39 @@ impl Driver<'_> {
                 (feed, read)
             }));
         }
+        Ok(())
+    }
+
+    /// Returns what the peer is to be told of the policy, when it takes that and it is news.
+    fn tell_extract(&mut self) -> Option<Effect> {
+        let Seat { node, role, .. } = self.seat;
+        let takes = self.session.peer().is_some_and(|hello| hello.features & FEATURE_EXTRACT != 0);
+        if !takes || self.context.may_see(node, *role, &ProjectName::studio()) {
+            return None;
+        }
+        let extract =
+            self.context.permissions.extract(node, *role).filter(|e| self.extract.as_ref() != Some(e))?;
+        self.extract = Some(extract.clone());
+        Some(Effect::Send(Control::Extract(extract)))
+    }
+
+    /// Ends a connection on which a project was named that the peer may not see any more.
+    fn check_sees(&self, project: &ProjectName) -> Result<(), Closed> {
+        match self.context.may_see(&self.seat.node, self.seat.role, project) {
+            true => Ok(()),
+            false => Err(Closed::by_us(CloseCode::Shutdown, GREETS_ANEW)),
+        }
     }
 
     fn decide(&mut self, event: Event) -> Result<Vec<Effect>, Closed> {
         match event {
             Event::Stop => Err(Closed::by_us(CloseCode::Shutdown, STOPS)),
-            Event::HelloChanged => {
-                Err(Closed::by_us(CloseCode::Shutdown, "the projects served here changed"))
+            Event::HelloChanged => Err(Closed::by_us(CloseCode::Shutdown, GREETS_ANEW)),
+            Event::RightsChanged => {
+                match self.context.greeting(&self.seat.node, self.seat.role) == self.hello {
+                    true => Ok(self.tell_extract().into_iter().collect()),
+                    false => Err(Closed::by_us(CloseCode::Shutdown, GREETS_ANEW)),
+                }
             }
             Event::Late => Err(Closed::by_us(CloseCode::Protocol, "no greeting in time")),
             Event::Closed(error) => Err(self.seat.channel.why(error)),
@@ -250,8 +295,22 @@ impl Driver<'_> {
     async fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), Closed> {
         for effect in effects {
             match effect {
-                Effect::Send(message) => self.outbox.push(&message),
-                Effect::Ready(hello) => self.admit(hello).await?,
+                Effect::Send(message) => {
+                    message.project().map_or(Ok(()), |project| self.check_sees(project))?;
+                    self.outbox.push(&message);
+                }
+                Effect::Ready(hello) => {
+                    self.admit(hello).await?;
+                    if let Some(Effect::Send(extract)) = self.tell_extract() {
+                        self.outbox.push(&extract);
+                    }
+                }
+                Effect::Extract(extract) => {
+                    // Whoever else says something of the policy may lie to more people than itself.
+                    if matches!(self.seat.role, Role::Admin | Role::Site) {
+                        self.context.permissions.told(extract, &self.seat.node);
+                    }
+                }
                 Effect::ReadGroups { feed, from_seq } => self.reads.push_back((feed, ToRead::From(from_seq))),
                 Effect::ProveFork { feed, peer_has } => self.reads.push_back((feed, ToRead::Proof(peer_has))),
                 Effect::OwnFeed { project, next_seq } => {
@@ -299,7 +358,7 @@ impl Driver<'_> {
         let context = Arc::clone(&self.context);
         let link = PeerLink::new(
             &self.hello,
-            hello,
+            (hello, self.seat.role),
             Arc::clone(&self.seat.channel),
             Arc::clone(&context.metrics),
             Arc::clone(&context.throttle),

@@ -28,7 +28,7 @@ use super::{
     link::PeerLink,
     metrics::NetMetrics,
     registry::Registry,
-    seam::{Catalog, Issuer, Objects},
+    seam::{Catalog, Issuer, Objects, Permissions},
     throttle::Throttle,
 };
 use crate::{clock::Clock, tasks::Tasks};
@@ -49,6 +49,8 @@ pub struct NetConfig {
     pub identity: Arc<Identity>,
     /// Whom it lets past the handshake beside its studio, and whom not any more.
     pub admission: Admission,
+    /// Says what peers may do once they are past it.
+    pub permissions: Arc<dyn Permissions>,
     /// Issues for the studio, where this node may.
     pub issuer: Option<Arc<dyn Issuer>>,
     /// Keeps content within limits.
@@ -93,6 +95,7 @@ impl Net {
             hello: watch::Sender::new(Arc::new(config.hello)),
             catalog,
             objects,
+            permissions: config.permissions,
             advanced,
             registry,
             heads: PeerHeads::default(),

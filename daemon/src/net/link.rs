@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use avalon_protocol::{
+    access::Role,
     close_code::CloseCode,
     id::{NodeId, ProjectName},
     wire::{FEATURE_ENCODED, FEATURE_NUMBERS, FEATURE_PROOF, Hello},
@@ -26,6 +27,7 @@ pub struct PeerLink {
 
 struct Inner {
     hello: Hello,
+    role: Role,
     shared: BTreeSet<ProjectName>,
     channel: Arc<Channel>,
     metrics: Arc<NetMetrics>,
@@ -40,9 +42,10 @@ struct Inner {
 const ASKED_AHEAD_MIB: usize = (RECEIVE_WINDOW_BYTES as usize / 2) >> 20;
 
 impl PeerLink {
+    /// `local` is how this node greeted the peer, `role` what the peer's certificate says.
     pub(crate) fn new(
         local: &Hello,
-        hello: Hello,
+        (hello, role): (Hello, Role),
         channel: Arc<Channel>,
         metrics: Arc<NetMetrics>,
         throttle: Arc<Throttle>,
@@ -53,6 +56,7 @@ impl PeerLink {
         Self {
             inner: Arc::new(Inner {
                 hello,
+                role,
                 shared,
                 channel,
                 metrics,
@@ -73,7 +77,12 @@ impl PeerLink {
         &self.inner.hello
     }
 
-    /// Says whether both sides serve a project.
+    /// Returns the role that stands in the peer's certificate.
+    pub fn role(&self) -> Role {
+        self.inner.role
+    }
+
+    /// Says whether both sides serve a project and told each other so. Whoever may not see it was told nothing.
     pub fn shares(&self, project: &ProjectName) -> bool {
         self.inner.shared.contains(project)
     }

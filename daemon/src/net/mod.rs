@@ -7,8 +7,8 @@
 //! makes them, both at the pace of the [`throttle`]. What the network needs of the rest of the daemon is behind the traits of [`seam`].
 //!
 //! A peer is authenticated by TLS before it is listened to, and never trusted: each length is held against a limit before
-//! memory is taken, each request against the projects that both sides serve, and a fault of a peer costs it its
-//! connection. Absent on purpose: 0-RTT, resumption, datagrams, one-way streams.
+//! memory is taken, each request against what the peer may do in the project at that moment, and a fault of a peer costs it
+//! its connection. Absent on purpose: 0-RTT, resumption, datagrams, one-way streams.
 
 mod accept;
 mod channel;
@@ -46,8 +46,8 @@ pub use self::{
     link::PeerLink,
     metrics::NetMetrics,
     seam::{
-        Catalog, GroupsRead, Issuer, ObjectSource, Objects, OpenObject, Piece, PieceSource, ReadFailed,
-        Small, StoreRefused, Terms, Vouched,
+        Catalog, GroupsRead, Issuer, ObjectSource, Objects, OpenObject, Permissions, Piece, PieceSource,
+        ReadFailed, Small, StoreRefused, Terms, Vouched,
     },
     throttle::Throttle,
 };

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use avalon_certs::join::{self, SeedKeyHash};
-use avalon_protocol::{close_code::CloseCode, id::NodeId};
+use avalon_protocol::{access::Role, close_code::CloseCode, id::NodeId};
 use quinn::{Connecting, Connection, RecvStream, SendStream, crypto::rustls::HandshakeData};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
@@ -25,6 +25,7 @@ pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 pub(crate) struct Reached {
     channel: Channel,
     pub(crate) node: NodeId,
+    role: Role,
 }
 
 impl Reached {
@@ -57,12 +58,12 @@ pub(crate) async fn connect(connecting: Connecting) -> Result<Connection, Closed
 pub(crate) fn recognise(connection: Connection) -> Result<Reached, Closed> {
     let known = match avalon_certs::peer_certificate(&certificates(&connection)) {
         Ok(_) if is_joining(&connection) => Err("a node of the studio has joined already".to_owned()),
-        Ok(facts) => Ok(facts.node),
+        Ok(facts) => Ok((facts.node, facts.role)),
         Err(error) => Err(error.to_string()),
     };
     let channel = Channel::new(connection);
     match known {
-        Ok(node) => Ok(Reached { channel, node }),
+        Ok((node, role)) => Ok(Reached { channel, node, role }),
         // The handshake excludes this; the peer hears of it all the same.
         Err(reason) => Err(channel.close(Closed::by_us(CloseCode::Identity, reason))),
     }
@@ -91,7 +92,7 @@ pub(crate) async fn run(
     direction: Direction,
     stop: CancellationToken,
 ) -> Ended {
-    let Reached { channel, node } = reached;
+    let Reached { channel, node, role } = reached;
     let channel = Arc::new(channel);
     let key = match context.registry.enter(&node, direction) {
         Ok(key) => key,
@@ -104,7 +105,7 @@ pub(crate) async fn run(
             return Ended { closed, greeted: false };
         }
     };
-    let seat = Seat { channel, node, key, direction, stop };
+    let seat = Seat { channel, node, role, key, direction, stop };
     let (closed, greeted) = match control_stream(&seat).await {
         Ok(streams) => control::run(Arc::clone(&context), &seat, streams).await,
         Err(closed) => (closed, false),

@@ -11,17 +11,38 @@ use std::{
 
 use avalon_certs::{NodeCertificate, join::SeedKeyHash};
 use avalon_protocol::{
+    access::{Rights, Role},
     block::BlockList,
     drop::{NotCounted, Proof},
     feed::{FeedHead, FeedId, SealedGroup},
     hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
     numbers::Answer,
-    wire::{AskNumber, Base, FetchProof, PieceHead, Records, RenewReply},
+    wire::{AskNumber, Base, FetchProof, PieceHead, PolicyExtract, Records, RenewReply},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
+use tokio::sync::watch;
+
+/// Who may do what. It is asked for each greeting, message and request, before anything is looked up.
+pub trait Permissions: Send + Sync + 'static {
+    /// Returns what a node may do in a project at this moment; `role` is that of its certificate. Must neither wait nor read
+    /// from disk.
+    fn rights(&self, node: &NodeId, role: Role, project: &ProjectName) -> Rights;
+
+    /// Returns what a node may know of the policy that may not see every project; nothing from who is not to tell it. As
+    /// [`Permissions::rights`].
+    fn extract(&self, _node: &NodeId, _role: Role) -> Option<PolicyExtract> {
+        None
+    }
+
+    /// Hears what a peer says of the policy, which is an admin's or a site's node. Must not wait.
+    fn told(&self, _extract: PolicyExtract, _by: &NodeId) {}
+
+    /// Returns what tells that the rights of some node may be others now, by a policy or because a grant ended.
+    fn changed(&self) -> watch::Receiver<()>;
+}
 
 /// Feeds and manifests, as the network sees them.
 pub trait Catalog: Send + Sync + 'static {
@@ -141,7 +162,7 @@ pub trait Objects: Send + Sync + 'static {
     /// Hears that content of a project goes to a peer, so much of an object that belongs to a manifest. Must not wait.
     fn served(&self, _to: &NodeId, _project: &ProjectName, _manifest: Option<ManifestId>, _bytes: u64) {}
 
-    /// Hears that a peer asked for content of a project that is not shared with it. Must not wait.
+    /// Hears that a peer asked for something of a project which it has no right to, or which is not here. Must not wait.
     fn refused(&self, _to: &NodeId, _project: &ProjectName) {}
 
     /// Says whether a number may belong to the node that asks; see [`avalon_protocol::numbers`]. What is promised is durable.

@@ -1,6 +1,7 @@
 //! Answering a peer's requests: one stream each, in the order of the wants. The other end is [`fetch`](super::fetch).
 //!
-//! Every request is authorised by its project; what is not allowed looks like what is not there. Small objects follow
+//! Every request is authorised by its project, before anything is looked up and for as long as it is answered; what is not
+//! allowed looks like what is not there. Small objects follow
 //! one another without a pause: the next ones are opened while one is being sent.
 
 use std::{ops::Range, sync::Arc, time::Duration};
@@ -25,7 +26,10 @@ use tokio::{
     time::timeout,
 };
 
+mod leave;
 mod proof;
+
+use self::leave::{Asking, Leave};
 
 use super::{
     context::Context,
@@ -63,6 +67,8 @@ enum AnswerFault {
     Read(ReadFailed),
     /// The request asks for blocks that the object cannot have.
     Range,
+    /// The peer lost the right to it meanwhile.
+    Taken,
 }
 
 /// Answers a peer until its connection ends.
@@ -115,34 +121,27 @@ async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStr
         // Nothing was asked: a probe, a change of mind, or a peer that is too slow.
         Ok(_) | Err(_) => return out.give_up(VarInt::from_u32(CloseCode::Protocol.code())),
     };
-    let Some(_slot) = slots.take(&request).await else { return };
+    let Some(slot) = slots.take(&request).await else { return };
     out.set_priority(priority(&request));
     link.channel().fit_send_window();
-    let flow = |class| Flow { direction: Direction::Send, peer: link.node(), class };
-    let answered = match request {
-        Request::Objects(fetch) => {
-            let mut out = Paced::new(&context.throttle, flow(Priority::Publish), &mut out);
-            send_objects(context, link, Asked::raw(fetch), &mut out).await
-        }
-        Request::Encoded(fetch) => {
-            let mut out = Paced::new(&context.throttle, flow(fetch.priority), &mut out);
-            send_objects(context, link, Asked::encoded(fetch), &mut out).await
-        }
-        Request::Manifests(fetch) => send_manifests(context, link, fetch, &mut out).await,
-        Request::Proof(ask) => proof::send(context, link, &slots.proof, &ask, &mut out).await,
-        Request::Number(ask) => {
-            // A project that is not shared looks like one whose catalog cannot be asked.
-            let answer = match link.shares(&ask.version.project) {
-                true => context.objects.promise(&ask, link.node()).await,
-                false => Answer::Unsure,
-            };
-            push(&mut out, Bytes::from(NumberReply(answer).to_frame())).await
-        }
-        Request::Renew(renew) => send_renewed(context, link, &renew, &mut out).await,
+    let asking = Asking::new(context, link, &request);
+    let answering = async {
+        respond(context, link, (request, asking.leave()), slots, &mut out).await?;
+        Ok(out.finish().await?)
+    };
+    let answered = tokio::select! {
+        answered = answering => answered,
+        () = asking.taken() => Err(AnswerFault::Taken),
     };
     match answered {
-        // The peer may stop listening at the last byte.
-        Ok(()) => out.finish().await.unwrap_or_default(),
+        Ok(()) => {
+            drop(slot);
+            // The peer may stop listening at the last byte.
+            tokio::select! {
+                _ = out.stopped() => {}
+                () = asking.taken() => out.give_up(VarInt::from_u32(CloseCode::Busy.code())),
+            }
+        }
         Err(AnswerFault::Range) => {
             link.close(CloseCode::Protocol, "a request for blocks that the object does not have");
         }
@@ -151,11 +150,46 @@ async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStr
             tracing::warn!(peer = %link.node(), error = %error, cause, "answer given up");
             out.give_up(VarInt::from_u32(CloseCode::Busy.code()));
         }
+        Err(AnswerFault::Taken) => {
+            tracing::info!(peer = %link.node(), "peer lost the right to what it was being sent; the answer was cut");
+            out.give_up(VarInt::from_u32(CloseCode::Busy.code()));
+        }
         Err(AnswerFault::Stream(StreamFault::Stalled)) => {
             tracing::warn!(peer = %link.node(), "peer takes nothing of an answer; given up");
             out.give_up(VarInt::from_u32(CloseCode::Busy.code()));
         }
         Err(AnswerFault::Stream(fault)) => tracing::debug!(peer = %link.node(), ?fault, "answer not taken"),
+    }
+}
+
+async fn respond(
+    context: &Context,
+    link: &PeerLink,
+    (request, leave): (Request, Leave),
+    slots: &Slots,
+    out: &mut Outbound,
+) -> Result<(), AnswerFault> {
+    let flow = |class| Flow { direction: Direction::Send, peer: link.node(), class };
+    match request {
+        Request::Objects(fetch) => {
+            let mut out = Paced::new(&context.throttle, flow(Priority::Publish), out);
+            send_objects(context, link, (Asked::raw(fetch), leave), &mut out).await
+        }
+        Request::Encoded(fetch) => {
+            let mut out = Paced::new(&context.throttle, flow(fetch.priority), out);
+            send_objects(context, link, (Asked::encoded(fetch), leave), &mut out).await
+        }
+        Request::Manifests(fetch) => send_manifests(context, leave, fetch, out).await,
+        Request::Proof(ask) => proof::send(context, leave, &slots.proof, &ask, out).await,
+        Request::Number(ask) => {
+            // Without leave it looks as if the catalog could not be asked.
+            let answer = match leave {
+                Leave::Given => context.objects.promise(&ask, link.node()).await,
+                Leave::Denied => Answer::Unsure,
+            };
+            push(out, Bytes::from(NumberReply(answer).to_frame())).await
+        }
+        Request::Renew(renew) => send_renewed(context, link, &renew, out).await,
     }
 }
 
@@ -239,19 +273,18 @@ enum Body {
 async fn send_objects(
     context: &Context,
     link: &PeerLink,
-    asked: Asked,
+    (asked, leave): (Asked, Leave),
     out: &mut Paced<'_>,
 ) -> Result<(), AnswerFault> {
     if !asked.wants.iter().all(|(want, _)| is_within(want)) {
         return Err(AnswerFault::Range);
     }
-    let allowed = link.shares(&asked.project);
     let project = &asked.project;
-    if !allowed {
-        context.objects.refused(link.node(), project);
-    }
     let preparing = stream::iter(asked.wants).map(|(want, terms)| async move {
-        let found = if allowed { prepare(context, project, &want, terms).await } else { Ok(None) };
+        let found = match leave {
+            Leave::Given => prepare(context, project, &want, terms).await,
+            Leave::Denied => Ok(None),
+        };
         Prepared { want, found }
     });
     let mut prepared = std::pin::pin!(preparing.buffered(LOOK_AHEAD));
@@ -430,13 +463,15 @@ async fn send_not_found(context: &Context, out: &mut Paced<'_>) -> Result<(), An
 
 async fn send_manifests(
     context: &Context,
-    link: &PeerLink,
+    leave: Leave,
     fetch: FetchManifests,
     out: &mut Outbound,
 ) -> Result<(), AnswerFault> {
-    let allowed = link.shares(&fetch.project);
     for id in &fetch.manifests {
-        let bytes = if allowed { context.catalog.manifest_bytes(&fetch.project, id).await } else { None };
+        let bytes = match leave {
+            Leave::Given => context.catalog.manifest_bytes(&fetch.project, id).await,
+            Leave::Denied => None,
+        };
         let bytes = Bytes::from(bytes.unwrap_or_default());
         context.metrics.manifests_served.add(u64::from(!bytes.is_empty()));
         push(out, Bytes::from(ManifestReply { bytes: bytes.len() as u64 }.to_frame())).await?;

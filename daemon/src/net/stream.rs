@@ -222,7 +222,7 @@ impl Outbound {
     }
 
     /// Hands on the rest and says that nothing follows.
-    pub(crate) async fn finish(mut self) -> Result<(), StreamFault> {
+    pub(crate) async fn finish(&mut self) -> Result<(), StreamFault> {
         self.flush().await?;
         self.stream.finish().map_err(|_| StreamFault::Ended)
     }

@@ -171,7 +171,7 @@ impl Core {
     }
 
     fn policy_serial(&self) -> u64 {
-        self.policy.view().fold.in_effect().map_or(0, |stands| stands.id.serial)
+        self.policy.serial()
     }
 
     /// Remembers whom the policy names, and whom it named before.

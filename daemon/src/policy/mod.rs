@@ -8,6 +8,7 @@ mod apply;
 mod checks;
 mod diff;
 mod document;
+mod extract;
 mod health;
 mod line;
 mod read;
@@ -15,7 +16,7 @@ mod ruling;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use avalon_protocol::{
     control::EventKind,
@@ -26,18 +27,22 @@ use avalon_store::ledger::{Ledger, LedgerEvent};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::read::{Reading, Tidings};
 pub use self::{
     apply::{Apply, ApplyError},
     diff::{DiffError, Greeted, PolicyDiff},
     document::understand,
     line::Line,
     read::read_document,
-    ruling::{Ranks, Verdict, forbids},
+    ruling::{Ranks, Verdict},
+};
+use self::{
+    extract::Held,
+    read::{Reading, Tidings},
 };
 use crate::{
     core::{Core, blocking},
     health::HealthBoard,
+    state_file::StateFile,
 };
 
 /// What is known of the studio's policy at one moment.
@@ -58,6 +63,9 @@ pub struct StudioPolicy {
     view: watch::Sender<PolicyView>,
     /// One is applied at a time, so that each gets a serial of its own.
     applying: Mutex<()>,
+    /// What others told of the policy, where its feeds do not come.
+    extract: Mutex<Option<Held>>,
+    extract_file: OnceLock<StateFile>,
 }
 
 impl StudioPolicy {
@@ -101,11 +109,11 @@ impl StudioPolicy {
     /// Publishes the fold; under the lock of the reading, so that views come in its order.
     fn show(&self, reading: MutexGuard<'_, Reading>, board: &HealthBoard) {
         let fold = Arc::new(reading.fold().clone());
-        let before = self.view();
-        let id = |fold: &PolicyFold| fold.in_effect().map(|stands| stands.id);
-        let in_effect = match id(&fold) == id(&before.fold) {
-            true => before.in_effect,
-            false => fold.in_effect().and_then(|stands| understand(&stands.document).ok()).map(Arc::new),
+        let of_feeds = fold.in_effect();
+        let serial = of_feeds.as_ref().map_or(0, |stands| stands.id.serial);
+        let in_effect = match self.held().filter(|held| held.extract.serial > serial) {
+            Some(held) => Some(held.policy),
+            None => of_feeds.and_then(|stands| understand(&stands.document).ok()).map(Arc::new),
         };
         let problem = fold.standing().and_then(|stands| understand(&stands.document).err());
         health::tell_standing(board, &fold, problem.as_deref());

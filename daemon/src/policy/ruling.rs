@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use avalon_protocol::{
+    access::Action,
     id::{NodeId, VersionId, VersionSlot},
     plan::{Decision, Stance, Wish, decide},
     policy::{ManifestFacts, NotKnownYet, Now, Policy, RuleRef, Ruling, Urgency, VersionFacts},
@@ -46,14 +47,6 @@ impl Ranks {
     }
 }
 
-/// Says that the policy keeps a version away from this node.
-pub fn forbids(version: &VersionId, rule: Option<&RuleRef>) -> String {
-    match rule {
-        Some(rule) => format!("the studio's policy keeps {version} away from this node: rule {rule}"),
-        None => format!("the studio's policy keeps {version} away from this node by its defaults"),
-    }
-}
-
 /// What this node does about a version.
 #[derive(Debug, Clone)]
 pub struct Verdict {
@@ -89,6 +82,17 @@ impl Verdict {
 }
 
 impl Core {
+    /// Says that the policy keeps a version away from this node: by a rule, its defaults, or because it grants nothing.
+    pub fn forbids(&self, version: &VersionId, rule: Option<&RuleRef>) -> String {
+        match rule {
+            Some(rule) => format!("the studio's policy keeps {version} away from this node: rule {rule}"),
+            None => match self.check_may(&version.project, Action::Pull) {
+                Ok(()) => format!("the studio's policy keeps {version} away from this node by its defaults"),
+                Err(refused) => format!("{refused}; {}", refused.hint()),
+            },
+        }
+    }
+
     /// Decides about a version of a project that this node serves. Blocks.
     ///
     /// # Errors
@@ -107,7 +111,10 @@ impl Core {
             Some(policy) => self.ruling(&policy, &self.me, id, fold, ranks)?,
             None => None,
         };
-        let stance = Stance::of(project.mode(), ruling.as_ref());
+        let stance = match self.may(&id.project, Action::Pull) {
+            true => Stance::of(project.mode(), ruling.as_ref()),
+            false => Stance::Never(None),
+        };
         let decision = decide(id.slot, fold, &self.me, &stance, wish);
         let alone = decide(id.slot, fold, &self.me, &stance, Wish::None);
         let ruling = ruling.and_then(Result::ok);

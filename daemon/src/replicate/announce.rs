@@ -102,14 +102,7 @@ impl Catalog for LedgerCatalog {
         let (ledger, project, id) = (self.0.ledger.clone(), project.clone(), *id);
         Box::pin(blocking(move || {
             let bytes = ledger.manifest_bytes(id).ok().flatten()?;
-            let belongs = match ledger.is_ready().then(|| ledger.version_of(id)) {
-                Some(Ok(version)) => version.is_some_and(|version| version.project == project),
-                // The catalog is being rebuilt. A manifest is kept only where a record names it.
-                Some(Err(_)) | None => {
-                    Manifest::decode(&bytes).is_ok_and(|manifest| *manifest.project() == project)
-                }
-            };
-            belongs.then_some(bytes)
+            is_of(&bytes, &project).then_some(bytes)
         }))
     }
 }
@@ -130,7 +123,7 @@ fn read_groups(ledger: &Ledger, feed: &FeedId, from_seq: u64) -> Result<GroupsRe
         for manifest in published_in(&body) {
             let bytes = ledger.manifest_bytes(manifest).ok().flatten();
             let fits = |bytes: &Vec<u8>| bytes.len() <= INLINE_MANIFEST_BYTES.min(room_bytes);
-            if let Some(bytes) = bytes.filter(fits) {
+            if let Some(bytes) = bytes.filter(fits).filter(|bytes| is_of(bytes, &feed.project)) {
                 room_bytes -= bytes.len();
                 read.manifests.push(bytes);
             }
@@ -138,6 +131,11 @@ fn read_groups(ledger: &Ledger, feed: &FeedId, from_seq: u64) -> Result<GroupsRe
     }
     read.groups = groups;
     Ok(read)
+}
+
+/// Says whether a manifest is one of a project, by what it says itself: a record can name the manifest of another project.
+fn is_of(manifest: &[u8], project: &ProjectName) -> bool {
+    Manifest::decode(manifest).is_ok_and(|manifest| manifest.project() == project)
 }
 
 /// Returns the manifests that a group publishes.

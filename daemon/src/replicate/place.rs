@@ -30,7 +30,7 @@ use super::{
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
-    policy::{Ranks, forbids},
+    policy::Ranks,
     project::Project,
     publish::record::{REWRITTEN, superseded},
 };
@@ -202,7 +202,7 @@ async fn still_wanted(core: &Arc<Core>, job: &Job) -> Result<ReadOnly, Outcome> 
     });
     let (fold, verdict) = asked.await.map_err(|error| catalog_failed(&error))?;
     if let Decision::Forbidden(rule) = &verdict.decision {
-        return Err(failed(ErrorCode::Denied, forbids(&job.version, rule.as_ref())));
+        return Err(failed(ErrorCode::Denied, core.forbids(&job.version, rule.as_ref())));
     }
     if matches!(verdict.decision, Decision::Retired | Decision::Move(_)) {
         return Err(Outcome::Cancelled);

@@ -299,6 +299,9 @@ async fn ask_one(net: Net, node: NodeId, question: FetchProof) -> News {
     let silent = |why: String| Err(Doubt::NoAnswer(why));
     let answer = match net.link(&node) {
         None => silent("it is not connected".to_owned()),
+        Some(link) if !link.shares(&question.version.project) => {
+            silent("it does not share the project with this node".to_owned())
+        }
         Some(link) if !link.proves() => silent("its version of avalond cannot prove".to_owned()),
         Some(link) => match link.fetch_proof(question).await {
             Ok(Ok(vouched)) => Ok(vouched),

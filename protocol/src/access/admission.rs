@@ -119,6 +119,11 @@ impl Admission {
         &self.policy
     }
 
+    /// Says whether every record of a project counts, because nobody said here who may what, or only in part.
+    pub fn takes_word(&self) -> bool {
+        self.takes_word
+    }
+
     /// Returns who is not trusted any more, and since when, in milliseconds since 1970.
     pub fn revoked(&self) -> &BTreeMap<NodeId, u64> {
         &self.revoked
@@ -177,6 +182,7 @@ fn needs(record: &Record) -> Option<(Action, Option<u64>)> {
 pub struct AdmissionReader {
     admission: Admission,
     policies: BTreeMap<PolicyId, Vec<(FeedId, u64, Role, Record)>>,
+    extract: Option<(u64, Arc<Access>)>,
 }
 
 impl AdmissionReader {
@@ -201,23 +207,38 @@ impl AdmissionReader {
     pub fn finish_of_vendor(self) -> Admission {
         let is_told = !self.policies.is_empty();
         let mut admission = self.finish();
-        admission.takes_word = !is_told;
+        admission.takes_word |= !is_told;
         admission
+    }
+
+    /// Adds what the node was told of the policy with this serial, without the studio's feeds. As long as they do not say more, it
+    /// takes the word of those that serve it: up to where others judged by other rights is told in those feeds alone.
+    pub fn add_extract(&mut self, serial: u64, policy: Arc<Access>) {
+        self.extract = Some((serial, policy));
     }
 
     /// Returns what they add up to. Of the policies, the highest counts that this version understands and whose author might apply it.
     pub fn finish(mut self) -> Admission {
         let highest_first = self.policies.iter().rev();
-        let in_effect = highest_first.into_iter().find_map(|(_, said)| {
+        let in_effect = highest_first.into_iter().find_map(|(id, said)| {
             let admission = &self.admission;
             let counts = |(feed, seq, role, record): &&(FeedId, u64, Role, Record)| {
                 admission.admits(feed, *seq, *role, record).is_ok()
             };
             let Record::Policy(policy) = &said.iter().find(counts)?.3 else { return None };
-            Policy::parse(policy.document()).ok()
+            Some((id.serial, Policy::parse(policy.document()).ok()?))
         });
-        if let Some(policy) = in_effect {
-            self.admission.policy = Arc::new(policy.access().clone());
+        let serial = in_effect.as_ref().map_or(0, |(serial, _)| *serial);
+        match self.extract.filter(|(told, _)| *told > serial) {
+            Some((_, policy)) => {
+                self.admission.policy = policy;
+                self.admission.takes_word = true;
+            }
+            None => {
+                if let Some((_, policy)) = in_effect {
+                    self.admission.policy = Arc::new(policy.access().clone());
+                }
+            }
         }
         self.admission
     }
@@ -354,5 +375,25 @@ mod tests {
         assert_eq!(one.differs_from(&Admission::default(), &feed()), Some(0));
         one.judge_by(&judged(12, Rights::ALL));
         assert_eq!((one.differs_from(&other, &feed()), one.last_judged(&feed())), (Some(9), Some((12, 0))));
+    }
+
+    #[test]
+    fn what_was_told_of_the_policy_counts_until_the_feeds_say_more_and_takes_others_word() {
+        let studio = FeedId { project: crate::id::ProjectName::studio(), ..feed() };
+        let document = "schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"here\"\nmin_copies = 1\n";
+        let read = |told: u64| {
+            let mut reader = AdmissionReader::default();
+            let policy = Record::Policy(crate::record::tests::applied(3, document));
+            reader.add(&studio, 0, Role::Admin, policy);
+            reader.add_extract(told, access(&grant("\"pull\"", "")));
+            reader.finish()
+        };
+        let may = |one: &Admission| one.rights(&feed().node, Role::Vendor, &feed().project, 0);
+        for old in [2, 3] {
+            assert_eq!((read(old).takes_word(), may(&read(old))), (false, Rights::NONE));
+        }
+        let newer = read(4);
+        assert!(newer.takes_word() && may(&newer).allows(Action::Pull));
+        assert_eq!(admits(&newer, 3, &publish()), Ok(()), "those who judge served it");
     }
 }

@@ -68,6 +68,9 @@ pub enum ErrorCode {
     /// The version is retired: out of use.
     #[serde(rename = "AVL-0902")]
     Retired,
+    /// This node has no grant for it in the project.
+    #[serde(rename = "AVL-0903")]
+    NotGranted,
     /// The time is over.
     #[serde(rename = "AVL-1001")]
     TimedOut,
@@ -107,7 +110,7 @@ impl ErrorCode {
             Self::NoSource | Self::NoQuorum => ExitCode::NoSource,
             Self::DiskFull => ExitCode::DiskFull,
             Self::Damaged | Self::Conflict | Self::Rewritten | Self::NumberTaken => ExitCode::Integrity,
-            Self::Denied | Self::Retired => ExitCode::Denied,
+            Self::Denied | Self::Retired | Self::NotGranted => ExitCode::Denied,
             Self::TimedOut => ExitCode::TimedOut,
         }
     }
@@ -124,7 +127,7 @@ impl ErrorCode {
             | Self::BadPolicy => 400,
             Self::NotFound | Self::InputsMissing | Self::NotHere => 404,
             Self::DiskFull => 507,
-            Self::Denied => 403,
+            Self::Denied | Self::NotGranted => 403,
             Self::TimedOut => 408,
             Self::Conflict
             | Self::Rewritten

@@ -34,6 +34,11 @@ impl CheckRules {
         matching.flat_map(|(_, off)| off).chain(&self.off).copied().collect()
     }
 
+    /// Returns what is off for all versions, and for those that match.
+    pub(super) fn parts(&self) -> (&BTreeSet<&'static str>, &[(Criteria, BTreeSet<&'static str>)]) {
+        (&self.off, &self.rules)
+    }
+
     /// Says whether anything is turned off.
     pub fn is_empty(&self) -> bool {
         self.off.is_empty() && self.rules.is_empty()

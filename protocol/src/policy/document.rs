@@ -57,12 +57,7 @@ impl Policy {
     /// # Errors
     /// [`Refused`] has every problem, with line and advice.
     pub fn check(text: &str, studio: Option<&Studio>) -> Result<Self, Refused> {
-        let mut reader = Reader::new(text);
-        let policy = read(&mut reader, text, studio);
-        match policy {
-            Some(policy) if reader.problems() == 0 => Ok(policy),
-            _ => Err(Refused { problems: reader.finish() }),
-        }
+        checked(text, studio, Care::WithEachOther)
     }
 
     /// Returns the rules in their order.
@@ -107,8 +102,31 @@ impl Policy {
     }
 }
 
+/// How far what a document says is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// Each thing by itself.
+    Alone,
+    /// Also whether rules leave something to each other, and together keep as many copies as they promise.
+    WithEachOther,
+}
+
+/// Reads what [`Policy::extract`](super::Policy::extract) wrote.
+pub(super) fn read_extract(text: &str) -> Result<Policy, Refused> {
+    checked(text, None, Care::Alone)
+}
+
+fn checked(text: &str, studio: Option<&Studio>, care: Care) -> Result<Policy, Refused> {
+    let mut reader = Reader::new(text);
+    let policy = read(&mut reader, text, studio, care);
+    match policy {
+        Some(policy) if reader.problems() == 0 => Ok(policy),
+        _ => Err(Refused { problems: reader.finish() }),
+    }
+}
+
 /// Reads all of it; `None` comes with a problem.
-fn read(reader: &mut Reader<'_>, text: &str, studio: Option<&Studio>) -> Option<Policy> {
+fn read(reader: &mut Reader<'_>, text: &str, studio: Option<&Studio>, care: Care) -> Option<Policy> {
     if text.len() > MAX_DOCUMENT_BYTES {
         let reason =
             format!("the document has {} bytes; at most {MAX_DOCUMENT_BYTES} are accepted", text.len());
@@ -137,9 +155,11 @@ fn read(reader: &mut Reader<'_>, text: &str, studio: Option<&Studio>) -> Option<
     let access = grants::read(reader, &document, &groups, studio);
     let rules =
         document.get("rule").map_or_else(Vec::new, |value| read_rules(reader, value, &groups, studio));
-    overlap::report(reader, &rules);
+    if care == Care::WithEachOther {
+        overlap::report(reader, &rules);
+    }
     // With a rule missing, it could be the one that keeps the copies.
-    let is_whole = reader.problems() == 0;
+    let is_whole = reader.problems() == 0 && care == Care::WithEachOther;
     if let Some(defaults) = defaults.as_ref().filter(|_| is_whole) {
         let min_copies_at = place_of_default_copies(&document);
         copies::report(reader, &rules, (defaults, min_copies_at), studio);

@@ -1,6 +1,9 @@
 //! Patterns over names and texts, and what can be said of two of them.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use crate::reference::{Pattern, glob_matches};
 
@@ -9,6 +12,8 @@ use crate::reference::{Pattern, glob_matches};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Glob(String);
 
+/// Most patterns for what two match together; with a few wildcards each there are fewer.
+const MAX_COMMON: usize = 64;
 /// Longest pattern in bytes, as long as a name may be.
 const MAX_BYTES: usize = 128;
 
@@ -36,6 +41,20 @@ impl Glob {
     /// Says whether a text matches.
     pub fn matches(&self, text: &str) -> bool {
         glob_matches(&self.0, text, |_| true)
+    }
+
+    /// Returns patterns that together match what both match; nothing when they are too many or too long.
+    pub(super) fn common(&self, other: &Self) -> Option<Vec<Self>> {
+        if self.covers(other) {
+            return Some(vec![other.clone()]);
+        }
+        if other.covers(self) {
+            return Some(vec![self.clone()]);
+        }
+        let mut known = BTreeMap::new();
+        let found = common(self.0.as_bytes(), other.0.as_bytes(), &mut known)?;
+        let globs = found.into_iter().map(|bytes| String::from_utf8(bytes).ok());
+        globs.map(|text| text.filter(|text| text.len() <= MAX_BYTES).map(Self)).collect()
     }
 
     /// Says whether every text matches, also the empty one.
@@ -67,6 +86,60 @@ impl Glob {
     fn is_literal(&self) -> bool {
         !self.0.contains(['*', '?'])
     }
+}
+
+type Patterns = BTreeSet<Vec<u8>>;
+
+/// Returns patterns of what two patterns of one-byte characters both match. Of a text that both match, either the first
+/// character is one that both begin with, or the `*` that one begins with takes nothing, or it takes the first character. `known` has what
+/// was found for what is left of both, by its lengths.
+fn common(one: &[u8], other: &[u8], known: &mut BTreeMap<(usize, usize), Patterns>) -> Option<Patterns> {
+    let at = (one.len(), other.len());
+    if let Some(found) = known.get(&at) {
+        return Some(found.clone());
+    }
+    let behind = |first: u8, rest: Patterns| {
+        rest.into_iter().map(move |rest| {
+            // Two in a row are one.
+            let is_double = first == b'*' && rest.first() == Some(&b'*');
+            if is_double { rest } else { [&[first], &rest[..]].concat() }
+        })
+    };
+    let mut found = Patterns::new();
+    match (one.split_first(), other.split_first()) {
+        (None, None) => drop(found.insert(Vec::new())),
+        (Some((b'*', after)), Some((b'*', other_after))) => {
+            found.extend(behind(b'*', common(after, other, known)?));
+            found.extend(behind(b'*', common(one, other_after, known)?));
+        }
+        (Some((b'*', after)), rest) => {
+            found.extend(common(after, other, known)?);
+            if let Some((first, rest)) = rest {
+                found.extend(behind(*first, common(one, rest, known)?));
+            }
+        }
+        (rest, Some((b'*', after))) => {
+            found.extend(common(one, after, known)?);
+            if let Some((first, rest)) = rest {
+                found.extend(behind(*first, common(rest, other, known)?));
+            }
+        }
+        (Some((first, rest)), Some((other_first, other_rest))) => {
+            let both = match (*first, *other_first) {
+                (b'?', literal) | (literal, b'?') => Some(literal),
+                (first, other_first) => (first == other_first).then_some(first),
+            };
+            if let Some(both) = both {
+                found.extend(behind(both, common(rest, other_rest, known)?));
+            }
+        }
+        (None, Some(_)) | (Some(_), None) => {}
+    }
+    if found.len() > MAX_COMMON {
+        return None;
+    }
+    known.insert(at, found.clone());
+    Some(found)
 }
 
 impl fmt::Display for Glob {

@@ -101,6 +101,23 @@ impl Access {
         named.map(|(role, _)| *role).max().unwrap_or(certified)
     }
 
+    /// Returns patterns of the projects of which a node may know. `role` is that of its certificate.
+    pub(super) fn seen(&self, node: &NodeId, role: Role, now_ms: u64) -> Vec<Glob> {
+        if self.rights_everywhere(node, role, now_ms).allows(Action::See) {
+            return Glob::of_name("*").into_iter().collect();
+        }
+        let role = self.role(node, role);
+        let held = self.grants.iter().filter(|grant| grant.holds(now_ms) && grant.is_for(node, role));
+        held.filter(|grant| grant.rights.allows(Action::See))
+            .flat_map(|grant| grant.projects.clone())
+            .collect()
+    }
+
+    /// Returns who has another role than its certificate says.
+    pub(super) fn roles(&self) -> impl Iterator<Item = (Role, &Places)> {
+        self.roles.iter().map(|(role, places)| (*role, places))
+    }
+
     /// Returns the grants in their order.
     pub fn grants(&self) -> &[Grant] {
         &self.grants

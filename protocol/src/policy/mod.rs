@@ -16,6 +16,7 @@ mod read_match;
 mod rule;
 mod checks;
 mod document;
+mod extract;
 mod facts;
 mod decide;
 mod explain;

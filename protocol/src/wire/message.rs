@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Framed,
+    Framed, PolicyExtract,
+    extract::EXTRACT,
     frame::{self, FrameError},
 };
 use crate::{
@@ -29,6 +30,8 @@ pub enum Control {
     Heads(ProjectHeads),
     /// Type 3: groups of one feed that the receiver lacks.
     Records(Records),
+    /// Type 33: what the receiver may know of the policy, when it may not see every project.
+    Extract(PolicyExtract),
 }
 
 /// The greeting.
@@ -40,7 +43,7 @@ pub struct Hello {
     pub protocol_max: u16,
     /// Optional abilities, one bit each: [`FEATURE_ENCODED`](super::FEATURE_ENCODED),
     /// [`FEATURE_PROOF`](super::FEATURE_PROOF), [`FEATURE_NUMBERS`](super::FEATURE_NUMBERS),
-    /// [`FEATURE_ISSUES`](super::FEATURE_ISSUES); unknown bits are ignored.
+    /// [`FEATURE_ISSUES`](super::FEATURE_ISSUES), [`FEATURE_EXTRACT`](super::FEATURE_EXTRACT); unknown bits are ignored.
     pub features: u64,
     /// The software's version, for people.
     pub build: String,
@@ -187,6 +190,18 @@ pub struct Records {
     pub manifests: Vec<Vec<u8>>,
 }
 
+impl Control {
+    /// Returns the project that a message is about, which its receiver needs the right to see; none for a greeting, of which
+    /// the sender leaves out what the receiver may not see, and an extract.
+    pub fn project(&self) -> Option<&ProjectName> {
+        match self {
+            Self::Hello(_) | Self::Extract(_) => None,
+            Self::Heads(heads) => Some(&heads.project),
+            Self::Records(records) => Some(&records.feed.project),
+        }
+    }
+}
+
 const HELLO: u16 = 1;
 const HEADS: u16 = 2;
 const RECORDS: u16 = 3;
@@ -197,6 +212,7 @@ impl Framed for Control {
             Self::Hello(hello) => frame::write(HELLO, hello),
             Self::Heads(heads) => frame::write(HEADS, heads),
             Self::Records(records) => frame::write(RECORDS, records),
+            Self::Extract(extract) => frame::write(EXTRACT, extract),
         }
     }
 
@@ -214,6 +230,7 @@ impl Framed for Control {
                 Ok(Self::Heads(heads))
             }
             RECORDS => frame::read(kind, payload).map(Self::Records),
+            EXTRACT => PolicyExtract::from_payload(payload).map(Self::Extract),
             kind => Err(FrameError::Unexpected { kind }),
         }
     }

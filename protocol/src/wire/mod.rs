@@ -5,6 +5,7 @@
 //! is the *control* stream: greeting, heads, records. Every other stream is one request of the side that opened it.
 
 mod encoded;
+mod extract;
 mod frame;
 mod join;
 mod message;
@@ -14,6 +15,7 @@ mod request;
 
 pub use self::{
     encoded::{Base, FEATURE_ENCODED, FetchEncoded, PIECES, PieceEncoding, PieceHead, RAW},
+    extract::{FEATURE_EXTRACT, PolicyExtract},
     frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader},
     join::{
         FEATURE_ISSUES, JOIN_VERSION, JoinAsk, JoinCertify, JoinHello, JoinOffer, JoinRefused, JoinReply,

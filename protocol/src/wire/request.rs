@@ -8,6 +8,7 @@ use super::{
     frame::{self, FrameError},
 };
 use crate::{
+    access::Action,
     block::BlockValue,
     hash::{ManifestId, ObjectHash},
     id::ProjectName,
@@ -29,6 +30,21 @@ pub enum Request {
     Number(AskNumber),
     /// Type 31: a certificate for a new key.
     Renew(Renew),
+}
+
+impl Request {
+    /// Returns which project a request is about and what whoever asks needs to be allowed there; none for a request that is about
+    /// no project.
+    pub fn needs(&self) -> Option<(&ProjectName, Action)> {
+        match self {
+            Self::Objects(fetch) => Some((&fetch.project, Action::Pull)),
+            Self::Encoded(fetch) => Some((&fetch.project, Action::Pull)),
+            Self::Manifests(fetch) => Some((&fetch.project, Action::See)),
+            Self::Proof(fetch) => Some((&fetch.version.project, Action::See)),
+            Self::Number(ask) => Some((&ask.version.project, Action::Publish)),
+            Self::Renew(_) => None,
+        }
+    }
 }
 
 /// Asks for objects of one project.

@@ -76,6 +76,9 @@ fn read(
             true
         })?;
     }
+    if let Some((serial, policy)) = shared.extract() {
+        reader.add_extract(serial, policy);
+    }
     Ok(if shared.is_vendor { reader.finish_of_vendor() } else { reader.finish() })
 }
 

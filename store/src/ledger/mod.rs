@@ -38,6 +38,7 @@ use avalon_protocol::{
     feed::{FeedHead, FeedId, SealedGroup},
     hash::ManifestId,
     id::{NodeId, ProjectName, VersionId},
+    policy::Access,
     record::Record,
     signing::{RecordSigner, RecordTrust},
 };
@@ -360,6 +361,13 @@ impl Ledger {
     /// Returns which records count, by what the studio's feeds say here.
     pub fn admission(&self) -> Arc<Admission> {
         self.inner.shared.admission()
+    }
+
+    /// Goes by what was told of the policy with this serial, unless the studio's feeds have a newer one. What was judged before
+    /// stays as it is until [`Ledger::rebuild`].
+    pub fn go_by(&self, serial: u64, policy: Arc<Access>) {
+        self.inner.shared.set_extract(serial, policy);
+        admit::refresh_or_keep(&self.inner.shared);
     }
 
     /// Returns the role of the certificate under which a record was signed; none where there is no such record.

@@ -13,6 +13,7 @@ use avalon_protocol::{
     feed::{FeedHead, FeedId},
     hash::ManifestId,
     id::{NodeId, ProjectName, VersionId},
+    policy::Access,
     record::Published,
 };
 
@@ -46,6 +47,8 @@ pub(super) struct Shared {
     pub(super) fork_files: ForkFiles,
     /// Which own feeds may be written.
     pub(super) allowed: Allowed,
+    /// What was told of the policy without the studio's feeds, with its serial.
+    extract: Mutex<Option<(u64, Arc<Access>)>>,
     /// The generation that was found damaged, and why.
     damage: Mutex<Option<(u64, Cause)>>,
     /// How many records the newest checkpoint stands for.
@@ -94,6 +97,7 @@ impl Shared {
             catalog: RwLock::new(store),
             missing: Mutex::default(),
             admission: RwLock::default(),
+            extract: Mutex::default(),
             damage: Mutex::new(None),
             checkpoint: AtomicU64::new(0),
             at_long_work: AtomicBool::new(false),
@@ -132,6 +136,14 @@ impl Shared {
 
     pub(super) fn set_admission(&self, admission: Arc<Admission>) {
         *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission;
+    }
+
+    pub(super) fn extract(&self) -> Option<(u64, Arc<Access>)> {
+        self.extract.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_extract(&self, serial: u64, policy: Arc<Access>) {
+        *self.extract.lock().unwrap_or_else(PoisonError::into_inner) = Some((serial, policy));
     }
 
     pub(super) fn note_checkpoint(&self, records: u64) {

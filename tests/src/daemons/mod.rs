@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod events;
 pub mod fuse;
 pub mod process;
+pub mod raw;
 pub mod tree;
 pub mod visibility;
 
@@ -95,13 +96,18 @@ impl Studio {
         self.dir.path().join("ca")
     }
 
-    /// Makes a node that is not started, with the directories that it needs and an identity.
+    /// Makes an admin's node that is not started, with the directories that it needs and an identity.
     pub fn node(&self, node: &str, mode: ProjectMode) -> Daemon {
+        self.node_as(node, Role::Admin, mode)
+    }
+
+    /// As [`Studio::node`], with another role.
+    pub fn node_as(&self, node: &str, role: Role, mode: ProjectMode) -> Daemon {
         let number = self.nodes.replace(self.nodes.get() + 1);
         let dir = self.dir.path().join(format!("n{number}"));
         let config = NodeConfig::new(node, &dir, mode);
         std::fs::create_dir_all(config.project_dir()).unwrap();
-        self.issue(node, &config.identity_dir(), now());
+        self.issue_as(node, role, &config.identity_dir());
         Daemon::new(self.programs.clone(), config)
     }
 

@@ -150,6 +150,8 @@ impl SimNode {
                 Effect::StoreGroups(records) => effects.extend(self.store(id, records, env)),
                 // No feed here has two histories, and none is restored.
                 Effect::ProveFork { .. } | Effect::OwnFeed { .. } | Effect::PeerHead { .. } => {}
+                // Here everybody may see everything.
+                Effect::Extract(_) => {}
                 Effect::Fork(feed) => env.said.push(Said::Fork { from: self.who.node, feed }),
                 Effect::Close { code: CloseCode::Feed, .. } => self.close(id, CloseCode::Feed, env),
                 Effect::Close { code, reason } => {
@@ -166,7 +168,7 @@ impl SimNode {
         let (from, to) = (self.who.node, link.peer);
         let said = |feed, head| Said::Head { from, to, feed, head };
         match &mut message {
-            Control::Hello(_) => {}
+            Control::Hello(_) | Control::Extract(_) => {}
             Control::Heads(heads) => {
                 env.said.push(Said::Project { from, to, project: heads.project.clone() });
                 let feed = |node: &_| FeedId { project: heads.project.clone(), node: Clone::clone(node) };

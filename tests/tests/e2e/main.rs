@@ -21,6 +21,7 @@ mod identity;
 mod inputs;
 mod join;
 mod left_over;
+mod grants;
 mod growth;
 mod lifetime;
 mod limits;

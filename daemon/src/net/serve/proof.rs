@@ -15,7 +15,7 @@ use avalon_protocol::{
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{AnswerFault, Context, Outbound, PeerLink, push};
+use super::{AnswerFault, Context, Leave, Outbound, push};
 
 /// How often the peer hears that it is still read: well below the time after which it gives up.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -23,13 +23,13 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 /// Reads, says so now and then, and answers. Ends when the peer does not listen any more.
 pub(super) async fn send(
     context: &Context,
-    link: &PeerLink,
+    leave: Leave,
     slot: &Semaphore,
     ask: &FetchProof,
     out: &mut Outbound,
 ) -> Result<(), AnswerFault> {
     let reply = match slot.try_acquire() {
-        _ if !link.shares(&ask.version.project) => ProofReply::Not(NotCounted::NotHeld),
+        _ if leave == Leave::Denied => ProofReply::Not(NotCounted::NotHeld),
         Err(_) => ProofReply::Not(NotCounted::Busy),
         Ok(_alone) => {
             let stopped = out.stopped();

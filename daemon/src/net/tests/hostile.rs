@@ -9,8 +9,8 @@ use avalon_protocol::{
     hash::{ManifestId, ObjectHash},
     limits::{MAX_FRAME_BYTES, MAX_OBJECT_BYTES},
     wire::{
-        Control, FetchObjects, Framed as _, ManifestReply, ObjectReply, ObjectStatus, ProjectHeads, Records,
-        Request, Want,
+        Control, FRAME_HEADER_BYTES, FetchObjects, FrameHeader, Framed as _, ManifestReply, ObjectReply,
+        ObjectStatus, ProjectHeads, Records, Request, Want,
     },
 };
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use crate::{
 
 /// Takes whatever comes.
 #[derive(Debug, Default)]
-struct Deaf;
+pub(super) struct Deaf;
 
 impl BlockSink for Deaf {
     fn list(&mut self, _: ObjectHash, _: u64, _: Vec<BlockValue>) -> BoxFuture<'_, Result<(), SinkStopped>> {
@@ -45,7 +45,7 @@ impl BlockSink for Deaf {
 }
 
 /// A peer that is driven by hand.
-struct Puppet {
+pub(super) struct Puppet {
     endpoint: Endpoint,
     connection: Connection,
     /// Fails when the node closes at once.
@@ -54,7 +54,7 @@ struct Puppet {
 
 impl Puppet {
     /// Dials a node and says nothing yet.
-    async fn dial(studio: &Studio, node: &Node) -> Self {
+    pub(super) async fn dial(studio: &Studio, node: &Node) -> Self {
         Self::dial_with(studio, node, |_| {}).await
     }
 
@@ -73,18 +73,41 @@ impl Puppet {
         Self { endpoint: bound.endpoint, connection, control }
     }
 
-    async fn say(&mut self, bytes: &[u8]) {
+    pub(super) async fn say(&mut self, bytes: &[u8]) {
         let (send, _) = self.control.as_mut().unwrap();
         send.write_all(bytes).await.unwrap();
     }
 
-    async fn greet(&mut self) {
-        let hello = Control::Hello(hello("puppet@london", 5, &["lantern"]));
+    pub(super) async fn greet(&mut self) {
+        self.greet_with(&["lantern"]).await;
+    }
+
+    pub(super) async fn greet_with(&mut self, projects: &[&str]) {
+        let hello = Control::Hello(hello("puppet@london", 5, projects));
         self.say(&hello.to_frame()).await;
     }
 
+    /// Waits for a message of the node.
+    pub(super) async fn hear(&mut self) -> Control {
+        let (_, receive) = self.control.as_mut().unwrap();
+        let mut header = [0; FRAME_HEADER_BYTES];
+        within("a message", receive.read_exact(&mut header)).await.unwrap();
+        let header = FrameHeader::parse(header).unwrap();
+        let mut payload = vec![0; header.payload_bytes];
+        within("a message", receive.read_exact(&mut payload)).await.unwrap();
+        Control::from_payload(header.kind, &payload).unwrap()
+    }
+
+    /// Asks for something, and returns all bytes of the answer.
+    pub(super) async fn ask(&self, request: &Request) -> Vec<u8> {
+        let (mut send, mut receive) = self.connection.open_bi().await.unwrap();
+        send.write_all(&request.to_frame()).await.unwrap();
+        send.finish().unwrap();
+        within("an answer", receive.read_to_end(1 << 20)).await.unwrap()
+    }
+
     /// Waits until the node ends the connection, and returns the code and the reason.
-    async fn closed(&self) -> (Option<CloseCode>, String) {
+    pub(super) async fn closed(&self) -> (Option<CloseCode>, String) {
         match within("the close", self.connection.closed()).await {
             ConnectionError::ApplicationClosed(frame) => {
                 let reason = String::from_utf8(frame.reason.to_vec()).unwrap();
@@ -93,6 +116,10 @@ impl Puppet {
             other => panic!("{other:?}"),
         }
     }
+}
+
+pub(super) fn no_heads(of: &str) -> ProjectHeads {
+    ProjectHeads { project: project(of), heads: vec![] }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,8 +234,7 @@ async fn a_peer_that_does_not_listen_is_still_listened_to() {
     })
     .await;
     puppet.greet().await;
-    let heads = ProjectHeads { project: project("lantern"), heads: vec![] };
-    puppet.say(&Control::Heads(heads).to_frame()).await;
+    puppet.say(&Control::Heads(no_heads("lantern")).to_frame()).await;
     node.peer_up("puppet@london").await;
     let own = feed("lantern", "puppet@london");
     for seq in 0..200 {

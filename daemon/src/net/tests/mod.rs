@@ -3,6 +3,7 @@
 mod connections;
 mod exchange;
 mod hostile;
+mod rights;
 mod studio;
 mod toy;
 mod transfer;

@@ -14,7 +14,7 @@ use avalon_protocol::{
 use tempfile::TempDir;
 use tokio::{runtime::Handle, sync::mpsc};
 
-use super::toy::{ToyCatalog, ToyObjects};
+use super::toy::{ToyCatalog, ToyObjects, ToyRights};
 use crate::{
     clock::{Clock, RealClock},
     net::{Net, NetConfig, NetEvent, PeerLink, Throttle},
@@ -86,6 +86,7 @@ impl Studio {
             peers: Vec::new(),
             catalog: ToyCatalog::new(64),
             objects: Arc::default(),
+            rights: Arc::default(),
             clock: Arc::new(RealClock::new()),
         }
     }
@@ -100,6 +101,7 @@ pub(super) struct Setup {
     pub(super) peers: Vec<String>,
     pub(super) catalog: Arc<ToyCatalog>,
     pub(super) objects: Arc<ToyObjects>,
+    pub(super) rights: Arc<ToyRights>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -125,6 +127,7 @@ impl Setup {
         let tasks = Tasks::new();
         let config = NetConfig {
             admission: Default::default(),
+            permissions: self.rights.clone(),
             issuer: None,
             listen: self.listen,
             peers: self.peers.clone(),

@@ -2,10 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use avalon_protocol::{
+    access::{Action, Rights, Role},
     block::{BLOCK_BYTES, BlockList, block_value},
     drop::NotCounted,
     feed::{FeedHead, FeedId, Group, SealedGroup},
@@ -22,7 +26,8 @@ use tokio::sync::{broadcast, watch};
 
 use super::studio::within;
 use crate::net::seam::{
-    Catalog, GroupsRead, ObjectSource, Objects, OpenObject, Piece, ReadFailed, Small, StoreRefused, Vouched,
+    Catalog, GroupsRead, ObjectSource, Objects, OpenObject, Permissions, Piece, ReadFailed, Small,
+    StoreRefused, Vouched,
 };
 
 /// Feeds of groups with one record each, whose number stands in the group.
@@ -179,10 +184,43 @@ impl Catalog for ToyCatalog {
     }
 }
 
+/// Rights that a test gives and takes; whoever is not named may do everything.
+#[derive(Debug)]
+pub(super) struct ToyRights {
+    rights: Mutex<BTreeMap<(NodeId, ProjectName), Rights>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for ToyRights {
+    fn default() -> Self {
+        Self { rights: Mutex::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl ToyRights {
+    pub(super) fn set(&self, node: &str, project: &str, actions: &[Action]) {
+        let about = (node.parse().unwrap(), project.parse().unwrap());
+        self.rights.lock().unwrap().insert(about, Rights::of(actions.iter().copied()));
+        self.changed.send_replace(());
+    }
+}
+
+impl Permissions for ToyRights {
+    fn rights(&self, node: &NodeId, _: Role, project: &ProjectName) -> Rights {
+        let rights = self.rights.lock().unwrap();
+        rights.get(&(node.clone(), project.clone())).copied().unwrap_or(Rights::ALL)
+    }
+
+    fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
 /// Objects in memory, each in one project.
 #[derive(Debug, Default)]
 pub(super) struct ToyObjects {
     objects: Mutex<BTreeMap<(ProjectName, ObjectHash), ToyObject>>,
+    promised: AtomicUsize,
 }
 
 #[derive(Debug, Clone)]
@@ -195,6 +233,11 @@ struct ToyObject {
 impl ToyObjects {
     pub(super) fn add(&self, project: &str, bytes: Bytes) -> ObjectHash {
         self.add_breaking(project, bytes, u64::MAX)
+    }
+
+    /// Returns how often it was asked for a number.
+    pub(super) fn promised(&self) -> usize {
+        self.promised.load(Ordering::Relaxed)
     }
 
     pub(super) fn add_breaking(&self, project: &str, bytes: Bytes, breaks_at: u64) -> ObjectHash {
@@ -215,6 +258,7 @@ impl Objects for ToyObjects {
     }
 
     fn promise<'a>(&'a self, _: &'a AskNumber, _: &'a NodeId) -> BoxFuture<'a, Answer> {
+        self.promised.fetch_add(1, Ordering::Relaxed);
         Box::pin(std::future::ready(Answer::Unsure))
     }
 

@@ -4,6 +4,8 @@ use avalon_protocol::{control::ErrorCode, id::VersionId, manifest::InvalidManife
 use avalon_store::{catalog::CatalogError, ledger::LedgerError, manifest_file::ManifestFileError};
 use thiserror::Error;
 
+use crate::access::NotGranted;
+
 use super::super::{hash::HashVersionError, snapshot::SnapshotError};
 
 /// What helps when a version was not recorded.
@@ -126,6 +128,14 @@ pub enum RecordError {
         /// A number that may be free.
         next: u32,
     },
+    /// This node has no right to publish there: what it would record would state nothing anywhere else.
+    #[error("{version} cannot be published: {refused}; {}", refused.hint())]
+    NotGranted {
+        /// The version.
+        version: VersionId,
+        /// What is lacking.
+        refused: NotGranted,
+    },
     /// The manifest cannot be written.
     #[error("the manifest of {version} cannot be stored")]
     Manifest {
@@ -180,6 +190,7 @@ impl RecordError {
             | Self::Outdated { .. }
             | Self::TwoPlaces { .. }
             | Self::TooManyGenerations { .. }
+            | Self::NotGranted { .. }
             | Self::Part { .. } => Remedy::Person,
         }
     }
@@ -210,6 +221,7 @@ impl RecordError {
             Self::Rewritten { .. } | Self::Outdated { .. } => ErrorCode::Rewritten,
             Self::Part { .. } | Self::Incoming { .. } | Self::StillWaits { .. } => ErrorCode::NotWhole,
             Self::NumberTaken { .. } => ErrorCode::NumberTaken,
+            Self::NotGranted { .. } => ErrorCode::NotGranted,
             Self::TooManyGenerations { .. } => ErrorCode::Damaged,
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,

@@ -15,6 +15,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    access::Action,
     control::EventKind,
     hash::{ManifestId, ObjectHash},
     id::{VersionId, VersionSlot},
@@ -196,11 +197,22 @@ async fn check_not_incoming(core: &Arc<Core>, root: &Dir, version: &VersionId) -
     }
 }
 
-/// Without an answer about the version, hashing it would be in vain.
+/// Without an answer about the version, hashing it would be in vain; as when nobody knows it and this node may not publish.
 async fn check_catalog(core: &Arc<Core>, version: &VersionId) -> Result<(), RecordError> {
-    let (core, id) = (Arc::clone(core), version.clone());
-    let asked = blocking(move || core.ledger.version(&id).map(drop)).await;
-    asked.map_err(|source| RecordError::Catalog { version: version.clone(), source })
+    let (ledger, id) = (core.ledger.clone(), version.clone());
+    let asked = blocking(move || ledger.version(&id)).await;
+    let fold = asked.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
+    let is_known = fold.is_some_and(|fold| !matches!(fold.standing(version.slot), Standing::Unknown));
+    match not_granted(core, version).filter(|_| !is_known) {
+        Some(refused) => Err(refused),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what this node has no right to publish: it would state nothing anywhere.
+fn not_granted(core: &Core, version: &VersionId) -> Option<RecordError> {
+    let refused = core.check_may(&version.project, Action::Publish).err()?;
+    Some(RecordError::NotGranted { version: version.clone(), refused })
 }
 
 fn relate_files(
@@ -365,6 +377,9 @@ impl Recording<'_> {
         whole: WholeVersion,
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
+        if let Some(refused) = not_granted(self.core, &self.version) {
+            return Err(refused);
+        }
         let completeness = whole.completeness;
         let unasked = numbers::take(self.core, &self.version, place).await?;
         let (mut about, mut messages) = self.about(place, &whole).await?;

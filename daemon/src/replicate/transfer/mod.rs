@@ -38,7 +38,7 @@ use crate::{
     core::{Core, blocking},
     log::ErrorChain,
     net::Net,
-    policy::{self, Ranks},
+    policy::Ranks,
     project::Project,
     space::{self, Reserved, Spare},
 };
@@ -217,7 +217,7 @@ async fn check_policy(core: &Arc<Core>, job: &Job) -> Result<(), Outcome> {
     });
     match verdict.await.map_err(|error| catalog_failed(&error))?.decision {
         Decision::Forbidden(rule) => {
-            Err(failed(ErrorCode::Denied, policy::forbids(&job.version, rule.as_ref())))
+            Err(failed(ErrorCode::Denied, core.forbids(&job.version, rule.as_ref())))
         }
         Decision::Retired | Decision::Move(_) => Err(Outcome::Cancelled),
         _ => Ok(()),

@@ -90,15 +90,24 @@ impl Sources {
             Err(error) => return Err(catalog_failed(&error)),
         };
         let holders = rank_sources(&core.me, &fold.holders(&job.manifest));
-        let links: Vec<PeerLink> = holders.iter().filter_map(|node| net.link(node)).collect();
+        let connected: Vec<PeerLink> = holders.iter().filter_map(|node| net.link(node)).collect();
+        // Whoever may not know of the project is not asked either: a question would tell.
+        let serves = |link: &&PeerLink| link.shares(&job.version.project);
+        let links: Vec<PeerLink> = connected.iter().filter(serves).cloned().collect();
         if !links.is_empty() {
             return Ok(Self { links });
         }
         let names: Vec<String> = holders.iter().map(ToString::to_string).collect();
-        let reason = if names.is_empty() {
-            "no node holds this version any more".to_owned()
-        } else {
-            format!("held by {}, not connected now", names.join(", "))
+        let reason = match (names.is_empty(), connected.is_empty()) {
+            (true, _) => "no node holds this version any more".to_owned(),
+            (false, true) => format!("held by {}, not connected now", names.join(", ")),
+            (false, false) => {
+                let project = &job.version.project;
+                format!(
+                    "held by {}; of those connected, none serves project {project} to this node",
+                    names.join(", ")
+                )
+            }
         };
         Err(waiting(ErrorCode::NoSource, reason, RetryWhen::PeerCame))
     }

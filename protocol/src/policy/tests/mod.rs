@@ -5,6 +5,7 @@ mod refusals;
 mod rulings;
 mod properties;
 mod diff;
+mod extract;
 
 use std::collections::BTreeMap;
 
