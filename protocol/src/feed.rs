@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
+    bounded,
     hash::ChainHash,
     id::{NodeId, ProjectName},
     limits::{MAX_GROUP_BYTES, MAX_GROUP_RECORDS},
@@ -59,6 +60,7 @@ pub struct Group {
     /// When it was written, in milliseconds since 1970; for display only, never for order.
     pub written_at_ms: u64,
     /// The records, at least one.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_GROUP_RECORDS>")]
     pub records: Vec<RawRecord>,
 }
 

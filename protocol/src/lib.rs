@@ -21,6 +21,7 @@ pub mod access;
 pub mod feed;
 pub mod studio;
 pub mod version_fold;
+mod bounded;
 pub mod limits;
 pub mod mode;
 pub mod wire;

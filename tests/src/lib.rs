@@ -16,6 +16,7 @@ pub mod daemons;
 pub mod env;
 pub mod event;
 pub mod event_log;
+pub mod fuzz;
 pub mod harness;
 pub mod incoming;
 pub mod invariant;
