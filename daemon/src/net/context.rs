@@ -13,6 +13,7 @@ use avalon_protocol::{
 use tokio::sync::{broadcast, watch};
 
 use super::{
+    guests::Guests,
     metrics::NetMetrics,
     registry::Registry,
     seam::{Catalog, Issuer, Objects},
@@ -29,6 +30,7 @@ pub(crate) struct Context {
     /// Says which feed goes further; the ledger speaks here after the fsync.
     pub(crate) advanced: broadcast::Sender<(FeedId, FeedHead)>,
     pub(crate) registry: Registry,
+    pub(crate) guests: Guests,
     pub(crate) metrics: Arc<NetMetrics>,
     pub(crate) throttle: Arc<Throttle>,
     pub(crate) endpoint: quinn::Endpoint,

@@ -35,6 +35,11 @@ use crate::clock::Sleep;
 /// How long a peer may take to greet once TLS is done: one round trip, with losses.
 pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(5);
 
+/// A frame that has begun must bring so many bytes in as long, until it is whole: as slow as a bad line, and no slower. A
+/// frame that is not whole holds memory.
+const FRAME_LEAST_BYTES: usize = 64 << 10;
+const FRAME_CHECK: Duration = Duration::from_secs(60);
+
 /// Groups are read for the peer only while less than this waits to be sent.
 const SEND_AHEAD_BYTES: usize = 1 << 20;
 
@@ -65,6 +70,7 @@ enum Event {
     Stop,
     HelloChanged,
     Late,
+    Check,
     Closed(ConnectionError),
     Sent(Result<(), StreamFault>),
     Received(Result<Option<Control>, StreamFault>),
@@ -86,6 +92,7 @@ pub(crate) async fn run(
     let heads = context.catalog.heads();
     let (session, first) = Session::new(Hello::clone(&hello), seat.node.clone(), heads);
     let late = context.clock.sleep(GREETING_DEADLINE);
+    let check = context.clock.sleep(FRAME_CHECK);
     let mut driver = Driver {
         inbound: Inbound::patient(receive),
         outbox: Outbox::new(send),
@@ -100,6 +107,9 @@ pub(crate) async fn run(
         hello_changed,
         advanced,
         late,
+        check,
+        begun: None,
+        frames: 0,
     };
     let closed = match driver.carry_out(first).await {
         Ok(()) => driver.run().await,
@@ -116,6 +126,10 @@ struct Driver<'a> {
     hello_changed: watch::Receiver<Arc<Hello>>,
     advanced: broadcast::Receiver<(FeedId, FeedHead)>,
     late: Sleep,
+    check: Sleep,
+    /// At the last check: how many frames had come, and how much of the next.
+    begun: Option<(u64, usize)>,
+    frames: u64,
     inbound: Inbound,
     outbox: Outbox,
     reads: VecDeque<(FeedId, u64)>,
@@ -147,6 +161,7 @@ impl Driver<'_> {
             error = self.seat.channel.quinn().closed() => Event::Closed(error),
             _ = self.hello_changed.changed() => Event::HelloChanged,
             () = &mut self.late, if !self.greeted => Event::Late,
+            () = &mut self.check => Event::Check,
             sent = self.outbox.progress() => Event::Sent(sent),
             read = finished(&mut self.reading) => Event::Read(read),
             stored = finished(&mut self.storing) => Event::Stored(stored),
@@ -177,7 +192,11 @@ impl Driver<'_> {
             Event::Late => Err(Closed::by_us(CloseCode::Protocol, "no greeting in time")),
             Event::Closed(error) => Err(self.seat.channel.why(error)),
             Event::Sent(sent) => sent.map(|()| Vec::new()).map_err(|fault| self.fault(fault)),
-            Event::Received(Ok(Some(message))) => Ok(self.session.received(message)),
+            Event::Check => self.check_progress(),
+            Event::Received(Ok(Some(message))) => {
+                self.frames += 1;
+                Ok(self.session.received(message))
+            }
             Event::Received(Ok(None)) => Err(self.fault(StreamFault::Ended)),
             Event::Received(Err(fault)) => Err(self.fault(fault)),
             Event::Read((feed, Ok(read))) => {
@@ -195,6 +214,21 @@ impl Driver<'_> {
                 Ok(heads.into_iter().flat_map(|(feed, head)| self.session.advanced(&feed, head)).collect())
             }
             Event::Advanced(Err(RecvError::Closed)) => Err(Closed::by_us(CloseCode::Shutdown, STOPS)),
+        }
+    }
+
+    /// Ends the connection when a frame does not get on.
+    fn check_progress(&mut self) -> Result<Vec<Effect>, Closed> {
+        self.check = self.context.clock.sleep(FRAME_CHECK);
+        let now = (self.frames, self.inbound.begun_bytes());
+        // What is not listened to cannot get on.
+        let listens = self.storing.is_none() && self.outbox.messages() < MAX_UNSENT_MESSAGES;
+        let begun = std::mem::replace(&mut self.begun, (listens && now.1 > 0).then_some(now));
+        match begun {
+            Some((frames, bytes)) if frames == now.0 && listens && now.1 - bytes < FRAME_LEAST_BYTES => {
+                Err(Closed::by_us(CloseCode::Protocol, "a frame came too slowly"))
+            }
+            _ => Ok(Vec::new()),
         }
     }
 

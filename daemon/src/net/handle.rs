@@ -94,6 +94,7 @@ impl Net {
             objects,
             advanced,
             registry,
+            guests: Default::default(),
             metrics: Arc::default(),
             throttle: config.throttle,
             endpoint,
@@ -125,9 +126,9 @@ impl Net {
         &self.context.metrics
     }
 
-    /// Describes every address that is dialled and every other node that is connected.
+    /// Describes every address that is dialled, and every other node that is connected or kept off.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.context.registry.statuses()
+        self.context.registry.statuses(self.context.clock.monotonic())
     }
 
     /// Returns the connection with a node that is up.

@@ -3,6 +3,7 @@
 mod connections;
 mod exchange;
 mod hostile;
+mod limits;
 mod studio;
 mod toy;
 mod transfer;
