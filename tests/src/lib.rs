@@ -18,6 +18,8 @@ pub mod event;
 pub mod event_log;
 pub mod fuzz;
 pub mod harness;
+#[cfg(target_os = "linux")]
+pub mod hostile;
 pub mod incoming;
 pub mod invariant;
 pub mod ledger;

@@ -16,6 +16,7 @@ mod durable;
 mod encoding;
 mod frames;
 mod farm;
+mod hostile;
 mod identity;
 mod inputs;
 mod join;
