@@ -26,8 +26,8 @@ pub struct Plan {
     pub near: String,
     /// A stolen identity that takes and gives byte by byte.
     pub slow: PathBuf,
-    /// One that sends what is not allowed.
-    pub liar: PathBuf,
+    /// Those that send what is not allowed, each with a lie of its own first.
+    pub liars: Vec<PathBuf>,
     /// One that offers content.
     pub bomb: PathBuf,
     /// An identity of another studio.
@@ -136,7 +136,9 @@ pub fn main(plan: &Path, counts: &Path) -> Result<ExitCode, Box<dyn std::error::
         local.spawn_local(half_open::half_open(Arc::clone(&plan), Arc::clone(&tally)));
         local.spawn_local(half_open::strangers(Arc::clone(&plan), Arc::clone(&tally)));
         local.spawn_local(peers::slow(Arc::clone(&plan), Arc::clone(&tally)));
-        local.spawn_local(peers::liar(Arc::clone(&plan), Arc::clone(&tally)));
+        for number in 0..plan.liars.len() {
+            local.spawn_local(peers::liar(Arc::clone(&plan), Arc::clone(&tally), number));
+        }
         local.spawn_local(peers::bomb(Arc::clone(&plan), Arc::clone(&tally)));
         local
             .run_until(async {

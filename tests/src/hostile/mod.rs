@@ -217,7 +217,7 @@ fn plan(studio: &Studio, ours: &mut Ours<'_>, options: &Options) -> Plan {
         address: ours.near.listen().parse().unwrap(),
         near: ours.near.config.node.clone(),
         slow: issue("slow@home"),
-        liar: issue("liar@home"),
+        liars: (0..peers::LIES).map(|number| issue(&format!("liar{number}@home"))).collect(),
         bomb: issue("bomb@home"),
         stranger,
         bait: ObjectHash::of(&bait).to_string(),

@@ -131,29 +131,32 @@ async fn flood(connection: Connection, tally: Arc<Tally>) -> Option<()> {
     }
 }
 
+/// Different lies.
+pub(super) const LIES: usize = 8;
+
 /// Sends one lie, is thrown out, and comes again.
-pub(super) async fn liar(plan: Arc<Plan>, tally: Arc<Tally>) {
-    for number in 0u32.. {
-        if let Some(mut peer) = greet(&plan, &plan.liar, 1 << 20).await {
-            lie(&plan, &tally, &mut peer, number).await;
+pub(super) async fn liar(plan: Arc<Plan>, tally: Arc<Tally>, first: usize) {
+    let Some(identity) = plan.liars.get(first).cloned() else { return };
+    for number in first.. {
+        if let Some(mut peer) = greet(&plan, &identity, 1 << 20).await {
+            lie(&plan, &tally, &mut peer, number % LIES).await;
             // It closes, or is not closed because the lie was none.
             timeout(Duration::from_secs(2), peer.connection.closed()).await.ok();
         }
-        sleep(Duration::from_millis(200)).await;
+        sleep(Duration::from_millis(500)).await;
     }
 }
 
-async fn lie(plan: &Plan, tally: &Tally, peer: &mut Peer, number: u32) -> Option<()> {
+async fn lie(plan: &Plan, tally: &Tally, peer: &mut Peer, number: usize) -> Option<()> {
     let own = FeedId { project: PROJECT.parse().ok()?, node: peer.identity.node().clone() };
     let theirs = FeedId { node: plan.near.parse().ok()?, ..own.clone() };
     let (signer, trust) = (peer.identity.signer(), peer.identity.trust());
     let seal = |feed: &FeedId, records| FeedReader::new(feed.clone()).seal(records, 1, &*signer, &trust);
     let nothing = RawRecord { kind: 900, version: 1, payload: vec![1] };
     let records = |feed: FeedId, groups: Vec<SealedGroup>, manifests: Vec<Vec<u8>>| {
-        one(&tally.forged);
         Control::Records(Records { feed, groups, manifests }).to_frame()
     };
-    let frame = match number % 8 {
+    let frame = match number {
         0 => vec![0xff, 0xff, 0xff, 0xff, 3, 0],
         1 => vec![3, 0, 0, 0, 3, 0, 255, 255, 255],
         2 => vec![0, 0, 0, 0, 99, 0],
@@ -180,13 +183,12 @@ async fn lie(plan: &Plan, tally: &Tally, peer: &mut Peer, number: u32) -> Option
             records(own.clone(), vec![seal(&own, vec![published])], vec![bytes])
         }
     };
-    if number % 8 < 3 {
-        one(&tally.bad_frames);
-    }
     // A good one before, so that the session has begun.
     let heads = ProjectHeads { project: PROJECT.parse().ok()?, heads: vec![] };
     peer.control.write_all(&Control::Heads(heads).to_frame()).await.ok()?;
-    peer.control.write_all(&frame).await.ok()
+    peer.control.write_all(&frame).await.ok()?;
+    one(if number < 3 { &tally.bad_frames } else { &tally.forged });
+    Some(())
 }
 
 fn published(identity: &Identity, asset: &str, manifest: ManifestId) -> Option<RawRecord> {

@@ -13,5 +13,8 @@ fn an_attacked_node_serves_on_within_its_memory_and_writes_nothing_beside_its_ro
     assert_eq!(report.faults(false), Vec::<String>::new(), "{report:?}");
     let done = &report.attack;
     assert!(done.half_open > 50 && done.slow_reads > 0 && done.slow_writes > 0, "{done:?}");
-    assert!(done.bad_frames > 0 && report.flips > 100 && report.raced_pulls > 0, "{report:?}");
+    assert!(
+        done.bad_frames > 0 && done.forged > 0 && report.flips > 100 && report.raced_pulls > 0,
+        "{report:?}"
+    );
 }
