@@ -127,7 +127,7 @@ fn swell(rng: &mut impl Rng, input: &mut Vec<u8>, most: usize) {
         1 => vec![1, b'a'],
         _ => (0..rng.random_range(1..6)).map(|_| rng.random_range(0..4)).collect(),
     };
-    let count = most.saturating_sub(input.len()) / unit.len() >> rng.random_range(0..4);
+    let count = (most.saturating_sub(input.len()) / unit.len()) >> rng.random_range(0..4);
     let mut swollen = varint(count as u64);
     swollen.extend(std::iter::repeat_n(&unit, count).flatten());
     let end = (at + 1).min(input.len());
