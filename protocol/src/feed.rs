@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::{
     access::Role,
+    bounded,
     hash::ChainHash,
     id::{NodeId, ProjectName},
     limits::{MAX_GROUP_BYTES, MAX_GROUP_RECORDS},
@@ -60,6 +61,7 @@ pub struct Group {
     /// When it was written, in milliseconds since 1970; for display only, never for order.
     pub written_at_ms: u64,
     /// The records, at least one.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_GROUP_RECORDS>")]
     pub records: Vec<RawRecord>,
 }
 

@@ -23,6 +23,7 @@ pub mod fork;
 pub mod own_feed;
 pub mod studio;
 pub mod version_fold;
+mod bounded;
 pub mod limits;
 pub mod mode;
 pub mod wire;

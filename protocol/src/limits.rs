@@ -5,6 +5,8 @@ pub const MAX_FRAME_BYTES: usize = 4 << 20;
 /// How many bytes of groups and manifests a sender puts into one `Records` frame before it starts the next; leaves
 /// room in [`MAX_FRAME_BYTES`] for one group that is over.
 pub const RECORDS_FRAME_TARGET_BYTES: usize = 1 << 20;
+/// Most groups, and most manifests, in one `Records` frame; more of them do not fit into what a sender puts into one.
+pub const MAX_FRAME_ITEMS: usize = 16_384;
 /// Longest body of one commit group in a feed.
 pub const MAX_GROUP_BYTES: usize = 1 << 20;
 /// Most records in one commit group.
@@ -18,6 +20,8 @@ pub const MAX_MANIFEST_BYTES: usize = 32 << 20;
 pub const MAX_MANIFEST_FILES: usize = 200_000;
 /// A manifest up to this size travels with the record that names it and saves a round trip.
 pub const INLINE_MANIFEST_BYTES: usize = 128 << 10;
+/// Most representations of one version: a file names its own by 16 bits.
+pub const MAX_REPRESENTATIONS: usize = 65_536;
 /// Largest object: 8 TiB, whose block list is 256 MiB.
 pub const MAX_OBJECT_BYTES: u64 = 8 << 40;
 /// Most pairs of metadata in a manifest, and the longest key and value in bytes.

@@ -16,7 +16,10 @@ pub mod daemons;
 pub mod env;
 pub mod event;
 pub mod event_log;
+pub mod fuzz;
 pub mod harness;
+#[cfg(target_os = "linux")]
+pub mod hostile;
 pub mod incoming;
 pub mod invariant;
 pub mod ledger;

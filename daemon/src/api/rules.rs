@@ -27,7 +27,7 @@ type Row = (Method, &'static str, ApiRole, Option<AuditAction>);
 
 /// All requests. What only looks is read, except what is as much as all of the catalog; an artist's and a pipeline's work is
 /// operate; what holds for the whole studio, replaces the daemon's own state or tells what people did is admin.
-pub(super) const ROWS: [Row; 44] = {
+pub(super) const ROWS: [Row; 46] = {
     use AuditAction as A;
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;

@@ -1,12 +1,15 @@
 //! Accepting peers.
 
-use std::sync::Arc;
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use avalon_protocol::close_code::CloseCode;
 use quinn::{Connecting, Incoming, VarInt};
-use tokio::sync::Semaphore;
 
 use super::{
+    attempts::{Attempts, Verdict},
     closed::{Closed, Retry},
     context::Context,
     event::NetEvent,
@@ -14,16 +17,10 @@ use super::{
     table::{Direction, MAX_CONNECTIONS},
 };
 
-/// Handshakes that are worked on at once; each costs two signatures.
-const MAX_HANDSHAKES: usize = 128;
-
-/// From so many on, an address must first prove that it is there: a forged one costs no signature then.
-const RETRY_FROM: usize = 16;
-
 /// Accepts until the network stops.
 pub(crate) async fn accept(context: Arc<Context>) {
     let stop = context.tasks.token();
-    let slots = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let attempts = Arc::new(Mutex::new(Attempts::default()));
     loop {
         let incoming = tokio::select! {
             () = stop.cancelled() => break,
@@ -34,21 +31,25 @@ pub(crate) async fn accept(context: Arc<Context>) {
             incoming.refuse();
             continue;
         }
-        let busy = MAX_HANDSHAKES - slots.available_permits() >= RETRY_FROM;
-        if busy && incoming.may_retry() && !incoming.remote_address_validated() {
-            // It fails only where a retry is not allowed, which was asked.
-            incoming.retry().ok();
-            continue;
+        let (address, validated) = (incoming.remote_address().ip(), incoming.remote_address_validated());
+        match lock(&attempts).look_at(address, validated, context.clock.monotonic()) {
+            Verdict::Accept => {}
+            Verdict::Retry if incoming.may_retry() => {
+                // It fails only where a retry is not allowed, which was asked.
+                incoming.retry().ok();
+                continue;
+            }
+            Verdict::Retry | Verdict::Refuse => {
+                incoming.refuse();
+                continue;
+            }
         }
-        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            incoming.refuse();
-            continue;
-        };
+        let handshake = Handshake { attempts: Arc::clone(&attempts), address };
         let Some(connecting) = start(incoming) else { continue };
         let shared = Arc::clone(&context);
         context.tasks.spawn("peer that dialled", async move {
             let connected = peer::connect(connecting).await;
-            drop(slot);
+            drop(handshake);
             let connection = match connected {
                 Ok(connection) => connection,
                 // A stranger's attempt is no news: anybody can make any number of them.
@@ -65,6 +66,23 @@ pub(crate) async fn accept(context: Arc<Context>) {
     }
     // Also those that are in no task's hands yet, and whatever comes still.
     context.endpoint.close(VarInt::from_u32(CloseCode::Shutdown.code()), b"the daemon there stops");
+}
+
+/// One that is under way, until it is dropped.
+struct Handshake {
+    attempts: Arc<Mutex<Attempts>>,
+    address: IpAddr,
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        lock(&self.attempts).ended(self.address);
+    }
+}
+
+fn lock(attempts: &Mutex<Attempts>) -> MutexGuard<'_, Attempts> {
+    // Every change under the lock is whole.
+    attempts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn start(incoming: Incoming) -> Option<Connecting> {

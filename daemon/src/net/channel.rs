@@ -1,11 +1,21 @@
 //! One QUIC connection that remembers why this side closed it.
 
-use std::{net::SocketAddr, sync::OnceLock, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use avalon_protocol::close_code::CloseCode;
 use quinn::{Connection, ConnectionError, VarInt};
 
-use super::{closed::Closed, endpoint::send_window_bytes};
+use super::{
+    closed::Closed,
+    endpoint::{RECEIVE_WINDOW_BYTES, send_window_bytes},
+};
 use crate::clock::Clock;
 
 /// How long a connection may take to show that somebody is at its other end: three round trips over a satellite.
@@ -19,11 +29,14 @@ const PROBE_STEP: Duration = Duration::from_millis(25);
 pub(crate) struct Channel {
     connection: Connection,
     own_close: OnceLock<Closed>,
+    /// How many bytes of answers the peer has taken.
+    taken: Arc<AtomicU64>,
+    asked: AtomicBool,
 }
 
 impl Channel {
     pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, own_close: OnceLock::new() }
+        Self { connection, own_close: OnceLock::new(), taken: Arc::default(), asked: AtomicBool::new(false) }
     }
 
     pub(crate) fn quinn(&self) -> &Connection {
@@ -33,6 +46,19 @@ impl Channel {
     /// Fits how much may be sent and not acknowledged to the path as it is now; to be called for each answer.
     pub(crate) fn fit_send_window(&self) {
         self.connection.set_send_window(send_window_bytes(self.connection.rtt()));
+    }
+
+    /// Counts what the peer takes of answers.
+    pub(crate) fn taken(&self) -> &Arc<AtomicU64> {
+        &self.taken
+    }
+
+    /// Lets the peer send content, which it may not before it is asked for some: until then a peer can make this side hold
+    /// little. It stays so, for quinn adds what was taken back when it is given again.
+    pub(crate) fn expect_content(&self) {
+        if !self.asked.swap(true, Ordering::Relaxed) {
+            self.connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
+        }
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {

@@ -15,6 +15,7 @@ use avalon_protocol::{
 use tokio::sync::{broadcast, watch};
 
 use super::{
+    guests::Guests,
     heads::PeerHeads,
     link::PeerLink,
     metrics::NetMetrics,
@@ -37,6 +38,7 @@ pub(crate) struct Context {
     pub(crate) registry: Registry,
     /// What peers had of each feed.
     pub(crate) heads: PeerHeads,
+    pub(crate) guests: Guests,
     pub(crate) metrics: Arc<NetMetrics>,
     pub(crate) throttle: Arc<Throttle>,
     pub(crate) endpoint: quinn::Endpoint,

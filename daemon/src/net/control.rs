@@ -37,6 +37,11 @@ use crate::clock::Sleep;
 /// How long a peer may take to greet once TLS is done: one round trip, with losses.
 pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(5);
 
+/// A frame that has begun must bring so many bytes in as long, until it is whole: as slow as a bad line, and no slower. A
+/// frame that is not whole holds memory.
+const FRAME_LEAST_BYTES: usize = 64 << 10;
+const FRAME_CHECK: Duration = Duration::from_secs(60);
+
 /// Groups are read for the peer only while less than this waits to be sent.
 const SEND_AHEAD_BYTES: usize = 1 << 20;
 
@@ -86,6 +91,7 @@ enum Event {
     HelloChanged,
     RightsChanged,
     Late,
+    Check,
     Closed(ConnectionError),
     Sent(Result<(), StreamFault>),
     Received(Result<Option<Control>, StreamFault>),
@@ -114,6 +120,7 @@ pub(crate) async fn run(
     let (mut session, mut first) = Session::new(hello.clone(), seat.node.clone(), heads);
     first.extend(forked.iter().flat_map(|(feed, from)| session.frozen(feed, *from)));
     let late = context.clock.sleep(GREETING_DEADLINE);
+    let check = context.clock.sleep(FRAME_CHECK);
     let mut driver = Driver {
         inbound: Inbound::patient(receive),
         outbox: Outbox::new(send),
@@ -130,6 +137,9 @@ pub(crate) async fn run(
         extract: None,
         advanced,
         late,
+        check,
+        begun: None,
+        frames: 0,
     };
     let closed = match driver.carry_out(first).await {
         Ok(()) => driver.run().await,
@@ -150,6 +160,10 @@ struct Driver<'a> {
     extract: Option<PolicyExtract>,
     advanced: broadcast::Receiver<(FeedId, FeedHead)>,
     late: Sleep,
+    check: Sleep,
+    /// At the last check: how many frames had come, and how much of the next.
+    begun: Option<(u64, usize)>,
+    frames: u64,
     inbound: Inbound,
     outbox: Outbox,
     reads: VecDeque<(FeedId, ToRead)>,
@@ -184,6 +198,7 @@ impl Driver<'_> {
             _ = self.hello_changed.changed() => Event::HelloChanged,
             Ok(()) = self.rights_changed.changed() => Event::RightsChanged,
             () = &mut self.late, if !self.greeted => Event::Late,
+            () = &mut self.check => Event::Check,
             sent = self.outbox.progress() => Event::Sent(sent),
             read = finished(&mut self.reading) => Event::Read(read),
             stored = finished(&mut self.storing) => Event::Stored(stored),
@@ -244,7 +259,11 @@ impl Driver<'_> {
             Event::Late => Err(Closed::by_us(CloseCode::Protocol, "no greeting in time")),
             Event::Closed(error) => Err(self.seat.channel.why(error)),
             Event::Sent(sent) => sent.map(|()| Vec::new()).map_err(|fault| self.fault(fault)),
-            Event::Received(Ok(Some(message))) => Ok(self.session.received(message)),
+            Event::Check => self.check_progress(),
+            Event::Received(Ok(Some(message))) => {
+                self.frames += 1;
+                Ok(self.session.received(message))
+            }
             Event::Received(Ok(None)) => Err(self.fault(StreamFault::Ended)),
             Event::Received(Err(fault)) => Err(self.fault(fault)),
             Event::Read((feed, Ok(WhatWasRead::Groups(read)))) => {
@@ -269,6 +288,21 @@ impl Driver<'_> {
                 Ok(heads.into_iter().flat_map(|(feed, head)| self.session.advanced(&feed, head)).collect())
             }
             Event::Advanced(Err(RecvError::Closed)) => Err(Closed::by_us(CloseCode::Shutdown, STOPS)),
+        }
+    }
+
+    /// Ends the connection when a frame does not get on.
+    fn check_progress(&mut self) -> Result<Vec<Effect>, Closed> {
+        self.check = self.context.clock.sleep(FRAME_CHECK);
+        let now = (self.frames, self.inbound.begun_bytes());
+        // What is not listened to cannot get on.
+        let listens = self.storing.is_none() && self.outbox.messages() < MAX_UNSENT_MESSAGES;
+        let begun = std::mem::replace(&mut self.begun, (listens && now.1 > 0).then_some(now));
+        match begun {
+            Some((frames, bytes)) if frames == now.0 && listens && now.1 - bytes < FRAME_LEAST_BYTES => {
+                Err(Closed::by_us(CloseCode::Protocol, "a frame came too slowly"))
+            }
+            _ => Ok(Vec::new()),
         }
     }
 

@@ -30,6 +30,8 @@ const STREAM_WINDOW_BYTES: u32 = 64 << 20;
 /// bandwidth-delay products of 1 Gbit/s and 300 ms, for several streams. Half of it is for answers that are read: one that
 /// waits for room that only those give back that are read after it would wait for ever.
 pub(super) const RECEIVE_WINDOW_BYTES: u32 = 128 << 20;
+/// The same before it was asked for content: two of the longest control frames, or forty of the longest requests.
+pub(super) const UNASKED_WINDOW_BYTES: u32 = 8 << 20;
 /// How much may be sent and not acknowledged at most; no less than what the other side admits.
 const SEND_WINDOW_MOST_BYTES: u64 = 128 << 20;
 /// On a short path it is this: blocks that are still in the processor's caches when they are sent, and buffers that come
@@ -188,7 +190,7 @@ fn transport() -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(UNASKED_WINDOW_BYTES))
         .send_window(SEND_WINDOW_LEAST_BYTES)
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_LIMIT_MS))))

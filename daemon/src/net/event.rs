@@ -1,6 +1,6 @@
 //! What the network side tells the rest of the daemon.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use avalon_protocol::{
     close_code::CloseCode,
@@ -56,6 +56,17 @@ pub enum NetEvent {
         feed: FeedId,
         /// How many it had, and has; none when it has them again.
         fallen: Option<(u64, u64)>,
+    },
+    /// A peer sent what is not allowed or does not verify; its connection was closed, and it is kept off for a while.
+    Faulty {
+        /// The peer.
+        node: NodeId,
+        /// What it did.
+        reason: String,
+        /// How often it did something of the kind lately.
+        faults: u32,
+        /// For how long it is kept off.
+        kept_off: Duration,
     },
     /// A feed has two histories; it is not exchanged with this peer any more.
     Fork {

@@ -242,6 +242,7 @@ impl PeerLink {
             true => Request::Encoded(part),
             false => Request::Objects(FetchObjects { project: part.project, wants: part.wants }),
         };
+        self.channel().expect_content();
         let answer = self.ask(&request).await?;
         begun.asked.push_back(Part { wants, answer, _asked: asked });
         Ok(())

@@ -99,6 +99,7 @@ impl Net {
             advanced,
             registry,
             heads: PeerHeads::default(),
+            guests: Default::default(),
             metrics: Arc::default(),
             throttle: config.throttle,
             endpoint,
@@ -130,9 +131,9 @@ impl Net {
         &self.context.metrics
     }
 
-    /// Describes every address that is dialled and every other node that is connected.
+    /// Describes every address that is dialled, and every other node that is connected or kept off.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.context.registry.statuses()
+        self.context.registry.statuses(self.context.clock.monotonic())
     }
 
     /// Returns the connection with a node that is up.

@@ -1,7 +1,7 @@
 //! Peers: who is connected, what their feeds say, and the objects that move between them.
 //!
 //! [`Net`] is the face. Beneath it, in the order of a connection's life: [`endpoint`] is QUIC and its settings, `accept`
-//! and `dial` make connections, `peer` carries one from handshake to end, [`congestion`] decides how much
+//! and `dial` make connections, `attempts` and `faults` know whom not to go into, `peer` carries one from handshake to end, [`congestion`] decides how much
 //! is under way, `table` and `registry` know which there are and
 //! which of two is kept, `control` drives the session over the control stream, `serve` answers requests and [`fetch`]
 //! makes them, both at the pace of the [`throttle`]. What the network needs of the rest of the daemon is behind the traits of [`seam`].
@@ -11,6 +11,7 @@
 //! its connection. Absent on purpose: 0-RTT, resumption, datagrams, one-way streams.
 
 mod accept;
+mod attempts;
 mod channel;
 pub mod closed;
 pub mod congestion;
@@ -19,7 +20,9 @@ mod control;
 mod dial;
 pub mod endpoint;
 pub mod event;
+mod faults;
 pub mod fetch;
+mod guests;
 pub mod handle;
 mod heads;
 pub mod link;
@@ -41,6 +44,7 @@ pub use self::{
     closed::Closed,
     endpoint::{NetError, UDP_BUFFER_BYTES, UdpBuffers},
     event::NetEvent,
+    faults::FAULTS_REMEMBERED,
     fetch::{Begun, BlockSink, FetchError, FetchSummary, GATHERED_BYTES, Room, SinkStopped},
     handle::{Net, NetConfig},
     link::PeerLink,

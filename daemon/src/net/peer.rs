@@ -14,6 +14,7 @@ use super::{
     closed::Closed,
     context::Context,
     control::{self, GREETING_DEADLINE, Seat},
+    faults,
     table::{Direction, Full},
 };
 
@@ -94,6 +95,11 @@ pub(crate) async fn run(
 ) -> Ended {
     let Reached { channel, node, role } = reached;
     let channel = Arc::new(channel);
+    let now = context.clock.monotonic();
+    if let Some(kept_off) = context.registry.kept_off(&node, now) {
+        let closed = channel.close(Closed::by_us(CloseCode::Busy, kept_off.to_string()));
+        return Ended { closed, greeted: false };
+    }
     let key = match context.registry.enter(&node, direction) {
         Ok(key) => key,
         Err(full) => {
@@ -116,6 +122,10 @@ pub(crate) async fn run(
         theirs => theirs,
     };
     log_end(&seat, &closed, greeted);
+    if faults::is_fault(&closed) {
+        let now = context.clock.monotonic();
+        context.registry.fault(&seat.node, &closed.to_string(), now).await;
+    }
     context.registry.leave(seat.key, &seat.node, closed.to_string()).await;
     Ended { closed, greeted }
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use avalon_protocol::{
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     event::NetEvent,
+    faults::{Faults, KeptOff},
     link::PeerLink,
     table::{Direction, Full, Key, Table, Verdict},
 };
@@ -35,6 +37,7 @@ pub(crate) struct Dial {
 struct Known {
     table: Table<PeerLink>,
     dials: BTreeMap<String, Dial>,
+    faults: Faults,
 }
 
 /// The one owner of what is known about peers.
@@ -49,7 +52,7 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(local: NodeId, events: mpsc::Sender<NetEvent>, stop: CancellationToken) -> Self {
-        let known = Known { table: Table::new(local), dials: BTreeMap::new() };
+        let known = Known { table: Table::new(local), dials: BTreeMap::new(), faults: Faults::default() };
         Self {
             known: Mutex::new(known),
             events: tokio::sync::Mutex::new(events),
@@ -81,6 +84,18 @@ impl Registry {
         let entered = self.known().table.enter(node, direction);
         self.changed.send_replace(());
         entered
+    }
+
+    /// Returns how a node is kept off for what it did, if it is.
+    pub(crate) fn kept_off(&self, node: &NodeId, now: Duration) -> Option<KeptOff> {
+        self.known().faults.kept_off(node, now)
+    }
+
+    /// Keeps a node off for what it did, and tells so.
+    pub(crate) async fn fault(&self, node: &NodeId, reason: &str, now: Duration) {
+        let noted = self.known().faults.note(node, reason, now);
+        let KeptOff { node, faults, left: kept_off, reason } = noted;
+        self.emit(NetEvent::Faulty { node, reason, faults, kept_off }).await;
     }
 
     /// Decides about a connection that was greeted, and tells when it is kept.
@@ -173,8 +188,8 @@ impl Registry {
         self.changed.send_replace(());
     }
 
-    /// Describes every address that is dialled and every other node that is connected.
-    pub(crate) fn statuses(&self) -> Vec<PeerStatus> {
+    /// Describes every address that is dialled, and every other node that is connected or kept off.
+    pub(crate) fn statuses(&self, now: Duration) -> Vec<PeerStatus> {
         let known = self.known();
         let mut links = known.table.links();
         let mut statuses = Vec::new();
@@ -194,8 +209,32 @@ impl Registry {
                 }),
             }
         }
+        for kept_off in known.faults.all(now).iter().filter(|kept_off| !links.contains_key(&kept_off.node)) {
+            let node = &kept_off.node;
+            let is_shown = |status: &&mut PeerStatus| {
+                status.node == node.node.as_str() && status.site == node.site.as_str()
+            };
+            match statuses.iter_mut().find(is_shown) {
+                Some(status) if status.state == PeerState::Online => {}
+                Some(status) => {
+                    (status.state, status.detail) = (PeerState::Refused, Some(kept_off.to_string()));
+                }
+                None => statuses.push(refused(kept_off)),
+            }
+        }
         statuses.extend(links.values().map(|link| online(link, link.remote_address().to_string())));
         statuses
+    }
+}
+
+fn refused(kept_off: &KeptOff) -> PeerStatus {
+    PeerStatus {
+        node: kept_off.node.node.to_string(),
+        site: kept_off.node.site.to_string(),
+        state: PeerState::Refused,
+        address: String::new(),
+        rtt_ms: None,
+        detail: Some(kept_off.to_string()),
     }
 }
 

@@ -21,10 +21,7 @@ use avalon_protocol::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::BoxFuture, stream};
 use quinn::{RecvStream, SendStream, VarInt};
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::timeout,
-};
+use tokio::{sync::SemaphorePermit, time::timeout};
 
 mod leave;
 mod proof;
@@ -33,25 +30,22 @@ use self::leave::{Asking, Leave};
 
 use super::{
     context::Context,
+    guests::Places,
     link::PeerLink,
     paced::Paced,
     peer,
     piece_fit::{body_bytes, is_within, list_values},
     seam::{ObjectSource, OpenObject, Piece, PieceSource, ReadFailed, Small, Terms},
-    stream::{Inbound, Outbound, StreamFault},
+    stream::{Inbound, LeastTaken, Outbound, StreamFault},
     throttle::Flow,
 };
-
-/// Requests of one peer that are worked on at once; the others wait.
-pub(crate) const MAX_REQUESTS: usize = 32;
-/// How many of them are for what somebody waits for, and for manifests: a backfill does not keep those waiting.
-const URGENT_REQUESTS: usize = 12;
 
 /// How long a peer may take to send a request, which is under 200 KiB.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long a peer may take nothing of an answer. Its disk may be slow, but not for ever: the answer holds memory.
-const TAKE_LIMIT: Duration = Duration::from_secs(120);
+/// What a peer must take of its answers at least: about 1 KiB/s, of all of them together. Its disk may be slow, but not for
+/// ever: an answer holds memory. An answer that is less urgent than others waits for good reason.
+pub(super) const LEAST_TAKEN: LeastTaken = LeastTaken { bytes: 64 << 10, within: Duration::from_secs(60) };
 
 /// Wants that are prepared ahead of the one that is being sent.
 const LOOK_AHEAD: usize = 8;
@@ -73,44 +67,32 @@ enum AnswerFault {
 
 /// Answers a peer until its connection ends.
 pub(crate) async fn serve(context: Arc<Context>, link: PeerLink) {
-    let slots = Arc::new(Slots {
-        urgent: Semaphore::new(URGENT_REQUESTS),
-        others: Semaphore::new(MAX_REQUESTS - URGENT_REQUESTS),
-        proof: Semaphore::new(1),
-    });
+    let places = context.guests.of(link.node());
     loop {
+        places.turn(&*context.clock).await;
         // How many there are is bounded by QUIC's limit of streams.
         let Ok((send, receive)) = link.channel().quinn().accept_bi().await else { return };
-        let (context, link, slots) = (Arc::clone(&context), link.clone(), Arc::clone(&slots));
+        let (context, link, places) = (Arc::clone(&context), link.clone(), Arc::clone(&places));
         let tasks = context.tasks.clone();
         tasks.spawn("answer a peer's request", async move {
-            answer(&context, &link, &slots, send, receive).await;
+            answer(&context, &link, &places, send, receive).await;
         });
     }
 }
 
-/// The places of one peer's requests.
-#[derive(Debug)]
-struct Slots {
-    urgent: Semaphore,
-    others: Semaphore,
-    /// One proof is read at a time, for it reads as fast as the disk can.
-    proof: Semaphore,
-}
-
-impl Slots {
+impl Places {
     /// Waits for a place for a request.
     async fn take(&self, request: &Request) -> Option<SemaphorePermit<'_>> {
         // A proof takes long, and nobody loads a version with it.
         let urgent = priority(request) >= WAITING_PRIORITY && !matches!(request, Request::Proof(_));
-        let slots = if urgent { &self.urgent } else { &self.others };
-        slots.acquire().await.ok()
+        let places = if urgent { &self.urgent } else { &self.others };
+        places.acquire().await.ok()
     }
 }
 
-async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStream, receive: RecvStream) {
+async fn answer(context: &Context, link: &PeerLink, places: &Places, send: SendStream, receive: RecvStream) {
     let mut inbound = Inbound::patient(receive);
-    let mut out = Outbound::new(send, TAKE_LIMIT);
+    let mut out = Outbound::new(send, Arc::clone(link.channel().taken()), LEAST_TAKEN);
     let request = match timeout(REQUEST_DEADLINE, inbound.frame::<Request>()).await {
         Ok(Ok(Some(request))) => request,
         Ok(Err(StreamFault::Frame(error))) => {
@@ -121,12 +103,14 @@ async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStr
         // Nothing was asked: a probe, a change of mind, or a peer that is too slow.
         Ok(_) | Err(_) => return out.give_up(VarInt::from_u32(CloseCode::Protocol.code())),
     };
-    let Some(slot) = slots.take(&request).await else { return };
+    // Whatever else comes on this half is not wanted, and not kept.
+    drop(inbound);
+    let Some(place) = places.take(&request).await else { return };
     out.set_priority(priority(&request));
     link.channel().fit_send_window();
     let asking = Asking::new(context, link, &request);
     let answering = async {
-        respond(context, link, (request, asking.leave()), slots, &mut out).await?;
+        respond(context, link, (request, asking.leave()), places, &mut out).await?;
         Ok(out.finish().await?)
     };
     let answered = tokio::select! {
@@ -135,7 +119,7 @@ async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStr
     };
     match answered {
         Ok(()) => {
-            drop(slot);
+            drop(place);
             // The peer may stop listening at the last byte.
             tokio::select! {
                 _ = out.stopped() => {}
@@ -155,7 +139,7 @@ async fn answer(context: &Context, link: &PeerLink, slots: &Slots, send: SendStr
             out.give_up(VarInt::from_u32(CloseCode::Busy.code()));
         }
         Err(AnswerFault::Stream(StreamFault::Stalled)) => {
-            tracing::warn!(peer = %link.node(), "peer takes nothing of an answer; given up");
+            tracing::warn!(peer = %link.node(), "peer takes next to nothing of an answer; given up");
             out.give_up(VarInt::from_u32(CloseCode::Busy.code()));
         }
         Err(AnswerFault::Stream(fault)) => tracing::debug!(peer = %link.node(), ?fault, "answer not taken"),
@@ -166,7 +150,7 @@ async fn respond(
     context: &Context,
     link: &PeerLink,
     (request, leave): (Request, Leave),
-    slots: &Slots,
+    places: &Places,
     out: &mut Outbound,
 ) -> Result<(), AnswerFault> {
     let flow = |class| Flow { direction: Direction::Send, peer: link.node(), class };
@@ -180,7 +164,7 @@ async fn respond(
             send_objects(context, link, (Asked::encoded(fetch), leave), &mut out).await
         }
         Request::Manifests(fetch) => send_manifests(context, leave, fetch, out).await,
-        Request::Proof(ask) => proof::send(context, leave, &slots.proof, &ask, out).await,
+        Request::Proof(ask) => proof::send(context, leave, &places.proof, &ask, out).await,
         Request::Number(ask) => {
             // Without leave it looks as if the catalog could not be asked.
             let answer = match leave {

@@ -1,6 +1,13 @@
 //! The two halves of a stream: frames and bytes in and out, without copying more than once.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use avalon_protocol::wire::{Control, FRAME_HEADER_BYTES, FrameError, FrameHeader, Framed};
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -26,7 +33,7 @@ pub(crate) enum StreamFault {
     GivenUp(VarInt),
     /// It ended where more should follow.
     Ended,
-    /// Not a byte came or went for as long as is allowed.
+    /// Not a byte came, or too few went, for as long as is allowed.
     Stalled,
     /// A frame that is not allowed.
     Frame(FrameError),
@@ -87,6 +94,11 @@ impl Inbound {
         let frame = self.take_ready(frame_bytes);
         let payload = frame.get(FRAME_HEADER_BYTES..).unwrap_or_default();
         T::from_payload(header.kind, payload).map(Some).map_err(StreamFault::Frame)
+    }
+
+    /// Returns how many bytes of a frame or of content have come that is not whole yet.
+    pub(crate) fn begun_bytes(&self) -> usize {
+        self.ready_bytes
     }
 
     /// Reads exactly `bytes` bytes. Memory is taken as they come, so a length that is not kept costs nothing.
@@ -172,13 +184,22 @@ pub(crate) struct Outbound {
     stream: SendStream,
     gathered: Vec<Bytes>,
     gathered_bytes: usize,
-    stall: Duration,
+    taken: Arc<AtomicU64>,
+    least: LeastTaken,
+}
+
+/// What must be taken of all answers on one connection within some time, or one that waits is given up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeastTaken {
+    pub(crate) bytes: u64,
+    pub(crate) within: Duration,
 }
 
 impl Outbound {
-    /// Writes to a stream that fails when the other side takes nothing for as long as `stall`.
-    pub(crate) fn new(stream: SendStream, stall: Duration) -> Self {
-        Self { stream, gathered: Vec::new(), gathered_bytes: 0, stall }
+    /// Writes to a stream that fails when the other side takes less than it must; `taken` counts what it took of all streams of
+    /// the connection.
+    pub(crate) fn new(stream: SendStream, taken: Arc<AtomicU64>, least: LeastTaken) -> Self {
+        Self { stream, gathered: Vec::new(), gathered_bytes: 0, taken, least }
     }
 
     /// Sets how urgent it is among the streams of its connection.
@@ -210,15 +231,32 @@ impl Outbound {
 
     /// Hands on what is gathered. Not cancel-safe.
     pub(crate) async fn flush(&mut self) -> Result<(), StreamFault> {
-        let mut rest = self.gathered.as_mut_slice();
-        while !rest.is_empty() {
-            let writing = timeout(self.stall, self.stream.write_chunks(rest));
-            let written = writing.await.map_err(|_| StreamFault::Stalled)?.map_err(write_fault)?;
-            rest = rest.get_mut(written.chunks..).unwrap_or_default();
-        }
+        self.write_gathered().await?;
         self.gathered.clear();
         self.gathered_bytes = 0;
         Ok(())
+    }
+
+    async fn write_gathered(&mut self) -> Result<(), StreamFault> {
+        let (stream, taken) = (&mut self.stream, &self.taken);
+        let mut rest = self.gathered.as_mut_slice();
+        let mut writing = std::pin::pin!(async move {
+            while !rest.is_empty() {
+                let written = stream.write_chunks(rest).await.map_err(write_fault)?;
+                taken.fetch_add(written.bytes as u64, Ordering::Relaxed);
+                rest = rest.get_mut(written.chunks..).unwrap_or_default();
+            }
+            Ok(())
+        });
+        // One byte now and then would keep a mere deadline for each write from ever being reached.
+        loop {
+            let before = taken.load(Ordering::Relaxed);
+            match timeout(self.least.within, &mut writing).await {
+                Ok(written) => return written,
+                Err(_) if taken.load(Ordering::Relaxed) - before >= self.least.bytes => {}
+                Err(_) => return Err(StreamFault::Stalled),
+            }
+        }
     }
 
     /// Hands on the rest and says that nothing follows.

@@ -24,7 +24,7 @@ use crate::{
     core::{Core, blocking},
     health::HealthBoard,
     log::ErrorChain,
-    net::{Net, NetEvent, PeerLink, endpoint::random},
+    net::{FAULTS_REMEMBERED, Net, NetEvent, PeerLink, endpoint::random},
 };
 
 /// Passes on what the ledger says, until the daemon stops.
@@ -211,23 +211,20 @@ pub async fn to_network(
     manifests: Arc<Notify>,
     stop: CancellationToken,
 ) {
-    // When a second daemon of a node was last refused: a report that nobody confirms any more is taken back.
-    let mut duplicates: HashMap<NodeId, Duration> = HashMap::new();
+    // Until when a report about a node stands: one that nothing confirms any more is taken back.
+    let mut reports: HashMap<(NodeId, &'static str), Duration> = HashMap::new();
     loop {
-        let now = core.clock.monotonic();
-        let oldest =
-            duplicates.values().min().map(|refused| (*refused + DUPLICATE_STANDS).saturating_sub(now));
+        let next = reports.values().min().map(|end| end.saturating_sub(core.clock.monotonic()));
         let event = tokio::select! {
             () = stop.cancelled() => return,
             event = net_events.recv() => event,
-            () = core.clock.sleep(oldest.unwrap_or_default()), if oldest.is_some() => {
+            () = core.clock.sleep(next.unwrap_or_default()), if next.is_some() => {
                 let now = core.clock.monotonic();
-                duplicates.retain(|node, refused| {
-                    let stands = now.saturating_sub(*refused) < DUPLICATE_STANDS;
-                    if !stands {
-                        core.health.about(&node.to_string()).clear(DUPLICATE_NODE);
+                reports.retain(|(node, code), end| {
+                    if *end <= now {
+                        core.health.about(&node.to_string()).clear(code);
                     }
-                    stands
+                    *end > now
                 });
                 continue;
             }
@@ -259,9 +256,15 @@ pub async fn to_network(
             NetEvent::Fork { feed, peer } => fork::tell_mismatch(&core, &feed, &peer),
             NetEvent::OwnFeed { project, peer, next_seq } => core.own.heard(&project, &peer, next_seq),
             NetEvent::FellBack { peer, feed, fallen } => fork::tell_fallen_back(&core, &peer, &feed, fallen),
+            NetEvent::Faulty { node, reason, faults, kept_off } => {
+                tracing::warn!(peer = %node, reason, faults, kept_off_s = kept_off.as_secs(), "peer broke the rules");
+                reports.insert((node.clone(), FAULTY_PEER), core.clock.monotonic() + FAULTS_REMEMBERED);
+                tell_peer(&core, &node.to_string(), PeerState::Refused, Some(reason.clone()));
+                core.health.about(&node.to_string()).raise(faulty_peer(&node, &reason, faults, kept_off));
+            }
             NetEvent::DuplicateNode { node, address } => {
                 tracing::error!(%node, %address, "two daemons run with one node name");
-                duplicates.insert(node.clone(), core.clock.monotonic());
+                reports.insert((node.clone(), DUPLICATE_NODE), core.clock.monotonic() + DUPLICATE_STANDS);
                 core.health.about(&node.to_string()).raise(Health {
                     code: DUPLICATE_NODE.into(),
                     severity: Severity::Error,
@@ -278,6 +281,23 @@ pub async fn to_network(
 const DUPLICATE_NODE: &str = "duplicate-node";
 /// How long it stands without the second daemon having been refused again.
 const DUPLICATE_STANDS: Duration = Duration::from_secs(300);
+
+const FAULTY_PEER: &str = "faulty-peer";
+
+fn faulty_peer(node: &NodeId, reason: &str, faults: u32, kept_off: Duration) -> Health {
+    let seconds = kept_off.as_secs();
+    let times = if faults == 1 { "once".to_owned() } else { format!("{faults} times") };
+    Health {
+        code: FAULTY_PEER.into(),
+        severity: Severity::Warning,
+        message: format!(
+            "{node} broke the rules {times} and is kept off for {seconds} s, the last time: {reason}"
+        ),
+        hint: Some(format!(
+            "look at {node}: another version, a bad disk, or somebody who should not have its key"
+        )),
+    }
+}
 
 fn tell_peer(core: &Core, node: &str, state: PeerState, detail: Option<String>) {
     core.events.emit(EventKind::Peer { node: node.to_owned(), state, detail });

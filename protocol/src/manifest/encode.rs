@@ -8,9 +8,10 @@ use thiserror::Error;
 
 use super::{Completeness, FileEntry, InvalidManifest, Manifest, ManifestDraft, Representation};
 use crate::{
+    bounded,
     hash::{ManifestId, ObjectHash},
     id::{AssetName, ProjectName, RepresentationName, SiloName, SubsetName, VersionId, VersionSlot},
-    limits::MAX_MANIFEST_BYTES,
+    limits::{MAX_INPUTS, MAX_MANIFEST_BYTES, MAX_MANIFEST_FILES, MAX_METADATA_PAIRS, MAX_REPRESENTATIONS},
     rel_path::RelPath,
 };
 
@@ -53,15 +54,20 @@ struct BodyV1 {
     generation: u32,
     predecessor: Option<ManifestId>,
     dir: RelPath,
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_REPRESENTATIONS>")]
     representations: Vec<(RepresentationName, RelPath)>,
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_MANIFEST_FILES>")]
     files: Vec<FileV1>,
     completeness: u8,
     author: String,
     comment: String,
     published_at_ms: u64,
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_INPUTS>")]
     inputs: Vec<String>,
+    #[serde(deserialize_with = "bounded::map::<_, _, _, MAX_METADATA_PAIRS>")]
     metadata: BTreeMap<String, String>,
     /// Reserved; empty in this format, and refused otherwise, because one manifest has one spelling.
+    #[serde(deserialize_with = "bounded::list::<_, _, 0>")]
     extensions: Vec<(u16, Vec<u8>)>,
 }
 

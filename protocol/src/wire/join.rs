@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     access::Role,
+    bounded,
     id::{NodeId, NodeName, ProjectName, SiteName, StudioName},
     limits::MAX_PROJECTS,
 };
@@ -97,8 +98,10 @@ pub struct Joined {
     /// Its certificates, as they stand in feeds.
     pub certificate: Vec<u8>,
     /// The projects that its first configuration has.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_PROJECTS>")]
     pub projects: Vec<ProjectName>,
     /// Whom it may dial beside the node that answered.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_PEERS>")]
     pub peers: Vec<String>,
 }
 
@@ -203,8 +206,6 @@ impl Framed for JoinReply {
             JOINED => {
                 let joined: Joined = frame::read(kind, payload)?;
                 certificates(kind, &joined.certificate)?;
-                frame::bound(kind, "projects", joined.projects.len(), MAX_PROJECTS)?;
-                frame::bound(kind, "peers", joined.peers.len(), MAX_PEERS)?;
                 joined.peers.iter().try_for_each(|peer| short(kind, peer))?;
                 Ok(Self::Joined(joined))
             }

@@ -9,10 +9,11 @@ use super::{
     frame::{self, FrameError},
 };
 use crate::{
+    bounded,
     close_code::CloseCode,
     feed::{FeedHead, FeedId, SealedGroup},
     id::{NodeId, ProjectName, StudioName},
-    limits::{MAX_FEEDS, MAX_PROJECTS},
+    limits::{MAX_FEEDS, MAX_FRAME_ITEMS, MAX_PROJECTS},
     mode::ProjectMode,
 };
 
@@ -53,7 +54,8 @@ pub struct Hello {
     pub node: NodeId,
     /// A number drawn at each start: two daemons with one node name have different ones.
     pub instance: u64,
-    /// The projects that the sender serves.
+    /// The projects that the sender serves; at most [`MAX_PROJECTS`].
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_PROJECTS>")]
     pub projects: Vec<ServedProject>,
 }
 
@@ -175,7 +177,8 @@ impl Hello {
 pub struct ProjectHeads {
     /// The project.
     pub project: ProjectName,
-    /// Whose feed goes how far; each node at most once.
+    /// Whose feed goes how far; each node at most once, and at most [`MAX_FEEDS`].
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FEEDS>")]
     pub heads: Vec<(NodeId, FeedHead)>,
 }
 
@@ -184,9 +187,11 @@ pub struct ProjectHeads {
 pub struct Records {
     /// Which feed.
     pub feed: FeedId,
-    /// The groups; the first starts where the receiver's feed ends.
+    /// The groups, at most [`MAX_FRAME_ITEMS`]; the first starts where the receiver's feed ends.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FRAME_ITEMS>")]
     pub groups: Vec<SealedGroup>,
-    /// Canonical bytes of small manifests that the groups publish, to save a round trip.
+    /// Canonical bytes of small manifests that the groups publish, to save a round trip; at most [`MAX_FRAME_ITEMS`].
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FRAME_ITEMS>")]
     pub manifests: Vec<Vec<u8>>,
 }
 
@@ -220,15 +225,10 @@ impl Framed for Control {
         match kind {
             HELLO => {
                 let hello: Hello = frame::read(kind, payload)?;
-                frame::bound(kind, "projects", hello.projects.len(), MAX_PROJECTS)?;
                 frame::bound(kind, "bytes of build", hello.build.len(), 256)?;
                 Ok(Self::Hello(hello))
             }
-            HEADS => {
-                let heads: ProjectHeads = frame::read(kind, payload)?;
-                frame::bound(kind, "feeds", heads.heads.len(), MAX_FEEDS)?;
-                Ok(Self::Heads(heads))
-            }
+            HEADS => frame::read(kind, payload).map(Self::Heads),
             RECORDS => frame::read(kind, payload).map(Self::Records),
             EXTRACT => PolicyExtract::from_payload(payload).map(Self::Extract),
             kind => Err(FrameError::Unexpected { kind }),

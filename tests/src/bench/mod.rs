@@ -95,7 +95,7 @@ pub fn main(args: &[String]) -> ExitCode {
 }
 
 /// Makes this program answer to the names of the daemon and the command line, in a directory of its own.
-fn programs(dir: &Path) -> Programs {
+pub fn programs(dir: &Path) -> Programs {
     let me = std::env::current_exe().expect("this program has a path");
     let named = |name: &str| {
         let path = dir.join(name);

@@ -17,6 +17,7 @@ mod encoding;
 mod frames;
 mod farm;
 mod feeds;
+mod hostile;
 mod identity;
 mod inputs;
 mod join;

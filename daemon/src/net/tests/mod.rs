@@ -3,6 +3,7 @@
 mod connections;
 mod exchange;
 mod hostile;
+mod limits;
 mod rights;
 mod studio;
 mod toy;
