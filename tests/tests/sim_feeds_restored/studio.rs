@@ -281,7 +281,7 @@ impl Studio {
         let node = &mut self.nodes[me];
         match effect {
             // Here everybody may see everything.
-            Effect::Extract(_) => {}
+            Effect::Extract(_) => Vec::new(),
             Effect::Ready(_) => {
                 node.own.greeted(&peer);
                 Vec::new()
