@@ -2,7 +2,7 @@
 //! them, with its licence and the hash that `Cargo.lock` pins it to.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     error::Error,
     fs,
     path::Path,
@@ -106,10 +106,10 @@ fn compiled_in(metadata: &Metadata) -> BTreeMap<PackageId, BTreeSet<PackageId>> 
     let mut open: Vec<PackageId> = programs.map(|package| package.id.clone()).collect();
     let mut found = BTreeMap::new();
     while let Some(id) = open.pop() {
-        if !found.contains_key(&id) {
-            let uses = needs.get(&id).cloned().unwrap_or_default();
+        let uses = needs.get(&id).cloned().unwrap_or_default();
+        if let Entry::Vacant(slot) = found.entry(id) {
             open.extend(uses.iter().cloned());
-            found.insert(id, uses);
+            slot.insert(uses);
         }
     }
     found

@@ -244,5 +244,7 @@ fn a_number_that_a_decision_gave_away_is_not_ingested_before_its_holder_is_back(
     montreal.start();
     until_content(&montreal, 4, "another");
     london.until_complete_at(&model(5), MONTREAL);
-    assert!(!london.api().locate_one(&model(4)).unwrap().conflict);
+    london.until("it knows the number that was given", |api| {
+        api.locate_one(&model(4)).filter(|item| !item.conflict).map(drop)
+    });
 }
