@@ -255,23 +255,23 @@ fn certificates(refused: &mut Refused) {
     let (list, request) = (bytes(&studio().list), bytes(&studio().request));
     let owner: NodeId = "ws12@london".parse().unwrap();
     let other: NodeId = "ws13@london".parse().unwrap();
-    assert!(trust.public_key(&leaf, &owner).is_ok() && trust.public_key(&delegated, &other).is_ok());
+    assert!(trust.prove(&leaf, &owner).is_ok() && trust.prove(&delegated, &other).is_ok());
     assert!(
         RevocationList::verify(&list, &authority, None).is_ok()
             && CertificateRequest::parse(&request).is_ok()
     );
     for _ in 0..700 {
         let changed = refused.flip(&leaf);
-        refused.by("a certificate", &changed, |bytes| Ok(trust.public_key(bytes, &owner)?));
+        refused.by("a certificate", &changed, |bytes| Ok(trust.prove(bytes, &owner)?));
         let changed = refused.flip(&delegated);
-        refused.by("a chain", &changed, |bytes| Ok(trust.public_key(bytes, &other)?));
+        refused.by("a chain", &changed, |bytes| Ok(trust.prove(bytes, &other)?));
         let changed = refused.flip(&list);
         refused.by("a list", &changed, |bytes| Ok(RevocationList::verify(bytes, &authority, None)?));
         let changed = refused.flip(&request);
         refused.by("a request", &changed, |bytes| Ok(CertificateRequest::parse(bytes)?));
     }
-    refused.by("another node's certificate", &leaf, |bytes| Ok(trust.public_key(bytes, &other)?));
-    refused.by("another studio's", &bytes(&studio().foreign), |bytes| Ok(trust.public_key(bytes, &owner)?));
+    refused.by("another node's certificate", &leaf, |bytes| Ok(trust.prove(bytes, &other)?));
+    refused.by("another studio's", &bytes(&studio().foreign), |bytes| Ok(trust.prove(bytes, &owner)?));
 }
 
 fn contents(refused: &mut Refused) {

@@ -134,11 +134,11 @@ fn a_grant_that_is_taken_away_takes_back_only_what_was_not_judged_before() {
     {
         let world = World::new();
         let node = world.open();
-        Author::admin().says(&[granted.clone()]).tells(&node);
+        Author::admin().says(std::slice::from_ref(&granted)).tells(&node);
         Author::vendor().says(&[publishes(1)]).says(&[publishes(2)]).tells(&node);
         assert_eq!(versions(&node), 2);
         let taken: Vec<Record> = with.into_iter().chain([policy(2, &grant("london", "publish"))]).collect();
-        Author::admin().says(&[granted.clone()]).says(&taken).tells(&node);
+        Author::admin().says(std::slice::from_ref(&granted)).says(&taken).tells(&node);
         assert_eq!(versions(&node), left);
         drop(node);
         assert_eq!(versions(&world.open()), left);
@@ -150,7 +150,7 @@ fn who_is_revoked_says_nothing_more_and_who_is_no_admin_revokes_nobody() {
     let world = World::new();
     let node = world.open();
     let granted = policy(1, &grant(VENDOR, "publish"));
-    Author::admin().says(&[granted.clone()]).tells(&node);
+    Author::admin().says(std::slice::from_ref(&granted)).tells(&node);
     let vendor = Author::vendor().says(&[publishes(1)]);
     vendor.tells(&node);
     let studio = ProjectName::studio();
