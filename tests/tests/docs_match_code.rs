@@ -655,7 +655,7 @@ fn files_that_documents_name_exist() {
 }
 
 #[test]
-fn tests_that_storage_promises_by_exist() {
+fn tests_that_documents_promise_by_exist() {
     let declared: BTreeSet<String> = sources()
         .iter()
         .flat_map(|(_, text)| text.lines())
@@ -663,11 +663,15 @@ fn tests_that_storage_promises_by_exist() {
         .map(str::to_owned)
         .collect();
     let text = read("docs/storage.md");
-    let named = quoted(section(&text, "10. What an acknowledgement means"));
-    let names: Vec<&String> = named.iter().filter(|name| name.matches('_').count() > 2).collect();
-    assert!(names.len() > 20, "only {} tests are named", names.len());
-    for name in names {
-        assert!(declared.contains(name), "there is no test {name}");
+    for (named, at_least) in [
+        (quoted(section(&text, "10. What an acknowledgement means")), 20),
+        (quoted(&read("docs/threat-model.md")), 45),
+    ] {
+        let names: Vec<&String> = named.iter().filter(|name| name.matches('_').count() > 2).collect();
+        assert!(names.len() > at_least, "only {} tests are named", names.len());
+        for name in names {
+            assert!(declared.contains(name), "there is no test {name}");
+        }
     }
 }
 
