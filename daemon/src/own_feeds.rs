@@ -217,10 +217,16 @@ impl OwnWriting {
         }
     }
 
+    /// Says whether this state is known to be the newest of every feed that it has. Of one that nobody has asked about yet there is
+    /// nothing to be older.
     fn is_free(&self) -> bool {
         let known = self.known();
         let now = self.inner.clock.monotonic();
-        known.feeds.projects().all(|project| known.feeds.writing(project, now) == Writing::Free)
+        let is_free = |project: &&ProjectName| known.feeds.writing(project, now) == Writing::Free;
+        let is_empty =
+            |project: &ProjectName| own_head(&self.inner.ledger, &self.inner.me, project) == FeedHead::EMPTY;
+        let (free, held): (Vec<_>, Vec<_>) = known.feeds.projects().partition(is_free);
+        !free.is_empty() && held.into_iter().all(is_empty)
     }
 
     /// Notes that this state is the newest, once that is so.

@@ -137,11 +137,6 @@ impl Session {
             })
     }
 
-    /// Returns how many records of a feed are here.
-    pub fn ours(&self, feed: &FeedId) -> u64 {
-        self.feeds.get(feed).and_then(|progress| progress.ours).map_or(0, |ours| ours.next_seq)
-    }
-
     /// Returns how many records of a feed the peer is known to have or to be getting; nothing before its first heads.
     pub fn peer_has(&self, feed: &FeedId) -> Option<u64> {
         self.feeds.get(feed)?.theirs

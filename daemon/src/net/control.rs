@@ -5,7 +5,11 @@
 //! each other never wait for one another. What is bounded instead: one read and one store at a time, no read while much
 //! waits to be sent, and no more listening to a peer that takes none of the answers.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use avalon_protocol::{
     access::Role,
@@ -117,6 +121,9 @@ pub(crate) async fn run(
         .iter()
         .filter_map(|(feed, _)| Some((feed.clone(), context.catalog.forked_from(feed)?)))
         .collect();
+    // A third node may bring what the peer writes while its greeting is on its way.
+    let of_peer = heads.iter().filter(|(feed, _)| feed.node == seat.node);
+    let peer_had = of_peer.map(|(feed, head)| (feed.clone(), head.next_seq)).collect();
     let (mut session, mut first) = Session::new(hello.clone(), seat.node.clone(), heads);
     first.extend(forked.iter().flat_map(|(feed, from)| session.frozen(feed, *from)));
     let late = context.clock.sleep(GREETING_DEADLINE);
@@ -131,6 +138,7 @@ pub(crate) async fn run(
         context,
         seat,
         session,
+        peer_had,
         hello,
         hello_changed,
         rights_changed,
@@ -152,6 +160,8 @@ struct Driver<'a> {
     context: Arc<Context>,
     seat: &'a Seat,
     session: Session,
+    /// How many records of the peer's own feeds were here when the connection began: it had them by then.
+    peer_had: BTreeMap<FeedId, u64>,
     /// How this side greeted.
     hello: Hello,
     hello_changed: watch::Receiver<Arc<Hello>>,
@@ -379,8 +389,8 @@ impl Driver<'_> {
     /// Returns what people should hear of how far a peer's copy of a feed goes.
     fn head_news(&self, feed: FeedId, head: FeedHead) -> Option<NetEvent> {
         let peer = self.seat.node.clone();
-        let ours = self.session.ours(&feed);
-        let fallen = match self.context.heads.heard(&peer, &feed, head.next_seq, ours)? {
+        let had = self.peer_had.get(&feed).copied().unwrap_or(0);
+        let fallen = match self.context.heads.heard(&peer, &feed, head.next_seq, had)? {
             HeadNews::FellBack { had, has } => Some((had, has)),
             HeadNews::CaughtUp => None,
         };

@@ -29,12 +29,12 @@ pub(crate) enum HeadNews {
 }
 
 impl PeerHeads {
-    /// Hears how many records a peer has of a feed, of which `ours` are here. Of its own feed it had all that is here.
-    pub(crate) fn heard(&self, peer: &NodeId, feed: &FeedId, has: u64, ours: u64) -> Option<HeadNews> {
+    /// Hears how many records a peer has of a feed. Of its own feed it had `here`, which were here before it said so.
+    pub(crate) fn heard(&self, peer: &NodeId, feed: &FeedId, has: u64, here: u64) -> Option<HeadNews> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (peer.clone(), feed.clone());
         let known = known.entry(key).or_default();
-        let had = if feed.node == *peer { known.most.max(ours) } else { known.most };
+        let had = if feed.node == *peer { known.most.max(here) } else { known.most };
         known.most = had.max(has);
         match (has < had, std::mem::replace(&mut known.is_back, has < had)) {
             (true, _) => Some(HeadNews::FellBack { had, has }),

@@ -169,8 +169,10 @@ fn heads_of_a_project_that_a_peer_may_not_see_are_those_of_one_that_does_not_exi
     let studio = studio();
     let (london, _) = london(&studio);
     grant(&studio, &london, &[Action::See], "");
-    let vendor = issue(&studio, Role::Vendor);
     let ends = ["comet", "nowhere", "_studio"].map(|name| {
+        // Whoever broke the rules is kept off for a while.
+        let vendor = studio.dir().join(format!("who asks for {name}"));
+        studio.issue_as(&format!("{}@elsewhere", name.trim_matches('_')), Role::Vendor, &vendor);
         let (mut peer, _) = RawPeer::greet(&vendor, &london.listen(), &["lantern", name]);
         peer.say(&Control::Heads(ProjectHeads { project: name.parse().unwrap(), heads: vec![] }));
         peer.closed()
