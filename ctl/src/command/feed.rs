@@ -189,7 +189,7 @@ mod tests {
         for told in ["part at record 12", "rig@v001", "rig@v002", "forks/lantern/ws1@london.json"] {
             assert!(ran.stdout.contains(told), "{told}: {ran:?}");
         }
-        assert_eq!(daemon.run(&["feed", "show", "lantern/ws2@london"]).exit, 3);
+        assert_eq!(daemon.run(&["feed", "show", "lantern/ws2@london"]).exit, 4);
     }
 
     #[test]

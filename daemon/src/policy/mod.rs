@@ -109,10 +109,15 @@ impl StudioPolicy {
     /// Publishes the fold; under the lock of the reading, so that views come in its order.
     fn show(&self, reading: MutexGuard<'_, Reading>, board: &HealthBoard) {
         let fold = Arc::new(reading.fold().clone());
-        let of_feeds = fold.in_effect();
+        let (before, of_feeds) = (self.view(), fold.in_effect());
         let serial = of_feeds.as_ref().map_or(0, |stands| stands.id.serial);
         let in_effect = match self.held().filter(|held| held.extract.serial > serial) {
             Some(held) => Some(held.policy),
+            None if of_feeds.as_ref().map(|stands| stands.id)
+                == before.fold.in_effect().map(|stands| stands.id) =>
+            {
+                before.in_effect
+            }
             None => of_feeds.and_then(|stands| understand(&stands.document).ok()).map(Arc::new),
         };
         let problem = fold.standing().and_then(|stands| understand(&stands.document).err());
