@@ -111,13 +111,10 @@ impl StudioPolicy {
         let fold = Arc::new(reading.fold().clone());
         let (before, of_feeds) = (self.view(), fold.in_effect());
         let serial = of_feeds.as_ref().map_or(0, |stands| stands.id.serial);
+        let id = |stands: Option<&Stands>| stands.map(|stands| stands.id);
         let in_effect = match self.held().filter(|held| held.extract.serial > serial) {
             Some(held) => Some(held.policy),
-            None if of_feeds.as_ref().map(|stands| stands.id)
-                == before.fold.in_effect().map(|stands| stands.id) =>
-            {
-                before.in_effect
-            }
+            None if id(of_feeds) == id(before.fold.in_effect()) => before.in_effect,
             None => of_feeds.and_then(|stands| understand(&stands.document).ok()).map(Arc::new),
         };
         let problem = fold.standing().and_then(|stands| understand(&stands.document).err());

@@ -128,7 +128,8 @@ fn a_revocation_outlives_restarts_and_reaches_who_was_away() {
     montreal.start();
     until_revoked(&montreal, HOME);
     montreal.until("it let go of it", |_| (!is_connected(&montreal, HOME)).then_some(()));
-    assert!(!is_connected(&london, HOME) && !is_connected(&home, LONDON));
+    // Home itself may not have noticed yet that london was killed.
+    assert!(!is_connected(&london, HOME));
 }
 
 #[test]
