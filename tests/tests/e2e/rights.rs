@@ -116,7 +116,7 @@ fn a_revocation_outlives_restarts_and_reaches_who_was_away() {
     let studio = studio();
     let mut london = studio.on_demand(LONDON, &[]);
     let mut montreal = studio.mirror(MONTREAL, &[&london]);
-    let home = node(&studio, HOME, Role::Workstation, ProjectMode::OnDemand, &[&london, &montreal]);
+    let _home = node(&studio, HOME, Role::Workstation, ProjectMode::OnDemand, &[&london, &montreal]);
     london.until_connected(HOME);
     montreal.until_connected(HOME);
     assert_eq!(montreal.terminate().code(), Some(0));
