@@ -143,8 +143,18 @@ impl Permissions for PeerRights {
         Some(PolicyExtract { serial, document })
     }
 
-    fn told(&self, extract: PolicyExtract, by: &NodeId) {
-        self.told.send_replace(Some((extract, by.clone())));
+    fn told(&self, extract: PolicyExtract, by: &NodeId, role: Role) {
+        // Nobody signed it, so as few as possible are believed: an admin's node has the studio's feeds, a vendor's may know no admin.
+        let is_believed = match self.core.role {
+            Role::Admin => false,
+            Role::Vendor => matches!(role, Role::Admin | Role::Site),
+            Role::Site | Role::Workstation | Role::Farm => role == Role::Admin,
+        };
+        if is_believed {
+            self.told.send_replace(Some((extract, by.clone())));
+        } else {
+            tracing::debug!(peer = %by, %role, "what a peer says of the policy is passed over");
+        }
     }
 
     fn changed(&self) -> watch::Receiver<()> {

@@ -4,11 +4,11 @@
 //! The studio's feeds are the truth; the ledger reads them ([`Ledger::admission`](avalon_store::ledger::Ledger::admission)).
 //! What is written here is written by admins alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use avalon_certs::Revoked as RevokedSet;
 use avalon_protocol::{
-    access::{Admission, Role},
+    access::{Admission, Rights, Role},
     close_code::CloseCode,
     control::EventKind,
     feed::{FeedHead, FeedId, Group},
@@ -75,10 +75,14 @@ impl Core {
         if self.ledger.admission().is_revoked(node) {
             return Err(RevokeError::Already { node: node.clone() });
         }
-        let mut records = self.judge_ended();
-        let of_node = self.all_feeds().into_iter().filter(|(feed, _)| feed.node == *node);
-        records.extend(of_node.filter_map(|(feed, head)| self.judge(feed, head)));
-        records.push(Record::Revoked(Revoked { node: node.clone(), author, comment, at_ms: self.now_ms() }));
+        let now_ms = self.now_ms();
+        let mut judging = Judging::new(self, now_ms);
+        for (feed, head) in self.all_feeds().into_iter().filter(|(feed, _)| feed.node == *node) {
+            judging.ended(&feed, head);
+            judging.now(&feed, head);
+        }
+        let mut records = judging.records;
+        records.push(Record::Revoked(Revoked { node: node.clone(), author, comment, at_ms: now_ms }));
         let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), self.now_ms());
         committed.map_err(|source| match source {
             LedgerError::NotAllowed { .. } => RevokeError::NotAllowed { me: me() },
@@ -89,31 +93,22 @@ impl Core {
     /// Says of every feed that what stands in it by now is judged by the rights that its author has now: to go in front of what
     /// changes them. Blocks.
     pub fn judge_all(&self) -> Vec<Record> {
-        let mut records = self.judge_ended();
+        let mut judging = Judging::new(self, self.now_ms());
         // In the studio's own feeds a certificate says who may what, and no policy.
-        let feeds = self.all_feeds().into_iter().filter(|(feed, _)| !feed.project.is_studio());
-        records.extend(feeds.filter_map(|(feed, head)| self.judge(feed, head)));
-        records
+        for (feed, head) in self.all_feeds().into_iter().filter(|(feed, _)| !feed.project.is_studio()) {
+            judging.ended(&feed, head);
+            judging.now(&feed, head);
+        }
+        judging.records
     }
 
     /// Says of every feed whose author had a grant that has ended: what was said before its end counts. Blocks.
     pub fn judge_ended(&self) -> Vec<Record> {
-        let (admission, now_ms) = (self.ledger.admission(), self.now_ms());
-        let ended = |(feed, head): (FeedId, FeedHead)| {
-            let role = self.role_in(&feed, head)?;
-            let since_ms = admission.last_judged(&feed).map_or(0, |(_, at_ms)| at_ms);
-            let end_ms =
-                admission.policy().first_end_ms(&feed.node, role, &feed.project, since_ms, now_ms)?;
-            let next_seq = self.first_said_from(&feed, &admission, end_ms).unwrap_or_else(|error| {
-                tracing::warn!(%feed, error = %ErrorChain(&error), "what was said before a grant ended cannot be read");
-                None
-            });
-            let next_seq = next_seq.unwrap_or(head.next_seq);
-            let rights = admission.rights(&feed.node, role, &feed.project, end_ms - 1);
-            Some(Record::Judged(Judged { feed, next_seq, rights, at_ms: now_ms }))
-        };
-        let feeds = self.all_feeds().into_iter().filter(|(feed, _)| !feed.project.is_studio());
-        feeds.filter_map(ended).collect()
+        let mut judging = Judging::new(self, self.now_ms());
+        for (feed, head) in self.all_feeds() {
+            judging.ended(&feed, head);
+        }
+        judging.records
     }
 
     fn all_feeds(&self) -> Vec<(FeedId, FeedHead)> {
@@ -129,29 +124,9 @@ impl Core {
         self.ledger.role_at(feed, head.next_seq.checked_sub(1)?)
     }
 
-    fn judge(&self, feed: FeedId, head: FeedHead) -> Option<Record> {
-        let (role, now_ms) = (self.role_in(&feed, head)?, self.now_ms());
-        let admission = self.ledger.admission();
-        // Of two that name one place, what both allow counts.
-        if admission.last_judged(&feed).is_some_and(|(next_seq, _)| next_seq >= head.next_seq) {
-            return None;
-        }
-        let rights = match feed.project.is_studio() {
-            true => Admission::rights_of_studio(role),
-            false => admission.rights(&feed.node, role, &feed.project, now_ms),
-        };
-        Some(Record::Judged(Judged { feed, next_seq: head.next_seq, rights, at_ms: now_ms }))
-    }
-
-    /// Returns the first record of a feed, beyond what was judged, that says it is not older than `at_ms`.
-    fn first_said_from(
-        &self,
-        feed: &FeedId,
-        admission: &Admission,
-        at_ms: u64,
-    ) -> Result<Option<u64>, LedgerError> {
+    /// Returns the first record of a feed from `judged` on that says it is not older than `at_ms`.
+    fn first_said_from(&self, feed: &FeedId, judged: u64, at_ms: u64) -> Result<Option<u64>, LedgerError> {
         let mut from_seq = 0;
-        let judged = admission.last_judged(feed).map_or(0, |(next_seq, _)| next_seq);
         loop {
             let groups = self.ledger.read_groups(feed, from_seq, RECORDS_FRAME_TARGET_BYTES)?;
             let bodies = groups.iter().filter_map(|group| postcard::from_bytes::<Group>(&group.body).ok());
@@ -187,6 +162,74 @@ impl Core {
             self.revocations.replace(revoked);
         }
         new
+    }
+}
+
+/// Judged records in the making. No place is named twice: of two that name one, what both allow would count.
+struct Judging<'a> {
+    core: &'a Core,
+    admission: Arc<Admission>,
+    now_ms: u64,
+    /// Up to where each feed is judged by these records, and when that was said.
+    judged: BTreeMap<FeedId, (u64, u64)>,
+    records: Vec<Record>,
+}
+
+impl<'a> Judging<'a> {
+    fn new(core: &'a Core, now_ms: u64) -> Self {
+        let admission = core.ledger.admission();
+        Self { core, admission, now_ms, judged: BTreeMap::new(), records: Vec::new() }
+    }
+
+    fn last(&self, feed: &FeedId) -> (u64, u64) {
+        let known = || self.admission.last_judged(feed);
+        self.judged.get(feed).copied().or_else(known).unwrap_or((0, 0))
+    }
+
+    /// Judges a feed at each end of a grant that its author had since it was judged last.
+    fn ended(&mut self, feed: &FeedId, head: FeedHead) {
+        let Some(role) = self.core.role_in(feed, head) else { return };
+        if feed.project.is_studio() || self.admission.is_revoked(&feed.node) {
+            return;
+        }
+        let (admission, (_, mut since_ms)) = (Arc::clone(&self.admission), self.last(feed));
+        let end_after =
+            |since| admission.policy().first_end_ms(&feed.node, role, &feed.project, since, self.now_ms);
+        let mut ends = Vec::new();
+        while let Some(end_ms) = end_after(since_ms) {
+            ends.push(end_ms);
+            since_ms = end_ms;
+        }
+        for end_ms in ends {
+            match self.core.first_said_from(feed, self.last(feed).0, end_ms) {
+                Ok(first) => {
+                    let before = end_ms.saturating_sub(1);
+                    let rights = admission.rights(&feed.node, role, &feed.project, before);
+                    self.judge(feed, first.unwrap_or(head.next_seq), rights, end_ms);
+                }
+                Err(error) => {
+                    tracing::warn!(%feed, error = %ErrorChain(&error), "what was said before a grant ended cannot be read");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Judges what stands in a feed by now by what its author may do now.
+    fn now(&mut self, feed: &FeedId, head: FeedHead) {
+        let Some(role) = self.core.role_in(feed, head) else { return };
+        let rights = match feed.project.is_studio() {
+            true => Admission::rights_of_studio(role),
+            false => self.admission.rights(&feed.node, role, &feed.project, self.now_ms),
+        };
+        self.judge(feed, head.next_seq, rights, self.now_ms);
+    }
+
+    fn judge(&mut self, feed: &FeedId, next_seq: u64, rights: Rights, at_ms: u64) {
+        if next_seq > self.last(feed).0 {
+            self.judged.insert(feed.clone(), (next_seq, at_ms));
+            self.records.push(Record::Judged(Judged { feed: feed.clone(), next_seq, rights, at_ms }));
+        }
     }
 }
 
@@ -335,6 +378,64 @@ mod tests {
         publishes(&van, 3);
         london.hears(&van);
         assert_eq!(known(&london), [1, 3]);
+    }
+
+    #[test]
+    fn what_counts_is_not_lost_by_ends_of_grants_that_follow_a_revocation_or_a_smaller_grant() {
+        for revokes in [true, false] {
+            let studio = Studio::new();
+            let london = studio.node("srv@london", ProjectMode::OnDemand);
+            let van = studio.node_as("ws1@van", Role::Site, ProjectMode::OnDemand);
+            let end = jiff::Timestamp::try_from(london.core.clock.now() + DAY).unwrap();
+            let grant = |actions: &str| {
+                format!(
+                    "[[grant]]\nto = \"van\"\nprojects = \"*\"\nactions = \"{actions}\"\nuntil = \"{end}\"\n"
+                )
+            };
+            apply(&london, &grant("publish"));
+            publishes(&van, 1);
+            london.hears(&van);
+            london.clock.advance(DAY / 2);
+            if revokes {
+                let note = || Note::try_from("lost".to_owned()).unwrap();
+                london.core.revoke_node(&van.core.me, note(), note()).unwrap();
+            } else {
+                apply(&london, &grant("pull"));
+            }
+            london.clock.advance(DAY);
+            london.core.record_ended();
+            apply(&london, "");
+            assert_eq!(known(&london), [1], "revoked: {revokes}");
+        }
+    }
+
+    #[test]
+    fn what_names_an_older_time_behind_the_place_up_to_which_it_was_judged_counts_nowhere() {
+        for revokes in [true, false] {
+            let studio = Studio::new();
+            let london = studio.node("srv@london", ProjectMode::OnDemand);
+            let van = studio.node_as("ws1@van", Role::Site, ProjectMode::OnDemand);
+            let end = jiff::Timestamp::try_from(london.core.clock.now() + DAY).unwrap();
+            let until = if revokes { String::new() } else { format!("until = \"{end}\"\n") };
+            apply(
+                &london,
+                &format!("[[grant]]\nto = \"van\"\nprojects = \"*\"\nactions = \"publish\"\n{until}"),
+            );
+            publishes(&van, 1);
+            london.hears(&van);
+            let mut late = draft(2, b"x");
+            late.published_at_ms = van.core.now_ms();
+            london.clock.advance(DAY * 2);
+            if revokes {
+                let note = || Note::try_from("lost".to_owned()).unwrap();
+                london.core.revoke_node(&van.core.me, note(), note()).unwrap();
+            } else {
+                london.core.record_ended();
+            }
+            van.publishes(&late.finish().unwrap());
+            london.hears(&van);
+            assert_eq!(known(&london), [1], "revoked: {revokes}");
+        }
     }
 
     #[test]

@@ -350,10 +350,7 @@ impl Driver<'_> {
                     }
                 }
                 Effect::Extract(extract) => {
-                    // Whoever else says something of the policy may lie to more people than itself.
-                    if matches!(self.seat.role, Role::Admin | Role::Site) {
-                        self.context.permissions.told(extract, &self.seat.node);
-                    }
+                    self.context.permissions.told(extract, &self.seat.node, self.seat.role);
                 }
                 Effect::ReadGroups { feed, from_seq } => self.reads.push_back((feed, ToRead::From(from_seq))),
                 Effect::ProveFork { feed, peer_has } => self.reads.push_back((feed, ToRead::Proof(peer_has))),

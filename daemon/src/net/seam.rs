@@ -37,8 +37,8 @@ pub trait Permissions: Send + Sync + 'static {
         None
     }
 
-    /// Hears what a peer says of the policy, which is an admin's or a site's node. Must not wait.
-    fn told(&self, _extract: PolicyExtract, _by: &NodeId) {}
+    /// Hears what a peer says of the policy, and the role of its certificate. Must not wait.
+    fn told(&self, _extract: PolicyExtract, _by: &NodeId, _role: Role) {}
 
     /// Returns what tells that the rights of some node may be others now, by a policy or because a grant ended.
     fn changed(&self) -> watch::Receiver<()>;

@@ -135,17 +135,15 @@ impl Admission {
         of_feed.range(seq.checked_add(1)?..).next().map(|(_, (rights, _))| *rights)
     }
 
-    /// What the policy says, at the time that a record names. One that names none is judged as if no
-    /// grant had ended.
+    /// What the policy says, at the time that a record names, and not before its feed was judged last: what came behind that place
+    /// can name any time. One that names none is judged as if no grant had ended.
     fn rights_when(&self, feed: &FeedId, role: Role, said_at_ms: Option<u64>) -> Rights {
-        let at_ms = said_at_ms.unwrap_or(0);
-        if self
-            .revoked
-            .get(&feed.node)
-            .is_some_and(|revoked_ms| said_at_ms.is_none_or(|at| at >= *revoked_ms))
-        {
+        let judged_ms = self.last_judged(feed).map(|(_, at_ms)| at_ms);
+        let at_ms = said_at_ms.max(judged_ms);
+        if self.revoked.get(&feed.node).is_some_and(|revoked_ms| at_ms.is_none_or(|at| at >= *revoked_ms)) {
             return Rights::NONE;
         }
+        let at_ms = at_ms.filter(|_| said_at_ms.is_some()).unwrap_or(0);
         match feed.project.is_studio() {
             true => of_studio(role),
             false => self.policy.rights(&feed.node, role, &feed.project, at_ms),
