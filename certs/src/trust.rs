@@ -3,7 +3,7 @@
 //! A record stays true after the certificate that signed it has expired, so times are not looked at. Whether a node may
 //! publish into a project, and whether its key was revoked, is decided elsewhere.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::UNIX_EPOCH};
 
 use avalon_protocol::{
     id::NodeId,
@@ -32,7 +32,8 @@ impl RecordTrust for StudioTrust {
         let proven = Chain::from_bytes(certificate).and_then(|chain| self.authority.prove(&chain));
         let facts = proven.map_err(|error| untrusted(with_causes(&error)))?.node;
         if facts.node == *owner {
-            Ok(Certified { key: facts.public_key, role: facts.role })
+            let valid_from = facts.valid_from.duration_since(UNIX_EPOCH).unwrap_or_default();
+            Ok(Certified { key: facts.public_key, role: facts.role, valid_from_s: valid_from.as_secs() })
         } else {
             Err(untrusted(format!("the certificate names {}", facts.node)))
         }

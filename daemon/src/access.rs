@@ -103,6 +103,7 @@ impl PeerRights {
             let is_news = tokio::select! {
                 () = stop.cancelled() => return,
                 event = ledger_events.recv() => match event {
+                    Ok(LedgerEvent::Rights) => true,
                     Ok(LedgerEvent::Advanced { feed, .. }) => feed.project.is_studio(),
                     Ok(_) => false,
                     Err(broadcast::error::RecvError::Lagged(_)) => true,

@@ -249,7 +249,6 @@ fn start_replicator(core: &Arc<Core>, net: &Net, tasks: &Tasks, instance: u64) -
     handle
 }
 
-/// Starts what keeps projects within their quotas and empties their trash.
 /// Starts what hears of records: those that are written here, and those that come from peers.
 fn follow_records(
     core: &Arc<Core>,
@@ -268,6 +267,7 @@ fn follow_records(
     tasks.spawn("policy", policy::follow(Arc::clone(core), ledger_events.subscribe(), stop));
 }
 
+/// Starts what keeps projects within their quotas and empties their trash.
 fn start_space(core: &Arc<Core>, net: &Net, replicator: &ReplicatorHandle, tasks: &Tasks) -> Dropper {
     let dropper = Dropper::new(core, net, &replicator.board, tasks);
     for project in core.projects.values() {
@@ -327,7 +327,12 @@ async fn forward_heads(
                     known.find(|(node, _)| *node == feed.node).map_or(FeedHead::EMPTY, |(_, head)| head);
                 drop(heads.send((feed, head)));
             }
-            Ok(LedgerEvent::Rebuilding { .. } | LedgerEvent::Rebuilt | LedgerEvent::NotAllowed { .. }) => {}
+            Ok(
+                LedgerEvent::Rebuilding { .. }
+                | LedgerEvent::Rebuilt
+                | LedgerEvent::Rights
+                | LedgerEvent::NotAllowed { .. },
+            ) => {}
             Err(broadcast::error::RecvError::Lagged(_)) => {
                 for (feed, head) in LedgerCatalog(Arc::clone(&core)).heads() {
                     core.own.advanced(&feed, head.next_seq);

@@ -72,7 +72,13 @@ impl EventBus {
     /// Hears of all that happens from now on.
     pub fn follow(&self) -> Follower {
         let log = self.log();
-        Follower { bus: self.clone(), last: log.last_id, missed: VecDeque::new(), live: log.live.subscribe() }
+        Follower {
+            bus: self.clone(),
+            last: log.last_id,
+            lost: 0,
+            missed: VecDeque::new(),
+            live: log.live.subscribe(),
+        }
     }
 
     /// Returns the number of the last event; zero before the first.
@@ -92,6 +98,8 @@ pub struct Follower {
     bus: EventBus,
     /// The number of the last event that was returned.
     last: u64,
+    /// How many were not kept long enough to be returned.
+    lost: u64,
     /// What was read again and is not returned yet.
     missed: VecDeque<Arc<Event>>,
     live: broadcast::Receiver<Arc<Event>>,
@@ -102,14 +110,10 @@ impl Follower {
     pub async fn next(&mut self) -> Arc<Event> {
         loop {
             if let Some(event) = self.missed.pop_front() {
-                self.last = event.id;
-                return event;
+                return self.returned(event);
             }
             match self.live.recv().await {
-                Ok(event) => {
-                    self.last = event.id;
-                    return event;
-                }
+                Ok(event) => return self.returned(event),
                 Err(broadcast::error::RecvError::Lagged(_)) => {
                     let (missed, live) = self.bus.since(self.last);
                     (self.missed, self.live) = (missed.into(), live);
@@ -118,6 +122,17 @@ impl Follower {
                 Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
             }
         }
+    }
+
+    fn returned(&mut self, event: Arc<Event>) -> Arc<Event> {
+        self.lost += event.id.saturating_sub(self.last.saturating_add(1));
+        self.last = event.id;
+        event
+    }
+
+    /// Returns how many events were missed before the last one, and since this was asked.
+    pub fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
     }
 }
 
@@ -238,5 +253,25 @@ mod tests {
         }
         assert!(matches!(live.recv().await, Err(broadcast::error::RecvError::Lagged(_))));
         assert_eq!(bus.since(0).0.len(), LIVE_EVENTS * 2);
+    }
+
+    #[tokio::test]
+    async fn who_falls_too_far_behind_knows_how_much_was_missed() {
+        let bus = EventBus::new(Arc::new(ManualClock::new()));
+        let mut follower = bus.follow();
+        bus.emit(solved("first"));
+        assert_eq!((follower.next().await.id, follower.take_lost()), (1, 0));
+        let events = KEPT_EVENTS + 50;
+        for _ in 0..events {
+            bus.emit(solved("x"));
+        }
+        let mut returned = 1;
+        while returned < KEPT_EVENTS {
+            follower.next().await;
+            returned += 1;
+        }
+        assert_eq!(follower.take_lost(), 50);
+        follower.next().await;
+        assert_eq!(follower.take_lost(), 0);
     }
 }

@@ -44,7 +44,7 @@ use crate::{
     net::{Net, NetConfig, NetEvent, Throttle},
     numbers::Numbers,
     own_feeds::OwnWriting,
-    policy::StudioPolicy,
+    policy::{KeptExtract, StudioPolicy},
     project::Project,
     replicate::jobs::Orders,
     replicate::{announce::LedgerCatalog, serve::TreeObjects},
@@ -155,6 +155,13 @@ impl Studio {
         self.open(name, mode, CatalogCare::default(), Arc::new(drop))
     }
 
+    /// Restarts a node. It serves every project that has a directory by then.
+    pub(crate) fn reopen(&self, node: Node) -> Node {
+        let (name, mode) = (node.core.me.to_string(), node.project().mode());
+        drop(node);
+        self.open(&name, mode, CatalogCare::default(), Arc::new(drop))
+    }
+
     /// Restarts a node whose catalog somebody deleted, and which builds it only when the gate opens.
     pub(crate) fn without_catalog(&self, node: Node) -> (Node, Arc<Gate>) {
         let (name, mode) = (node.core.me.to_string(), node.project().mode());
@@ -181,40 +188,50 @@ impl Studio {
         let (at, clock) = (self.dir.path().join(name), self.clock.clone());
         let dir = at.join("root").join(project().as_str());
         let identity = Arc::new(Identity::load(&at.join("identity"), clock.now()).unwrap());
-        let project = Arc::new(Project::new(&ProjectConfig {
-            name: project(),
-            root: at.join("root"),
-            templates: Arc::new(TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap()),
-            template_texts: Vec::new(),
-            mode,
-            partial: true,
-            space: SpaceConfig::default(),
-        }));
+        let dirs = std::fs::read_dir(at.join("root")).unwrap();
+        let projects = dirs.map(|entry| {
+            Arc::new(Project::new(&ProjectConfig {
+                name: entry.unwrap().file_name().to_str().unwrap().parse().unwrap(),
+                root: at.join("root"),
+                templates: Arc::new(
+                    TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap(),
+                ),
+                template_texts: Vec::new(),
+                mode,
+                partial: true,
+                space: SpaceConfig::default(),
+            }))
+        });
+        let projects: Vec<Arc<Project>> = projects.collect();
         let state = StateDir::open(&at.join("state")).unwrap();
+        let kept = KeptExtract::read(&state.root);
         let config = LedgerConfig {
             me: identity.node().clone(),
             signer: identity.signer(),
             trust: Arc::new(identity.trust()),
-            projects: vec![(project.name().clone(), project.dir())],
+            projects: projects.iter().map(|project| (project.name().clone(), project.dir())).collect(),
             on_change,
             now: Arc::new(Duration::default),
+            extract: kept.for_ledger(),
             care,
         };
         let (ledger, _) = Ledger::open(&state, config).unwrap();
         let events = EventBus::new(Arc::new(clock.clone()));
         let health = HealthBoard::new(events.clone());
         let throttle = Arc::new(Throttle::new(identity.node().clone(), Arc::new(clock.clone())));
+        let policy = StudioPolicy::open(&ledger, &health);
+        policy.open_extract(kept, &health);
         let core = Arc::new(Core {
             me: identity.node().clone(),
             role: identity.role(),
             studio: identity.studio().clone(),
-            policy: StudioPolicy::open(&ledger, &health),
+            policy,
             own: OwnWriting::free(identity.node(), &ledger, &health, Arc::new(clock.clone())),
             ledger,
             hasher: Hasher::new(NonZeroUsize::MIN).unwrap(),
             blocks: BlockCache::open(&state.root).unwrap(),
             revocations: Default::default(),
-            projects: [(project.name().clone(), project)].into(),
+            projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
             limits: Limits::open(&state.root, throttle, &[], &health),
             orders: Orders::open(&state.root, &health),
             space: Space::open(&state.root, &health),

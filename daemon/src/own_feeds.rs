@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{clock::Clock, core::blocking, health::HealthBoard, log::ErrorChain};
 
+/// How often the witness is written while records are. It costs three fsyncs.
+const WITNESS_EVERY: Duration = Duration::from_secs(60);
+
 /// The health code of own feeds that may not be written.
 const FEED_HELD: &str = "feed-held";
 
@@ -41,6 +44,8 @@ struct Inner {
     /// Where the witness is; none in tests that have none.
     state: Option<Arc<StateDir>>,
     known: Mutex<Known>,
+    /// One witness at a time: each removes the anchor of the one before.
+    witnessing: Mutex<()>,
     changed: Notify,
 }
 
@@ -48,9 +53,10 @@ struct Inner {
 struct Known {
     feeds: OwnFeeds,
     /// What the ledger was told last.
-    told: BTreeMap<ProjectName, Writing>,
-    /// The witness says that this state is the newest.
-    is_witnessed: bool,
+    told: BTreeMap<ProjectName, [Writing; 2]>,
+    /// When the witness said last that this state is the newest, and whether records followed.
+    witnessed_at: Option<Duration>,
+    is_ahead_of_witness: bool,
 }
 
 impl OwnWriting {
@@ -93,10 +99,18 @@ impl OwnWriting {
         health: &HealthBoard,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let known = Known { feeds, told: BTreeMap::new(), is_witnessed: false };
+        let known = Known { feeds, told: BTreeMap::new(), witnessed_at: None, is_ahead_of_witness: false };
         let (me, ledger, health) = (me.clone(), ledger.clone(), health.clone());
-        let inner =
-            Inner { me, ledger, health, clock, state, known: Mutex::new(known), changed: Notify::new() };
+        let inner = Inner {
+            me,
+            ledger,
+            health,
+            clock,
+            state,
+            known: Mutex::new(known),
+            witnessing: Mutex::new(()),
+            changed: Notify::new(),
+        };
         let own = Self { inner: Arc::new(inner) };
         own.tell(&mut own.known());
         own
@@ -127,7 +141,7 @@ impl OwnWriting {
             tracing::warn!(%project, %peer, has = next_seq, here = ours, "a peer has more of this node's own feed");
         }
         self.change(|feeds, now| {
-            feeds.advanced(project, ours, now);
+            feeds.advanced(project, ours);
             feeds.heard(project, peer, next_seq, now);
         });
     }
@@ -135,13 +149,21 @@ impl OwnWriting {
     /// Hears that a feed goes further.
     pub fn advanced(&self, feed: &FeedId, next_seq: u64) {
         if feed.node == self.inner.me {
-            self.change(|feeds, now| feeds.advanced(&feed.project, next_seq, now));
+            self.known().is_ahead_of_witness = true;
+            self.change(|feeds, _| feeds.advanced(&feed.project, next_seq));
+        }
+    }
+
+    /// Hears that a peer gave records of a feed that were not here, which has so many now.
+    pub fn came(&self, feed: &FeedId, peer: &NodeId, next_seq: u64) {
+        if feed.node == self.inner.me {
+            self.change(|feeds, now| feeds.came(&feed.project, peer, next_seq, now));
         }
     }
 
     /// Hears that a peer is gone.
     pub fn gone(&self, peer: &NodeId) {
-        self.change(|feeds, _| feeds.gone(peer));
+        self.change(|feeds, now| feeds.gone(peer, now));
     }
 
     /// Hears from a person that the feed about a project is to be written as it is.
@@ -165,9 +187,10 @@ impl OwnWriting {
                 Writing::Refused => board.raise(self.held(&known.feeds, &project, now)),
                 Writing::Free | Writing::Waits => board.clear(FEED_HELD),
             }
-            if known.told.insert(project.clone(), writing) != Some(writing) {
-                tracing::debug!(%project, ?writing, "own feed");
-                inner.ledger.set_writing(&project, writing);
+            let revoking = known.feeds.revoking(&project, now);
+            if known.told.insert(project.clone(), [writing, revoking]) != Some([writing, revoking]) {
+                tracing::debug!(%project, ?writing, ?revoking, "own feed");
+                inner.ledger.set_writing_apart(&project, writing, revoking);
             }
         }
     }
@@ -207,7 +230,7 @@ impl OwnWriting {
                 self.tell(&mut known);
                 known.feeds.next_change(now)
             };
-            self.witness_once().await;
+            let next = [next, self.witness_in_time(now).await].into_iter().flatten().min();
             let wait = next.map(|at| at.saturating_sub(now));
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -229,14 +252,30 @@ impl OwnWriting {
         !free.is_empty() && held.into_iter().all(is_empty)
     }
 
-    /// Notes that this state is the newest, once that is so.
-    async fn witness_once(&self) {
-        if self.known().is_witnessed || !self.is_free() {
-            return;
+    /// Notes that this state is the newest, once that is so, and now and then when records followed. Returns when to look again.
+    async fn witness_in_time(&self, now: Duration) -> Option<Duration> {
+        if !self.is_free() {
+            return None;
         }
+        let due = {
+            let known = self.known();
+            match known.witnessed_at {
+                Some(_) if !known.is_ahead_of_witness => return None,
+                Some(at) => at + WITNESS_EVERY,
+                None => now,
+            }
+        };
+        if now < due {
+            return Some(due);
+        }
+        // What is written meanwhile may be behind what is noted.
+        self.known().is_ahead_of_witness = false;
         let own = self.clone();
         let is_kept = blocking(move || own.witness(Moment::Start)).await;
-        self.known().is_witnessed = is_kept;
+        let mut known = self.known();
+        known.is_ahead_of_witness |= !is_kept;
+        known.witnessed_at = Some(now);
+        known.is_ahead_of_witness.then_some(now + WITNESS_EVERY)
     }
 
     /// Notes at the end what the files of the own feeds are like. Blocks; nothing may be written behind it.
@@ -248,6 +287,7 @@ impl OwnWriting {
 
     fn witness(&self, moment: Moment) -> bool {
         let Some(state) = &self.inner.state else { return true };
+        let _turn = self.inner.witnessing.lock().unwrap_or_else(PoisonError::into_inner);
         let (ledger, me) = (&self.inner.ledger, &self.inner.me);
         let projects: Vec<ProjectName> = self.known().feeds.projects().cloned().collect();
         let heads: Vec<_> =

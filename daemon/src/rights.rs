@@ -4,32 +4,24 @@
 //! The studio's feeds are the truth; the ledger reads them ([`Ledger::admission`](avalon_store::ledger::Ledger::admission)).
 //! What is written here is written by admins alone.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod judging;
+
+use std::sync::Arc;
 
 use avalon_certs::Revoked as RevokedSet;
 use avalon_protocol::{
-    access::{Admission, Rights, Role},
     close_code::CloseCode,
     control::EventKind,
-    feed::{FeedHead, FeedId, Group},
     id::{NodeId, ProjectName},
-    limits::RECORDS_FRAME_TARGET_BYTES,
-    record::{Judged, Note, Record, Revoked},
+    record::{Note, Record, Revoked},
 };
 use avalon_store::ledger::{Committed, LedgerError, LedgerEvent};
 use thiserror::Error;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    core::{Core, blocking},
-    log::ErrorChain,
-    net::Net,
-    tasks::Tasks,
-};
-
-/// How often it is looked whether a grant has ended, at most: clocks are set, and machines sleep.
-const LOOK_EVERY: Duration = Duration::from_secs(3600);
+use self::judging::judge_ends;
+use crate::{core::Core, net::Net, policy::studio_advances, tasks::Tasks};
 
 /// Why a node was not revoked.
 #[derive(Debug, Error)]
@@ -76,78 +68,13 @@ impl Core {
             return Err(RevokeError::Already { node: node.clone() });
         }
         let now_ms = self.now_ms();
-        let mut judging = Judging::new(self, now_ms);
-        for (feed, head) in self.all_feeds().into_iter().filter(|(feed, _)| feed.node == *node) {
-            judging.ended(&feed, head);
-            judging.now(&feed, head);
-        }
-        let mut records = judging.records;
+        let mut records = self.judge_node(node);
         records.push(Record::Revoked(Revoked { node: node.clone(), author, comment, at_ms: now_ms }));
         let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), self.now_ms());
         committed.map_err(|source| match source {
             LedgerError::NotAllowed { .. } => RevokeError::NotAllowed { me: me() },
             source => RevokeError::Ledger { source },
         })
-    }
-
-    /// Says of every feed that what stands in it by now is judged by the rights that its author has now: to go in front of what
-    /// changes them. Blocks.
-    pub fn judge_all(&self) -> Vec<Record> {
-        let mut judging = Judging::new(self, self.now_ms());
-        // In the studio's own feeds a certificate says who may what, and no policy.
-        for (feed, head) in self.all_feeds().into_iter().filter(|(feed, _)| !feed.project.is_studio()) {
-            judging.ended(&feed, head);
-            judging.now(&feed, head);
-        }
-        judging.records
-    }
-
-    /// Says of every feed whose author had a grant that has ended: what was said before its end counts. Blocks.
-    pub fn judge_ended(&self) -> Vec<Record> {
-        let mut judging = Judging::new(self, self.now_ms());
-        for (feed, head) in self.all_feeds() {
-            judging.ended(&feed, head);
-        }
-        judging.records
-    }
-
-    fn all_feeds(&self) -> Vec<(FeedId, FeedHead)> {
-        let of_project = |project: ProjectName| {
-            let heads = self.ledger.heads(&project).into_iter();
-            heads.map(move |(node, head)| (FeedId { project: project.clone(), node }, head))
-        };
-        self.feed_projects().flat_map(of_project).collect()
-    }
-
-    /// The role under which a feed was signed last.
-    fn role_in(&self, feed: &FeedId, head: FeedHead) -> Option<Role> {
-        self.ledger.role_at(feed, head.next_seq.checked_sub(1)?)
-    }
-
-    /// Returns the first record of a feed from `judged` on that says it is not older than `at_ms`.
-    fn first_said_from(&self, feed: &FeedId, judged: u64, at_ms: u64) -> Result<Option<u64>, LedgerError> {
-        let mut from_seq = 0;
-        loop {
-            let groups = self.ledger.read_groups(feed, from_seq, RECORDS_FRAME_TARGET_BYTES)?;
-            let bodies = groups.iter().filter_map(|group| postcard::from_bytes::<Group>(&group.body).ok());
-            let before = from_seq;
-            for body in bodies {
-                let found = (body.first_seq..).zip(&body.records).find(|(seq, raw)| {
-                    let record = Record::in_feed(raw, &feed.project).ok();
-                    *seq >= judged
-                        && record
-                            .and_then(|record| Admission::said_at_ms(&record))
-                            .is_some_and(|said| said >= at_ms)
-                });
-                if let Some((seq, _)) = found {
-                    return Ok(Some(seq));
-                }
-                from_seq = body.first_seq + body.records.len() as u64;
-            }
-            if from_seq == before {
-                return Ok(None);
-            }
-        }
     }
 
     /// Brings what is asked in every handshake up to what the studio's feeds say; returns who is newly revoked.
@@ -162,74 +89,6 @@ impl Core {
             self.revocations.replace(revoked);
         }
         new
-    }
-}
-
-/// Judged records in the making. No place is named twice: of two that name one, what both allow would count.
-struct Judging<'a> {
-    core: &'a Core,
-    admission: Arc<Admission>,
-    now_ms: u64,
-    /// Up to where each feed is judged by these records, and when that was said.
-    judged: BTreeMap<FeedId, (u64, u64)>,
-    records: Vec<Record>,
-}
-
-impl<'a> Judging<'a> {
-    fn new(core: &'a Core, now_ms: u64) -> Self {
-        let admission = core.ledger.admission();
-        Self { core, admission, now_ms, judged: BTreeMap::new(), records: Vec::new() }
-    }
-
-    fn last(&self, feed: &FeedId) -> (u64, u64) {
-        let known = || self.admission.last_judged(feed);
-        self.judged.get(feed).copied().or_else(known).unwrap_or((0, 0))
-    }
-
-    /// Judges a feed at each end of a grant that its author had since it was judged last.
-    fn ended(&mut self, feed: &FeedId, head: FeedHead) {
-        let Some(role) = self.core.role_in(feed, head) else { return };
-        if feed.project.is_studio() || self.admission.is_revoked(&feed.node) {
-            return;
-        }
-        let (admission, (_, mut since_ms)) = (Arc::clone(&self.admission), self.last(feed));
-        let end_after =
-            |since| admission.policy().first_end_ms(&feed.node, role, &feed.project, since, self.now_ms);
-        let mut ends = Vec::new();
-        while let Some(end_ms) = end_after(since_ms) {
-            ends.push(end_ms);
-            since_ms = end_ms;
-        }
-        for end_ms in ends {
-            match self.core.first_said_from(feed, self.last(feed).0, end_ms) {
-                Ok(first) => {
-                    let before = end_ms.saturating_sub(1);
-                    let rights = admission.rights(&feed.node, role, &feed.project, before);
-                    self.judge(feed, first.unwrap_or(head.next_seq), rights, end_ms);
-                }
-                Err(error) => {
-                    tracing::warn!(%feed, error = %ErrorChain(&error), "what was said before a grant ended cannot be read");
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Judges what stands in a feed by now by what its author may do now.
-    fn now(&mut self, feed: &FeedId, head: FeedHead) {
-        let Some(role) = self.core.role_in(feed, head) else { return };
-        let rights = match feed.project.is_studio() {
-            true => Admission::rights_of_studio(role),
-            false => self.admission.rights(&feed.node, role, &feed.project, self.now_ms),
-        };
-        self.judge(feed, head.next_seq, rights, self.now_ms);
-    }
-
-    fn judge(&mut self, feed: &FeedId, next_seq: u64, rights: Rights, at_ms: u64) {
-        if next_seq > self.last(feed).0 {
-            self.judged.insert(feed.clone(), (next_seq, at_ms));
-            self.records.push(Record::Judged(Judged { feed: feed.clone(), next_seq, rights, at_ms }));
-        }
     }
 }
 
@@ -262,58 +121,22 @@ async fn follow(
         for link in net.links().into_iter().filter(|link| revoked.has_node(link.node())) {
             link.close(CloseCode::Revoked, "this node is revoked");
         }
-        loop {
-            let event = tokio::select! {
-                () = stop.cancelled() => return,
-                event = ledger_events.recv() => event,
-            };
-            match event {
-                Ok(LedgerEvent::Advanced { feed, .. }) if feed.project.is_studio() => break,
-                Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => break,
-                Err(broadcast::error::RecvError::Closed) => return,
-            }
-        }
-    }
-}
-
-/// Judges feeds when a grant ends, where this node is an admin's.
-async fn judge_ends(core: Arc<Core>, stop: CancellationToken) {
-    loop {
-        let there = Arc::clone(&core);
-        blocking(move || there.record_ended()).await;
-        let now_ms = core.now_ms();
-        let next_ms = core.ledger.admission().policy().next_end_ms(now_ms);
-        let wait = next_ms.map_or(LOOK_EVERY, |next| Duration::from_millis(next - now_ms).min(LOOK_EVERY));
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = core.clock.sleep(wait) => {}
-        }
-    }
-}
-
-impl Core {
-    fn record_ended(&self) {
-        if self.ledger.own_role() != Role::Admin || self.ledger.admission().is_revoked(&self.me) {
+        if !studio_advances(&mut ledger_events, &stop).await {
             return;
-        }
-        let records = self.judge_ended();
-        if records.is_empty() {
-            return;
-        }
-        let feeds = records.len();
-        let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), self.now_ms());
-        match committed {
-            Ok(_) => tracing::info!(feeds, "grants have ended; what was said before stands"),
-            // It is tried again.
-            Err(error) => tracing::warn!(error = %ErrorChain(&error), "the end of a grant is not recorded"),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use avalon_protocol::{access::Action, mode::ProjectMode};
+    use std::time::Duration;
+
+    use avalon_protocol::{
+        access::{Action, Role},
+        feed::{FeedId, Group},
+        hash::ChainHash,
+        mode::ProjectMode,
+    };
 
     use super::*;
     use crate::{
@@ -436,6 +259,38 @@ mod tests {
             london.hears(&van);
             assert_eq!(known(&london), [1], "revoked: {revokes}");
         }
+    }
+
+    #[test]
+    fn who_revokes_says_where_each_feed_stood_and_in_which_history() {
+        let studio = Studio::new();
+        let london = studio.node("srv@london", ProjectMode::OnDemand);
+        let home = studio.node_as("ws1@home", Role::Admin, ProjectMode::OnDemand);
+        publishes(&london, 1);
+        publishes(&home, 2);
+        london.hears(&home);
+        let note = || Note::try_from("lost".to_owned()).unwrap();
+        london.core.revoke_node(&home.core.me, note(), note()).unwrap();
+        let feed = FeedId { project: ProjectName::studio(), node: london.core.me.clone() };
+        let groups = london.core.ledger.read_groups(&feed, 0, 1 << 20).unwrap();
+        let bodies = groups.iter().map(|group| postcard::from_bytes::<Group>(&group.body).unwrap());
+        let judged =
+            bodies.flat_map(|body| body.records).filter_map(|raw| match Record::from_raw(&raw).unwrap() {
+                Record::Judged(judged) => {
+                    Some((judged.feed.project.to_string(), judged.next_seq, judged.chain))
+                }
+                _ => None,
+            });
+        let head = home.core.ledger.heads(&project())[0].1;
+        let expected = [
+            ("lantern".to_owned(), head.next_seq, Some(head.chain)),
+            // It has said nothing there, so whatever turns up there counts nowhere.
+            ("_studio".to_owned(), 0, Some(ChainHash::EMPTY)),
+        ];
+        assert_eq!(judged.collect::<Vec<_>>(), expected);
+        home.core.revoke_node(&"srv@rome".parse().unwrap(), note(), note()).unwrap();
+        london.hears_of(&home, &ProjectName::studio());
+        assert_eq!(london.core.ledger.admission().revoked().keys().collect::<Vec<_>>(), [&home.core.me]);
     }
 
     #[test]

@@ -27,6 +27,13 @@ pub struct FeedId {
     pub node: NodeId,
 }
 
+impl FeedId {
+    /// Says whether it is one of the studio's own feeds.
+    pub fn is_of_studio(&self) -> bool {
+        self.project.is_studio()
+    }
+}
+
 impl std::fmt::Display for FeedId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.project, self.node)
@@ -199,6 +206,15 @@ impl SealedGroup {
     }
 }
 
+/// Returns the last certificate in a group.
+fn certificate_in(body: &Group) -> Option<Vec<u8>> {
+    let mut certificates = body.records.iter().filter_map(|raw| match Record::from_raw(raw) {
+        Ok(Record::Key(Key { certificate })) => Some(certificate),
+        _ => None,
+    });
+    certificates.next_back()
+}
+
 fn signed_message(chain: ChainHash) -> Vec<u8> {
     [SIGNATURE_DOMAIN, chain.as_bytes()].concat()
 }
@@ -209,12 +225,14 @@ pub struct FeedReader {
     feed: FeedId,
     head: FeedHead,
     signed_by: Option<Certified>,
+    /// The newest certificate so far; of several that begin at one time the last.
+    newest: Option<Certified>,
 }
 
 impl FeedReader {
     /// Starts at the beginning of a feed.
     pub fn new(feed: FeedId) -> Self {
-        Self { feed, head: FeedHead::EMPTY, signed_by: None }
+        Self { feed, head: FeedHead::EMPTY, signed_by: None, newest: None }
     }
 
     /// Returns which feed it reads.
@@ -227,9 +245,39 @@ impl FeedReader {
         self.head
     }
 
-    /// Returns the role of the certificate that the last group was signed under; none before the first.
+    /// Returns what the certificate says that the last group was signed under; none before the first.
+    pub fn certified(&self) -> Option<Certified> {
+        self.signed_by
+    }
+
+    /// Says whether the node signed a group that claims a place which has been read already, under the certificate in it or else
+    /// one of `known`, those that its feed had there.
+    pub fn has_signed(&self, group: &SealedGroup, known: &[Certified], trust: &dyn RecordTrust) -> bool {
+        let Ok(body) = self.accept_body(group) else { return false };
+        let is_by = |certified: &Certified| self.check_signature(group, certified, trust).is_some();
+        match certificate_in(&body) {
+            Some(certificate) => trust.prove(&certificate, &self.feed.node).is_ok_and(|one| is_by(&one)),
+            None => known.iter().any(is_by),
+        }
+    }
+
+    /// Returns the chain hash of a group if it is signed so.
+    fn check_signature(
+        &self,
+        group: &SealedGroup,
+        certified: &Certified,
+        trust: &dyn RecordTrust,
+    ) -> Option<ChainHash> {
+        let chain = group.chain();
+        let signature: [u8; 64] = group.signature.as_slice().try_into().ok()?;
+        let signature = Signature::from_bytes(signature);
+        trust.verify(&certified.key, &signed_message(chain), &signature).then_some(chain)
+    }
+
+    /// Returns the role under which the last group was signed: that of its certificate; none before the first. Where the feed has a
+    /// newer one, the lesser of the two roles: a certificate that was replaced gives no role back, as long as it is valid.
     pub fn role(&self) -> Option<Role> {
-        self.signed_by.map(|certified| certified.role)
+        self.signed_by.into_iter().chain(self.newest).map(|certified| certified.role).max()
     }
 
     /// Says whether the feed's key is the one of `certificate`; if not, the next group has to start with a `Key`.
@@ -245,18 +293,17 @@ impl FeedReader {
     pub fn accept(&mut self, group: &SealedGroup, trust: &dyn RecordTrust) -> Result<Group, FeedError> {
         let body = self.accept_body(group)?;
         let certified = self.signed_by(&body, trust)?;
-        let chain = group.chain();
-        let signature: Option<[u8; 64]> = group.signature.as_slice().try_into().ok();
-        let message = signed_message(chain);
-        if !signature.is_some_and(|s| trust.verify(&certified.key, &message, &Signature::from_bytes(s))) {
+        let Some(chain) = self.check_signature(group, &certified, trust) else {
             return Err(FeedError::Signature { feed: self.feed.clone(), seq: body.first_seq });
-        }
+        };
         // Only what the node itself signed can be a second history of it; a peer that damages what it passes on must not
         // be able to accuse it.
         if body.first_seq != self.head.next_seq || body.previous != self.head.chain {
             return Err(FeedError::Fork { feed: self.feed.clone(), seq: body.first_seq });
         }
         self.signed_by = Some(certified);
+        self.newest =
+            self.newest.filter(|newest| newest.valid_from_s > certified.valid_from_s).or(self.signed_by);
         self.head = FeedHead { next_seq: body.first_seq + body.records.len() as u64, chain };
         Ok(body)
     }
@@ -288,11 +335,7 @@ impl FeedReader {
 
     /// Returns whose key must have signed `body`: that of the last certificate in it, or the one known.
     fn signed_by(&self, body: &Group, trust: &dyn RecordTrust) -> Result<Certified, FeedError> {
-        let mut certificates = body.records.iter().filter_map(|raw| match Record::from_raw(raw) {
-            Ok(Record::Key(Key { certificate })) => Some(certificate),
-            _ => None,
-        });
-        match certificates.next_back() {
+        match certificate_in(body) {
             Some(certificate) => trust
                 .prove(&certificate, &self.feed.node)
                 .map_err(|source| FeedError::Certificate { feed: self.feed.clone(), source }),
@@ -352,7 +395,10 @@ mod tests {
     impl RecordTrust for Toy {
         fn prove(&self, certificate: &[u8], owner: &NodeId) -> Result<Certified, UntrustedCertificate> {
             if certificate.starts_with(owner.to_string().as_bytes()) {
-                Ok(Certified { key: toy_key(certificate), role: Role::Site })
+                let text = String::from_utf8_lossy(certificate);
+                let role = Role::ALL.into_iter().find(|role| text.contains(role.as_str()));
+                let valid_from_s = text.rsplit(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+                Ok(Certified { key: toy_key(certificate), role: role.unwrap_or(Role::Site), valid_from_s })
             } else {
                 Err(UntrustedCertificate { owner: owner.clone(), reason: "other name".into() })
             }
@@ -412,6 +458,19 @@ mod tests {
             2,
             "it brings its key along"
         );
+    }
+
+    #[test]
+    fn a_certificate_that_was_replaced_gives_no_role_back() {
+        let mut reader = FeedReader::new(feed());
+        let roles = ["admin 1", "site 5", "admin 1", "vendor 1", "site 5", "admin 9"].map(|certificate| {
+            let key = Toy(format!("ws1@london {certificate}").into_bytes());
+            let group = reader.seal(vec![placed(1)], 1000, &key, &key);
+            reader.accept(&group, &key).unwrap();
+            assert!(reader.is_signed_by(&key, key.certificate()), "it goes on under its own key");
+            reader.role().unwrap()
+        });
+        assert_eq!(roles, [Role::Admin, Role::Site, Role::Site, Role::Vendor, Role::Site, Role::Admin]);
     }
 
     fn check_refused(change: impl FnOnce(&mut FeedReader, &mut SealedGroup), expected: &str) {

@@ -16,6 +16,7 @@ pub mod check;
 pub mod block;
 pub mod manifest;
 pub mod record;
+pub mod shown;
 pub mod signing;
 pub mod access;
 pub mod feed;

@@ -13,9 +13,11 @@ use crate::id::{NodeId, ProjectName};
 
 /// How long a start waits for a peer that can say how far this node's feeds went. Peers that are there greet within a second.
 pub const GRACE: Duration = Duration::from_secs(5);
-/// How long a peer may say that it has more of this node's feed without any of it coming. A feed is all of the catalog at
-/// worst, over a slow line; each record that comes starts the time anew.
+/// How long a peer may say that it has more of this node's feed without any of it coming, over all of its connections. A feed
+/// is all of the catalog at worst, over a slow line; each record that comes starts the time anew.
 pub const CLAIM_PATIENCE: Duration = Duration::from_secs(30);
+/// Peers of which it is remembered, for each feed, for how long they were believed in vain: more than a studio has certificates.
+const MAX_DOUBTED: usize = 1024;
 
 /// What the own disk says about where its state comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,11 +44,24 @@ pub enum Writing {
     Refused,
 }
 
-/// What a peer said of this node's feed, and when something of it last came.
+/// What a peer said of this node's feed, and since when nothing of it came.
 #[derive(Debug, Clone, Copy)]
 struct Claim {
     next_seq: u64,
     since: Duration,
+    /// For how long it had been believed in vain on earlier connections.
+    spent: Duration,
+}
+
+impl Claim {
+    fn waited(&self, now: Duration) -> Duration {
+        self.spent.saturating_add(now.saturating_sub(self.since))
+    }
+
+    /// Returns until when it is believed by who is as patient.
+    fn believed_until(&self, patience: Duration) -> Duration {
+        self.since.saturating_add(patience.saturating_sub(self.spent))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +69,8 @@ struct Own {
     next_seq: u64,
     /// What each connected peer that shares the project says that it has.
     claims: BTreeMap<NodeId, Claim>,
+    /// Peers that said they had more and gave nothing, and for how long they were believed.
+    spent: BTreeMap<NodeId, Duration>,
     /// A peer had no more than this node, or somebody said that nothing is to be waited for.
     is_settled: bool,
 }
@@ -103,32 +120,52 @@ impl OwnFeeds {
     /// Hears how many records a peer says that it has of this node's feed about a project.
     pub fn heard(&mut self, project: &ProjectName, peer: &NodeId, next_seq: u64, now: Duration) {
         let own = self.feeds.entry(project.clone()).or_default();
-        own.claims.insert(peer.clone(), Claim { next_seq, since: now });
+        own.end_claim(peer, now);
+        let spent = own.spent.get(peer).copied().unwrap_or_default();
+        own.claims.insert(peer.clone(), Claim { next_seq, since: now, spent });
         own.is_settled |= next_seq <= own.next_seq;
     }
 
-    /// Hears that the own feed about a project has so many records now: some were written, or a peer gave some back.
-    pub fn advanced(&mut self, project: &ProjectName, next_seq: u64, now: Duration) {
+    /// Hears that the own feed about a project has so many records now, whoever they came from.
+    pub fn advanced(&mut self, project: &ProjectName, next_seq: u64) {
         let own = self.feeds.entry(project.clone()).or_default();
         if next_seq <= own.next_seq {
             return;
         }
         own.next_seq = next_seq;
         own.is_settled |= own.claims.values().any(|claim| claim.next_seq <= next_seq);
-        own.claims.values_mut().for_each(|claim| claim.since = now);
+    }
+
+    /// Hears that a peer gave records of the own feed about a project that were not here, which has so many now. Its word is
+    /// good again, and what others say has time while records come.
+    pub fn came(&mut self, project: &ProjectName, peer: &NodeId, next_seq: u64, now: Duration) {
+        self.advanced(project, next_seq);
+        let own = self.feeds.entry(project.clone()).or_default();
+        own.spent.remove(peer);
+        for (claimant, claim) in &mut own.claims {
+            // Who was not believed any more is not believed for what somebody else gives.
+            if claimant == peer || claim.waited(now) < CLAIM_PATIENCE {
+                (claim.since, claim.spent) = (now, Duration::ZERO);
+            }
+        }
     }
 
     /// Hears that a peer is gone; what it said stands no more.
-    pub fn gone(&mut self, peer: &NodeId) {
+    pub fn gone(&mut self, peer: &NodeId, now: Duration) {
         self.peers.remove(peer);
-        self.feeds.values_mut().for_each(|own| own.claims.retain(|claimant, _| claimant != peer));
+        self.feeds.values_mut().for_each(|own| own.end_claim(peer, now));
     }
 
-    /// Hears from a person that nothing more is to be waited for.
+    /// Hears from a person that nothing more is to be waited for. Whoever says now that it has more is believed again when it
+    /// has given something.
     pub fn release(&mut self, project: &ProjectName) {
         let own = self.feeds.entry(project.clone()).or_default();
         own.is_settled = true;
-        own.claims.retain(|_, claim| claim.next_seq <= own.next_seq);
+        let ours = own.next_seq;
+        own.claims
+            .values_mut()
+            .filter(|claim| claim.next_seq > ours)
+            .for_each(|claim| claim.spent = CLAIM_PATIENCE);
     }
 
     /// Says whether the feed about a project may be written at `now`.
@@ -140,8 +177,27 @@ impl OwnFeeds {
             // It comes; whoever waited for all of a long feed would take the daemon for dead.
             return if now < self.started + GRACE { Writing::Waits } else { Writing::Refused };
         }
+        self.but_for_claims(own, now)
+    }
+
+    /// Says whether a record that takes a node out of the studio may be written at `now`. What peers say holds it for moments
+    /// alone, in which what they have would come: the node that is taken out may be one of them. Where the disk shows that this
+    /// state was restored, peers that know more are likely, and it waits as long as everything else, but is not refused for it.
+    pub fn revoking(&self, project: &ProjectName, now: Duration) -> Writing {
+        let Some(own) = self.feeds.get(project) else { return self.writing(project, now) };
+        let patience = self.patience_of_revocations();
+        if own.ahead(patience, now).next().is_some() { Writing::Waits } else { self.but_for_claims(own, now) }
+    }
+
+    fn patience_of_revocations(&self) -> Duration {
+        if matches!(self.signs, Signs::Restored { .. }) { CLAIM_PATIENCE } else { GRACE }
+    }
+
+    fn but_for_claims(&self, own: &Own, now: Duration) -> Writing {
         let is_over = now >= self.started + GRACE;
         let may = match &self.signs {
+            // A backup may be older than the first word of a peer, so whoever dials has a moment to be heard.
+            Signs::Restored { .. } if self.is_alone => is_over,
             _ if self.is_alone => true,
             Signs::None => own.is_settled || is_over,
             // All that are there within the grace are heard: the first need not be the one that knows most.
@@ -157,22 +213,40 @@ impl OwnFeeds {
 
     /// Returns the peers that say to have more of the own feed about a project, and how much, as long as they are believed.
     pub fn ahead(&self, project: &ProjectName, now: Duration) -> impl Iterator<Item = (&NodeId, u64)> {
-        let own = self.feeds.get(project);
-        let claims =
-            own.into_iter().flat_map(|own| own.claims.iter().map(move |claim| (own.next_seq, claim)));
-        claims.filter_map(move |(ours, (peer, claim))| {
-            let is_believed = now < claim.since + CLAIM_PATIENCE;
-            (is_believed && claim.next_seq > ours).then_some((peer, claim.next_seq))
-        })
+        self.feeds.get(project).into_iter().flat_map(move |own| own.ahead(CLAIM_PATIENCE, now))
     }
 
     /// Returns when something may change without anybody saying anything; `None` when nothing will.
     pub fn next_change(&self, now: Duration) -> Option<Duration> {
+        let patiences = [self.patience_of_revocations(), CLAIM_PATIENCE];
         let ends = self.feeds.values().flat_map(|own| {
             let ahead = own.claims.values().filter(|claim| claim.next_seq > own.next_seq);
-            ahead.map(|claim| claim.since + CLAIM_PATIENCE)
+            ahead.flat_map(|claim| patiences.map(|patience| claim.believed_until(patience)))
         });
         ends.chain([self.started + GRACE]).filter(|at| *at > now).min()
+    }
+}
+
+impl Own {
+    /// Returns who says to have more than there is, as long as that is believed by who is as patient.
+    fn ahead(&self, patience: Duration, now: Duration) -> impl Iterator<Item = (&NodeId, u64)> {
+        let ahead = self
+            .claims
+            .iter()
+            .filter(move |(_, claim)| claim.next_seq > self.next_seq && now < claim.believed_until(patience));
+        ahead.map(|(peer, claim)| (peer, claim.next_seq))
+    }
+
+    /// Takes back what a peer said, and remembers for how long it was believed in vain.
+    fn end_claim(&mut self, peer: &NodeId, now: Duration) {
+        let Some(claim) = self.claims.remove(peer).filter(|claim| claim.next_seq > self.next_seq) else {
+            return;
+        };
+        if self.spent.len() >= MAX_DOUBTED && !self.spent.contains_key(peer) {
+            let least = self.spent.iter().min_by_key(|(_, spent)| **spent).map(|(peer, _)| peer.clone());
+            least.map(|peer| self.spent.remove(&peer));
+        }
+        self.spent.insert(peer.clone(), claim.waited(now).min(CLAIM_PATIENCE));
     }
 }
 

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 pub use self::{
     lifetime::{InvalidResolution, Note, NoteTooLong, Resolved, Restored, Retired, Said},
-    trust::{Judged, Revoked},
+    trust::{Issued, Judged, Revoked},
 };
 use crate::{
     audit::AuditHead,
@@ -30,6 +30,13 @@ pub struct RawRecord {
     pub version: u16,
     /// The fields, in postcard.
     pub payload: Vec<u8>,
+}
+
+impl RawRecord {
+    /// Says whether it takes a node out of the studio.
+    pub fn is_revocation(&self) -> bool {
+        self.kind == Record::REVOKED
+    }
 }
 
 /// A record that this version understands.
@@ -55,6 +62,8 @@ pub enum Record {
     Revoked(Revoked),
     /// Kind 10: by which rights a feed is judged up to where. Only in the studio's own feeds.
     Judged(Judged),
+    /// Kind 12: a name was given to a node. Only in the studio's own feeds.
+    Issued(Issued),
     /// Kind 16: how far this node's audit goes. Only in the studio's own feeds.
     AuditHead(AuditHead),
 }
@@ -139,10 +148,12 @@ impl Record {
     const RESOLVED: u16 = 8;
     const REVOKED: u16 = 9;
     const JUDGED: u16 = 10;
+    const ISSUED: u16 = 12;
     const AUDIT_HEAD: u16 = 16;
 
     /// Writes the record in the newest layout.
     pub fn to_raw(&self) -> RawRecord {
+        let mut version = 1;
         let (kind, payload) = match self {
             Self::Key(key) => (Self::KEY, postcard::to_stdvec(key)),
             Self::Published(published) => (Self::PUBLISHED, postcard::to_stdvec(published)),
@@ -153,12 +164,17 @@ impl Record {
             Self::Restored(restored) => (Self::RESTORED, postcard::to_stdvec(restored)),
             Self::Resolved(resolved) => (Self::RESOLVED, postcard::to_stdvec(resolved)),
             Self::Revoked(revoked) => (Self::REVOKED, postcard::to_stdvec(revoked)),
-            Self::Judged(judged) => (Self::JUDGED, postcard::to_stdvec(judged)),
+            Self::Judged(judged) => {
+                let (newest, payload) = judged.to_payload();
+                version = newest;
+                (Self::JUDGED, payload)
+            }
+            Self::Issued(issued) => (Self::ISSUED, postcard::to_stdvec(issued)),
             Self::AuditHead(head) => (Self::AUDIT_HEAD, postcard::to_stdvec(head)),
         };
         #[expect(clippy::expect_used, reason = "plain data into a vector: postcard has nothing to fail on")]
         let payload = payload.expect("a record always serialises");
-        RawRecord { kind, version: 1, payload }
+        RawRecord { kind, version, payload }
     }
 
     /// Reads a raw record that stands in a feed about `project`, for what it states there: versions in a project's own
@@ -170,9 +186,10 @@ impl Record {
         let record = Self::from_raw(raw)?;
         let states = match (&record, record.version()) {
             (_, Some(version)) => version.project == *project && !project.is_studio(),
-            (Self::Policy(_) | Self::Revoked(_) | Self::Judged(_) | Self::AuditHead(_), None) => {
-                project.is_studio()
-            }
+            (
+                Self::Policy(_) | Self::Revoked(_) | Self::Judged(_) | Self::Issued(_) | Self::AuditHead(_),
+                None,
+            ) => project.is_studio(),
             (_, None) => true,
         };
         match states {
@@ -201,7 +218,10 @@ impl Record {
             (Self::RESTORED, 1) => postcard::from_bytes(&raw.payload).map(Self::Restored).map_err(damaged),
             (Self::RESOLVED, 1) => postcard::from_bytes(&raw.payload).map(Self::Resolved).map_err(damaged),
             (Self::REVOKED, 1) => postcard::from_bytes(&raw.payload).map(Self::Revoked).map_err(damaged),
-            (Self::JUDGED, 1) => postcard::from_bytes(&raw.payload).map(Self::Judged).map_err(damaged),
+            (Self::JUDGED, 1 | 2) => {
+                Judged::from_payload(raw.version, &raw.payload).map(Self::Judged).map_err(damaged)
+            }
+            (Self::ISSUED, 1) => postcard::from_bytes(&raw.payload).map(Self::Issued).map_err(damaged),
             (Self::AUDIT_HEAD, 1) => postcard::from_bytes(&raw.payload).map(Self::AuditHead).map_err(damaged),
             (kind, version) => Err(RecordError::Unknown { kind, version }),
         }
@@ -210,7 +230,12 @@ impl Record {
     /// Returns the version that it is about, if it is about one.
     pub fn version(&self) -> Option<&VersionId> {
         match self {
-            Self::Key(_) | Self::Policy(_) | Self::Revoked(_) | Self::Judged(_) | Self::AuditHead(_) => None,
+            Self::Key(_)
+            | Self::Policy(_)
+            | Self::Revoked(_)
+            | Self::Judged(_)
+            | Self::Issued(_)
+            | Self::AuditHead(_) => None,
             Self::Published(published) => Some(&published.version),
             Self::Placed(held) | Self::Dropped(held) => Some(&held.version),
             Self::Retired(retired) => Some(&retired.version),
@@ -226,7 +251,7 @@ pub(crate) mod tests {
     use crate::{
         access::{Action, Rights},
         feed::FeedId,
-        hash::AuditHash,
+        hash::{AuditHash, ChainHash},
         id::VersionSlot,
     };
 
@@ -292,6 +317,10 @@ pub(crate) mod tests {
         Record::Resolved(Resolved::new(version(1), round, id(keep), moved, said("ben", "")).unwrap())
     }
 
+    fn issued() -> Record {
+        Record::Issued(Issued { node: "ws1@home".parse().unwrap(), at_ms: 1_763_800_000_000 })
+    }
+
     fn audit_head() -> Record {
         Record::AuditHead(AuditHead {
             entries: 300,
@@ -332,13 +361,25 @@ pub(crate) mod tests {
         ),
         "9 1 0a777331406c6f6e646f6e04616e6e61046c65667480ccb0d5aa33",
         "10 1 076c616e7465726e0877733140686f6d65ac020780ccb0d5aa33",
+        concat!(
+            "10 2 076c616e7465726e0877733140686f6d65ac020780ccb0d5aa3305050505050505050505050505050505050505",
+            "05050505050505050505050505",
+        ),
+        "12 1 0877733140686f6d6580ccb0d5aa33",
         "16 1 ac02070707070707070707070707070707070707070707070707070707070707070780ccb0d5aa33",
     ];
 
     /// Frozen: a change here means a new payload version, not a new expectation.
     #[test]
-    fn golden_bytes_of_payload_version_1() {
+    fn golden_bytes_of_all_payloads() {
         let held = Held { version: version(2), manifest: ManifestId::from_bytes([7; 32]) };
+        let judged = Judged {
+            feed: FeedId { project: "lantern".parse().unwrap(), node: "ws1@home".parse().unwrap() },
+            next_seq: 300,
+            rights: Rights::of([Action::Pull, Action::Publish]),
+            at_ms: 1_763_800_000_000,
+            chain: None,
+        };
         let all = [
             Record::Key(Key { certificate: vec![1, 2, 3] }),
             Record::Published(published(2, 7, 8, 1, None)),
@@ -349,12 +390,9 @@ pub(crate) mod tests {
             restored(2, "ben"),
             resolved(1, 7, &[(8, 3), (9, 4)]),
             revoked("ws1@london"),
-            Record::Judged(Judged {
-                feed: FeedId { project: "lantern".parse().unwrap(), node: "ws1@home".parse().unwrap() },
-                next_seq: 300,
-                rights: Rights::of([Action::Pull, Action::Publish]),
-                at_ms: 1_763_800_000_000,
-            }),
+            Record::Judged(judged.clone()),
+            Record::Judged(Judged { chain: Some(ChainHash::from_bytes([5; 32])), ..judged }),
+            issued(),
             audit_head(),
         ];
         let lines: Vec<String> = all
@@ -395,7 +433,7 @@ pub(crate) mod tests {
             assert!(states(&record, &lantern) && !states(&record, &comet) && !states(&record, &studio));
         }
         assert!(!states(&Record::Placed(held(&studio)), &studio), "there are no versions of it");
-        for record in [Record::Policy(applied(1, "")), audit_head()] {
+        for record in [Record::Policy(applied(1, "")), issued(), audit_head()] {
             assert!(states(&record, &studio) && !states(&record, &lantern));
         }
         let key = Record::Key(Key { certificate: vec![1] });

@@ -142,6 +142,11 @@ impl Session {
         self.feeds.get(feed)?.theirs
     }
 
+    /// Says whether this side has records of a feed.
+    pub fn has(&self, feed: &FeedId) -> bool {
+        self.feeds.get(feed).is_some_and(|progress| progress.ours.is_some())
+    }
+
     /// Takes a message of the peer.
     pub fn received(&mut self, message: Control) -> Vec<Effect> {
         match (message, self.peer.is_some()) {

@@ -50,6 +50,8 @@ pub struct Certified {
     pub key: PublicKey,
     /// Its role.
     pub role: Role,
+    /// From when on it is valid, in seconds since 1970: of two of one node, the later is the newer one.
+    pub valid_from_s: u64,
 }
 
 /// Signs with this node's key.

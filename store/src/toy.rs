@@ -31,7 +31,8 @@ impl RecordSigner for Toy {
     }
 }
 
-/// Trusts every [`Toy`] that names the right node. Its certificate may end with its role, otherwise it is an admin's.
+/// Trusts every [`Toy`] that names the right node. Its certificate may end with its role, otherwise it is an admin's; a number in it says from
+/// when on it is valid.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ToyTrust;
 
@@ -40,7 +41,8 @@ impl RecordTrust for ToyTrust {
         if certificate.starts_with(owner.to_string().as_bytes()) {
             let text = String::from_utf8_lossy(certificate);
             let role = Role::ALL.into_iter().find(|role| text.ends_with(role.as_str()));
-            Ok(Certified { key: toy_key(certificate), role: role.unwrap_or(Role::Admin) })
+            let valid_from_s = text.split(' ').find_map(|word| word.parse().ok()).unwrap_or(0);
+            Ok(Certified { key: toy_key(certificate), role: role.unwrap_or(Role::Admin), valid_from_s })
         } else {
             Err(UntrustedCertificate { owner: owner.clone(), reason: "other name".into() })
         }

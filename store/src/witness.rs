@@ -1,7 +1,8 @@
 //! The witness: what the files of this node's own feeds were like when it last had them, so that the next start sees
 //! whether they are still the same files.
 //!
-//! Whoever restores a backup makes new files, or old ones with a new ctime, which no program can set. A snapshot of the
+//! Whoever restores a backup makes new files, or old ones with a new ctime, which no program can set. Segments that are written
+//! to change theirs all the time; the anchor, a small file that is new with each witness, does not. A snapshot of the
 //! whole volume, or of a virtual machine, leaves no sign; only peers know then. So this can say that a state was restored,
 //! and never that it was not.
 
@@ -23,6 +24,8 @@ use crate::{
 
 const SCHEMA: &str = "avalond.witness/1";
 const NAME: &str = "witness.json";
+/// The anchor has one of these names, and the next one has the other.
+const ANCHORS: [&str; 2] = ["witness-a.anchor", "witness-b.anchor"];
 /// Far more than a thousand projects need.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -42,7 +45,17 @@ struct Witness {
     moment: Moment,
     /// The inode of the directory that has the feeds.
     directory: u64,
+    /// A file that is not written to as long as this witness stands; none in those of earlier builds.
+    #[serde(default)]
+    anchor: Option<Anchor>,
     feeds: BTreeMap<ProjectName, Seen>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Anchor {
+    name: String,
+    inode: u64,
+    ctime_ns: i64,
 }
 
 /// One feed of this node, and the last of its segments.
@@ -66,6 +79,14 @@ pub fn check(state: &StateDir, me: &NodeId, heads: &[(ProjectName, FeedHead)]) -
     };
     if directory(state).ok() != Some(witness.directory) {
         return restored("the directory of the feeds is another one than it was".to_owned());
+    }
+    if let Some(anchor) = &witness.anchor {
+        match anchor_now(state, &anchor.name) {
+            Ok(Some(now)) if now == *anchor => {}
+            Ok(Some(_)) => return restored(format!("{} is another file than it was", anchor.name)),
+            Ok(None) => return restored(format!("{} is gone", anchor.name)),
+            Err(error) => return restored(ErrorChain(&error).to_string()),
+        }
     }
     let signs = witness.feeds.iter().find_map(|(project, seen)| {
         let head = heads.iter().find(|(name, _)| name == project);
@@ -117,11 +138,31 @@ pub fn write(
         let seen = Seen { records: head.next_seq, segment, inode: stat.inode, ctime_ns: stat.ctime_ns };
         feeds.insert(project.clone(), seen);
     }
-    let witness = Witness { schema: SCHEMA.to_owned(), moment, directory: directory(state)?, feeds };
+    // The old one goes last, so that after a crash the witness that is there has its anchor. It does go: a backup that is put
+    // back makes it anew then, also where files that look unchanged are passed over.
+    let before =
+        read(&state.root).ok().flatten().and_then(|witness| witness.anchor).map(|anchor| anchor.name);
+    let [a, b] = ANCHORS;
+    let (next, old) = if before.as_deref() == Some(a) { (b, a) } else { (a, b) };
+    state.root.write_atomic(&path_of(next), b"see witness.json\n", WriteMode::Replace)?;
+    let anchor = anchor_now(state, next)?;
+    let witness = Witness { schema: SCHEMA.to_owned(), moment, directory: directory(state)?, anchor, feeds };
     let mut bytes = serde_json::to_vec_pretty(&witness)
         .map_err(|error| IoError::new("write", state.root.path().join(NAME), error))?;
     bytes.push(b'\n');
-    state.root.write_atomic(&path_of(NAME), &bytes, WriteMode::Replace)
+    state.root.write_atomic(&path_of(NAME), &bytes, WriteMode::Replace)?;
+    match state.root.remove_file(&path_of(old)) {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn anchor_now(state: &StateDir, name: &str) -> Result<Option<Anchor>, IoError> {
+    let stat = match name.parse() {
+        Ok(path) => state.root.stat(&path)?,
+        Err(_) => None,
+    };
+    Ok(stat.map(|stat| Anchor { name: name.to_owned(), inode: stat.inode, ctime_ns: stat.ctime_ns }))
 }
 
 fn directory(state: &StateDir) -> Result<u64, IoError> {

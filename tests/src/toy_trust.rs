@@ -37,7 +37,7 @@ pub struct ToyTrust;
 impl RecordTrust for ToyTrust {
     fn prove(&self, certificate: &[u8], owner: &NodeId) -> Result<Certified, UntrustedCertificate> {
         match certificate.strip_prefix(owner.to_string().as_bytes()) {
-            Some([b' ', ..]) => Ok(Certified { key: key(certificate), role: Role::Admin }),
+            Some([b' ', ..]) => Ok(Certified { key: key(certificate), role: Role::Admin, valid_from_s: 0 }),
             _ => Err(UntrustedCertificate { owner: owner.clone(), reason: "it names another node".into() }),
         }
     }

@@ -28,15 +28,16 @@ use avalon_protocol::{
     plan::Priority,
     policy::Policy,
     record::{
-        Held, Judged, Key, Note, Published, RawRecord, Record, Resolved, Restored, Retired, Revoked, Said,
+        Held, Issued, Judged, Key, Note, Published, RawRecord, Record, Resolved, Restored, Retired, Revoked,
+        Said,
     },
     studio::AppliedPolicy,
     wire::{
         AskNumber, Control, FRAME_HEADER_BYTES, FetchEncoded, FetchManifests, FetchObjects, FetchProof,
         FrameHeader, Framed, Hello, JoinAsk, JoinCertify, JoinHello, JoinOffer, JoinRefused, JoinReply,
         Joined, ManifestReply, NumberReply, ObjectReply, ObjectStatus, PROTOCOL_MAX, PROTOCOL_MIN,
-        PieceEncoding, PieceHead, PolicyExtract, ProjectHeads, ProofReply, Records, Renew, RenewReply,
-        Request,
+        PieceEncoding, PieceHead, PolicyExtract, ProjectHeads, ProofReply, Records, Renew, RenewAnswer,
+        RenewLater, RenewReply, Request,
     },
 };
 
@@ -237,6 +238,7 @@ fn frame_types_are_those_of_the_code() {
             type_of(&Control::Extract(PolicyExtract { serial: 1, document: String::new() }).to_frame()),
             "Extract",
         ),
+        (type_of(&RenewAnswer::Later(RenewLater { wait_s: 1 }).to_frame()), "RenewLater"),
     ];
     let coded: Vec<(u16, String)> = coded.iter().map(|(kind, name)| (*kind, (*name).to_owned())).collect();
     let documented: Vec<(u16, String)> =
@@ -330,7 +332,16 @@ fn record_kinds_are_those_of_the_code() {
             next_seq: 1,
             rights: avalon_protocol::access::Rights::ALL,
             at_ms: 0,
+            chain: None,
         }),
+        Record::Judged(Judged {
+            feed: FeedId { project: "lantern".parse().unwrap(), node: "ws12@van".parse().unwrap() },
+            next_seq: 1,
+            rights: avalon_protocol::access::Rights::ALL,
+            at_ms: 0,
+            chain: Some(avalon_protocol::hash::ChainHash::EMPTY),
+        }),
+        Record::Issued(Issued { node: "ws12@van".parse().unwrap(), at_ms: 0 }),
         Record::AuditHead(AuditHead { entries: 1, hash: AuditHash::START, at_ms: 0 }),
     ];
     let coded: Vec<Vec<String>> = all

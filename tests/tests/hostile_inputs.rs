@@ -16,7 +16,7 @@ use avalon_protocol::{
     signing::RecordTrust as _,
     wire::{
         Control, FRAME_HEADER_BYTES, FrameError, FrameHeader, Framed, JoinAsk, JoinReply, ManifestReply,
-        NumberReply, ObjectReply, PieceHead, ProofReply, RenewReply, Request,
+        NumberReply, ObjectReply, PieceHead, ProofReply, RenewAnswer, Request,
     },
 };
 use avalon_store::object::encode::{compress, decompress};
@@ -104,7 +104,7 @@ fn frame(bytes: &[u8]) -> Result<(), Box<dyn Error>> {
         read::<NumberReply>,
         read::<JoinAsk>,
         read::<JoinReply>,
-        read::<RenewReply>,
+        read::<RenewAnswer>,
     ];
     let read = readers.map(|read| read(header.kind, payload));
     let of_type = read.into_iter().find(|read| !matches!(read, Err(FrameError::Unexpected { .. })));

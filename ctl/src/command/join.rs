@@ -35,6 +35,10 @@ pub(crate) struct JoinArgs {
     /// Off line: take the certificate that `avalonctl ca sign` made of the request.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     certificate: Option<PathBuf>,
+    /// With --certificate: what the fingerprint of the studio's authority must be, as `avalonctl ca show` prints it. Without, it is
+    /// shown.
+    #[arg(long, value_name = "SHA256", requires = "certificate")]
+    fingerprint: Option<String>,
     /// What to be called, where the invite does not say it; by default the name of the machine.
     #[arg(long, value_name = "NAME")]
     node: Option<NodeName>,
@@ -91,6 +95,7 @@ pub(crate) fn run(context: &Context<'_>, args: &JoinArgs) -> Result<ExitCode, Fa
         ("--node", args.node.as_ref().map(ToString::to_string)),
         ("--site", args.site.as_ref().map(ToString::to_string)),
         ("--listen", args.listen.clone()),
+        ("--fingerprint", args.fingerprint.clone()),
     ];
     for (flag, value) in options {
         if let Some(value) = value {

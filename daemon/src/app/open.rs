@@ -28,7 +28,7 @@ use crate::{
     net::Throttle,
     numbers::Numbers,
     own_feeds::OwnWriting,
-    policy::StudioPolicy,
+    policy::{KeptExtract, StudioPolicy},
     project::Project,
     replicate::{jobs::Orders, listen},
     space::Space,
@@ -53,6 +53,8 @@ pub(super) async fn core(
     let projects: Vec<Arc<Project>> =
         blocking(move || configured.iter().map(|project| Arc::new(Project::new(project))).collect()).await;
     let ledger_clock = Arc::clone(&clock);
+    let state_there = Arc::clone(state);
+    let kept = blocking(move || KeptExtract::read(&state_there.root)).await;
     let ledger_config = LedgerConfig {
         me: identity.node().clone(),
         signer: identity.signer(),
@@ -60,6 +62,7 @@ pub(super) async fn core(
         projects: projects.iter().map(|project| (project.name().clone(), project.dir())).collect(),
         on_change: Arc::new(move |event| drop(ledger_events.send(event))),
         now: Arc::new(move || ledger_clock.monotonic()),
+        extract: kept.for_ledger(),
         care: CatalogCare::default(),
     };
     let (state_there, node, audit_clock) =
@@ -72,10 +75,10 @@ pub(super) async fn core(
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
     report_open(&health, &report);
     let own = own_writing(config, state, &ledger, identity, &health, &clock).await;
-    let (ledger_there, health_there, state_there) = (ledger.clone(), health.clone(), Arc::clone(state));
+    let (ledger_there, health_there) = (ledger.clone(), health.clone());
     let policy = blocking(move || {
         let policy = StudioPolicy::open(&ledger_there, &health_there);
-        policy.open_extract(&state_there.root, &ledger_there, &health_there);
+        policy.open_extract(kept, &health_there);
         policy
     });
     let policy = policy.await;

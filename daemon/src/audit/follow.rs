@@ -24,7 +24,10 @@ pub fn follow(core: &Arc<Core>, tasks: &Tasks) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                event = events.next() => note(&core_, &event),
+                event = events.next() => {
+                    note_lost(&core_, events.take_lost());
+                    note(&core_, &event);
+                }
             }
         }
     });
@@ -63,6 +66,14 @@ fn named(core: &Core, mut fact: AuditFact) -> AuditFact {
 fn note(core: &Core, event: &Event) {
     if let Some(fact) = fact_of(&event.kind, core.me.to_string().as_str()) {
         core.audit.note(fact);
+    }
+}
+
+/// Says that events are missing before the next entry, because more came than could be followed.
+fn note_lost(core: &Core, events: u64) {
+    if events > 0 {
+        tracing::warn!(events, "events were lost for the audit");
+        core.audit.note(AuditFact::daemon(AuditAction::Lost).detail("events", events.to_string()));
     }
 }
 
@@ -153,7 +164,29 @@ fn of(fact: AuditFact, reference: &str) -> AuditFact {
 
 #[cfg(test)]
 mod tests {
+    use avalon_protocol::{
+        audit::{AuditLine, Known},
+        mode::ProjectMode,
+    };
+
     use super::*;
+    use crate::fixture::Studio;
+
+    #[tokio::test]
+    async fn events_that_were_lost_are_counted_in_an_entry() {
+        let studio = Studio::new();
+        let node = studio.node("srv@london", ProjectMode::OnDemand);
+        note_lost(&node.core, 0);
+        note_lost(&node.core, 7);
+        node.core.audit.record(AuditFact::daemon(AuditAction::Start)).await.unwrap();
+        let mut lost = Vec::new();
+        let mut each = |line: &AuditLine, _: &[u8]| {
+            let fact = &line.entry.fact;
+            lost.extend(fact.detail.get("events").filter(|_| fact.action == AuditAction::Lost).cloned());
+        };
+        node.core.audit.reader().unwrap().check(&Known::default(), None, &mut each).unwrap();
+        assert_eq!(lost, ["7"]);
+    }
 
     #[test]
     fn what_another_node_did_is_its_own_and_what_this_one_did_is_the_daemons() {

@@ -197,6 +197,10 @@ fn told(mended: &Mended, health: &HealthBoard) -> AuditFact {
             tracing::warn!(file, bytes, "a crash had torn the end of the audit; it was cut off");
             fact.about(file).detail("torn_bytes", bytes.to_string())
         }
+        Mended::Unended { file } => {
+            tracing::warn!(file, "the last line of the audit had no end; it is whole, and has one now");
+            fact.about(file).detail("unended", "1")
+        }
         Mended::Damaged { file, line } => {
             heads::raise_damaged(health, &format!("{file}, line {line}, is not what was written"));
             fact.about(file).detail("damaged_from_line", line.to_string())

@@ -68,6 +68,9 @@ impl Writer {
             }
             self.write(replies);
             if let Some(done) = close {
+                if let Err(error) = self.files.note_end() {
+                    tracing::warn!(error = %ErrorChain(&error), "where the audit ends is not noted");
+                }
                 // Nobody may wait for it any more.
                 done.send(()).ok();
                 return;

@@ -1,6 +1,9 @@
 //! `invite`: who may join by this node.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::Arc,
+};
 
 use avalon_certs::join::SeedKeyHash;
 use avalon_protocol::{
@@ -48,7 +51,8 @@ impl DaemonApi {
         let asked = Asked::check(&request, self)?;
         if let Some(node) = &asked.node {
             let id = NodeId::new(node.clone(), asked.site.clone());
-            if issuer.is_known(&id) || issuer.is_promised(&id) {
+            let (issuer, node) = (Arc::clone(&issuer), id.clone());
+            if blocking(move || issuer.is_known(&node) || issuer.is_promised(&node)).await {
                 let message = format!("there is a node {id} already, or an invite for one");
                 return Err(ApiError::new(ErrorCode::BadRequest, message)
                     .with_hint("a name is given once; choose another"));

@@ -11,6 +11,7 @@ use avalon_protocol::{
     access::{JoinToken, Role},
     control::{ApiError, ErrorCode},
     id::{NodeId, NodeName, ProjectName, SiteName},
+    shown::escape,
 };
 use clap::Args;
 use rustls::pki_types::CertificateDer;
@@ -41,6 +42,9 @@ pub struct JoinArgs {
     /// Take the certificate that `avalonctl ca sign` made of the request.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     certificate: Option<PathBuf>,
+    /// What the fingerprint of the studio's authority must be, as `avalonctl ca show` prints it.
+    #[arg(long, value_name = "SHA256", requires = "certificate")]
+    fingerprint: Option<String>,
     /// What to be called, where the invite does not say it; by default the name of the machine.
     #[arg(long, value_name = "NAME")]
     node: Option<NodeName>,
@@ -82,6 +86,9 @@ struct JoinAnswer<'a> {
     node: &'a NodeId,
     role: Role,
     issuer: Option<&'a NodeId>,
+    /// The fingerprint of the studio's authority, where nothing else vouched for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authority: Option<&'a str>,
     projects: &'a [ProjectName],
     state_dir: &'a Path,
     config: &'a Path,
@@ -155,12 +162,23 @@ fn write_request(args: &JoinArgs) -> Result<(), ApiError> {
 }
 
 fn take_certificate(args: &JoinArgs, file: &Path) -> Result<(), ApiError> {
-    let facts = offline::take(&args.identity_dir(), file, RealClock::new().now())
+    let expected = args.fingerprint.as_deref();
+    let taken = offline::take(&args.identity_dir(), file, expected, RealClock::new().now())
         .map_err(|error| ApiError::new(ErrorCode::Denied, ErrorChain(&error).to_string()))?;
+    let facts = taken.facts;
     let written = args.first_config().write(&facts.node, &args.projects, &args.peers);
     written.map_err(|error| config_report(&error))?;
-    done(args, &facts.node, facts.role, None, &args.projects);
+    let authority = taken.fingerprint;
+    done(args, (&facts.node, facts.role), Introduced::ByFile { authority: &authority }, &args.projects);
     Ok(())
+}
+
+/// Who says that this machine is of the studio, and that it is this studio.
+enum Introduced<'a> {
+    /// A node, which the token vouches for.
+    ByNode(&'a NodeId),
+    /// A file, with the certificate of an authority.
+    ByFile { authority: &'a str },
 }
 
 fn join(args: &JoinArgs) -> Result<(), ApiError> {
@@ -189,7 +207,7 @@ fn join(args: &JoinArgs) -> Result<(), ApiError> {
     args.first_config()
         .write(&facts.node, &joined.projects, &peers)
         .map_err(|error| config_report(&error))?;
-    done(args, &facts.node, facts.role, Some(&outcome.issuer), &joined.projects);
+    done(args, (&facts.node, facts.role), Introduced::ByNode(&outcome.issuer), &joined.projects);
     Ok(())
 }
 
@@ -231,15 +249,35 @@ fn config_report(error: &FirstConfigError) -> ApiError {
     ApiError::new(code, ErrorChain(error).to_string())
 }
 
-fn done(args: &JoinArgs, node: &NodeId, role: Role, issuer: Option<&NodeId>, projects: &[ProjectName]) {
+fn done(args: &JoinArgs, (node, role): (&NodeId, Role), by: Introduced<'_>, projects: &[ProjectName]) {
+    let (issuer, authority) = match by {
+        Introduced::ByNode(issuer) => (Some(issuer), None),
+        Introduced::ByFile { authority } => (None, Some(authority)),
+    };
     let start = format!("avalond --config {}", args.config.display());
     if args.json {
         let (schema, state_dir, config) = ("avalonctl.join/1", &args.state_dir, &args.config);
-        say_json(&JoinAnswer { schema, node, role, issuer, projects, state_dir, config, start: &start });
+        say_json(&JoinAnswer {
+            schema,
+            node,
+            role,
+            issuer,
+            authority,
+            projects,
+            state_dir,
+            config,
+            start: &start,
+        });
         return;
     }
     let by = issuer.map(|issuer| format!(", let in by {issuer}")).unwrap_or_default();
     say(&format!("this machine is {node} now, as {role}{by}"));
+    match authority {
+        Some(authority) if args.fingerprint.is_none() => say(&format!(
+            "it trusts the studio authority with this fingerprint; compare it with avalonctl ca show, where the CA is:\n  {authority}"
+        )),
+        _ => {}
+    }
     if projects.is_empty() {
         say("no project is configured yet: add [[project]] to the configuration");
     }
@@ -253,16 +291,12 @@ fn report(error: &ApiError, json: bool) -> String {
     if json {
         return serde_json::to_string(error).unwrap_or_else(|_| error.message.clone());
     }
-    let mut text = format!("error[{}]: {}", error.code, plain(&error.message));
+    // Whoever answered may have written some of it, and is not proved to be of the studio when that fails.
+    let mut text = format!("error[{}]: {}", error.code, escape(&error.message));
     if let Some(hint) = &error.hint {
-        text.push_str(&format!("\n  hint: {hint}"));
+        text.push_str(&format!("\n  hint: {}", escape(hint)));
     }
     text
-}
-
-/// What somebody else wrote cannot act on the terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[expect(clippy::print_stdout, reason = "this is a command, and this is its answer")]
@@ -277,4 +311,20 @@ fn say_json(answer: &impl Serialize) {
 #[expect(clippy::print_stderr, reason = "this is a command, and this is why it failed")]
 fn say_error(text: &str) {
     eprintln!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_is_shown_and_not_obeyed() {
+        let reason = "no\u{1b}]0;x\u{7}\u{202e}exe\u{2066}\u{200b}\n  hint: run this".to_owned();
+        let error = join_report(&JoinError::Refused { reason });
+        let shown = report(&error, false);
+        assert_eq!(
+            shown,
+            "error[AVL-0901]: no\\u{1b}]0;x\\u{7}\\u{202e}exe\\u{2066}\\u{200b}\\n  hint: run this\n  hint: ask whoever invited you"
+        );
+    }
 }

@@ -157,7 +157,7 @@ impl Joiner<'_> {
         let offer = match wire::read::<JoinReply>(&mut receive).await.map_err(broken)? {
             JoinReply::Offer(offer) => offer,
             JoinReply::Refused(refused) => {
-                return Err(JoinError::Refused { reason: printable(&refused.reason) });
+                return Err(JoinError::Refused { reason: refused.reason });
             }
             JoinReply::Joined(_) => return Err(JoinError::Order),
         };
@@ -179,7 +179,7 @@ impl Joiner<'_> {
                 issuer: facts.node,
                 address: address.to_owned(),
             }),
-            JoinReply::Refused(refused) => Err(JoinError::Refused { reason: printable(&refused.reason) }),
+            JoinReply::Refused(refused) => Err(JoinError::Refused { reason: refused.reason }),
             JoinReply::Offer(_) => Err(JoinError::Order),
         }
     }
@@ -252,9 +252,4 @@ fn missed(error: quinn::ConnectionError) -> Missed {
 fn is_untrusted(connection: &Connection) -> bool {
     let closed = connection.close_reason();
     closed.is_some_and(|error| matches!(Closed::from_quinn(error), Closed::Untrusted { .. }))
-}
-
-/// Makes a text of the other side fit for a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -258,6 +258,11 @@ impl Invites {
         kept.given.contains(node) || kept.invites.iter().any(promised)
     }
 
+    /// Returns every name that was given here.
+    pub(super) fn given(&self) -> BTreeSet<NodeId> {
+        self.kept().given.clone()
+    }
+
     /// Uses an open invite: `certify` makes the certificate, and both are on disk when this returns. At most one call
     /// succeeds for an invite, whoever calls at the same time.
     ///

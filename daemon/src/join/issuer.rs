@@ -1,7 +1,7 @@
 //! [`StudioIssuer`]: a node that certifies for its studio, for who joins by an invite and for who renews.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -11,10 +11,12 @@ use avalon_certs::{
 };
 use avalon_protocol::{
     access::Role,
-    audit::{AuditAction, AuditFact},
-    id::{NodeId, NodeName},
-    wire::{JoinCertify, JoinOffer, Joined, RenewReply},
+    audit::{AuditAction, AuditActor, AuditFact, AuditOutcome},
+    id::{NodeId, NodeName, ProjectName},
+    record::{Issued, Record},
+    wire::{JoinCertify, JoinOffer, Joined, RenewAnswer, RenewLater, RenewReply},
 };
+use avalon_store::ledger::LedgerError;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -22,9 +24,12 @@ use tokio::sync::Semaphore;
 use super::{
     Invites,
     invites::{Invite, InviteError},
+    names::Names,
+    renewals::Renewals,
     server,
 };
 use crate::{
+    audit::Sum,
     core::{Core, blocking},
     log::ErrorChain,
     net::{Issuer, Net},
@@ -32,6 +37,9 @@ use crate::{
 
 /// Machines that join at once; the others come back.
 const MAX_JOINS: usize = 4;
+
+/// Names that are told at a time; the others the next time.
+const MAX_TOLD: usize = 256;
 
 /// Certificates that are made for renewals at once.
 const MAX_RENEWALS: usize = 4;
@@ -67,6 +75,8 @@ pub struct StudioIssuer {
     validity: Duration,
     pub(super) joins: Semaphore,
     renewals: Semaphore,
+    renewed: Mutex<Renewals>,
+    names: Names,
     /// Who is connected; set when there is a network.
     net: OnceLock<Net>,
 }
@@ -94,6 +104,8 @@ impl StudioIssuer {
             validity,
             joins: Semaphore::new(MAX_JOINS),
             renewals: Semaphore::new(MAX_RENEWALS),
+            renewed: Mutex::new(Renewals::new(validity)),
+            names: Names::default(),
             net: OnceLock::new(),
         }
     }
@@ -124,11 +136,35 @@ impl StudioIssuer {
         &self.invites
     }
 
-    /// Says whether a name is that of a node, or promised to one: names are given once.
+    /// Says whether a name is that of a node, of one that was revoked, or given by another node that issues: names are given once.
+    /// Blocks.
     pub fn is_known(&self, node: &NodeId) -> bool {
         let connected = self.net.get().is_some_and(|net| net.link(node).is_some());
         let mut heads = self.core.feed_projects().flat_map(|project| self.core.ledger.heads(&project));
-        *node == self.core.me || connected || heads.any(|(owner, _)| owner == *node)
+        *node == self.core.me
+            || connected
+            || self.core.ledger.admission().is_revoked(node)
+            || heads.any(|(owner, _)| owner == *node)
+            || self.names.is_given(&self.core.ledger, node)
+    }
+
+    /// Says in the studio's feed which names were given here, as far as it does not say so yet, so that others that issue do not
+    /// give them too. Blocks.
+    pub fn tell_given(&self) {
+        let told = self.names.given_by(&self.core.ledger, &self.core.me);
+        let at_ms = self.core.now_ms();
+        let untold = self.invites.given().into_iter().filter(|node| !told.contains(node));
+        let records: Vec<Record> =
+            untold.map(|node| Record::Issued(Issued { node, at_ms })).take(MAX_TOLD).collect();
+        if records.is_empty() {
+            return;
+        }
+        let done = |result: Result<_, LedgerError>| {
+            if let Err(error) = result {
+                tracing::warn!(error = %ErrorChain(&error), "the name of a node that joined is not told; it is tried again");
+            }
+        };
+        self.core.ledger.commit(&ProjectName::studio(), records, Vec::new(), at_ms, Box::new(done));
     }
 
     pub(super) fn offer(&self, invite: &Invite) -> JoinOffer {
@@ -155,8 +191,10 @@ impl StudioIssuer {
         }
         let name: NodeName = invite.node.clone().unwrap_or_else(|| ask.node.clone());
         let node = NodeId::new(name, invite.site.clone());
-        // A name that the invite promises is its own.
-        if self.is_known(&node) || (invite.node.is_none() && self.invites.is_given(&node)) {
+        // A name that the invite promises is its own. Whoever chooses one gets none to which a policy gives something.
+        let is_reserved =
+            || self.invites.is_given(&node) || self.core.ledger.admission().policy().names(&node);
+        if self.is_known(&node) || (invite.node.is_none() && is_reserved()) {
             return Err(Refusal::Taken { node });
         }
         let what = IssueRequest { node: node.clone(), role: invite.role, validity: self.validity };
@@ -168,6 +206,7 @@ impl StudioIssuer {
         let fact = AuditFact::daemon(AuditAction::Join).about(node.to_string());
         let fact = fact.detail("role", invite.role.as_str()).detail("invite", invite.id.to_string());
         self.core.audit.note(fact);
+        self.tell_given();
         Ok(self.joined(&invite, node, certificate))
     }
 
@@ -189,6 +228,23 @@ impl StudioIssuer {
         Ok(issued.chain.to_bytes())
     }
 
+    /// Counts a renewal of a peer, or answers when it is to ask again. What is refused is summed up in the audit.
+    fn take_turn(&self, peer: &NodeId) -> Result<(), RenewLater> {
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.take(peer, self.core.clock.monotonic()).map_err(|wait| {
+            let sum = Sum {
+                actor: AuditActor::Peer { node: peer.to_string() },
+                action: AuditAction::Certificate,
+                outcome: AuditOutcome::Denied,
+                project: None,
+                about: None,
+            };
+            self.core.audit.add(sum, 0);
+            let wait_s = wait.as_millis().div_ceil(1000);
+            RenewLater { wait_s: u32::try_from(wait_s).unwrap_or(u32::MAX) }
+        })
+    }
+
     /// Certifies another key of this node itself. Blocks.
     ///
     /// # Errors
@@ -207,9 +263,10 @@ impl Issuer for Served {
         Box::pin(server::serve(Arc::clone(&self.0), connection, key))
     }
 
-    fn renew<'a>(&'a self, peer: &'a NodeCertificate, request: &'a [u8]) -> BoxFuture<'a, RenewReply> {
+    fn renew<'a>(&'a self, peer: &'a NodeCertificate, request: &'a [u8]) -> BoxFuture<'a, RenewAnswer> {
         Box::pin(async move {
-            let refused = |refused: String| RenewReply { certificate: Vec::new(), refused };
+            let refused =
+                |refused: String| RenewAnswer::Reply(RenewReply { certificate: Vec::new(), refused });
             // Whoever was revoked after its handshake keeps no way to stay.
             if self.0.core.revocations.now().has_node(&peer.node) {
                 return refused("this node was revoked".into());
@@ -219,10 +276,13 @@ impl Issuer for Served {
                     "only the studio CA itself gives the role admin: renew with avalonctl ca issue --role admin".into(),
                 );
             }
+            if let Err(later) = self.0.take_turn(&peer.node) {
+                return RenewAnswer::Later(later);
+            }
             let Ok(_turn) = self.0.renewals.acquire().await else { return refused("stopping".into()) };
             let (issuer, peer, request) = (Arc::clone(&self.0), peer.clone(), request.to_vec());
             match blocking(move || issuer.renewed(&peer, &request)).await {
-                Ok(certificate) => RenewReply { certificate, refused: String::new() },
+                Ok(certificate) => RenewAnswer::Reply(RenewReply { certificate, refused: String::new() }),
                 Err(error) => {
                     tracing::warn!(error = %ErrorChain(&error), "a certificate was not renewed");
                     refused(error.to_string())

@@ -83,6 +83,9 @@ impl Joining {
             issuer.set_net(net);
             let (from, to) = issuer.valid();
             certificate::watch_issuing(core, from, to, tasks);
+            // What a crash or a feed that was held kept from being told.
+            let issuer = Arc::clone(issuer);
+            tasks.spawn("names that were given", blocking(move || issuer.tell_given()));
         }
         let end = CertificateEnd::new(identity.valid_from(), identity.expires_at());
         certificate::watch(core, &end, tasks);

@@ -6,7 +6,9 @@ use std::{
     time::SystemTime,
 };
 
-use avalon_certs::{Chain, InstallError, NodeCertificate, NodeKey, install, key_file};
+use avalon_certs::{
+    AuthorityCertificate, CertificateError, Chain, InstallError, NodeCertificate, NodeKey, install, key_file,
+};
 use avalon_protocol::id::NodeId;
 use thiserror::Error;
 
@@ -30,6 +32,26 @@ pub(super) enum OfflineError {
         /// Why.
         #[source]
         source: key_file::KeyFileError,
+    },
+    /// The file has the certificate of an authority that cannot be read.
+    #[error("the studio authority in {} cannot be read", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CertificateError,
+    },
+    /// The authority is not the one that was asked for.
+    #[error(
+        "the studio authority in {} has the fingerprint {found}, not the one that was given: the file is of somebody else",
+        path.display()
+    )]
+    OtherAuthority {
+        /// The file.
+        path: PathBuf,
+        /// Its fingerprint.
+        found: String,
     },
     /// The certificate is not for here.
     #[error("the certificate was not taken")]
@@ -66,14 +88,37 @@ pub(super) fn waiting_key(identity_dir: &Path) -> Result<NodeKey, OfflineError> 
     Ok(key)
 }
 
-/// Makes an identity of the key that waits and the certificate in `file`.
+/// What was taken of a file.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) facts: NodeCertificate,
+    /// That of the studio's authority, which nobody but the file vouched for.
+    pub(super) fingerprint: String,
+}
+
+/// Makes an identity of the key that waits and the certificate in `file`, if the authority in it has the fingerprint `expected`, or
+/// none is.
 pub(super) fn take(
     identity_dir: &Path,
     file: &Path,
+    expected: Option<&str>,
     now: SystemTime,
-) -> Result<NodeCertificate, OfflineError> {
+) -> Result<Taken, OfflineError> {
+    let path = || file.to_owned();
     let key = NodeKey::waiting_in(identity_dir).map_err(OfflineError::Install)?;
     let (chain, authority) =
-        Chain::read_bundle(file).map_err(|source| OfflineError::Bundle { path: file.to_owned(), source })?;
-    install(identity_dir, &key, &chain, authority, now).map_err(OfflineError::Install)
+        Chain::read_bundle(file).map_err(|source| OfflineError::Bundle { path: path(), source })?;
+    let read = AuthorityCertificate::parse(authority.clone());
+    let fingerprint = read.map_err(|source| OfflineError::Authority { path: path(), source })?.fingerprint();
+    if expected.is_some_and(|expected| digits(expected) != digits(&fingerprint)) {
+        return Err(OfflineError::OtherAuthority { path: path(), found: fingerprint });
+    }
+    let facts = install(identity_dir, &key, &chain, authority, now).map_err(OfflineError::Install)?;
+    Ok(Taken { facts, fingerprint })
+}
+
+/// A fingerprint is written with colons and in capitals, or not.
+fn digits(fingerprint: &str) -> String {
+    let wanted = |char: &char| !matches!(char, ':' | ' ');
+    fingerprint.chars().filter(wanted).map(|char| char.to_ascii_uppercase()).collect()
 }

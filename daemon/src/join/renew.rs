@@ -13,6 +13,7 @@ use avalon_certs::{Chain, Identity, NodeKey, authority::BACKDATE, peer_certifica
 use avalon_protocol::{
     access::Role,
     control::{Health, Severity},
+    wire::RenewAnswer,
 };
 use thiserror::Error;
 
@@ -47,6 +48,14 @@ enum RenewError {
         by: String,
         /// Why, in its words.
         reason: String,
+    },
+    /// A node that issues has renewed it too often lately.
+    #[error("{by} renews it in {} seconds", wait.as_secs())]
+    Later {
+        /// Who.
+        by: String,
+        /// When to ask again.
+        wait: Duration,
     },
     /// It did not answer, or what came is of no use here.
     #[error("{what}")]
@@ -106,7 +115,10 @@ impl Renewal {
                 }
                 Err(error) => {
                     self.tell(&error);
-                    wait = self.wait_after_failure();
+                    wait = match error {
+                        RenewError::Later { wait, .. } => wait.clamp(SHORTEST_WAIT, LONGEST_WAIT),
+                        _ => self.wait_after_failure(),
+                    };
                 }
             }
         }
@@ -174,15 +186,20 @@ impl Renewal {
             }
         };
         match answer {
-            Ok(reply) if !reply.certificate.is_empty() => Ok(reply.certificate),
-            Ok(reply) => Err(RenewError::Refused { by, reason: reply.refused.chars().take(300).collect() }),
+            Ok(RenewAnswer::Reply(reply)) if !reply.certificate.is_empty() => Ok(reply.certificate),
+            Ok(RenewAnswer::Reply(reply)) => {
+                Err(RenewError::Refused { by, reason: reply.refused.chars().take(300).collect() })
+            }
+            Ok(RenewAnswer::Later(later)) => {
+                Err(RenewError::Later { by, wait: Duration::from_secs(later.wait_s.into()) })
+            }
             Err(error) => Err(RenewError::Failed { what: format!("{by}: {}", ErrorChain(&error)) }),
         }
     }
 
     fn tell(&self, error: &RenewError) {
         // Nobody there is normal at a site whose line is cut; the end of the certificate has warnings of its own.
-        if matches!(error, RenewError::Nobody) {
+        if matches!(error, RenewError::Nobody | RenewError::Later { .. }) {
             tracing::debug!(error = %ErrorChain(error), "the certificate of this node was not renewed");
             return;
         }

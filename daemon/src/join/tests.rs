@@ -8,22 +8,28 @@ use avalon_certs::{
 };
 use avalon_protocol::{
     access::{InviteId, Role, Seed},
+    audit::{AuditAction, AuditFact},
     control::InviteState,
-    id::NodeId,
+    feed::{FeedId, Group},
+    id::{NodeId, ProjectName},
     mode::ProjectMode,
-    wire::{JoinCertify, Joined},
+    record::Record,
+    wire::{JoinCertify, Joined, RenewAnswer, RenewLater},
 };
 use avalon_store::fs::Dir;
 
 use super::{
     invites::{InviteError, Invites, NewInvite},
-    issuer::{Refusal, StudioIssuer},
+    issuer::{Refusal, Served, StudioIssuer},
+    offline::{self, OfflineError},
 };
 use crate::{
     clock::Clock as _,
     events::EventBus,
     fixture::{Node, Studio},
     health::HealthBoard,
+    net::Issuer as _,
+    policy::Apply,
 };
 
 fn key(number: u8) -> SeedKeyHash {
@@ -72,6 +78,43 @@ impl Office {
     fn join(&self, number: u8, name: &str, own: &NodeKey) -> Result<Joined, Refusal> {
         let request = own.request(&"boss@london".parse().unwrap()).unwrap().der().to_vec();
         self.issuer.certify(&key(number), &JoinCertify { node: name.parse().unwrap(), request })
+    }
+
+    /// Another node of the studio that issues.
+    fn beside(&self) -> (Node, StudioIssuer) {
+        let node = self.studio.node("srv@mtl", ProjectMode::Mirror);
+        let dir = self.studio.dir.path().join("issuing too");
+        let now = self.studio.clock.now();
+        self.studio.authority.delegate_into(&node.core.me, NODE_VALIDITY, &dir, now).unwrap();
+        let authority = IssuingAuthority::open(&dir).unwrap().unwrap();
+        let state = Dir::open(&self.studio.dir.path().join("srv@mtl")).unwrap();
+        let invites = Invites::open(&state, Arc::new(self.studio.clock.clone()), &node.core.health);
+        let issuer = StudioIssuer::new(&node.core, authority, &invites, Vec::new(), NODE_VALIDITY);
+        (node, issuer)
+    }
+
+    /// The names that the studio's feed says were given here.
+    fn issued(&self) -> Vec<NodeId> {
+        let (core, project) = (&self.node.core, ProjectName::studio());
+        // Behind what was handed over.
+        core.ledger.commit_wait(&project, Vec::new(), Vec::new(), 0).unwrap();
+        let feed = FeedId { project, node: core.me.clone() };
+        let groups = core.ledger.read_groups(&feed, 0, 1 << 20).unwrap();
+        let bodies = groups.iter().map(|group| postcard::from_bytes::<Group>(&group.body).unwrap());
+        let records = bodies.flat_map(|body| body.records);
+        let issued = records.filter_map(|raw| match Record::from_raw(&raw) {
+            Ok(Record::Issued(issued)) => Some(issued.node),
+            _ => None,
+        });
+        issued.collect()
+    }
+
+    fn applies(&self, grants: &str) {
+        let document = format!(
+            "schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"on-demand\"\nmin_copies = 1\n{grants}"
+        );
+        let (author, comment) = ("anna".to_owned(), String::new());
+        self.node.core.apply_policy(Apply { document, author, comment, replaces: None }).unwrap();
     }
 
     fn state(&self, number: u8) -> InviteState {
@@ -207,6 +250,78 @@ async fn so_many_invites_are_open_and_no_more() {
     assert!(matches!(office.invites.add(one_more.clone()), Err(InviteError::TooMany)));
     office.invites.revoke(InviteId::from_bytes([1; 5])).unwrap();
     assert!(office.invites.add(one_more).is_ok());
+}
+
+#[tokio::test]
+async fn a_name_that_another_node_gave_or_that_the_studio_speaks_of_is_not_given() {
+    let office = Office::new();
+    (1..=3).for_each(|number| office.invite(number, |_| {}));
+    office.join(1, "ws1", &own_key()).unwrap();
+    // Another node that issues hears of it by the studio's feeds, before the machine has said anything.
+    assert_eq!(office.issued(), [id("ws1@van")]);
+    let (other, issuer) = office.beside();
+    assert!(!issuer.is_known(&id("ws1@van")));
+    other.hears_of(&office.node, &ProjectName::studio());
+    assert!(issuer.is_known(&id("ws1@van")) && !issuer.is_known(&id("ws2@van")));
+    office.issuer.tell_given();
+    assert_eq!(office.issued(), [id("ws1@van")], "it is told once");
+
+    let note = || avalon_protocol::record::Note::try_from("lost".to_owned()).unwrap();
+    office.node.core.revoke_node(&id("ws8@van"), note(), note()).unwrap();
+    let taken = |number, name| matches!(office.join(number, name, &own_key()), Err(Refusal::Taken { .. }));
+    assert!(taken(2, "ws8"), "it was revoked");
+    office.applies("[[grant]]\nto = \"ws7@van\"\nprojects = \"*\"\nactions = \"publish\"\n");
+    assert!(taken(2, "ws7"), "the policy gives it something");
+    office.invite(4, |new| new.node = Some("ws7".parse().unwrap()));
+    assert_eq!(office.join(4, "any", &own_key()).unwrap().node, id("ws7@van"), "somebody meant this machine");
+    assert!(office.join(2, "ws9", &own_key()).is_ok());
+}
+
+#[tokio::test]
+async fn a_flood_of_renewals_is_answered_with_when_to_come_back_and_summed_up() {
+    let office = Office::new();
+    let studio = &office.studio;
+    let own = own_key();
+    let request = own.request(&id("ws1@home")).unwrap();
+    let parsed = avalon_certs::CertificateRequest::parse(request.der()).unwrap();
+    let what = IssueRequest::new(id("ws1@home"), Role::Workstation);
+    let peer = studio.authority.sign(&parsed, &what, studio.clock.now()).unwrap().facts;
+    let served = Served(Arc::clone(&office.issuer));
+    let before = office.node.core.audit.written().unwrap().entries;
+    let (mut renewed, mut later) = (0, 0);
+    for _ in 0..200 {
+        match served.renew(&peer, request.der()).await {
+            RenewAnswer::Reply(reply) => renewed += usize::from(!reply.certificate.is_empty()),
+            RenewAnswer::Later(RenewLater { wait_s }) => later += usize::from(wait_s == 900),
+        }
+    }
+    assert_eq!((renewed, later), (4, 196));
+    office.node.core.audit.record(AuditFact::daemon(AuditAction::Start)).await.unwrap();
+    let entries = office.node.core.audit.written().unwrap().entries - before;
+    assert!(entries <= 8, "{entries} lines for 200 requests");
+    studio.clock.advance(Duration::from_secs(900));
+    assert!(matches!(served.renew(&peer, request.der()).await, RenewAnswer::Reply(_)));
+}
+
+#[test]
+fn a_certificate_of_another_authority_than_was_meant_is_not_taken() {
+    let (studio, temp) = (Studio::new(), tempfile::tempdir().unwrap());
+    let (dir, csr, pem) =
+        (temp.path().join("identity"), temp.path().join("a.csr"), temp.path().join("a.pem"));
+    offline::request(&dir, &id("ws1@home"), &csr).unwrap();
+    let parsed = avalon_certs::CertificateRequest::parse_pem(&std::fs::read(&csr).unwrap()).unwrap();
+    let what = IssueRequest::new(id("ws1@home"), Role::Workstation);
+    let issued = studio.authority.sign(&parsed, &what, studio.clock.now()).unwrap();
+    let bundle = issued.chain.to_bundle(studio.authority.certificate().der());
+    std::io::Write::write_all(&mut std::fs::File::create(&pem).unwrap(), bundle.as_bytes()).unwrap();
+    let take = |expected: Option<&str>| offline::take(&dir, &pem, expected, studio.clock.now());
+    let other = take(Some(&"AB:".repeat(32))).unwrap_err();
+    assert!(
+        matches!(&other, OfflineError::OtherAuthority { found, .. } if *found == studio.authority.fingerprint())
+    );
+    let plain = studio.authority.fingerprint().replace(':', "").to_lowercase();
+    let taken = take(Some(&plain)).unwrap();
+    assert_eq!((taken.facts.node, taken.fingerprint), (id("ws1@home"), studio.authority.fingerprint()));
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ pub(crate) async fn accept(context: Arc<Context>) {
                 continue;
             }
         }
-        let handshake = Handshake { attempts: Arc::clone(&attempts), address };
+        let handshake = Handshake { attempts: Arc::clone(&attempts), address, validated };
         let Some(connecting) = start(incoming) else { continue };
         let shared = Arc::clone(&context);
         context.tasks.spawn("peer that dialled", async move {
@@ -72,11 +72,12 @@ pub(crate) async fn accept(context: Arc<Context>) {
 struct Handshake {
     attempts: Arc<Mutex<Attempts>>,
     address: IpAddr,
+    validated: bool,
 }
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        lock(&self.attempts).ended(self.address);
+        lock(&self.attempts).ended(self.address, self.validated);
     }
 }
 

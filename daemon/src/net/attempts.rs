@@ -2,7 +2,11 @@
 //!
 //! Each costs a handshake: two signatures here, and memory until it is done or given up. What one address may have of
 //! them is bounded, so that a stranger who leaves a thousand half open takes nothing from others. An address is an
-//! IPv4 address or the first 64 bits of an IPv6 one, which is what one machine or one router has.
+//! IPv4 address or the first 64 bits of an IPv6 one, which is what one machine or one router has; the first 48, which is what
+//! one customer of a provider may have, count together, for four times as much.
+//!
+//! An address that did not prove to be there may be forged. Those have a few places of their own, and whoever finds them taken is
+//! asked for the proof, which costs nothing here: whoever forges the address of a site takes none of its places.
 
 use std::{
     collections::HashMap,
@@ -10,11 +14,16 @@ use std::{
     time::Duration,
 };
 
-/// Handshakes that are worked on at once, of all addresses.
+/// Handshakes that are worked on at once, of all addresses that proved to be there.
 pub(crate) const MAX_HANDSHAKES: usize = 128;
 
-/// From so many on, an address must first prove that it is there: a forged one costs no signature then.
+/// Handshakes at once with those that did not. From so many of all kinds on, an address must first prove that it is there: a forged
+/// one costs no signature then.
 const RETRY_FROM: usize = 16;
+
+/// How many of those are gone into in a second, and how many at once after a rest.
+const UNPROVED_PER_SECOND: f64 = 50.0;
+const UNPROVED_BURST: f64 = 100.0;
 
 /// Handshakes of one address at once: a site's machines behind one router that start together.
 pub(crate) const MAX_OF_ADDRESS: usize = 16;
@@ -23,7 +32,10 @@ pub(crate) const MAX_OF_ADDRESS: usize = 16;
 const PER_SECOND: f64 = 10.0;
 const BURST: f64 = 40.0;
 
-/// Addresses that are remembered at most.
+/// How many times as much all addresses of one IPv6 network of 48 bits may have.
+const OF_NETWORK: u8 = 4;
+
+/// Addresses that are remembered at most; forged ones never are.
 const MAX_ADDRESSES: usize = 4096;
 
 /// What is done with an attempt.
@@ -37,82 +49,168 @@ pub(crate) enum Verdict {
     Refuse,
 }
 
+/// An address, or the network that it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Origin {
+    Address(IpAddr),
+    Network(Ipv6Addr),
+}
+
 #[derive(Debug)]
-struct Address {
+struct Had {
     handshakes: usize,
-    tokens: f64,
-    at: Duration,
+    tokens: Tokens,
 }
 
 /// The handshakes under way, and what each address had lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Attempts {
-    handshakes: usize,
-    addresses: HashMap<IpAddr, Address>,
+    proved: usize,
+    unproved: usize,
+    unproved_tokens: Tokens,
+    origins: HashMap<Origin, Had>,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        let unproved_tokens = Tokens::new(UNPROVED_PER_SECOND, UNPROVED_BURST, Duration::ZERO);
+        Self { proved: 0, unproved: 0, unproved_tokens, origins: HashMap::new() }
+    }
 }
 
 impl Attempts {
     /// Decides about an attempt from `address`, which is `validated` when it proved to be there.
     pub(crate) fn look_at(&mut self, address: IpAddr, validated: bool, now: Duration) -> Verdict {
-        let key = key(address);
-        if !self.addresses.contains_key(&key) && !self.make_room(now) {
-            return Verdict::Refuse;
-        }
-        let fresh = || Address { handshakes: 0, tokens: BURST, at: now };
-        let known = self.addresses.entry(key).or_insert_with(fresh);
-        known.refill(now);
-        let has_room = known.handshakes < MAX_OF_ADDRESS && known.tokens >= 1.0;
-        if !validated && (self.handshakes >= RETRY_FROM || !has_room) {
+        if validated { self.look_at_proved(address, now) } else { self.look_at_unproved(address, now) }
+    }
+
+    /// Whose address it really is must not pay for it.
+    fn look_at_unproved(&mut self, address: IpAddr, now: Duration) -> Verdict {
+        let has_room = self.proved + self.unproved < RETRY_FROM
+            && origins(address)
+                .all(|origin| self.origins.get_mut(&origin).is_none_or(|had| had.may(origin, now)));
+        if !has_room || !self.unproved_tokens.take(now) {
             return Verdict::Retry;
         }
-        if !has_room || self.handshakes >= MAX_HANDSHAKES {
+        self.unproved += 1;
+        Verdict::Accept
+    }
+
+    fn look_at_proved(&mut self, address: IpAddr, now: Duration) -> Verdict {
+        for origin in origins(address) {
+            if !self.origins.contains_key(&origin) && !self.make_room(now) {
+                return Verdict::Refuse;
+            }
+            if !self.origins.entry(origin).or_insert_with(|| Had::new(origin, now)).may(origin, now) {
+                return Verdict::Refuse;
+            }
+        }
+        if self.proved >= MAX_HANDSHAKES {
             return Verdict::Refuse;
         }
-        // An address that is not proved may be forged: whose it is must not pay for it.
-        if validated {
-            known.tokens -= 1.0;
+        for origin in origins(address) {
+            if let Some(had) = self.origins.get_mut(&origin) {
+                had.handshakes += 1;
+                had.tokens.take(now);
+            }
         }
-        known.handshakes += 1;
-        self.handshakes += 1;
+        self.proved += 1;
         Verdict::Accept
     }
 
     /// Hears that a handshake is done or given up.
-    pub(crate) fn ended(&mut self, address: IpAddr) {
-        self.handshakes = self.handshakes.saturating_sub(1);
-        if let Some(known) = self.addresses.get_mut(&key(address)) {
-            known.handshakes = known.handshakes.saturating_sub(1);
+    pub(crate) fn ended(&mut self, address: IpAddr, validated: bool) {
+        if !validated {
+            self.unproved = self.unproved.saturating_sub(1);
+            return;
+        }
+        self.proved = self.proved.saturating_sub(1);
+        for origin in origins(address) {
+            if let Some(had) = self.origins.get_mut(&origin) {
+                had.handshakes = had.handshakes.saturating_sub(1);
+            }
         }
     }
 
     /// Forgets addresses that rested, when there are many; says whether there is room for another one.
     fn make_room(&mut self, now: Duration) -> bool {
-        if self.addresses.len() >= MAX_ADDRESSES {
-            self.addresses.retain(|_, known| {
-                known.refill(now);
-                known.handshakes > 0 || known.tokens < BURST
-            });
+        if self.origins.len() >= MAX_ADDRESSES {
+            self.origins.retain(|_, had| had.handshakes > 0 || !had.tokens.is_full(now));
         }
-        self.addresses.len() < MAX_ADDRESSES
+        self.origins.len() < MAX_ADDRESSES
     }
 }
 
-impl Address {
+impl Had {
+    fn new(origin: Origin, now: Duration) -> Self {
+        let times = f64::from(origin.times());
+        Self { handshakes: 0, tokens: Tokens::new(PER_SECOND * times, BURST * times, now) }
+    }
+
+    fn may(&mut self, origin: Origin, now: Duration) -> bool {
+        self.handshakes < MAX_OF_ADDRESS * usize::from(origin.times()) && self.tokens.is_there(now)
+    }
+}
+
+/// What may be done so often in a second, and so often at once after a rest.
+#[derive(Debug)]
+struct Tokens {
+    per_second: f64,
+    burst: f64,
+    left: f64,
+    at: Duration,
+}
+
+impl Tokens {
+    fn new(per_second: f64, burst: f64, now: Duration) -> Self {
+        Self { per_second, burst, left: burst, at: now }
+    }
+
     fn refill(&mut self, now: Duration) {
         let passed = now.saturating_sub(self.at).as_secs_f64();
-        self.tokens = (self.tokens + passed * PER_SECOND).min(BURST);
+        self.left = (self.left + passed * self.per_second).min(self.burst);
         self.at = now;
+    }
+
+    fn is_there(&mut self, now: Duration) -> bool {
+        self.refill(now);
+        self.left >= 1.0
+    }
+
+    fn is_full(&mut self, now: Duration) -> bool {
+        self.refill(now);
+        self.left >= self.burst
+    }
+
+    fn take(&mut self, now: Duration) -> bool {
+        let is_there = self.is_there(now);
+        if is_there {
+            self.left -= 1.0;
+        }
+        is_there
     }
 }
 
-fn key(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+impl Origin {
+    fn times(self) -> u8 {
+        match self {
+            Self::Address(_) => 1,
+            Self::Network(_) => OF_NETWORK,
         }
     }
+}
+
+/// Returns what an attempt from an address counts for.
+fn origins(address: IpAddr) -> impl Iterator<Item = Origin> {
+    let (address, network) = match address.to_canonical() {
+        IpAddr::V4(address) => (IpAddr::V4(address), None),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            let network = Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0);
+            (IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0)), Some(Origin::Network(network)))
+        }
+    };
+    [Some(Origin::Address(address)), network].into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -133,7 +231,7 @@ mod tests {
         assert_eq!(accepted, MAX_OF_ADDRESS);
         assert!(verdicts[MAX_OF_ADDRESS..].iter().all(|verdict| *verdict == Verdict::Refuse));
         assert_eq!(attempts.look_at(ip("10.0.0.1"), true, NOW), Verdict::Accept);
-        attempts.ended(ip("10.0.0.9"));
+        attempts.ended(ip("10.0.0.9"), true);
         assert_eq!(attempts.look_at(ip("10.0.0.9"), true, NOW), Verdict::Accept);
     }
 
@@ -154,7 +252,7 @@ mod tests {
         let mut try_once = |address: &str, validated, now| {
             let verdict = attempts.look_at(ip(address), validated, now);
             if verdict == Verdict::Accept {
-                attempts.ended(ip(address));
+                attempts.ended(ip(address), validated);
             }
             verdict
         };
@@ -164,10 +262,42 @@ mod tests {
         assert_eq!(try_once("10.0.0.9", true, NOW), Verdict::Refuse);
         assert_eq!(try_once("10.0.0.9", false, NOW), Verdict::Retry);
         assert_eq!(try_once("10.0.0.9", true, NOW + Duration::from_millis(150)), Verdict::Accept);
-        for _ in 0..1000 {
-            assert_eq!(try_once("10.0.0.8", false, NOW), Verdict::Accept);
+        for number in 0..1000 {
+            let expected = if number < 100 { Verdict::Accept } else { Verdict::Retry };
+            assert_eq!(try_once("10.0.0.8", false, NOW), expected);
         }
         assert_eq!(try_once("10.0.0.8", true, NOW), Verdict::Accept);
+    }
+
+    #[test]
+    fn who_forges_the_address_of_a_site_does_not_lock_it_out() {
+        let mut attempts = Attempts::default();
+        let site = ip("192.0.2.7");
+        for number in 0..10_000 {
+            let expected = if number < RETRY_FROM { Verdict::Accept } else { Verdict::Retry };
+            assert_eq!(attempts.look_at(site, false, NOW), expected, "{number}");
+        }
+        assert!(attempts.origins.is_empty(), "forged addresses are not remembered");
+        // None of those handshakes ends before its deadline. The site shows that it is there, and has all of its places.
+        for _ in 0..MAX_OF_ADDRESS {
+            assert_eq!(attempts.look_at(site, false, NOW), Verdict::Retry);
+            assert_eq!(attempts.look_at(site, true, NOW), Verdict::Accept);
+        }
+        assert_eq!(attempts.look_at(site, true, NOW), Verdict::Refuse);
+        for _ in 0..RETRY_FROM {
+            attempts.ended(site, false);
+        }
+        assert_eq!((attempts.proved, attempts.unproved), (MAX_OF_ADDRESS, 0));
+    }
+
+    #[test]
+    fn the_networks_of_one_customer_count_together() {
+        let mut attempts = Attempts::default();
+        let accepted = (0..1000u16).filter(|number| {
+            attempts.look_at(ip(&format!("2001:db8:0:{number:x}::1")), true, NOW) == Verdict::Accept
+        });
+        assert_eq!(accepted.count(), MAX_OF_ADDRESS * usize::from(OF_NETWORK));
+        assert_eq!(attempts.look_at(ip("2001:db8:1::1"), true, NOW), Verdict::Accept);
     }
 
     #[test]
@@ -179,13 +309,14 @@ mod tests {
         }
         assert_eq!(attempts.look_at(ip("2001:db8::ffff"), true, NOW), Verdict::Refuse);
         assert_eq!(attempts.look_at(ip("2001:db8:1::1"), true, NOW), Verdict::Accept);
-        assert_eq!(key(ip("::ffff:10.0.0.1")), ip("10.0.0.1"));
+        let of_mapped: Vec<_> = origins(ip("::ffff:10.0.0.1")).collect();
+        assert_eq!(of_mapped, [Origin::Address(ip("10.0.0.1"))]);
         for number in 0..3 * MAX_ADDRESSES {
             let number = u32::try_from(number).unwrap();
             let later = NOW + Duration::from_secs(10);
             attempts.look_at(IpAddr::from((0x0a00_0000 + number).to_be_bytes()), true, later);
-            attempts.ended(IpAddr::from((0x0a00_0000 + number).to_be_bytes()));
+            attempts.ended(IpAddr::from((0x0a00_0000 + number).to_be_bytes()), true);
         }
-        assert!(attempts.addresses.len() <= MAX_ADDRESSES);
+        assert!(attempts.origins.len() <= MAX_ADDRESSES);
     }
 }

@@ -19,7 +19,7 @@ use avalon_protocol::{
     session::{Effect, Session},
     wire::{Control, FEATURE_EXTRACT, Hello, PolicyExtract},
 };
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use quinn::{ConnectionError, RecvStream, SendStream};
 use tokio::sync::{broadcast, broadcast::error::RecvError, watch};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use super::{
     closed::Closed,
     context::Context,
     event::NetEvent,
+    guests::Places,
     heads::HeadNews,
     link::PeerLink,
     seam::{GroupsRead, ReadFailed, StoreRefused},
@@ -36,7 +37,7 @@ use super::{
     stream::{Inbound, Outbox, StreamFault},
     table::{Direction, Key, Verdict},
 };
-use crate::clock::Sleep;
+use crate::clock::{Sleep, sleep_awake};
 
 /// How long a peer may take to greet once TLS is done: one round trip, with losses.
 pub(crate) const GREETING_DEADLINE: Duration = Duration::from_secs(5);
@@ -96,6 +97,7 @@ enum Event {
     RightsChanged,
     Late,
     Check,
+    Rested,
     Closed(ConnectionError),
     Sent(Result<(), StreamFault>),
     Received(Result<Option<Control>, StreamFault>),
@@ -126,8 +128,9 @@ pub(crate) async fn run(
     let peer_had = of_peer.map(|(feed, head)| (feed.clone(), head.next_seq)).collect();
     let (mut session, mut first) = Session::new(hello.clone(), seat.node.clone(), heads);
     first.extend(forked.iter().flat_map(|(feed, from)| session.frozen(feed, *from)));
-    let late = context.clock.sleep(GREETING_DEADLINE);
-    let check = context.clock.sleep(FRAME_CHECK);
+    let late = sleep_awake(&context.clock, GREETING_DEADLINE);
+    let check = sleep_awake(&context.clock, FRAME_CHECK);
+    let places = context.guests.of(&seat.node);
     let mut driver = Driver {
         inbound: Inbound::patient(receive),
         outbox: Outbox::new(send),
@@ -146,6 +149,8 @@ pub(crate) async fn run(
         advanced,
         late,
         check,
+        places,
+        rest: None,
         begun: None,
         frames: 0,
     };
@@ -171,6 +176,9 @@ struct Driver<'a> {
     advanced: broadcast::Receiver<(FeedId, FeedHead)>,
     late: Sleep,
     check: Sleep,
+    places: Arc<Places>,
+    /// The peer sends more frames than anybody needs to, and is not listened to for a moment.
+    rest: Option<Sleep>,
     /// At the last check: how many frames had come, and how much of the next.
     begun: Option<(u64, usize)>,
     frames: u64,
@@ -201,20 +209,38 @@ impl Driver<'_> {
 
     /// Waits for what happens next; each branch is cancel-safe.
     async fn next(&mut self) -> Event {
-        let listens = self.storing.is_none() && self.outbox.messages() < MAX_UNSENT_MESSAGES;
-        tokio::select! {
+        let listens = self.listens();
+        let event = tokio::select! {
             () = self.seat.stop.cancelled() => Event::Stop,
             error = self.seat.channel.quinn().closed() => Event::Closed(error),
             _ = self.hello_changed.changed() => Event::HelloChanged,
             Ok(()) = self.rights_changed.changed() => Event::RightsChanged,
             () = &mut self.late, if !self.greeted => Event::Late,
             () = &mut self.check => Event::Check,
+            () = passed(&mut self.rest) => Event::Rested,
             sent = self.outbox.progress() => Event::Sent(sent),
             read = finished(&mut self.reading) => Event::Read(read),
             stored = finished(&mut self.storing) => Event::Stored(stored),
             received = self.inbound.frame(), if listens => Event::Received(received),
             advanced = self.advanced.recv() => Event::Advanced(advanced),
+        };
+        // Nobody is late whose frame is there and was not looked at.
+        if matches!(event, Event::Late | Event::Check)
+            && listens
+            && let Some(received) = self.inbound.frame().now_or_never()
+        {
+            self.check_again();
+            return Event::Received(received);
         }
+        event
+    }
+
+    fn listens(&self) -> bool {
+        self.rest.is_none() && self.storing.is_none() && self.outbox.messages() < MAX_UNSENT_MESSAGES
+    }
+
+    fn check_again(&mut self) {
+        self.check = sleep_awake(&self.context.clock, FRAME_CHECK);
     }
 
     fn start_read(&mut self) -> Result<(), Closed> {
@@ -270,8 +296,11 @@ impl Driver<'_> {
             Event::Closed(error) => Err(self.seat.channel.why(error)),
             Event::Sent(sent) => sent.map(|()| Vec::new()).map_err(|fault| self.fault(fault)),
             Event::Check => self.check_progress(),
+            Event::Rested => Ok(Vec::new()),
             Event::Received(Ok(Some(message))) => {
                 self.frames += 1;
+                let rest = self.places.frame(&*self.context.clock);
+                self.rest = (!rest.is_zero()).then(|| self.context.clock.sleep(rest));
                 Ok(self.session.received(message))
             }
             Event::Received(Ok(None)) => Err(self.fault(StreamFault::Ended)),
@@ -303,10 +332,10 @@ impl Driver<'_> {
 
     /// Ends the connection when a frame does not get on.
     fn check_progress(&mut self) -> Result<Vec<Effect>, Closed> {
-        self.check = self.context.clock.sleep(FRAME_CHECK);
+        self.check_again();
         let now = (self.frames, self.inbound.begun_bytes());
         // What is not listened to cannot get on.
-        let listens = self.storing.is_none() && self.outbox.messages() < MAX_UNSENT_MESSAGES;
+        let listens = self.listens();
         let begun = std::mem::replace(&mut self.begun, (listens && now.1 > 0).then_some(now));
         match begun {
             Some((frames, bytes)) if frames == now.0 && listens && now.1 - bytes < FRAME_LEAST_BYTES => {
@@ -358,11 +387,13 @@ impl Driver<'_> {
                     let peer = self.seat.node.clone();
                     self.context.registry.emit(NetEvent::OwnFeed { project, peer, next_seq }).await;
                 }
-                Effect::PeerHead { feed, head } => {
+                // What it says of feeds that nobody knows it can make up.
+                Effect::PeerHead { feed, head } if self.session.has(&feed) => {
                     if let Some(event) = self.head_news(feed, head) {
                         self.context.registry.emit(event).await;
                     }
                 }
+                Effect::PeerHead { .. } => {}
                 Effect::StoreGroups(records) => {
                     let (catalog, node) = (Arc::clone(&self.context.catalog), self.seat.node.clone());
                     let feed = records.feed.clone();
@@ -370,7 +401,10 @@ impl Driver<'_> {
                 }
                 Effect::Fork(feed) => {
                     let peer = self.seat.node.clone();
-                    self.context.registry.emit(NetEvent::Fork { feed, peer }).await;
+                    let is_proved = self.context.catalog.forked_from(&feed).is_some();
+                    if is_proved || self.context.heads.may_claim(&peer, &feed) {
+                        self.context.registry.emit(NetEvent::Fork { feed, peer }).await;
+                    }
                 }
                 Effect::Close { code, reason } => {
                     if code == CloseCode::DuplicateNode {
@@ -455,6 +489,13 @@ impl Driver<'_> {
 async fn tell_duplicate(context: &Context, seat: &Seat) {
     let (node, address) = (seat.node.clone(), seat.channel.remote());
     context.registry.emit(NetEvent::DuplicateNode { node, address }).await;
+}
+
+/// Waits for a time to pass and clears its place; waits for ever when there is none.
+async fn passed(rest: &mut Option<Sleep>) {
+    let Some(sleep) = rest.as_mut() else { return std::future::pending().await };
+    sleep.await;
+    *rest = None;
 }
 
 /// Waits for work that is under way and clears its place; waits for ever when there is none.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -21,22 +21,27 @@ const URGENT_REQUESTS: usize = 12;
 const REQUESTS_PER_SECOND: f64 = 500.0;
 const REQUEST_BURST: f64 = 1000.0;
 
-/// The nodes that are being served.
+/// How many frames of the control stream of one node are looked at in a second, and how many at once after a rest. A frame has up
+/// to a megabyte of records; a site that passes on what 25 busy nodes commit sends some hundreds in a second.
+const FRAMES_PER_SECOND: f64 = 500.0;
+const FRAME_BURST: f64 = 1000.0;
+
+/// Nodes that are remembered when they are gone, so that nobody gets a rest by connecting anew.
+const MAX_GUESTS: usize = 1024;
+
+/// The nodes that are being served, and those that were lately.
 #[derive(Debug, Default)]
-pub(crate) struct Guests(Mutex<BTreeMap<NodeId, Weak<Places>>>);
+pub(crate) struct Guests(Mutex<BTreeMap<NodeId, Arc<Places>>>);
 
 impl Guests {
     /// Returns the places of a node; those of its other connections are the same.
     pub(crate) fn of(&self, node: &NodeId) -> Arc<Places> {
         // Every change under the lock is whole.
         let mut guests = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(places) = guests.get(node).and_then(Weak::upgrade) {
-            return places;
+        if guests.len() >= MAX_GUESTS && !guests.contains_key(node) {
+            guests.retain(|_, places| Arc::strong_count(places) > 1);
         }
-        guests.retain(|_, places| places.strong_count() > 0);
-        let places = Arc::new(Places::new());
-        guests.insert(node.clone(), Arc::downgrade(&places));
-        places
+        Arc::clone(guests.entry(node.clone()).or_insert_with(|| Arc::new(Places::new())))
     }
 }
 
@@ -48,7 +53,8 @@ pub(crate) struct Places {
     pub(crate) others: Semaphore,
     /// One proof is read at a time, for it reads as fast as the disk can.
     pub(crate) proof: Semaphore,
-    pace: Mutex<Pace>,
+    requests: Mutex<Pace>,
+    frames: Mutex<Pace>,
 }
 
 impl Places {
@@ -57,40 +63,53 @@ impl Places {
             urgent: Semaphore::new(URGENT_REQUESTS),
             others: Semaphore::new(MAX_REQUESTS - URGENT_REQUESTS),
             proof: Semaphore::new(1),
-            pace: Mutex::new(Pace { tokens: REQUEST_BURST, at: Duration::ZERO }),
+            requests: Mutex::new(Pace::new(REQUESTS_PER_SECOND, REQUEST_BURST)),
+            frames: Mutex::new(Pace::new(FRAMES_PER_SECOND, FRAME_BURST)),
         }
     }
 
     /// Waits until the node may begin another request. Those that wait are not taken off the connection, so that QUIC's limit
     /// of streams bounds them.
     pub(crate) async fn turn(&self, clock: &dyn Clock) {
-        let wait = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(clock.monotonic());
+        let wait = self.requests.lock().unwrap_or_else(PoisonError::into_inner).take(clock.monotonic());
         if !wait.is_zero() {
             clock.sleep(wait).await;
         }
+    }
+
+    /// Counts a frame of the control stream, and returns for how long no other is to be taken off it.
+    pub(crate) fn frame(&self, clock: &dyn Clock) -> Duration {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner).take(clock.monotonic())
     }
 }
 
 #[derive(Debug)]
 struct Pace {
+    per_second: f64,
+    burst: f64,
     /// Below zero when some were promised ahead.
     tokens: f64,
     at: Duration,
 }
 
 impl Pace {
+    fn new(per_second: f64, burst: f64) -> Self {
+        Self { per_second, burst, tokens: burst, at: Duration::ZERO }
+    }
+
     /// Takes one and returns how long to wait for it.
     fn take(&mut self, now: Duration) -> Duration {
         let passed = now.saturating_sub(self.at).as_secs_f64();
-        self.tokens = (self.tokens + passed * REQUESTS_PER_SECOND).min(REQUEST_BURST) - 1.0;
+        self.tokens = (self.tokens + passed * self.per_second).min(self.burst) - 1.0;
         self.at = now;
-        Duration::from_secs_f64((-self.tokens).max(0.0) / REQUESTS_PER_SECOND)
+        Duration::from_secs_f64((-self.tokens).max(0.0) / self.per_second)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
 
     #[test]
     fn a_node_gets_no_more_by_more_connections() {
@@ -105,8 +124,23 @@ mod tests {
     }
 
     #[test]
+    fn who_connects_anew_had_no_rest_and_few_are_remembered() {
+        let (guests, clock, liar) = (Guests::default(), ManualClock::new(), "liar@x".parse().unwrap());
+        let flood = |frames: usize| (0..frames).map(|_| guests.of(&liar).frame(&clock)).max().unwrap();
+        assert!(flood(1000).is_zero(), "what was missed while a line was cut comes at once");
+        assert_eq!(flood(500), Duration::from_secs(1));
+        assert!(guests.of(&"b@x".parse().unwrap()).frame(&clock).is_zero());
+        let used = guests.of(&liar);
+        for number in 0..3 * MAX_GUESTS {
+            guests.of(&format!("n{number}@x").parse().unwrap());
+        }
+        assert!(Arc::ptr_eq(&used, &guests.of(&liar)));
+        assert!(guests.0.lock().unwrap().len() <= MAX_GUESTS);
+    }
+
+    #[test]
     fn requests_beyond_the_pace_wait() {
-        let mut pace = Pace { tokens: REQUEST_BURST, at: Duration::ZERO };
+        let mut pace = Pace::new(REQUESTS_PER_SECOND, REQUEST_BURST);
         let now = Duration::from_secs(5);
         assert!((0..1000).all(|_| pace.take(now).is_zero()), "a burst is served at once");
         let waits: Vec<_> = (0..500).map(|_| pace.take(now)).collect();

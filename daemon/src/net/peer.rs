@@ -17,6 +17,7 @@ use super::{
     faults,
     table::{Direction, Full},
 };
+use crate::clock::sleep_awake;
 
 /// How long a handshake may take: it survives the loss of its first three packets.
 pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
@@ -112,7 +113,7 @@ pub(crate) async fn run(
         }
     };
     let seat = Seat { channel, node, role, key, direction, stop };
-    let (closed, greeted) = match control_stream(&seat).await {
+    let (closed, greeted) = match control_stream(&context, &seat).await {
         Ok(streams) => control::run(Arc::clone(&context), &seat, streams).await,
         Err(closed) => (closed, false),
     };
@@ -131,7 +132,7 @@ pub(crate) async fn run(
 }
 
 /// The connection's first stream, which the side that dialled opens.
-async fn control_stream(seat: &Seat) -> Result<(SendStream, RecvStream), Closed> {
+async fn control_stream(context: &Context, seat: &Seat) -> Result<(SendStream, RecvStream), Closed> {
     let connection = seat.channel.quinn();
     let opening = async {
         match seat.direction {
@@ -139,9 +140,12 @@ async fn control_stream(seat: &Seat) -> Result<(SendStream, RecvStream), Closed>
             Direction::Accepted => connection.accept_bi().await,
         }
     };
-    match timeout(GREETING_DEADLINE, opening).await {
-        Ok(opened) => opened.map_err(|error| seat.channel.why(error)),
-        Err(_) => Err(Closed::by_us(CloseCode::Protocol, "no greeting in time")),
+    tokio::select! {
+        biased;
+        opened = opening => opened.map_err(|error| seat.channel.why(error)),
+        () = sleep_awake(&context.clock, GREETING_DEADLINE) => {
+            Err(Closed::by_us(CloseCode::Protocol, "no greeting in time"))
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use avalon_protocol::{
     hash::{ManifestId, ObjectHash},
     id::{NodeId, ProjectName},
     numbers::Answer,
-    wire::{AskNumber, Base, FetchProof, PieceHead, PolicyExtract, Records, RenewReply},
+    wire::{AskNumber, Base, FetchProof, PieceHead, PolicyExtract, Records, RenewAnswer},
 };
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -203,7 +203,7 @@ pub trait Issuer: Send + Sync + 'static {
     fn admit(&self, connection: quinn::Connection, key: SeedKeyHash) -> BoxFuture<'_, ()>;
 
     /// Certifies a new key of a peer, whose certificate says who it is and as what.
-    fn renew<'a>(&'a self, peer: &'a NodeCertificate, request: &'a [u8]) -> BoxFuture<'a, RenewReply>;
+    fn renew<'a>(&'a self, peer: &'a NodeCertificate, request: &'a [u8]) -> BoxFuture<'a, RenewAnswer>;
 }
 
 /// One open object.

@@ -15,7 +15,7 @@ use avalon_protocol::{
     plan::Priority,
     wire::{
         FetchEncoded, FetchManifests, FetchObjects, Framed as _, ManifestReply, NumberReply, ObjectReply,
-        ObjectStatus, PIECES, PieceEncoding, RAW, Renew, RenewReply, Request, Want,
+        ObjectStatus, PIECES, PieceEncoding, RAW, Renew, RenewAnswer, RenewReply, Request, Want,
     },
 };
 use bytes::Bytes;
@@ -198,7 +198,8 @@ async fn send_renewed(
     renew: &Renew,
     out: &mut Outbound,
 ) -> Result<(), AnswerFault> {
-    let refused = |reason: &str| RenewReply { certificate: Vec::new(), refused: reason.to_owned() };
+    let refused =
+        |reason: &str| RenewAnswer::Reply(RenewReply { certificate: Vec::new(), refused: reason.to_owned() });
     let certificates = peer::certificates(link.channel().quinn());
     let reply = match (&context.issuer, avalon_certs::peer_certificate(&certificates)) {
         (Some(issuer), Ok(facts)) => issuer.renew(&facts, &renew.request).await,

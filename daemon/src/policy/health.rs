@@ -1,6 +1,9 @@
 //! What somebody has to look at about the policy.
 
+use std::collections::BTreeSet;
+
 use avalon_protocol::{
+    access::Elsewhere,
     control::{Health, Severity},
     id::NodeId,
     studio::PolicyFold,
@@ -17,6 +20,8 @@ const APPLIED_TWICE: &str = "policy-applied-twice";
 const UNREADABLE: &str = "policy-unreadable";
 /// The health code of records that state nothing in the studio's feed.
 const IGNORED: &str = "studio-records-ignored";
+/// The health code of rights that were said of another history of a feed.
+const ELSEWHERE: &str = "judged-elsewhere";
 
 /// Says whether the policy that stands is in effect, and whether it is the only one of its serial.
 pub(super) fn tell_standing(board: &HealthBoard, fold: &PolicyFold, problem: Option<&str>) {
@@ -68,6 +73,21 @@ pub(super) fn tell_unreadable(board: &HealthBoard, failed: Option<&LedgerError>)
             ErrorChain(error)
         ),
         hint: Some("check the disk of the state directory and restart".into()),
+    });
+}
+
+/// Says whether some of what admins say about rights is of another history of a feed than the one here.
+pub(super) fn tell_elsewhere(board: &HealthBoard, elsewhere: &BTreeSet<Elsewhere>) {
+    let Some(Elsewhere { by, feed, next_seq }) = elsewhere.first() else { return board.clear(ELSEWHERE) };
+    board.raise(Health {
+        code: ELSEWHERE.into(),
+        severity: Severity::Warning,
+        message: format!(
+            "what {by} says about the rights up to record {next_seq} of feed {feed} is about another history of it than the \
+             one here, so it says nothing here ({} such records)",
+            elsewhere.len()
+        ),
+        hint: Some(format!("feed {feed} has two histories; ask what happened at {}: avalonctl feed", feed.node)),
     });
 }
 

@@ -31,6 +31,7 @@ pub use self::{
     apply::{Apply, ApplyError},
     diff::{DiffError, Greeted, PolicyDiff},
     document::understand,
+    extract::KeptExtract,
     line::Line,
     read::read_document,
     ruling::{Ranks, Verdict},
@@ -100,6 +101,7 @@ impl StudioPolicy {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let tidings = reading.go_on(ledger);
         health::tell_unreadable(board, tidings.failed.as_ref());
+        health::tell_elsewhere(board, ledger.admission().elsewhere());
         if tidings.is_other || !tidings.applied.is_empty() {
             self.show(reading, board);
         }
@@ -112,7 +114,7 @@ impl StudioPolicy {
         let (before, of_feeds) = (self.view(), fold.in_effect());
         let serial = of_feeds.as_ref().map_or(0, |stands| stands.id.serial);
         let id = |stands: Option<&Stands>| stands.map(|stands| stands.id);
-        let in_effect = match self.held().filter(|held| held.extract.serial > serial) {
+        let in_effect = match self.held().filter(|held| held.serial() > serial) {
             Some(held) => Some(held.policy),
             None if id(of_feeds) == id(before.fold.in_effect()) => before.in_effect,
             None => of_feeds.and_then(|stands| understand(&stands.document).ok()).map(Arc::new),
@@ -142,6 +144,26 @@ impl Core {
     }
 }
 
+/// Waits until the studio's feeds may say more; false when the daemon stops.
+pub(crate) async fn studio_advances(
+    ledger_events: &mut broadcast::Receiver<LedgerEvent>,
+    stop: &CancellationToken,
+) -> bool {
+    loop {
+        let event = tokio::select! {
+            () = stop.cancelled() => return false,
+            event = ledger_events.recv() => event,
+        };
+        match event {
+            Ok(LedgerEvent::Rights) => return true,
+            Ok(LedgerEvent::Advanced { feed, .. }) if feed.project.is_studio() => return true,
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => return true,
+            Err(broadcast::error::RecvError::Closed) => return false,
+        }
+    }
+}
+
 /// Keeps the policy up to date with the studio's feeds, until the daemon stops.
 pub async fn follow(
     core: Arc<Core>,
@@ -152,17 +174,8 @@ pub async fn follow(
         // First of all once: a record may have come before anybody listened.
         let there = Arc::clone(&core);
         blocking(move || there.refresh_policy()).await;
-        loop {
-            let event = tokio::select! {
-                () = stop.cancelled() => return,
-                event = ledger_events.recv() => event,
-            };
-            match event {
-                Ok(LedgerEvent::Advanced { feed, .. }) if feed.project.is_studio() => break,
-                Ok(_) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => break,
-                Err(broadcast::error::RecvError::Closed) => return,
-            }
+        if !studio_advances(&mut ledger_events, &stop).await {
+            return;
         }
     }
 }

@@ -83,6 +83,9 @@ impl Catalog for LedgerCatalog {
             match answer.await {
                 Ok(Ok(ingested)) => {
                     self.0.health.clear(NOT_STORED);
+                    if ingested.is_new {
+                        self.0.own.came(&named, from, ingested.head.next_seq);
+                    }
                     Ok(ingested.head)
                 }
                 Ok(Err(error)) => {

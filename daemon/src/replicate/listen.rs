@@ -57,6 +57,8 @@ pub async fn to_ledger(
                 look_at_all(&core, &replicator, &manifests).await;
             }
             Ok(LedgerEvent::NotAllowed { feed, seq, action }) => tell_not_allowed(&core, &feed, seq, action),
+            // Who goes by rights listens by themselves.
+            Ok(LedgerEvent::Rights) => {}
             Ok(LedgerEvent::Forked { feed }) => {
                 core.ledger.fork(&feed).iter().for_each(|fork| fork::tell_fork(&core, fork));
             }
@@ -168,6 +170,7 @@ fn tell_records(core: &Core, groups: &[SealedGroup]) {
             | Record::Policy(_)
             | Record::Revoked(_)
             | Record::Judged(_)
+            | Record::Issued(_)
             | Record::AuditHead(_) => {}
             Record::Retired(_) | Record::Restored(_) | Record::Resolved(_) => {
                 if let Some(event) = lifetime_event(&node, &record) {

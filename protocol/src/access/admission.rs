@@ -5,26 +5,51 @@
 //! ([`Judged`]). What lies beyond the last such place is judged by the policy that stands, at the time that the record itself names;
 //! the end of a grant so takes nothing back. All nodes that have the same records come to the same verdicts, whatever their clocks say.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Action, Rights, Role};
+use super::{Action, Rights, Role, standing::Standing};
 use crate::{
-    feed::FeedId,
+    feed::{FeedHead, FeedId},
+    hash::ChainHash,
     id::NodeId,
-    policy::{Access, Policy},
-    record::{Judged, Record, Revoked},
-    studio::PolicyId,
+    policy::Access,
+    record::{Judged, Record},
 };
 
 /// Says which records count.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
-    policy: Arc<Access>,
-    revoked: BTreeMap<NodeId, u64>,
-    /// Up to which record of a feed which rights count, and when that was said.
-    judged: BTreeMap<FeedId, BTreeMap<u64, (Rights, u64)>>,
+    pub(super) policy: Arc<Access>,
+    pub(super) standing: Standing,
+    /// Up to which record of a feed which rights count.
+    judged: BTreeMap<FeedId, BTreeMap<u64, Place>>,
     /// Nothing is known of grants, so others have judged.
-    takes_word: bool,
+    pub(super) takes_word: bool,
+    pub(super) elsewhere: BTreeSet<Elsewhere>,
+}
+
+/// A place in a feed up to which it was judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    rights: Rights,
+    /// When that was said, in milliseconds since 1970.
+    at_ms: u64,
+    /// The chain hash that the feed has there, as whoever judged it says.
+    chains: BTreeSet<ChainHash>,
+}
+
+/// A record that judged another history of a feed than the one that is here, and so says nothing about this one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Elsewhere {
+    /// Who said it.
+    pub by: NodeId,
+    /// About which feed.
+    pub feed: FeedId,
+    /// Up to where.
+    pub next_seq: u64,
 }
 
 impl Admission {
@@ -33,23 +58,20 @@ impl Admission {
         Self { policy, ..Self::default() }
     }
 
-    /// Adds that a node is not trusted any more; the earliest time counts.
-    pub fn revoke(&mut self, revoked: &Revoked) {
-        let at_ms = self.revoked.entry(revoked.node.clone()).or_insert(revoked.at_ms);
-        *at_ms = revoked.at_ms.min(*at_ms);
-    }
-
     /// Adds by which rights a feed is judged up to where. Of two that name one place, what both allow counts.
-    pub fn judge_by(&mut self, judged: &Judged) {
+    pub(super) fn judge_by(&mut self, judged: &Judged) {
         let of_feed = self.judged.entry(judged.feed.clone()).or_default();
-        let (rights, at_ms) = of_feed.entry(judged.next_seq).or_insert((judged.rights, judged.at_ms));
-        *rights = rights.and(judged.rights);
-        *at_ms = judged.at_ms.max(*at_ms);
+        let Judged { feed: _, next_seq, rights, at_ms, chain } = judged;
+        let new = || Place { rights: *rights, at_ms: *at_ms, chains: BTreeSet::new() };
+        let place = of_feed.entry(*next_seq).or_insert_with(new);
+        place.rights = place.rights.and(*rights);
+        place.at_ms = place.at_ms.max(*at_ms);
+        place.chains.extend(chain);
     }
 
     /// Says whether a node is not trusted any more.
     pub fn is_revoked(&self, node: &NodeId) -> bool {
-        self.revoked.contains_key(node)
+        self.standing.revoked().contains_key(node)
     }
 
     /// Returns what a node may do in a project at this moment; nothing once it is revoked. `role` is that of its certificate. In the
@@ -68,26 +90,43 @@ impl Admission {
     /// The right that its author lacked.
     pub fn admits(&self, feed: &FeedId, seq: u64, role: Role, record: &Record) -> Result<(), Action> {
         let Some((action, said_at_ms)) = needs(record) else { return Ok(()) };
-        if self.takes_word && !feed.project.is_studio() {
-            return Ok(());
-        }
-        let rights = match (record, self.judged_by(feed, seq)) {
-            // Two admins who revoke each other are both revoked: nobody has to say who was first.
-            (Record::Revoked(_) | Record::Judged(_), _) => of_studio(role),
-            (_, Some(rights)) => rights,
-            (_, None) => self.rights_when(feed, role, said_at_ms),
+        let is_admitted = match feed.project.is_studio() {
+            true => self.admits_of_studio(&feed.node, seq, role, record),
+            false if self.takes_word => true,
+            false => {
+                let rights = self.judged_by(feed, seq);
+                rights.unwrap_or_else(|| self.rights_when(feed, role, said_at_ms)).allows(action)
+            }
         };
-        if rights.allows(action) { Ok(()) } else { Err(action) }
+        if is_admitted { Ok(()) } else { Err(action) }
+    }
+
+    /// In the studio's own feeds certificates count, and who is trusted; no policy, and nobody's word about itself.
+    fn admits_of_studio(&self, node: &NodeId, seq: u64, role: Role, record: &Record) -> bool {
+        if !Self::rights_of_studio(role).allows(Action::Admin) {
+            return false;
+        }
+        let stands = self.standing.stands(node, seq, Self::said_at_ms(record));
+        match record {
+            Record::Judged(judged) if judged.feed.node == *node => false,
+            // Who revoke each other are all revoked: nobody has to say who was first.
+            Record::Revoked(revoked) => stands || self.standing.are_in_ring(node, &revoked.node),
+            _ => stands,
+        }
     }
 
     /// Returns from which record of a feed on a verdict by `other` may be another one; none when all are the same.
     pub fn differs_from(&self, other: &Self, feed: &FeedId) -> Option<u64> {
+        if feed.project.is_studio() {
+            return (self.standing != other.standing).then_some(0);
+        }
         let empty = BTreeMap::new();
         let [ours, theirs] = [self, other].map(|one| one.judged.get(feed).unwrap_or(&empty));
         let same = ours.iter().zip(theirs).take_while(|(one, other)| one == other).count();
+        let since = |one: &Self| one.revoked().get(&feed.node).copied();
         let is_same = ours.len() == same
             && theirs.len() == same
-            && self.revoked.get(&feed.node) == other.revoked.get(&feed.node)
+            && since(self) == since(other)
             && self.policy == other.policy;
         if self.takes_word != other.takes_word {
             return Some(0);
@@ -99,14 +138,31 @@ impl Admission {
         Some(same.checked_sub(1).and_then(|last| ours.keys().nth(last)).copied().unwrap_or(0))
     }
 
-    /// Returns before which record a feed was judged last, and when that was said, in milliseconds since 1970.
-    pub fn last_judged(&self, feed: &FeedId) -> Option<(u64, u64)> {
-        self.judged.get(feed)?.iter().next_back().map(|(next_seq, (_, at_ms))| (*next_seq, *at_ms))
+    /// Says whether some of what judges a feed was said of another history than this one, of which the group that begins at `first_seq`
+    /// ends at `head`: then all is to be read again.
+    pub fn contradicts(&self, feed: &FeedId, first_seq: u64, head: &FeedHead) -> bool {
+        let Some(behind) = first_seq.checked_add(1).filter(|behind| *behind <= head.next_seq) else {
+            return false;
+        };
+        let mut places =
+            self.judged.get(feed).into_iter().flat_map(|places| places.range(behind..=head.next_seq));
+        places.any(|(_, place)| place.chains.iter().any(|chain| *chain != head.chain))
     }
 
-    /// Returns what a node with this role may say in the studio's own feeds.
+    /// Returns what was said about another history of a feed than the one here.
+    pub fn elsewhere(&self) -> &BTreeSet<Elsewhere> {
+        &self.elsewhere
+    }
+
+    /// Returns before which record a feed was judged last, and when that was said, in milliseconds since 1970.
+    pub fn last_judged(&self, feed: &FeedId) -> Option<(u64, u64)> {
+        self.judged.get(feed)?.iter().next_back().map(|(next_seq, place)| (*next_seq, place.at_ms))
+    }
+
+    /// Returns what a node with this role may say in the studio's own feeds, by its certificate alone: a policy cannot say who applies
+    /// policies, or two that were applied apart could not be compared.
     pub fn rights_of_studio(role: Role) -> Rights {
-        of_studio(role)
+        if role == Role::Admin { Rights::ALL } else { Rights::NONE }
     }
 
     /// Returns when a record says that it was said, in milliseconds since 1970, if its rights depend on it.
@@ -126,13 +182,13 @@ impl Admission {
 
     /// Returns who is not trusted any more, and since when, in milliseconds since 1970.
     pub fn revoked(&self) -> &BTreeMap<NodeId, u64> {
-        &self.revoked
+        self.standing.revoked()
     }
 
     fn judged_by(&self, feed: &FeedId, seq: u64) -> Option<Rights> {
         let of_feed = self.judged.get(feed)?;
         // The first place behind the record.
-        of_feed.range(seq.checked_add(1)?..).next().map(|(_, (rights, _))| *rights)
+        of_feed.range(seq.checked_add(1)?..).next().map(|(_, place)| place.rights)
     }
 
     /// What the policy says, at the time that a record names, and not before its feed was judged last: what came behind that place
@@ -140,28 +196,19 @@ impl Admission {
     fn rights_when(&self, feed: &FeedId, role: Role, said_at_ms: Option<u64>) -> Rights {
         let judged_ms = self.last_judged(feed).map(|(_, at_ms)| at_ms);
         let at_ms = said_at_ms.max(judged_ms);
-        if self.revoked.get(&feed.node).is_some_and(|revoked_ms| at_ms.is_none_or(|at| at >= *revoked_ms)) {
+        if self.revoked().get(&feed.node).is_some_and(|revoked_ms| at_ms.is_none_or(|at| at >= *revoked_ms)) {
             return Rights::NONE;
         }
         let at_ms = at_ms.filter(|_| said_at_ms.is_some()).unwrap_or(0);
-        match feed.project.is_studio() {
-            true => of_studio(role),
-            false => self.policy.rights(&feed.node, role, &feed.project, at_ms),
-        }
+        self.policy.rights(&feed.node, role, &feed.project, at_ms)
     }
-}
-
-/// What a node may say in the studio's own feeds, by its certificate alone: a policy cannot say who applies policies, or two that were
-/// applied apart could not be compared.
-fn of_studio(role: Role) -> Rights {
-    if role == Role::Admin { Rights::ALL } else { Rights::NONE }
 }
 
 /// Returns what a record needs its author to be allowed, and when it was said, in milliseconds since 1970.
 fn needs(record: &Record) -> Option<(Action, Option<u64>)> {
     match record {
         // Who the author is, and what it keeps in its own audit log, is nobody else's.
-        Record::Key(_) | Record::AuditHead(_) => None,
+        Record::Key(_) | Record::Issued(_) | Record::AuditHead(_) => None,
         // Who holds less than before says so, whatever they may do.
         Record::Dropped(_) => None,
         Record::Published(published) => Some((Action::Publish, Some(published.published_at_ms))),
@@ -171,81 +218,21 @@ fn needs(record: &Record) -> Option<(Action, Option<u64>)> {
         Record::Resolved(resolved) => Some((Action::Retire, Some(resolved.said().at_ms))),
         Record::Policy(policy) => Some((Action::Admin, Some(policy.applied_at_ms()))),
         Record::Revoked(revoked) => Some((Action::Admin, Some(revoked.at_ms))),
-        Record::Judged(_) => Some((Action::Admin, None)),
-    }
-}
-
-/// Reads an [`Admission`] from the studio's feeds. The order in which records are added does not matter.
-#[derive(Debug, Default)]
-pub struct AdmissionReader {
-    admission: Admission,
-    policies: BTreeMap<PolicyId, Vec<(FeedId, u64, Role, Record)>>,
-    extract: Option<(u64, Arc<Access>)>,
-}
-
-impl AdmissionReader {
-    /// Adds a record that stands at `seq` in one of the studio's feeds, under a certificate with this role. Others than those about
-    /// rights are passed over.
-    pub fn add(&mut self, feed: &FeedId, seq: u64, role: Role, record: Record) {
-        match &record {
-            Record::Revoked(_) | Record::Judged(_)
-                if self.admission.admits(feed, seq, role, &record).is_err() => {}
-            Record::Revoked(revoked) => self.admission.revoke(revoked),
-            Record::Judged(judged) => self.admission.judge_by(judged),
-            Record::Policy(policy) => {
-                let id = PolicyId { serial: policy.serial(), hash: policy.hash() };
-                self.policies.entry(id).or_default().push((feed.clone(), seq, role, record));
-            }
-            _ => {}
-        }
-    }
-
-    /// As [`AdmissionReader::finish`], for the node of a vendor: it gets the studio's feeds only when it may see every project, and
-    /// takes the word of those that serve it until then.
-    pub fn finish_of_vendor(self) -> Admission {
-        let is_told = !self.policies.is_empty();
-        let mut admission = self.finish();
-        admission.takes_word |= !is_told;
-        admission
-    }
-
-    /// Adds what the node was told of the policy with this serial, without the studio's feeds. As long as they do not say more, it
-    /// takes the word of those that serve it: up to where others judged by other rights is told in those feeds alone.
-    pub fn add_extract(&mut self, serial: u64, policy: Arc<Access>) {
-        self.extract = Some((serial, policy));
-    }
-
-    /// Returns what they add up to. Of the policies, the highest counts that this version understands and whose author might apply it.
-    pub fn finish(mut self) -> Admission {
-        let highest_first = self.policies.iter().rev();
-        let in_effect = highest_first.into_iter().find_map(|(id, said)| {
-            let admission = &self.admission;
-            let counts = |(feed, seq, role, record): &&(FeedId, u64, Role, Record)| {
-                admission.admits(feed, *seq, *role, record).is_ok()
-            };
-            let Record::Policy(policy) = &said.iter().find(counts)?.3 else { return None };
-            Some((id.serial, Policy::parse(policy.document()).ok()?))
-        });
-        let serial = in_effect.as_ref().map_or(0, |(serial, _)| *serial);
-        match self.extract.filter(|(told, _)| *told > serial) {
-            Some((_, policy)) => {
-                self.admission.policy = policy;
-                self.admission.takes_word = true;
-            }
-            None => {
-                if let Some((_, policy)) = in_effect {
-                    self.admission.policy = Arc::new(policy.access().clone());
-                }
-            }
-        }
-        self.admission
+        Record::Judged(judged) => Some((Action::Admin, Some(judged.at_ms))),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::tests::{published, resolved, retired, revoked};
+    use crate::{
+        access::{AdmissionReader, Extract},
+        policy::Policy,
+        record::{
+            Revoked,
+            tests::{published, resolved, retired, revoked},
+        },
+    };
 
     const DAY_MS: u64 = 24 * 3600 * 1000;
     /// When the records of these tests were made.
@@ -270,6 +257,32 @@ mod tests {
         Record::Published(published(1, 1, 2, 1, None))
     }
 
+    /// What the studio's feeds come to, where these are said by admins, each in the place that stands in front.
+    fn read(said: &[(&str, u64, Record)]) -> Admission {
+        let mut reader = AdmissionReader::default();
+        said.iter()
+            .for_each(|(node, seq, record)| reader.add(&studio(node), *seq, Role::Admin, record.clone()));
+        reader.finish(&|_, _| None)
+    }
+
+    fn studio(node: &str) -> FeedId {
+        FeedId { project: crate::id::ProjectName::studio(), node: node.parse().unwrap() }
+    }
+
+    fn applied(serial: u64, grants: &str) -> Record {
+        let head = "schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"here\"\nmin_copies = 1\n";
+        Record::Policy(crate::record::tests::applied(serial, &format!("{head}{grants}")))
+    }
+
+    fn judged(feed: FeedId, next_seq: u64, rights: Rights) -> Record {
+        Record::Judged(Judged { feed, next_seq, rights, at_ms: THEN_MS, chain: None })
+    }
+
+    fn revoked_at(node: &str, at_ms: u64) -> Record {
+        let Record::Revoked(revoked) = revoked(node) else { panic!() };
+        Record::Revoked(Revoked { at_ms, ..revoked })
+    }
+
     fn admits(admission: &Admission, seq: u64, record: &Record) -> Result<(), Action> {
         admission.admits(&feed(), seq, Role::Vendor, record)
     }
@@ -290,24 +303,97 @@ mod tests {
 
     #[test]
     fn in_the_studios_feeds_only_who_is_admin_by_certificate_says_something() {
-        let studio = FeedId { project: crate::id::ProjectName::studio(), ..feed() };
-        let of_all = access(
-            "[[grant]]\nto = \"ws1@van\"\nprojects = \"*\"\nactions = \"admin\"\n[roles]\nvendor = [\"ws2@van\"]\n",
-        );
-        let mut admission = Admission::new(of_all);
-        let policy = Record::Policy(crate::record::tests::applied(3, "x"));
+        let grants = "[[grant]]\nto = \"ws1@van\"\nprojects = \"*\"\nactions = \"admin\"\n[roles]\nvendor = [\"ws2@van\"]\n";
+        let policy = applied(1, grants);
+        let mut said = vec![("a@x", 0, policy.clone())];
+        let admission = read(&said);
         for record in [revoked("ws1@london"), policy.clone()] {
-            assert_eq!(admission.admits(&studio, 1, Role::Site, &record), Err(Action::Admin));
-            assert_eq!(admission.admits(&studio, 1, Role::Admin, &record), Ok(()));
+            for node in ["ws1@van", "ws2@van"] {
+                assert_eq!(admission.admits(&studio(node), 1, Role::Site, &record), Err(Action::Admin));
+                assert_eq!(admission.admits(&studio(node), 1, Role::Admin, &record), Ok(()));
+            }
         }
-        // Whoever is revoked applies nothing any more. What it revoked stays so.
-        let Record::Revoked(gone) = revoked("ws1@van") else { panic!() };
-        admission.revoke(&gone);
-        assert_eq!(admission.admits(&studio, 1, Role::Admin, &policy), Err(Action::Admin));
-        assert_eq!(admission.admits(&studio, 1, Role::Admin, &revoked("ws1@london")), Ok(()));
-        admission.judge_by(&Judged { feed: studio.clone(), next_seq: 2, rights: Rights::ALL, at_ms: 0 });
-        assert_eq!(admission.admits(&studio, 1, Role::Admin, &policy), Ok(()));
-        assert_eq!(admission.admits(&studio, 2, Role::Admin, &policy), Err(Action::Admin));
+        // Whoever is revoked says nothing more there, but that who revoked it is revoked.
+        said.push(("a@x", 1, judged(studio("ws1@van"), 2, Rights::ALL)));
+        said.push(("a@x", 2, revoked("ws1@van")));
+        let admission = read(&said);
+        let admits = |seq, record: &Record| admission.admits(&studio("ws1@van"), seq, Role::Admin, record);
+        for record in [policy, revoked("ws1@london"), judged(feed(), 9, Rights::ALL)] {
+            assert!(matches!(record, Record::Judged(_)) || admits(1, &record).is_ok());
+            assert_eq!(admits(2, &record), Err(Action::Admin), "{record:?}");
+        }
+        assert_eq!(admits(2, &revoked("a@x")), Ok(()));
+        said.push(("ws1@van", 2, revoked("a@x")));
+        let admission = read(&said);
+        assert!(
+            admission.is_revoked(&"a@x".parse().unwrap())
+                && admission.is_revoked(&"ws1@van".parse().unwrap())
+        );
+        assert_eq!(admission.admits(&studio("ws1@van"), 2, Role::Admin, &revoked("a@x")), Ok(()));
+    }
+
+    #[test]
+    fn what_a_revoked_admin_judges_afterwards_does_not_count_and_neither_does_what_one_judges_of_itself() {
+        let eve = || FeedId { node: "eve@x".parse().unwrap(), ..feed() };
+        let publishes = |admission: &Admission, feed: &FeedId, seq| {
+            admission.admits(feed, seq, Role::Workstation, &publish()).is_ok()
+        };
+        let mut said = vec![
+            ("a@x", 0, applied(1, "")),
+            ("a@x", 1, judged(eve(), 3, Rights::ALL)),
+            ("a@x", 2, judged(studio("eve@x"), 5, Rights::ALL)),
+            ("a@x", 3, revoked_at("eve@x", THEN_MS)),
+        ];
+        let admission = read(&said);
+        assert!(publishes(&admission, &eve(), 2) && !publishes(&admission, &eve(), 3));
+        // Behind that: of itself, so that it would count for longer, of its other feeds, and of others.
+        said.push(("eve@x", 5, judged(studio("eve@x"), 99, Rights::ALL)));
+        said.push(("eve@x", 6, judged(eve(), 99, Rights::ALL)));
+        said.push(("eve@x", 7, judged(feed(), 99, Rights::NONE)));
+        said.push(("eve@x", 8, applied(7, &grant("\"see\"", ""))));
+        said.push(("eve@x", 9, revoked_at("b@x", 0)));
+        assert_eq!(read(&said), {
+            let mut same = admission.clone();
+            same.standing = read(&said).standing;
+            same
+        });
+        assert_eq!(read(&said).revoked(), admission.revoked());
+        // Before it, of another feed, it stands; of itself it does not.
+        said.push(("eve@x", 4, judged(feed(), 9, Rights::NONE)));
+        said.push(("eve@x", 3, judged(eve(), 50, Rights::ALL)));
+        let later = read(&said);
+        assert!(!publishes(&later, &feed(), 8) && !publishes(&later, &eve(), 3));
+        said.reverse();
+        assert_eq!(read(&said), later);
+    }
+
+    #[test]
+    fn what_was_judged_of_another_history_says_nothing_about_this_one() {
+        let [ours, theirs] = [1, 2].map(|byte| ChainHash::from_bytes([byte; 32]));
+        let known =
+            |feed: &FeedId, next_seq: u64| (feed.project == feed_project() && next_seq <= 9).then_some(ours);
+        let read = |chain, next_seq| {
+            let mut reader = AdmissionReader::default();
+            let said = Judged { feed: feed(), next_seq, rights: Rights::ALL, at_ms: THEN_MS, chain };
+            reader.add(&studio("a@x"), 0, Role::Admin, applied(1, &grant("\"see\"", "")));
+            reader.add(&studio("a@x"), 1, Role::Admin, Record::Judged(said));
+            reader.finish(&known)
+        };
+        let counts = |admission: &Admission| admits(admission, 3, &publish()).is_ok();
+        for (chain, is_ours) in [(None, true), (Some(ours), true), (Some(theirs), false)] {
+            let admission = read(chain, 9);
+            assert_eq!((counts(&admission), admission.elsewhere().len()), (is_ours, usize::from(!is_ours)));
+        }
+        // Of what is not here it counts until the feed comes there otherwise.
+        let admission = read(Some(theirs), 12);
+        assert!(counts(&admission) && admission.elsewhere().is_empty());
+        let contradicts = |next_seq, chain| admission.contradicts(&feed(), 9, &FeedHead { next_seq, chain });
+        assert!(contradicts(12, ours) && contradicts(14, ours));
+        assert!(!contradicts(11, ours) && !contradicts(12, theirs));
+    }
+
+    fn feed_project() -> crate::id::ProjectName {
+        feed().project
     }
 
     #[test]
@@ -323,11 +409,9 @@ mod tests {
     #[test]
     fn what_was_said_before_rights_were_taken_stands_and_what_was_refused_then_stays_refused() {
         let mut admission = Admission::new(access(&grant("\"see\"", "")));
-        let judged = |next_seq, actions: &[Action]| Judged {
-            feed: feed(),
-            next_seq,
-            rights: Rights::of(actions.iter().copied()),
-            at_ms: 0,
+        let judged = |next_seq, actions: &[Action]| {
+            let rights = Rights::of(actions.iter().copied());
+            Judged { feed: feed(), next_seq, rights, at_ms: 0, chain: None }
         };
         admission.judge_by(&judged(10, &[Action::Pull]));
         admission.judge_by(&judged(20, &[Action::Publish]));
@@ -341,57 +425,61 @@ mod tests {
 
     #[test]
     fn of_who_is_revoked_what_was_said_before_stands() {
-        let mut admission = Admission::new(access(&grant("\"publish\"", "")));
-        let revoked = |at_ms| {
-            let Record::Revoked(revoked) = revoked("ws1@van") else { panic!() };
-            Revoked { at_ms, ..revoked }
-        };
-        admission.revoke(&revoked(THEN_MS + DAY_MS));
+        let policy = || ("a@x", 0, applied(1, &grant("\"publish\"", "")));
+        let admission = read(&[policy(), ("a@x", 1, revoked_at("ws1@van", THEN_MS + DAY_MS))]);
         assert_eq!(admits(&admission, 3, &publish()), Ok(()), "it says that it is older");
         assert!(admission.is_revoked(&feed().node));
         assert_eq!(admission.rights(&feed().node, Role::Admin, &feed().project, 0), Rights::NONE);
         // Whoever revokes it says up to where each feed is known: then no claimed time counts.
-        admission.judge_by(&Judged { feed: feed(), next_seq: 3, rights: Rights::ALL, at_ms: 0 });
+        let judged = judged(feed(), 3, Rights::ALL);
+        let admission = read(&[policy(), ("a@x", 1, judged), ("a@x", 2, revoked_at("ws1@van", THEN_MS))]);
         assert_eq!(admits(&admission, 2, &publish()), Ok(()));
-        admission.revoke(&revoked(THEN_MS));
         assert_eq!(admits(&admission, 3, &publish()), Err(Action::Publish));
     }
 
     #[test]
     fn the_order_in_which_records_come_does_not_matter() {
-        let Record::Revoked(revoked) = revoked("ws1@van") else { panic!() };
-        let judged = |next_seq, rights| Judged { feed: feed(), next_seq, rights, at_ms: 0 };
-        let all = [judged(5, Rights::ALL), judged(5, Rights::NONE), judged(9, Rights::ALL)];
-        let [mut one, mut other] = [(); 2].map(|()| Admission::new(access("")));
-        all.iter().for_each(|judged| one.judge_by(judged));
-        one.revoke(&revoked);
-        other.revoke(&Revoked { at_ms: revoked.at_ms + 1, ..revoked.clone() });
-        other.revoke(&revoked);
-        all.iter().rev().for_each(|judged| other.judge_by(judged));
+        let mut said = vec![
+            ("a@x", 1, judged(feed(), 5, Rights::ALL)),
+            ("a@x", 2, judged(feed(), 5, Rights::NONE)),
+            ("b@x", 3, judged(feed(), 9, Rights::ALL)),
+            ("a@x", 4, revoked("ws1@van")),
+            ("b@x", 5, revoked_at("ws1@van", THEN_MS + 1)),
+            ("b@x", 6, revoked_at("a@x", THEN_MS)),
+        ];
+        let one = read(&said);
+        said.reverse();
+        let other = read(&said);
         assert_eq!(one, other);
         assert_eq!(one.differs_from(&other, &feed()), None);
         assert_eq!(one.differs_from(&Admission::default(), &feed()), Some(0));
-        one.judge_by(&judged(12, Rights::ALL));
-        assert_eq!((one.differs_from(&other, &feed()), one.last_judged(&feed())), (Some(9), Some((12, 0))));
+        said.push(("b@x", 4, judged(feed(), 12, Rights::ALL)));
+        let more = read(&said);
+        assert_eq!(
+            (more.differs_from(&other, &feed()), more.last_judged(&feed())),
+            (Some(9), Some((12, THEN_MS)))
+        );
     }
 
     #[test]
-    fn what_was_told_of_the_policy_counts_until_the_feeds_say_more_and_takes_others_word() {
-        let studio = FeedId { project: crate::id::ProjectName::studio(), ..feed() };
-        let document = "schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"here\"\nmin_copies = 1\n";
+    fn what_was_told_of_the_policy_judges_until_the_feeds_say_more() {
         let read = |told: u64| {
             let mut reader = AdmissionReader::default();
-            let policy = Record::Policy(crate::record::tests::applied(3, document));
-            reader.add(&studio, 0, Role::Admin, policy);
-            reader.add_extract(told, access(&grant("\"pull\"", "")));
-            reader.finish()
+            reader.add(&studio("a@x"), 0, Role::Admin, applied(3, ""));
+            let Record::Judged(before) = judged(feed(), 4, Rights::ALL) else { panic!() };
+            let policy = access(&grant("\"pull\"", ""));
+            reader.add_extract(Extract { serial: told, policy, judged: vec![before] });
+            reader.finish_of_vendor(&|_, _| None)
         };
         let may = |one: &Admission| one.rights(&feed().node, Role::Vendor, &feed().project, 0);
         for old in [2, 3] {
             assert_eq!((read(old).takes_word(), may(&read(old))), (false, Rights::NONE));
         }
         let newer = read(4);
-        assert!(newer.takes_word() && may(&newer).allows(Action::Pull));
-        assert_eq!(admits(&newer, 3, &publish()), Ok(()), "those who judge served it");
+        assert!(!newer.takes_word() && may(&newer).allows(Action::Pull));
+        assert_eq!(admits(&newer, 3, &publish()), Ok(()), "what counted before still does");
+        assert_eq!(admits(&newer, 4, &publish()), Err(Action::Publish));
+        let told_nothing = AdmissionReader::default().finish_of_vendor(&|_, _| None);
+        assert_eq!((told_nothing.takes_word(), admits(&told_nothing, 4, &publish())), (true, Ok(())));
     }
 }

@@ -5,12 +5,15 @@
 
 pub mod admission;
 pub mod base32;
+pub mod reader;
 pub mod rights;
 pub mod role;
+mod standing;
 pub mod token;
 
 pub use self::{
-    admission::{Admission, AdmissionReader},
+    admission::{Admission, Elsewhere},
+    reader::{AdmissionReader, Extract},
     rights::{Action, Rights},
     role::{InvalidRole, Role},
     token::{InvalidToken, InviteId, JoinToken, Seed},

@@ -2,9 +2,10 @@
 //!
 //! A policy names projects and what is in them. A node that may see some of them gets an *extract*: what concerns those, written
 //! anew from what was read, so that no comment, name of a rule or name of a group comes along. What it evaluates to for them is the
-//! same, at every node and for every right. Rules begin on the lines on which they stand in the policy, as far as they fit.
+//! same for its reader, and for every right. Rules begin on the lines on which they stand in the policy, as far as they fit.
 //!
-//! Nodes and sites are named as the rules, grants, roles and voters that concern its projects name them; all of `[roles]` is kept, because
+//! Rules that name neither the reader nor its site are left out, but for those that say how many copies there must be. A rule that names no
+//! project is about all of them: what else it names is told. Nodes and sites are named as the rules, grants, roles and voters that concern its projects name them; all of `[roles]` is kept, because
 //! without it a node would have more rights than it has.
 
 use std::{collections::BTreeSet, fmt::Write as _};
@@ -35,7 +36,9 @@ impl Policy {
         let seen = self.access().seen(node, role, now_ms);
         let mut lined = vec![(self.defaults().line, defaults(self.defaults()))];
         let mut names = BTreeSet::new();
-        for known in self.rules() {
+        // Of the others only what they say about copies concerns it: that holds at every node.
+        let concern = |rule: &&Rule| rule.places.contains(node) || rule.min_copies.is_some();
+        for known in self.rules().iter().filter(concern) {
             if let Some(criteria) = narrowed(&known.criteria, &seen)? {
                 lined.push((known.line, rule(known, &criteria, &mut names)));
             }
@@ -118,17 +121,22 @@ fn within(globs: &[Glob], seen: &[Glob]) -> Option<Vec<Glob>> {
     Some(both)
 }
 
-/// Returns criteria that say the same about projects that are seen; the inner nothing when no such project matches, the outer when
-/// it cannot be written.
+/// Returns criteria that say the same about projects that are seen, and nothing about others; the inner nothing when no such project
+/// matches, the outer when it cannot be written.
 fn narrowed(criteria: &Criteria, seen: &[Glob]) -> Option<Option<Criteria>> {
     let mut criteria = criteria.clone();
-    if let Some(globs) = criteria.fields.get_mut(&Field::Project) {
-        *globs = within(globs, seen)?;
-        if globs.is_empty() {
-            return Some(None);
-        }
+    let projects = match criteria.fields.get(&Field::Project) {
+        Some(globs) => within(globs, seen)?,
+        None => seen.to_vec(),
+    };
+    let is_about_all = projects.iter().any(|glob| glob.as_str() == "*");
+    if projects.is_empty() {
+        return Some(None);
     }
-    Some(if seen.is_empty() { None } else { Some(criteria) })
+    if criteria.fields.contains_key(&Field::Project) || !is_about_all {
+        criteria.fields.insert(Field::Project, projects);
+    }
+    Some(Some(criteria))
 }
 
 fn text(value: &str) -> String {

@@ -101,6 +101,12 @@ impl Access {
         named.map(|(role, _)| *role).max().unwrap_or(certified)
     }
 
+    /// Says whether a grant or a role names a node itself, and not only with its site.
+    pub fn names(&self, node: &NodeId) -> bool {
+        let granted = self.grants.iter().map(|grant| &grant.places);
+        granted.chain(self.roles.values()).any(|places| places.nodes.contains(node))
+    }
+
     /// Returns patterns of the projects of which a node may know. `role` is that of its certificate.
     pub(super) fn seen(&self, node: &NodeId, role: Role, now_ms: u64) -> Vec<Glob> {
         if self.rights_everywhere(node, role, now_ms).allows(Action::See) {

@@ -128,6 +128,22 @@ pub struct RenewReply {
     pub refused: String,
 }
 
+/// Type 34: the answer to who asks too often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewLater {
+    /// How many seconds to wait before asking again.
+    pub wait_s: u32,
+}
+
+/// What a node that issues answers to [`Renew`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RenewAnswer {
+    /// A certificate, or why there is none.
+    Reply(RenewReply),
+    /// Not now. Nodes of earlier versions take it for a failure, and ask again later.
+    Later(RenewLater),
+}
+
 /// The bit of [`Hello::features`](super::Hello::features) that says: this side issues, and answers [`Renew`].
 pub const FEATURE_ISSUES: u64 = 8;
 
@@ -153,6 +169,7 @@ const JOINED: u16 = 29;
 const REFUSED: u16 = 30;
 const RENEW: u16 = 31;
 const RENEW_REPLY: u16 = 32;
+const RENEW_LATER: u16 = 34;
 
 fn short(kind: u16, text: &str) -> Result<(), FrameError> {
     frame::bound(kind, "bytes of text", text.len(), MAX_TEXT_BYTES)
@@ -250,6 +267,22 @@ impl Framed for RenewReply {
     }
 }
 
+impl Framed for RenewAnswer {
+    fn to_frame(&self) -> Vec<u8> {
+        match self {
+            Self::Reply(reply) => reply.to_frame(),
+            Self::Later(later) => frame::write(RENEW_LATER, later),
+        }
+    }
+
+    fn from_payload(kind: u16, payload: &[u8]) -> Result<Self, FrameError> {
+        match kind {
+            RENEW_LATER => frame::read(kind, payload).map(Self::Later),
+            _ => RenewReply::from_payload(kind, payload).map(Self::Reply),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +325,12 @@ mod tests {
         let certify = JoinCertify { node: "ws1".parse().unwrap(), request: vec![0x30; 200] };
         let (kind, bytes) = payload(&JoinAsk::Certify(certify.clone()));
         assert_eq!(JoinAsk::from_payload(kind, &bytes), Ok(JoinAsk::Certify(certify)));
+        let refused = RenewReply { certificate: vec![], refused: "no".into() };
+        for answer in [RenewAnswer::Later(RenewLater { wait_s: 900 }), RenewAnswer::Reply(refused)] {
+            let (kind, bytes) = payload(&answer);
+            assert_eq!(RenewAnswer::from_payload(kind, &bytes), Ok(answer));
+            assert!(RenewAnswer::from_payload(kind, &[bytes.as_slice(), &[0]].concat()).is_err());
+        }
     }
 
     #[test]

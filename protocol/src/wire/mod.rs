@@ -19,7 +19,7 @@ pub use self::{
     frame::{FRAME_HEADER_BYTES, FrameError, FrameHeader},
     join::{
         FEATURE_ISSUES, JOIN_VERSION, JoinAsk, JoinCertify, JoinHello, JoinOffer, JoinRefused, JoinReply,
-        Joined, MAX_JOIN_FRAME_BYTES, Renew, RenewReply,
+        Joined, MAX_JOIN_FRAME_BYTES, Renew, RenewAnswer, RenewLater, RenewReply,
     },
     message::{
         Control, Hello, HelloRefused, PROTOCOL_MAX, PROTOCOL_MIN, ProjectHeads, Records, ServedProject,

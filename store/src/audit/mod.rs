@@ -6,7 +6,11 @@
 mod open;
 mod read;
 
-use std::{fs::File, io::Write as _, os::unix::fs::FileExt as _};
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    os::unix::fs::FileExt as _,
+};
 
 use avalon_protocol::{
     audit::{AuditAction, AuditEntry, AuditFact, seal, segment_name},
@@ -18,10 +22,14 @@ pub use self::{
     open::Mended,
     read::{AuditReader, Written},
 };
-use crate::fs::{Dir, IoError, path_of};
+use crate::fs::{Dir, IoError, WriteMode, path_of};
 
 /// A file that has more is not written on; months of a busy node.
 const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Says how far a file is acknowledged: its name and a number of bytes.
+const END_NOTE: &str = "end";
+const MAX_NOTE_BYTES: u64 = 256;
 
 /// The audit of one node, open for writing.
 #[derive(Debug)]
@@ -108,12 +116,19 @@ impl AuditFiles {
         let fact = AuditFact::daemon(AuditAction::Begin).detail("after", self.hash.to_string());
         let (line, hash) = self.line(self.next, self.hash, at, fact);
         let path = path_of(&name);
-        let mut file = self.dir.create_file(&path)?;
+        let mut file = match self.dir.create_file(&path) {
+            // A full disk kept an earlier attempt from being finished, and from being taken back. Nothing of it was acknowledged.
+            Err(error) if error.is_already_there() => {
+                self.dir.remove_file(&path)?;
+                self.dir.create_file(&path)?
+            }
+            created => created?,
+        };
         let failed = |action, error| IoError::new(action, self.dir.path().join(&name), error);
         let written = file.write_all(&line).map_err(|error| failed("write", error));
         let written = written.and_then(|()| file.sync_all().map_err(|error| failed("fsync", error)));
         if let Err(error) = written.and_then(|()| self.dir.sync()) {
-            // The next attempt makes one of the same name.
+            // The next attempt makes one of the same name, and removes what is left.
             if let Err(left) = self.dir.remove_file(&path) {
                 tracing::warn!(error = %left, "a file of the audit that was just begun stays behind");
             }
@@ -154,6 +169,25 @@ impl AuditFiles {
             self.dir.remove_file(&path_of(name))?;
         }
         self.dir.sync()
+    }
+
+    /// Notes how far the audit is acknowledged, when nothing follows for now: what the next start misses of that no crash took.
+    ///
+    /// # Errors
+    /// [`IoError`]; what was noted before stands.
+    pub fn note_end(&self) -> Result<(), IoError> {
+        let Some(current) = self.current.as_ref().filter(|_| !self.is_torn) else { return Ok(()) };
+        let text = format!("{} {}\n", current.name, current.bytes);
+        self.dir.write_atomic(&path_of(END_NOTE), text.as_bytes(), WriteMode::Replace)
+    }
+
+    /// Returns a file and how much of it was acknowledged, by what was noted last; none when that is not known.
+    fn acknowledged(&self) -> Option<(String, u64)> {
+        let file = self.dir.open_file(&path_of(END_NOTE)).ok()?;
+        let mut text = String::new();
+        file.take(MAX_NOTE_BYTES).read_to_string(&mut text).ok()?;
+        let (name, bytes) = text.trim_end().split_once(' ')?;
+        Some((name.to_owned(), bytes.parse().ok()?))
     }
 
     /// Returns what reads the files.

@@ -1,6 +1,6 @@
 //! Opening an audit after a stop, however that was.
 
-use std::io::Read as _;
+use std::{io::Read as _, os::unix::fs::FileExt as _};
 
 use avalon_protocol::{audit::AuditLine, hash::AuditHash};
 
@@ -20,6 +20,11 @@ pub enum Mended {
         /// How many bytes.
         bytes: u64,
     },
+    /// The last line is whole and its end is missing; it got one. Whether it was acknowledged is not known, and its hash proves it.
+    Unended {
+        /// The file.
+        file: String,
+    },
     /// Lines at the end are not what was written. They stay where they are; what comes goes into another file.
     Damaged {
         /// The file.
@@ -37,6 +42,51 @@ struct End {
     mended: Option<Mended>,
     /// What stands before it, if it has a first line at all.
     begins: bool,
+    /// How many of its lines are good.
+    lines: u64,
+}
+
+impl End {
+    /// Compares with how much of the file was acknowledged: what is missing of that no crash took.
+    fn is_short_of(&mut self, name: &str, bytes: u64) {
+        if self.good_bytes < bytes && !matches!(self.mended, Some(Mended::Damaged { .. })) {
+            self.mended = Some(Mended::Damaged { file: name.to_owned(), line: self.lines + 1 });
+            // So that whoever checks later sees that one is missing.
+            self.next += 1;
+        }
+    }
+}
+
+/// What stands behind the last good line of a file.
+enum Tail {
+    /// A crash left the beginning of what was appended, or zeros where it should be.
+    Torn,
+    /// A whole line, with this hash, without its end.
+    Unended(AuditHash),
+    /// Something that no append of ours leaves.
+    Damaged,
+}
+
+/// Judges what follows the entry with hash `before`, where the entry with the number `next` should.
+fn tail(rest: &[u8], next: u64, before: Option<AuditHash>) -> Tail {
+    let zeros = rest.iter().rev().take_while(|byte| **byte == 0).count();
+    let written = rest.get(..rest.len() - zeros).unwrap_or_default();
+    if written.contains(&b'\n') {
+        return Tail::Damaged;
+    }
+    let whole = |line: &[u8]| {
+        let line = AuditLine::parse(line).ok()?;
+        before.is_some_and(|before| line.follows(before)).then_some(line.stated)
+    };
+    match whole(written) {
+        Some(stated) if zeros == 0 => return Tail::Unended(stated),
+        // Where its newline should be stands another byte.
+        None if written.split_last().is_some_and(|(_, line)| whole(line).is_some()) => return Tail::Damaged,
+        _ => {}
+    }
+    let begins = format!("{{\"seq\":{next},\"at\":\"");
+    let same = written.iter().zip(begins.as_bytes()).all(|(one, other)| one == other);
+    if same { Tail::Torn } else { Tail::Damaged }
 }
 
 impl AuditFiles {
@@ -58,8 +108,12 @@ impl AuditFiles {
         };
         let mut segments = AuditReader::new(dir).segments()?;
         let mut mended = Vec::new();
+        let acknowledged = files.acknowledged();
         while let Some((first, name)) = segments.pop() {
-            let end = files.read_end(first, &name)?;
+            let mut end = files.read_end(first, &name)?;
+            if let Some((_, bytes)) = acknowledged.as_ref().filter(|(file, _)| *file == name) {
+                end.is_short_of(&name, *bytes);
+            }
             mended.extend(end.mended.clone());
             if !end.begins {
                 files.put_aside(&name, end.mended.as_ref())?;
@@ -68,7 +122,10 @@ impl AuditFiles {
             (files.next, files.hash) = (end.next, end.hash);
             if !matches!(end.mended, Some(Mended::Damaged { .. })) {
                 let file = dir.open_rw(&path(&name))?;
-                let failed = |error| IoError::new("truncate", dir.path().join(&name), error);
+                let failed = |error| IoError::new("mend", dir.path().join(&name), error);
+                if matches!(end.mended, Some(Mended::Unended { .. })) {
+                    file.write_all_at(b"\n", end.good_bytes - 1).map_err(failed)?;
+                }
                 file.set_len(end.good_bytes).and_then(|()| file.sync_all()).map_err(failed)?;
                 files.current = Some(Current { name, file, bytes: end.good_bytes });
             }
@@ -94,7 +151,8 @@ impl AuditFiles {
         let file = self.dir.open_file(&path(name))?;
         let failed = |error| IoError::new("read", self.dir.path().join(name), error);
         file.take(MAX_READ_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-        let mut end = End { next: first, hash: AuditHash::START, good_bytes: 0, mended: None, begins: false };
+        let mut end =
+            End { next: first, hash: AuditHash::START, good_bytes: 0, mended: None, begins: false, lines: 0 };
         // What the last line that can be read says, whether it is right or not: what comes goes on from there.
         let mut said = None;
         let (mut number, mut is_good) = (0, true);
@@ -108,6 +166,7 @@ impl AuditFiles {
             let before = if number == 1 { read.after() } else { Some(end.hash) };
             if is_good && read.entry.seq == end.next && before.is_some_and(|before| read.follows(before)) {
                 end.good_bytes += line.len() as u64;
+                end.lines += 1;
                 (end.next, end.hash, end.begins) = (end.next + 1, read.stated, true);
             } else {
                 is_good = false;
@@ -121,15 +180,21 @@ impl AuditFiles {
             }
             return Ok(end);
         }
-        // A crash leaves the beginning of what was appended, or zeros where it should be.
-        let ends = rest.iter().filter(|byte| **byte == b'\n').count();
-        if ends == 0 || rest.iter().all(|byte| *byte == 0) {
-            end.mended = Some(Mended::Torn { file: name.to_owned(), bytes: rest.len() as u64 });
-            return Ok(end);
+        let before = if end.begins { Some(end.hash) } else { None };
+        match tail(rest, end.next, before) {
+            Tail::Torn => {
+                end.mended = Some(Mended::Torn { file: name.to_owned(), bytes: rest.len() as u64 });
+                return Ok(end);
+            }
+            Tail::Unended(stated) => {
+                end.mended = Some(Mended::Unended { file: name.to_owned() });
+                (end.next, end.hash) = (end.next + 1, stated);
+                end.good_bytes += rest.len() as u64 + 1;
+                return Ok(end);
+            }
+            Tail::Damaged => {}
         }
-        let good_lines =
-            bytes.iter().take(usize::try_from(end.good_bytes).unwrap_or(0)).filter(|byte| **byte == b'\n');
-        end.mended = Some(Mended::Damaged { file: name.to_owned(), line: good_lines.count() as u64 + 1 });
+        end.mended = Some(Mended::Damaged { file: name.to_owned(), line: end.lines + 1 });
         if let Some((next, hash)) = said.filter(|(next, _)| *next > end.next) {
             (end.next, end.hash) = (next, hash);
         } else if end.begins {

@@ -62,10 +62,18 @@ fn a_tail_that_a_crash_tore_anywhere_is_cut_off_and_nothing_before_it() {
     let (_, first) = whole.segment.clone().unwrap();
     for cut in first + 1..good {
         fs::write(last(&temp), &bytes[..usize::try_from(cut).unwrap()]).unwrap();
-        let (files, mended) = open(&temp);
+        let (reopened, mended) = open(&temp);
         let name = whole.segment.clone().unwrap().0;
+        if cut == good - 1 {
+            assert_eq!(mended, [Mended::Unended { file: name }], "the entry is whole");
+            assert_eq!(
+                (reopened.written(), fs::read(last(&temp)).unwrap()),
+                (files.written(), bytes.clone())
+            );
+            continue;
+        }
         assert_eq!(mended, [Mended::Torn { file: name, bytes: cut - first }]);
-        assert_eq!(files.written(), whole);
+        assert_eq!(reopened.written(), whole);
     }
     let zeros = [&bytes[..], &[0; 4096]].concat();
     fs::write(last(&temp), zeros).unwrap();
@@ -105,6 +113,61 @@ fn damage_is_no_torn_tail_and_stays_to_be_found() {
     let verdict = check(&files);
     assert_eq!((verdict.faults_total, verdict.faults[0].line, verdict.files), (1, 2, 2));
     assert_eq!(fs::read(temp.path().join(segment_name(0))).unwrap(), bytes, "nothing of it was touched");
+}
+
+#[test]
+fn a_changed_end_is_no_torn_tail() {
+    let temp = tempfile::tempdir().unwrap();
+    drop(written(&temp, 3));
+    let good = fs::read(last(&temp)).unwrap();
+    let last_line = good[..good.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    let change = |place: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[place] = byte;
+        bytes
+    };
+    // Another byte for the last newline; the same and another first byte; something behind that we do not write.
+    let mut both = change(good.len() - 1, b' ');
+    both[last_line] = b'[';
+    for bytes in [change(good.len() - 1, b' '), both, [&good[..], b"junk"].concat()] {
+        fs::write(last(&temp), &bytes).unwrap();
+        let (mut files, mended) = open(&temp);
+        assert!(matches!(&mended[..], [Mended::Damaged { .. }]), "{mended:?}");
+        files.append(&[fact(9)]).unwrap();
+        assert!(check(&files).faults_total > 0);
+        assert_eq!(fs::read(temp.path().join(segment_name(0))).unwrap(), bytes, "nothing of it was touched");
+        fs::remove_file(last(&temp)).unwrap();
+    }
+}
+
+#[test]
+fn what_was_acknowledged_before_a_stop_is_no_torn_tail_when_it_is_missing() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut files = written(&temp, 3);
+    files.note_end().unwrap();
+    let noted = fs::read(last(&temp)).unwrap();
+    files.append(&[fact(3)]).unwrap();
+    let good = fs::read(last(&temp)).unwrap();
+    // What came later a crash can tear.
+    fs::write(last(&temp), &good[..noted.len() + 20]).unwrap();
+    assert!(matches!(&open(&temp).1[..], [Mended::Torn { bytes: 20, .. }]));
+    fs::write(last(&temp), &noted[..noted.len() - 20]).unwrap();
+    let (_, mended) = open(&temp);
+    assert!(matches!(&mended[..], [Mended::Damaged { line: 4, .. }]), "{mended:?}");
+}
+
+#[test]
+fn a_file_that_a_full_disk_left_unfinished_is_made_anew_without_a_start() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut files = written(&temp, 30);
+    files.current = None;
+    // As when neither the first line could be written nor the file be removed.
+    fs::write(temp.path().join(segment_name(files.next)), b"{\"seq\":").unwrap();
+    files.append(&[fact(30)]).unwrap();
+    assert_eq!(check(&files).faults, []);
+    let before = files.written();
+    let (files, mended) = open(&temp);
+    assert_eq!((mended, files.written()), (vec![], before));
 }
 
 #[test]

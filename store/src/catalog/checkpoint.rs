@@ -24,6 +24,7 @@ const BAD: &str = "bad-checkpoint-";
 const TABLES: [Table; 3] = [Table::Cursors, Table::Versions, Table::Manifests];
 
 /// The checkpoints in the directory of the catalog. Each is named by the number of records that it covers.
+#[derive(Clone)]
 pub(crate) struct Checkpoints {
     dir: Dir,
 }

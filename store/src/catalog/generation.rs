@@ -31,6 +31,7 @@ const BAD: &str = "bad-gen-";
 pub(crate) type Opener = Arc<dyn Fn(&Path, u64) -> Result<Opened, Cause> + Send + Sync>;
 
 /// The directory of the catalog.
+#[derive(Clone)]
 pub(crate) struct Generations {
     dir: Dir,
     /// The next generation has a greater number than this one, though nothing of it is in the directory.

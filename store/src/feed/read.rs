@@ -9,6 +9,8 @@ use std::{
 use avalon_protocol::{
     access::Role,
     feed::{FeedHead, FeedId, FeedReader, Group, SealedGroup},
+    hash::ChainHash,
+    signing::Certified,
 };
 
 use super::{
@@ -43,7 +45,9 @@ struct State {
     /// Where some groups start, by the numbers of their first records; at least the first of each segment.
     marks: BTreeMap<u64, Position>,
     last_mark: Position,
-    /// From which record on it is signed under a certificate with which role.
+    /// From which record on it is signed under which certificate.
+    certified: Vec<(u64, Certified)>,
+    /// From which record on which role counts: not always that of the certificate.
     roles: Vec<(u64, Role)>,
 }
 
@@ -61,6 +65,7 @@ impl FeedIndex {
             lengths: Vec::new(),
             marks: BTreeMap::new(),
             last_mark: Position { segment: 0, offset: 0 },
+            certified: Vec::new(),
             roles: Vec::new(),
         };
         Self { feed, dir, state: RwLock::new(state) }
@@ -91,6 +96,33 @@ impl FeedIndex {
         state.roles.iter().rev().find(|(from_seq, _)| *from_seq <= seq).map(|(_, role)| *role)
     }
 
+    /// Returns under which certificates a group that begins at this record may be signed: that of the group with the record before
+    /// it, and the one before that, for the group may be where that one came.
+    pub(crate) fn certified_before(&self, seq: u64) -> Vec<Certified> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let before = state.certified.iter().rev().filter(|(from_seq, _)| *from_seq < seq);
+        before.take(2).map(|(_, one)| *one).collect()
+    }
+
+    /// Says whether some of it is signed under a certificate with this role.
+    pub(crate) fn has_role(&self, role: Role) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.roles.iter().any(|(_, known)| *known == role)
+    }
+
+    /// Returns the chain hash behind the group with the record before `seq`; nothing when that is not here.
+    pub(crate) fn chain_before(&self, seq: u64) -> Result<Option<ChainHash>, FeedFileError> {
+        let head = self.head();
+        if seq == 0 {
+            return Ok(Some(ChainHash::EMPTY));
+        }
+        if seq >= head.next_seq {
+            return Ok((seq == head.next_seq).then_some(head.chain));
+        }
+        let has_it = |group: &SealedGroup| group.claimed_start().is_some_and(|start| start < seq);
+        Ok(self.around(seq)?.into_iter().find(has_it).map(|group| group.chain()))
+    }
+
     /// Notes a durable group that takes `bytes` at `position`, after which the feed stands where `reader` does.
     pub(super) fn add_group(&self, position: Position, bytes: u64, reader: &FeedReader) {
         let head = reader.head();
@@ -101,9 +133,12 @@ impl FeedIndex {
             state.marks.insert(first_seq, position);
             state.last_mark = position;
         }
-        if let Some(role) =
-            reader.role().filter(|role| state.roles.last().is_none_or(|(_, last)| last != role))
-        {
+        let is_new = |one: &Certified| state.certified.last().is_none_or(|(_, last)| last != one);
+        if let Some(one) = reader.certified().filter(is_new) {
+            state.certified.push((first_seq, one));
+        }
+        let is_new = |role: &Role| state.roles.last().is_none_or(|(_, last)| last != role);
+        if let Some(role) = reader.role().filter(is_new) {
             state.roles.push((first_seq, role));
         }
         state.head = head;

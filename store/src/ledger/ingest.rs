@@ -57,10 +57,10 @@ impl Writer {
             tracing::debug!(%feed, groups = applied.len(), "records of a peer applied");
             self.relearn_own(feed, &touched);
         }
-        self.announce(&applied);
+        self.announce(&applied, |feed| !feed.is_of_studio());
         appended.map_err(IngestError::Ledger)?;
         let head = self.feeds.get(feed).map_or(FeedHead::EMPTY, FeedFile::head);
-        Ok(Ingested { head, touched, manifests_stored })
+        Ok(Ingested { head, is_new: !applied.is_empty(), touched, manifests_stored })
     }
 
     /// A node that gets its own feed back still has the files that it is about.

@@ -73,12 +73,12 @@ pub(super) fn fill(
     let mut rest = None;
     if let Some(rows) = source {
         let first = load_base(shared, store, rows, &mut built.loaded_records)?;
-        if admit::has_changed(shared, store)? {
+        let (then, now) = (admit::judged_by(shared, store)?, shared.admission());
+        if admit::has_changed(shared, store, (&then, &now), &mut || {})? {
             return Err(SourceError::Rights.into());
         }
         rest = Some((first, rows));
         state.records = built.loaded_records;
-        progress(state);
     }
     replay_feeds(shared, store, &mut |_| {}, &mut |records| {
         state.records += records;

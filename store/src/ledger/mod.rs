@@ -17,6 +17,7 @@ mod open;
 mod own;
 mod pack;
 mod query;
+mod rebuild;
 mod replay;
 mod shared;
 mod signer;
@@ -34,11 +35,10 @@ use std::{
 };
 
 use avalon_protocol::{
-    access::{Action, Admission, Role},
+    access::{Action, Admission, Extract, Role},
     feed::{FeedHead, FeedId, SealedGroup},
-    hash::ManifestId,
+    hash::{ChainHash, ManifestId},
     id::{NodeId, ProjectName, VersionId},
-    policy::Access,
     record::Record,
     signing::{RecordSigner, RecordTrust},
 };
@@ -84,6 +84,8 @@ pub struct LedgerConfig {
     pub now: Monotonic,
     /// When the catalog is looked after.
     pub care: CatalogCare,
+    /// What this node was told of the policy, where it does not get the studio's feeds.
+    pub extract: Option<Extract>,
 }
 
 impl fmt::Debug for LedgerConfig {
@@ -107,6 +109,8 @@ pub enum LedgerEvent {
         /// The versions that the new records are about.
         touched: Vec<VersionId>,
     },
+    /// Who may do what, or which records count, has changed, and this is in effect.
+    Rights,
     /// A record states nothing, because its author lacked the right.
     NotAllowed {
         /// Which feed it stands in.
@@ -164,6 +168,8 @@ impl Committed {
 pub struct Ingested {
     /// How far the feed goes here now.
     pub head: FeedHead,
+    /// Whether any of the groups was not here before.
+    pub is_new: bool,
     /// The versions that the new records are about.
     pub touched: Vec<VersionId>,
     /// The manifests that came with them and are stored.
@@ -181,6 +187,8 @@ pub struct Ledger {
 struct Inner {
     shared: Arc<Shared>,
     jobs: Option<SyncSender<Job>>,
+    /// What goes into the studio's feeds does not wait behind what takes long.
+    urgent: Option<SyncSender<Job>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Where an export that is to be read back is kept meanwhile.
     state_dir: Dir,
@@ -197,21 +205,34 @@ impl fmt::Debug for Inner {
 impl Inner {
     fn new(
         shared: Arc<Shared>,
-        jobs: SyncSender<Job>,
+        (jobs, urgent): (SyncSender<Job>, SyncSender<Job>),
         writer: JoinHandle<()>,
         state_dir: Dir,
         (signer, trust): (SharedSigner, Arc<dyn RecordTrust>),
     ) -> Self {
-        Self { shared, jobs: Some(jobs), writer: Mutex::new(Some(writer)), state_dir, signer, trust }
+        Self {
+            shared,
+            jobs: Some(jobs),
+            urgent: Some(urgent),
+            writer: Mutex::new(Some(writer)),
+            state_dir,
+            signer,
+            trust,
+        }
     }
 
     fn send(&self, job: Job) {
-        match &self.jobs {
-            Some(jobs) => {
-                if let Err(refused) = jobs.send(job) {
-                    refused.0.refuse();
-                }
-            }
+        let is_urgent = match &job {
+            Job::Ingest(ingest) => ingest.feed.is_of_studio(),
+            Job::Change(Change::Commit(commit)) => commit.project.is_studio(),
+            _ => false,
+        };
+        match if is_urgent { &self.urgent } else { &self.jobs } {
+            Some(jobs) => match jobs.send(job) {
+                Ok(()) if is_urgent => self.wake(),
+                Ok(()) => {}
+                Err(refused) => refused.0.refuse(),
+            },
             None => job.refuse(),
         }
     }
@@ -245,7 +266,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.mending.close();
-        drop(self.jobs.take());
+        drop((self.jobs.take(), self.urgent.take()));
         self.join();
     }
 }
@@ -363,11 +384,18 @@ impl Ledger {
         self.inner.shared.admission()
     }
 
-    /// Goes by what was told of the policy with this serial, unless the studio's feeds have a newer one. What was judged before
-    /// stays as it is until [`Ledger::rebuild`].
-    pub fn go_by(&self, serial: u64, policy: Arc<Access>) {
-        self.inner.shared.set_extract(serial, policy);
-        admit::refresh_or_keep(&self.inner.shared);
+    /// Goes by what was told of the policy, unless the studio's feeds have a newer one. Where it judges some of what the catalog has
+    /// otherwise, that is built anew.
+    ///
+    /// # Errors
+    /// [`LedgerError::Rebuild`] when the feeds cannot be read; it goes by what it went by before.
+    pub fn go_by(&self, extract: Extract) -> Result<(), LedgerError> {
+        wait(|reply| self.inner.send(Job::GoBy { extract, reply })).unwrap_or(Err(LedgerError::Closed))
+    }
+
+    /// Returns the chain hash of a feed behind the group with the record before `seq`; nothing when that is not here.
+    pub fn chain_before(&self, feed: &FeedId, seq: u64) -> Option<ChainHash> {
+        self.inner.shared.chain_before(feed, seq)
     }
 
     /// Returns the role of the certificate under which a record was signed; none where there is no such record.

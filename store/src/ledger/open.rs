@@ -88,8 +88,13 @@ pub(super) fn open_with(
     let is_vendor = own_role(&signer, &*config.trust, &config.me) == Role::Vendor;
     let fork_files = ForkFiles::new(state.forks.clone());
     let forks = fork_files.all().map_err(|source| OpenError::Forks { source })?;
-    let shared =
-        Shared::new((config.me, is_vendor), projects, manifests, fork_files, Arc::new(MemStore::default()));
+    let shared = Shared::new(
+        (config.me, is_vendor, config.extract),
+        projects,
+        manifests,
+        fork_files,
+        Arc::new(MemStore::default()),
+    );
     forks.into_iter().for_each(|fork| shared.set_fork(fork));
     feeds.values().for_each(|file| shared.add_feed(Arc::clone(file.index())));
     admit::refresh(&shared).map_err(|source| OpenError::Catalog { source })?;
@@ -104,6 +109,7 @@ pub(super) fn open_with(
         let found = replay::find_missing(&shared, &*shared.store(), &stored);
         found.map_err(|source| OpenError::Catalog { source: source.into() })?;
     }
+    let (urgent, urgent_jobs) = sync_channel(QUEUE_JOBS);
     let writer = Writer {
         shared: Arc::new(shared),
         signer,
@@ -120,8 +126,12 @@ pub(super) fn open_with(
         is_missing_unknown: report.rebuilding.is_some(),
         compaction: None,
         parked: Vec::new(),
+        urgent: urgent_jobs,
+        is_amid: false,
+        came_amid: false,
+        is_to_judge_anew: false,
     };
-    let ledger = start(writer).map_err(|source| OpenError::Thread { source })?;
+    let ledger = start(writer, urgent).map_err(|source| OpenError::Thread { source })?;
     if !verified {
         verify_in_background(&ledger).map_err(|source| OpenError::Thread { source })?;
     }
@@ -138,7 +148,7 @@ impl Drop for Ended {
     }
 }
 
-fn start(writer: Writer) -> std::io::Result<Ledger> {
+fn start(writer: Writer, urgent: SyncSender<Job>) -> std::io::Result<Ledger> {
     let (jobs, queue): (SyncSender<Job>, Receiver<Job>) = sync_channel(QUEUE_JOBS);
     let (shared, dir) = (Arc::clone(&writer.shared), writer.state_dir.clone());
     let signing = (writer.signer.clone(), Arc::clone(&writer.trust));
@@ -147,7 +157,7 @@ fn start(writer: Writer) -> std::io::Result<Ledger> {
         let _ended = ended;
         writer.run(&queue);
     })?;
-    Ok(Ledger { inner: Arc::new(Inner::new(shared, jobs, thread, dir, signing)) })
+    Ok(Ledger { inner: Arc::new(Inner::new(shared, (jobs, urgent), thread, dir, signing)) })
 }
 
 /// A large catalog proves that it has all its rows while it is in use already.
@@ -291,7 +301,7 @@ fn catch_up(
 ) -> Result<Option<Cause>, RebuildError> {
     let store = &*opened.store;
     let result = replay::check_cursors(shared, store).and_then(|cause| match cause {
-        None if admit::has_changed(shared, store)? => Ok(Err(Cause::Rights)),
+        None if is_judged_otherwise(shared, store)? => Ok(Err(Cause::Rights)),
         None => replay::catch_up(shared, store).map(Ok),
         Some(cause) => Ok(Err(cause)),
     });
@@ -305,6 +315,11 @@ fn catch_up(
         }
         Err(error) => Err(error),
     }
+}
+
+fn is_judged_otherwise(shared: &Shared, store: &dyn CatalogStore) -> Result<bool, RebuildError> {
+    let (then, now) = (admit::judged_by(shared, store)?, shared.admission());
+    admit::has_changed(shared, store, (&then, &now), &mut || {})
 }
 
 /// Puts checkpoints aside that stand for more records than the feeds have: the feeds are those of a backup.

@@ -5,7 +5,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use avalon_protocol::{feed::FeedId, id::ProjectName, own_feed::Writing};
+use avalon_protocol::{feed::FeedId, id::ProjectName, own_feed::Writing, record::RawRecord};
 
 use super::{
     Ledger, LedgerError,
@@ -19,7 +19,14 @@ pub(super) struct Allowed(RwLock<State>);
 #[derive(Debug)]
 struct State {
     all: Writing,
-    projects: BTreeMap<ProjectName, Writing>,
+    projects: BTreeMap<ProjectName, Allows>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Allows {
+    records: Writing,
+    /// What holds records need not hold those that take a node out of the studio.
+    revocations: Writing,
 }
 
 impl Default for Allowed {
@@ -29,9 +36,13 @@ impl Default for Allowed {
 }
 
 impl Allowed {
-    fn of(&self, project: &ProjectName) -> Writing {
+    fn of(&self, commit: &Commit) -> Writing {
         let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        state.projects.get(project).copied().unwrap_or(state.all)
+        let Some(allows) = state.projects.get(&commit.project) else { return state.all };
+        match commit.records.iter().any(RawRecord::is_revocation) {
+            true => allows.revocations,
+            false => allows.records,
+        }
     }
 }
 
@@ -44,9 +55,15 @@ impl Ledger {
 
     /// Says whether the own feed about a project may be written. What waits for it is written then, or refused.
     pub fn set_writing(&self, project: &ProjectName, writing: Writing) {
+        self.set_writing_apart(project, writing, writing);
+    }
+
+    /// As [`Ledger::set_writing`], with another word for commits that take a node out of the studio: those go past others that
+    /// wait.
+    pub fn set_writing_apart(&self, project: &ProjectName, records: Writing, revocations: Writing) {
         {
             let mut state = self.inner.shared.allowed.0.write().unwrap_or_else(PoisonError::into_inner);
-            state.projects.insert(project.clone(), writing);
+            state.projects.insert(project.clone(), Allows { records, revocations });
         }
         self.inner.wake();
     }
@@ -75,7 +92,7 @@ impl Writer {
             (commit.reply)(Err(LedgerError::Forked { feed }));
             return None;
         }
-        match self.shared.allowed.of(&commit.project) {
+        match self.shared.allowed.of(&commit) {
             Writing::Free => return Some(commit),
             Writing::Waits => self.parked.push(commit),
             Writing::Refused => (commit.reply)(Err(LedgerError::Held { feed })),
@@ -85,13 +102,13 @@ impl Writer {
 
     /// Does what has waited, as far as it may be done now.
     pub(super) fn unpark(&mut self) {
-        if self.parked.iter().any(|commit| self.may_go_on(&commit.project)) {
+        if self.parked.iter().any(|commit| self.may_go_on(commit)) {
             self.change(Vec::new());
         }
     }
 
-    fn may_go_on(&self, project: &ProjectName) -> bool {
-        self.shared.forked_own().is_some() || self.shared.allowed.of(project) != Writing::Waits
+    fn may_go_on(&self, commit: &Commit) -> bool {
+        self.shared.forked_own().is_some() || self.shared.allowed.of(commit) != Writing::Waits
     }
 }
 

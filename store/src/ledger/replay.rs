@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use avalon_protocol::{
+    access::Admission,
     feed::{FeedHead, FeedId, Group},
     hash::ManifestId,
     id::VersionId,
@@ -106,17 +107,26 @@ pub(super) fn replay_feeds(
     own: &mut dyn FnMut(&Group),
     applied: &mut dyn FnMut(u64),
 ) -> Result<(), RebuildError> {
-    shared.all_feeds().iter().try_for_each(|index| replay_feed(shared, store, index, own, applied))
+    // One reading for all of it, and first of all what it was read from: what comes meanwhile is behind the cursors.
+    let admission = shared.admission();
+    let (of_studio, others): (Vec<_>, Vec<_>) =
+        shared.all_feeds().into_iter().partition(|index| index.feed().is_of_studio());
+    let mut records = 0;
+    for index in of_studio {
+        replay_feed(shared, store, (&index, &admission), own, &mut |more| records += more)?;
+    }
+    applied(records);
+    others.iter().try_for_each(|index| replay_feed(shared, store, (index, &admission), own, applied))
 }
 
 fn replay_feed(
     shared: &Shared,
     store: &dyn CatalogStore,
-    index: &FeedIndex,
+    (index, admission): (&FeedIndex, &Admission),
     own: &mut dyn FnMut(&Group),
     applied: &mut dyn FnMut(u64),
 ) -> Result<(), RebuildError> {
-    let (feed, admission) = (index.feed(), shared.admission());
+    let feed = index.feed();
     let mut cursor = FeedHead::load(store, &cursor_key(feed))?.unwrap_or(FeedHead::EMPTY);
     loop {
         shared.go_on()?;
@@ -129,8 +139,7 @@ fn replay_feed(
         for group in &groups {
             let damaged = || FeedFileError::NotABoundary { feed: feed.clone(), seq: cursor.next_seq };
             let (body, head) = body_of(group).ok_or_else(damaged).map_err(|error| unreadable(feed, error))?;
-            let judge = Judge { admission: &admission, role: role_of(index, &body) };
-            batch.apply_group(&body, head, judge)?;
+            batch.apply_group(&body, head, Judge { admission, role: role_of(index, &body) })?;
             if feed.node == shared.me {
                 own(&body);
             }

@@ -9,11 +9,10 @@ use std::{
 };
 
 use avalon_protocol::{
-    access::Admission,
+    access::{Admission, Extract},
     feed::{FeedHead, FeedId},
-    hash::ManifestId,
+    hash::{ChainHash, ManifestId},
     id::{NodeId, ProjectName, VersionId},
-    policy::Access,
     record::Published,
 };
 
@@ -47,8 +46,12 @@ pub(super) struct Shared {
     pub(super) fork_files: ForkFiles,
     /// Which own feeds may be written.
     pub(super) allowed: Allowed,
-    /// What was told of the policy without the studio's feeds, with its serial.
-    extract: Mutex<Option<(u64, Arc<Access>)>>,
+    /// What was told of the policy without the studio's feeds.
+    extract: Mutex<Option<Extract>>,
+    /// Held while it is read anew which records count: an older reading must not stand over a newer one.
+    pub(super) refreshing: Mutex<()>,
+    /// Chain hashes within feeds that were asked for. What is in a feed stays.
+    chains: Mutex<BTreeMap<(FeedId, u64), ChainHash>>,
     /// The generation that was found damaged, and why.
     damage: Mutex<Option<(u64, Cause)>>,
     /// How many records the newest checkpoint stands for.
@@ -79,7 +82,7 @@ impl Shared {
     }
 
     pub(super) fn new(
-        (me, is_vendor): (NodeId, bool),
+        (me, is_vendor, extract): (NodeId, bool, Option<Extract>),
         projects: BTreeMap<ProjectName, Dir>,
         manifests: ManifestFiles,
         fork_files: ForkFiles,
@@ -97,7 +100,9 @@ impl Shared {
             catalog: RwLock::new(store),
             missing: Mutex::default(),
             admission: RwLock::default(),
-            extract: Mutex::default(),
+            extract: Mutex::new(extract),
+            refreshing: Mutex::default(),
+            chains: Mutex::default(),
             damage: Mutex::new(None),
             checkpoint: AtomicU64::new(0),
             at_long_work: AtomicBool::new(false),
@@ -138,12 +143,26 @@ impl Shared {
         *self.admission.write().unwrap_or_else(PoisonError::into_inner) = admission;
     }
 
-    pub(super) fn extract(&self) -> Option<(u64, Arc<Access>)> {
+    pub(super) fn extract(&self) -> Option<Extract> {
         self.extract.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_extract(&self, serial: u64, policy: Arc<Access>) {
-        *self.extract.lock().unwrap_or_else(PoisonError::into_inner) = Some((serial, policy));
+    pub(super) fn set_extract(&self, extract: Option<Extract>) {
+        *self.extract.lock().unwrap_or_else(PoisonError::into_inner) = extract;
+    }
+
+    /// Returns the chain hash of a feed behind the group with the record before `seq`; nothing when that is not here.
+    pub(super) fn chain_before(&self, feed: &FeedId, seq: u64) -> Option<ChainHash> {
+        let place = (feed.clone(), seq);
+        if let Some(chain) = self.chains.lock().unwrap_or_else(PoisonError::into_inner).get(&place) {
+            return Some(*chain);
+        }
+        let chain = self.feed(feed)?.chain_before(seq).unwrap_or_else(|error| {
+            tracing::warn!(%feed, seq, error = %ErrorChain(&error), "a place in a feed cannot be read");
+            None
+        })?;
+        self.chains.lock().unwrap_or_else(PoisonError::into_inner).insert(place, chain);
+        Some(chain)
     }
 
     pub(super) fn note_checkpoint(&self, records: u64) {

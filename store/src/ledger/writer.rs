@@ -14,23 +14,21 @@ use std::{
 };
 
 use avalon_protocol::{
-    access::Role,
+    access::{Extract, Role},
     feed::{FeedHead, FeedId, Group, SealedGroup},
     id::{ProjectName, VersionId},
-    record::{RawRecord, Record},
+    record::RawRecord,
     signing::RecordTrust,
 };
 
 use super::{
-    Committed, IngestError, Ingested, LedgerError, LedgerEvent, RebuildError, Reply, admit,
+    Committed, IngestError, Ingested, LedgerError, LedgerEvent, Reply, admit,
     care::Care,
     compact::Compaction,
     export::ImportRows,
     load::Rebuilt,
-    open::{build_next, reopen},
-    own_role,
     pack::{Packed, PackedGroup},
-    replay::{RebuildProgress, find_missing, versions_of},
+    replay::{RebuildProgress, versions_of},
     shared::Shared,
     signer::SharedSigner,
 };
@@ -38,7 +36,7 @@ use crate::{
     catalog::{Batch, CatalogError, CatalogStore, Cause, Checkpoints, Generations, Judge, LocalChange},
     error_chain::ErrorChain,
     feed::{self, FeedFile, Staged, body_of},
-    fs::{Dir, path_of},
+    fs::Dir,
 };
 
 /// Most changes that one round takes together.
@@ -65,6 +63,11 @@ pub(super) enum Job {
     Import {
         rows: ImportRows,
         reply: Reply<Rebuilt, LedgerError>,
+    },
+    /// Goes by this extract of the policy.
+    GoBy {
+        extract: Extract,
+        reply: Reply<(), LedgerError>,
     },
     Sync {
         reply: Reply<(), LedgerError>,
@@ -104,9 +107,10 @@ impl Job {
     pub(super) fn refuse(self) {
         match self {
             Self::Change(Change::Commit(commit)) => (commit.reply)(Err(LedgerError::Closed)),
-            Self::Change(Change::Local { reply, .. }) | Self::Sync { reply } | Self::Close { reply } => {
-                reply(Err(LedgerError::Closed))
-            }
+            Self::Change(Change::Local { reply, .. })
+            | Self::GoBy { reply, .. }
+            | Self::Sync { reply }
+            | Self::Close { reply } => reply(Err(LedgerError::Closed)),
             Self::Rebuild { reply, .. } | Self::Import { reply, .. } => reply(Err(LedgerError::Closed)),
             Self::Snapshot { reply } => reply(Err(LedgerError::Closed)),
             Self::Ingest(ingest) => (ingest.reply)(Err(IngestError::Ledger(LedgerError::Closed))),
@@ -136,6 +140,14 @@ pub(super) struct Writer {
     pub(super) compaction: Option<Compaction>,
     /// Commits that wait until their feed may be written.
     pub(super) parked: Vec<Commit>,
+    /// What goes into the studio's feeds: it is taken also amid work that takes long.
+    pub(super) urgent: Receiver<Job>,
+    /// Work is under way during which only that is taken,
+    pub(super) is_amid: bool,
+    /// and some was, which the catalog does not have yet.
+    pub(super) came_amid: bool,
+    /// Rows of the catalog in use wait to be judged anew.
+    pub(super) is_to_judge_anew: bool,
 }
 
 /// Durable groups that the catalog does not have yet.
@@ -158,6 +170,8 @@ impl Writer {
                     Err(RecvTimeoutError::Disconnected) => break None,
                 },
             };
+            // Whoever asks for something after that finds it done.
+            self.serve_urgent();
             match job {
                 Job::Change(first) => {
                     let mut round = vec![first];
@@ -183,6 +197,9 @@ impl Writer {
                     let shared = Arc::clone(&self.shared);
                     reply(shared.long_work(|| self.import(rows)));
                 }
+                Job::GoBy { extract, reply } => {
+                    reply(self.go_by(extract).map_err(|source| LedgerError::Rebuild { source }));
+                }
                 Job::Sync { reply } => reply(self.sync()),
                 Job::Close { reply } => break Some(reply),
                 Job::Wake => {}
@@ -201,7 +218,7 @@ impl Writer {
         }
         let parked = std::mem::take(&mut self.parked).into_iter();
         parked.for_each(|commit| Job::Change(Change::Commit(commit)).refuse());
-        jobs.try_iter().for_each(Job::refuse);
+        self.urgent.try_iter().chain(jobs.try_iter()).for_each(Job::refuse);
     }
 
     /// Makes the catalog durable; also tells of a feed that is closed after a failed write.
@@ -248,7 +265,7 @@ impl Writer {
         for reply in local_replies {
             reply(indexed.clone().map_err(|source| LedgerError::Catalog { source }));
         }
-        self.announce(&applied);
+        self.announce(&applied, |feed| !feed.is_of_studio());
     }
 
     /// Makes the records of commits to one project durable, in their order; returns what to tell each.
@@ -287,30 +304,6 @@ impl Writer {
             (place, reply, result)
         });
         results.chain(refused).collect()
-    }
-
-    /// Refuses what would count nowhere, because this node lacks the right to it. What it holds it may always say: nobody waits for
-    /// an answer to that.
-    fn may_say(&self, feed: &FeedId, records: &[RawRecord]) -> Result<(), LedgerError> {
-        let admission = self.shared.admission();
-        let mut role = None;
-        let next_seq = self.feeds.get(feed).map_or(0, |file| file.head().next_seq);
-        for raw in records {
-            let Ok(record) = Record::in_feed(raw, &feed.project) else { continue };
-            if matches!(
-                record,
-                Record::Key(_) | Record::AuditHead(_) | Record::Placed(_) | Record::Dropped(_)
-            ) {
-                continue;
-            }
-            let role = *role.get_or_insert_with(|| own_role(&self.signer, &*self.trust, &feed.node));
-            admission.admits(feed, next_seq, role, &record).map_err(|action| LedgerError::NotAllowed {
-                node: feed.node.clone(),
-                action,
-                project: feed.project.clone(),
-            })?;
-        }
-        Ok(())
     }
 
     /// Writes groups of this node's own feed, each with an fdatasync of its own: a tail that a crash tears is then never
@@ -364,49 +357,31 @@ impl Writer {
     /// Brings the catalog up to groups that are durable, and adds changes of local files. When it fails the feeds still
     /// have everything, and the catalog is built anew from them.
     pub(super) fn index(&mut self, applied: &Applied, local: &[LocalChange]) -> Result<(), CatalogError> {
+        let is_about_rights = self.heed(applied);
+        if self.is_amid {
+            self.came_amid = true;
+            return Ok(());
+        }
         let store = self.shared.store();
-        let result = match self.judge_anew(&*store, applied) {
+        let result = match self.judge_anew(&*store, is_about_rights) {
             Ok(()) => index_into(&self.shared, &*store, applied, local, &*self.on_change),
             Err(error) => Err(error),
         };
+        let result = result.and_then(|()| {
+            let taken = self.take_what_came_amid(&*store);
+            self.is_to_judge_anew |= taken.is_err();
+            taken
+        });
         if let Err(error) = &result {
             self.shared.note_damage(error);
         }
         result
     }
 
-    /// Reads which records count by what these groups say. An error when the store has to be built anew for it.
-    fn judge_anew(&mut self, store: &dyn CatalogStore, applied: &Applied) -> Result<(), CatalogError> {
-        if !applied.iter().any(|(body, _)| admit::is_about_rights(body)) {
-            // Cursors that go on would hide that rows wait to be judged anew.
-            return match self.shared.damage() {
-                Some(Cause::Rights) => Err(CatalogError::damaged(store.generation(), Cause::Rights)),
-                _ => Ok(()),
-            };
-        }
-        let shared = Arc::clone(&self.shared);
-        let changed = shared.long_work(|| {
-            admit::refresh(&shared)?;
-            admit::has_changed(&shared, store)
-        });
-        match changed {
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                // Manifests of records that begin to count were not taken.
-                self.is_missing_unknown = true;
-                Err(CatalogError::damaged(store.generation(), Cause::Rights))
-            }
-            Err(error) => {
-                tracing::error!(error = %ErrorChain(&error), "what changes who may do what cannot be read");
-                Err(CatalogError::damaged(store.generation(), Cause::Rights))
-            }
-        }
-    }
-
-    /// Tells the observer how far feeds have come.
-    pub(super) fn announce(&self, applied: &Applied) {
+    /// Tells the observer how far those of the feeds have come.
+    pub(super) fn announce(&self, applied: &Applied, of: impl Fn(&FeedId) -> bool) {
         let mut advanced: BTreeMap<&FeedId, (FeedHead, BTreeSet<VersionId>)> = BTreeMap::new();
-        for (body, head) in applied {
+        for (body, head) in applied.iter().filter(|(body, _)| of(&body.feed)) {
             let entry = advanced.entry(&body.feed).or_insert((*head, BTreeSet::new()));
             entry.0 = *head;
             entry.1.extend(versions_of(body));
@@ -415,106 +390,6 @@ impl Writer {
             let touched = touched.into_iter().collect();
             (self.on_change)(LedgerEvent::Advanced { feed: feed.clone(), head, touched });
         }
-    }
-
-    /// Rebuilds a catalog that was found damaged; once, and then again after a while if that fails.
-    fn heal(&mut self) {
-        let Some(cause) = self.shared.damage() else { return };
-        if self.rebuild_again_at.is_some_and(|at| self.generations.now() < at) {
-            return;
-        }
-        (self.on_change)(LedgerEvent::Rebuilding { cause: cause.clone() });
-        if cause == Cause::NoSpace && self.reopen() {
-            return;
-        }
-        match self.rebuild(&cause, &mut |_| {}) {
-            Ok(_) => {}
-            Err(RebuildError::Stopped) => tracing::info!("catalog not rebuilt: the ledger closes"),
-            Err(error) => tracing::error!(error = %ErrorChain(&error), "catalog not rebuilt"),
-        }
-    }
-
-    /// Goes on with the generation that a start could not open for lack of room; false when it is of no use.
-    fn reopen(&mut self) -> bool {
-        // One that failed while in use holds the engine's lock, and its rows are in doubt.
-        if !self.is_missing_unknown {
-            return false;
-        }
-        let shared = Arc::clone(&self.shared);
-        let reopened = shared.long_work(|| reopen(&shared, &self.generations));
-        let Ok(Some(store)) = reopened else { return false };
-        tracing::info!(generation = store.generation(), "catalog opened, now that there is room");
-        self.find_missing(&*store);
-        shared.clear_damage();
-        shared.replace_store(store);
-        self.in_use();
-        true
-    }
-
-    /// Builds the next generation from the feeds and puts it in the place of this one.
-    fn rebuild(
-        &mut self,
-        cause: &Cause,
-        progress: &mut dyn FnMut(RebuildProgress),
-    ) -> Result<Rebuilt, RebuildError> {
-        self.give_up_compaction("the catalog is built anew");
-        self.restore_directory();
-        admit::refresh_or_keep(&self.shared);
-        let build = || build_next(&self.shared, &self.generations, &self.checkpoints, progress);
-        let built = self.shared.long_work(build).inspect_err(|_| self.shared.mending.end(true));
-        self.rebuild_again_at = Some(self.generations.now() + REBUILD_AGAIN_AFTER);
-        let (store, built) = built?;
-        self.use_rebuilt(store);
-        tracing::info!(generation = self.shared.store().generation(), %cause, ?built, "catalog rebuilt");
-        Ok(built)
-    }
-
-    /// Makes the directory of the catalog again, where somebody has removed it.
-    fn restore_directory(&mut self) {
-        let name = path_of("catalog");
-        if self.state_dir.open_dir(&name).is_ok_and(|there| there.is_same(&self.catalog_dir)) {
-            return;
-        }
-        match self.state_dir.create_dirs(&name) {
-            Ok(dir) => {
-                tracing::warn!(path = %dir.path().display(), "the directory of the catalog was removed, it is made again");
-                self.generations.moved_to(dir.clone(), self.shared.store().generation());
-                self.checkpoints = Checkpoints::new(dir.clone());
-                self.catalog_dir = dir;
-            }
-            Err(error) => {
-                tracing::error!(error = %ErrorChain(&error), "the directory of the catalog is not there")
-            }
-        }
-    }
-
-    /// Notes, once, which manifests are missing: a ledger that was opened without a catalog could not.
-    fn find_missing(&mut self, store: &dyn CatalogStore) {
-        if !std::mem::take(&mut self.is_missing_unknown) {
-            return;
-        }
-        let stored = self.shared.manifests.ids();
-        let found =
-            stored.map_err(CatalogError::switch).and_then(|ids| find_missing(&self.shared, store, &ids));
-        if let Err(error) = found {
-            self.is_missing_unknown = true;
-            self.shared.note_damage(&error);
-            tracing::warn!(error = %ErrorChain(&error), "missing manifests not looked for");
-        }
-    }
-
-    /// Puts a new generation, which counts already, in the place of the one in use.
-    pub(super) fn use_rebuilt(&mut self, store: Arc<dyn CatalogStore>) {
-        self.find_missing(&*store);
-        let old = self.shared.replace_store(store);
-        self.generations.condemn(old.generation());
-        self.in_use();
-    }
-
-    fn in_use(&mut self) {
-        self.care.switched(self.generations.now(), None);
-        self.rebuild_again_at = None;
-        (self.on_change)(LedgerEvent::Rebuilt);
     }
 
     /// Returns the bodies and heads of the groups that a feed has now, of those that were to be appended.

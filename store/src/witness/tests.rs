@@ -23,6 +23,7 @@ fn run(path: &Path, records: u8, end: Option<Moment>) -> Signs {
         projects: vec![(toy::feed(ME).project, None)],
         on_change: Arc::new(|_| {}),
         now: Arc::new(|| Duration::ZERO),
+        extract: None,
         care: CatalogCare::default(),
     };
     let (ledger, _) = Ledger::open(&state, config).unwrap();
@@ -102,6 +103,48 @@ fn a_backup_that_is_copied_over_the_same_files_shows_by_their_ctime() {
     run(&state, 2, Some(Moment::Stop));
     copy(&backup, &state);
     assert!(is_restored(&run(&state, 0, None)));
+}
+
+#[test]
+fn a_backup_of_a_running_daemon_that_is_copied_over_the_same_files_shows_after_a_kill() {
+    let temp = tempfile::tempdir().unwrap();
+    let (state, backup) = (temp.path().join("state"), temp.path().join("backup"));
+    run(&state, 2, None);
+    copy(&state, &backup);
+    // Within the same run, so that the witness is the same: only the anchor can tell.
+    copy(&backup, &state);
+    assert!(is_restored(&run(&state, 0, None)));
+    assert_eq!(run(&state, 1, None), Signs::None, "and once it is known to be the newest no more");
+}
+
+#[test]
+fn a_backup_shows_where_only_files_that_look_changed_are_put_back() {
+    let temp = tempfile::tempdir().unwrap();
+    let (state, backup) = (temp.path().join("state"), temp.path().join("backup"));
+    run(&state, 2, None);
+    copy(&state, &backup);
+    run(&state, 2, None);
+    // As `rsync --inplace` does; the anchor of the backup is not there any more.
+    for name in ["witness.json", "witness-a.anchor", "witness-b.anchor"] {
+        let (from, to) = (backup.join(name), state.join(name));
+        if fs::read(&from).ok() != fs::read(&to).ok() && from.exists() {
+            fs::copy(from, to).unwrap();
+        }
+    }
+    assert!(is_restored(&run(&state, 0, None)));
+}
+
+#[test]
+fn a_crash_between_anchor_and_witness_is_no_restore() {
+    let temp = tempfile::tempdir().unwrap();
+    let state = temp.path().join("state");
+    run(&state, 2, None);
+    let old = ANCHORS.iter().find(|name| state.join(name).exists()).unwrap();
+    let other = ANCHORS.iter().find(|name| *name != old).unwrap();
+    fs::File::create(state.join(other)).unwrap();
+    assert_eq!(run(&state, 0, None), Signs::None, "the next one was made already");
+    fs::File::create(state.join(ANCHORS.iter().find(|name| !state.join(name).exists()).unwrap())).unwrap();
+    assert_eq!(run(&state, 0, None), Signs::None, "the last one was not removed yet");
 }
 
 #[test]

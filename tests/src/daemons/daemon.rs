@@ -43,6 +43,8 @@ pub struct Daemon {
     user: Option<u32>,
     /// The network namespace that its process runs in.
     network: Option<String>,
+    /// A program and its first arguments, which becomes the daemon.
+    launcher: Vec<String>,
     process: Option<Process>,
     /// The logs of earlier processes.
     logs: Vec<Log>,
@@ -58,6 +60,7 @@ impl Daemon {
             device: None,
             user: None,
             network: None,
+            launcher: Vec::new(),
             process: None,
             logs: Vec::new(),
         }
@@ -98,6 +101,12 @@ impl Daemon {
         self.network = Some(namespace.to_owned());
     }
 
+    /// Lets processes that start from now on begin as this program, with these arguments before the daemon's own, which
+    /// becomes the daemon; none when it is empty. Not together with a mount or network namespace.
+    pub fn set_launcher(&mut self, launcher: Vec<String>) {
+        self.launcher = launcher;
+    }
+
     /// Runs a line of shell in the mount namespace of the running process.
     pub fn in_its_mounts(&mut self, script: &str) -> Said {
         let pid = self.process().pid().to_string();
@@ -112,7 +121,14 @@ impl Daemon {
 
     fn command(&self) -> Command {
         let mut command = match (&self.mounts, &self.network) {
-            (None, None) => Command::new(&self.programs.avalond),
+            (None, None) => match self.launcher.as_slice() {
+                [] => Command::new(&self.programs.avalond),
+                [program, arguments @ ..] => {
+                    let mut command = Command::new(program);
+                    command.args(arguments).arg(&self.programs.avalond);
+                    command
+                }
+            },
             (None, Some(namespace)) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", namespace]).arg(&self.programs.avalond);

@@ -185,6 +185,7 @@ fn add_records(daemon: &Daemon, count: u32) {
         projects: vec![(project.clone(), None)],
         on_change: Arc::new(drop),
         now: Arc::new(Duration::default),
+        extract: None,
         care: CatalogCare::default(),
     };
     let (ledger, _) = Ledger::open(&state, config).unwrap();

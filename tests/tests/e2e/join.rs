@@ -62,7 +62,19 @@ impl Machine {
     }
 
     fn join(&self, args: &[&str]) -> Said {
-        let mut command = Command::new(&self.studio_programs.avalonctl);
+        self.join_by(args, None)
+    }
+
+    fn join_by(&self, args: &[&str], stdin: Option<&str>) -> Said {
+        let mut command = match stdin {
+            None => Command::new(&self.studio_programs.avalonctl),
+            Some(stdin) => {
+                fs::write(self.at("stdin"), format!("{stdin}\n")).unwrap();
+                let mut command = Command::new("sh");
+                command.args(["-c", "exec \"$0\" \"$@\" < stdin"]).arg(&self.studio_programs.avalonctl);
+                command
+            }
+        };
         command
             .env("AVALOND", &self.studio_programs.avalond)
             .env_remove("AVALON_PROJECTS")
@@ -92,7 +104,8 @@ fn two_commands_make_a_machine_a_node_with_a_configuration_that_starts() {
     publish_model(&london, 1, b"one");
     let token = invite(&london, &["--role", "workstation", "--ttl", "1h", "--node", "ws1"]);
     let machine = Machine::new(&studio, "new");
-    let said = machine.join(&[&token]).expect(ExitCode::Ok);
+    // By stdin, so that nobody else on the machine reads it.
+    let said = machine.join_by(&["-"], Some(&token)).expect(ExitCode::Ok);
     assert!(
         said.stdout.contains("this machine is ws1@home now, as workstation, let in by srv@london"),
         "{said:?}"

@@ -198,6 +198,7 @@ fn write_policy(daemon: &Daemon, serial: u64, document: &str) {
         projects: Vec::new(),
         on_change: Arc::new(drop),
         now: Arc::new(Duration::default),
+        extract: None,
         care: CatalogCare::default(),
     };
     let (ledger, _) = Ledger::open(&state, config).unwrap();

@@ -164,7 +164,9 @@ impl Studio {
     }
 
     fn start(&mut self, one: usize, disk: Disk, signs: Signs) {
+        // Who is alone and sees no sign asks nobody.
         let is_alone = self.kind == Kind::NearWithoutRule;
+        let signs = if is_alone { Signs::None } else { signs };
         let feed = self.nodes[one].own_feed();
         let own = OwnFeeds::new([(project(), disk.records(&feed))], signs, is_alone, self.now);
         let node = &mut self.nodes[one];
@@ -217,7 +219,7 @@ impl Studio {
         let node = &mut self.nodes[one];
         let first = node.disk.records(feed);
         node.disk.write(feed, &signer, (self.words, count));
-        node.own.advanced(&project(), node.disk.records(feed), self.now);
+        node.own.advanced(&project(), node.disk.records(feed));
         let group = node.disk.feeds[feed].groups.last().unwrap().body.clone();
         let here = self.written.entry((feed.clone(), first)).or_default();
         here.insert(group);
@@ -266,8 +268,8 @@ impl Studio {
             todo.extend(more.into_iter().map(|effect| (end, effect)));
         }
         let (first, second) = (self.nodes[one].id.clone(), self.nodes[other].id.clone());
-        self.nodes[one].own.gone(&second);
-        self.nodes[other].own.gone(&first);
+        self.nodes[one].own.gone(&second, self.now);
+        self.nodes[other].own.gone(&first, self.now);
     }
 
     fn carry_out(
@@ -305,7 +307,7 @@ impl Studio {
                     assert_eq!(before.records(&feed), node.disk.records(&feed), "seed {seed}: it is frozen");
                 }
                 if feed.node == node.id && node.disk.records(&feed) > before.records(&feed) {
-                    node.own.advanced(&feed.project, node.disk.records(&feed), now);
+                    node.own.came(&feed.project, &peer, node.disk.records(&feed), now);
                     self.note("taken back");
                 }
                 self.answer(&feed, session, taken)

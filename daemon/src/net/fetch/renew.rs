@@ -1,6 +1,6 @@
 //! Asking a node that issues for a certificate for a new key of this node.
 
-use avalon_protocol::wire::{FEATURE_ISSUES, Renew, RenewReply, Request};
+use avalon_protocol::wire::{FEATURE_ISSUES, Renew, RenewAnswer, Request};
 
 use super::{FetchError, PeerLink};
 
@@ -14,7 +14,7 @@ impl PeerLink {
     ///
     /// # Errors
     /// [`FetchError`] when there is no answer.
-    pub async fn renew(&self, request: Vec<u8>) -> Result<RenewReply, FetchError> {
+    pub async fn renew(&self, request: Vec<u8>) -> Result<RenewAnswer, FetchError> {
         let mut answer = self.ask(&Request::Renew(Renew { request })).await?;
         let reply = self.reply(&mut answer).await?;
         self.check_end(&mut answer).await?;

@@ -9,13 +9,13 @@ use avalon_protocol::{
     close_code::CloseCode,
     control::PeerState,
     limits::MAX_FRAME_BYTES,
-    wire::{FetchManifests, Framed as _, Request},
+    wire::{Control, FetchManifests, Framed as _, Request},
 };
 use bytes::Bytes;
 
 use super::{
-    hostile::Puppet,
-    studio::{Studio, node_id, project, within},
+    hostile::{Puppet, no_heads},
+    studio::{Studio, hello, node_id, project, within},
 };
 use crate::{
     clock::ManualClock,
@@ -80,6 +80,67 @@ async fn a_frame_that_does_not_get_on_ends_the_connection() {
     within("the close", slowly).await;
     let (code, reason) = puppet.closed().await;
     assert_eq!((code, reason.as_str()), (Some(CloseCode::Protocol), "a frame came too slowly"));
+}
+
+/// Has the node answer many times, so that it has looked at all else that is there.
+async fn ask_often(puppet: &Puppet) {
+    for _ in 0..50 {
+        let fetch = FetchManifests { project: project("lantern"), manifests: vec![] };
+        let (mut send, mut receive) = puppet.connection.open_bi().await.unwrap();
+        send.write_all(&Request::Manifests(fetch).to_frame()).await.unwrap();
+        send.finish().unwrap();
+        within("an answer", receive.read_to_end(1 << 20)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_small_frames_is_slowed_down() {
+    let studio = Studio::new();
+    let clock = ManualClock::new();
+    let mut setup = studio.node("srv@montreal");
+    setup.clock = Arc::new(clock.clone());
+    let mut node = setup.start();
+    let mut puppet = Puppet::dial(&studio, &node).await;
+    puppet.greet().await;
+    node.peer_up("puppet@london").await;
+    let frame = Control::Heads(no_heads("lantern")).to_frame();
+    // What is not allowed comes last, and shows how far the node has read.
+    let flood = [frame.repeat(1500), vec![0, 0, 0, 0, 99, 0]].concat();
+    puppet.say(&flood).await;
+    ask_often(&puppet).await;
+    assert!(puppet.connection.close_reason().is_none(), "they are not looked at yet, and nobody is blamed");
+    let time = async {
+        loop {
+            clock.advance(Duration::from_millis(2));
+            tokio::task::yield_now().await;
+        }
+    };
+    let (code, _) = tokio::select! {
+        closed = puppet.closed() => closed,
+        () = time => unreachable!("time goes on"),
+    };
+    assert_eq!(code, Some(CloseCode::Protocol), "it goes on by itself");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_of_this_node_is_no_fault_of_its_peer() {
+    let studio = Studio::new();
+    let clock = ManualClock::new();
+    let mut setup = studio.node("srv@montreal");
+    setup.clock = Arc::new(clock.clone());
+    let mut node = setup.start();
+    let mut puppet = Puppet::dial(&studio, &node).await;
+    let greeting = Control::Hello(hello("puppet@london", 5, &["lantern"])).to_frame();
+    let (first, rest) = greeting.split_at(1);
+    // The greeting of the node shows that it waits for the peer's.
+    puppet.say(first).await;
+    puppet.hear().await;
+    clock.advance(Duration::from_secs(600));
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    puppet.say(rest).await;
+    node.peer_up("puppet@london").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,10 +12,20 @@ use avalon_protocol::{
     record::{Published, Record},
 };
 
+use avalon_protocol::{access::Role, hash::ObjectHash};
+use avalon_store::{
+    catalog::{LocalChange, LocalFile},
+    fs::WriteMode,
+};
+
 use super::{LeftOver, left_over, run};
 use crate::{
-    fixture::{Node, Studio, draft, manifest, published, version},
-    replicate::jobs::{Job, Occupied, Outcome},
+    fixture::{Node, Studio, draft, manifest, project, published, version},
+    policy::Apply,
+    replicate::{
+        jobs::{Job, Occupied, Outcome},
+        serve,
+    },
     tasks::Tasks,
 };
 
@@ -190,4 +200,54 @@ async fn what_was_left_of_a_version_that_became_a_conflict_goes() {
     let bench = Bench::new(&manifest, published(&manifest));
     bench.montreal.publishes(&draft(1, b"another").finish().unwrap());
     assert_eq!(left_over(&bench.montreal.core, manifest.id()).await, LeftOver::Useless);
+}
+
+/// Gives a node these grants, as the studio's policy.
+fn grant(node: &Node, grants: &[(&str, &str, &str)]) {
+    let grants = grants.iter().map(|(to, project, action)| {
+        format!("[[grant]]\nto = \"{to}\"\nprojects = \"{project}\"\nactions = \"{action}\"\n")
+    });
+    let head = "schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"on-demand\"\nmin_copies = 1\n";
+    let document = grants.fold(head.to_owned(), |text, grant| text + &grant);
+    let (author, comment) = ("anna".to_owned(), String::new());
+    node.core.apply_policy(Apply { document, author, comment, replaces: None }).unwrap();
+}
+
+#[tokio::test]
+async fn a_version_is_filled_from_another_project_only_if_its_author_may_have_it_from_there() {
+    const SECRET: &[u8] = b"of comet alone";
+    let studio = Studio::new();
+    let van = studio.node_as("ws1@van", Role::Site, ProjectMode::OnDemand);
+    let montreal = studio.node("srv@montreal", ProjectMode::OnDemand);
+    fs::create_dir(montreal.dir.parent().unwrap().join("comet")).unwrap();
+    let montreal = studio.reopen(montreal);
+    let comet = "comet".parse().unwrap();
+    let (dir, path) = (montreal.core.project(&comet).unwrap().dir().unwrap(), "film.mov".parse().unwrap());
+    dir.write_atomic(&path, SECRET, WriteMode::Replace).unwrap();
+    let file = LocalFile::new(
+        ObjectHash::of(SECRET),
+        &dir.stat(&path).unwrap().unwrap(),
+        ManifestId::from_bytes([7; 32]),
+    );
+    let put = LocalChange::Put { project: comet.clone(), path, file };
+    montreal.core.ledger.update_local_wait(vec![put]).unwrap();
+
+    // It knows the hash, and has not the content.
+    let manifest = manifest(1, SECRET);
+    van.publishes(&manifest);
+    grant(&montreal, &[("van", "lantern", "publish")]);
+    montreal.hears(&van);
+    montreal.core.ledger.put_manifest(&manifest).unwrap();
+    let bench = Bench { montreal, _london: van, _studio: studio };
+    let outcome = bench.run(version(1), manifest.id()).await;
+    assert!(matches!(&outcome, Outcome::Waiting { code: ErrorCode::NoSource, .. }), "{outcome:?}");
+    let core = &bench.montreal.core;
+    let served = |project| {
+        serve::open_reader(core, project, &ObjectHash::of(SECRET), SECRET.len() as u64).unwrap().is_some()
+    };
+    assert!(served(&comet) && !served(&project()), "it is served where it lies");
+
+    grant(&bench.montreal, &[("van", "lantern", "publish"), ("van", "comet", "pull")]);
+    let outcome = bench.run(version(1), manifest.id()).await;
+    assert!(matches!(&outcome, Outcome::Placed), "{outcome:?}");
 }

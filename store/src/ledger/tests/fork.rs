@@ -95,6 +95,30 @@ fn a_history_that_parts_before_the_key_was_renewed_is_a_fork_and_not_a_bad_signa
 }
 
 #[test]
+fn no_feed_is_read_again_for_a_group_that_nobody_signed() {
+    let wide: Vec<u8> = (0..200).collect();
+    let mut common = Hand::of(PEER);
+    (0..12).for_each(|_| common.add(&wide));
+    let mut mine = common.clone().with(&[&[2]]);
+    mine.key = Toy(format!("{PEER} renewed").into_bytes());
+    let mine = mine.with(&[&[3]]);
+    let world = World::new();
+    let node = world.open();
+    ingest(&node, PEER, &mine.groups).unwrap();
+    // Whoever reads it from its beginning finds that out.
+    let dir = world.temp.path().join("state").join(format!("feeds/lantern/{PEER}"));
+    let segment = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(segment).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 64], 300).unwrap();
+    let mut forged = common.clone().with(&[&[4]]).groups.split_off(12);
+    forged[0].signature[0] ^= 1;
+    let error = ingest(&node, PEER, &forged).unwrap_err();
+    assert!(matches!(error, IngestError::Feed(FeedError::Signature { .. })), "{error:?}");
+    // By the key that it had there it is a fork.
+    assert!(ingest(&node, PEER, &common.with(&[&[4]]).groups.split_off(12)).unwrap_err().is_fork());
+}
+
+#[test]
 fn a_node_whose_own_feed_has_two_histories_writes_no_feed_any_more() {
     let world = World::new();
     let node = world.open();

@@ -15,6 +15,7 @@ mod meanwhile;
 mod own;
 mod readers;
 mod rights;
+mod standing;
 mod studio;
 
 use std::{
@@ -99,6 +100,7 @@ impl World {
                 let passed = if opens { open_takes.load(Ordering::Relaxed) } else { 0 };
                 Duration::from_secs(clock.fetch_add(passed, Ordering::Relaxed))
             }),
+            extract: None,
             care: self.care,
         }
     }

@@ -1,6 +1,11 @@
 //! Own feeds that may not be written yet, and keys that change under way.
 
-use avalon_protocol::{own_feed::Writing, record::Key};
+use avalon_protocol::{
+    audit::AuditHead,
+    hash::AuditHash,
+    own_feed::Writing,
+    record::{Key, Note, Revoked},
+};
 
 use super::*;
 
@@ -48,6 +53,29 @@ fn what_is_held_for_longer_is_refused_and_so_is_what_waits_when_it_closes() {
     let waits = commit(&node, vec![placed(3, 3)]);
     node.ledger.clone().close().unwrap();
     assert!(matches!(waits.recv().unwrap(), Err(LedgerError::Closed)));
+}
+
+#[test]
+fn a_revocation_goes_past_what_is_held() {
+    let (world, note) = (World::new(), || Note::try_from("stolen".to_owned()).unwrap());
+    let node = world.open();
+    node.ledger.hold_all();
+    let studio = ProjectName::studio();
+    let send = |record: Record| {
+        let (answer, answered) = sync_channel(1);
+        let reply = Box::new(move |result| answer.send(result).unwrap());
+        node.ledger.commit(&studio, vec![record], vec![], 1, reply);
+        answered
+    };
+    let head = AuditHead { entries: 1, hash: AuditHash::from_bytes([1; 32]), at_ms: 1 };
+    let head_of_audit = send(Record::AuditHead(head));
+    let revoked = Revoked { node: "thief@x".parse().unwrap(), author: note(), comment: note(), at_ms: 1 };
+    let revocation = send(Record::Revoked(revoked));
+    node.ledger.set_writing_apart(&studio, Writing::Waits, Writing::Free);
+    assert!(revocation.recv_timeout(Duration::from_secs(60)).unwrap().is_ok());
+    assert!(head_of_audit.try_recv().is_err(), "it waits");
+    node.ledger.set_writing_apart(&studio, Writing::Refused, Writing::Free);
+    assert!(matches!(head_of_audit.recv().unwrap(), Err(LedgerError::Held { .. })));
 }
 
 #[test]

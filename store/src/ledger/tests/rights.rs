@@ -10,34 +10,34 @@ use proptest::prelude::*;
 
 use super::*;
 
-const VENDOR: &str = "ws1@vendor";
-const ADMIN: &str = "nas@paris";
+pub(super) const VENDOR: &str = "ws1@vendor";
+pub(super) const ADMIN: &str = "nas@paris";
 /// When the manifests of these tests were published.
-const THEN_MS: u64 = 1_763_800_000_000;
+pub(super) const THEN_MS: u64 = 1_763_800_000_000;
 
 /// A node that writes a feed in memory.
-struct Author {
-    key: Toy,
-    reader: FeedReader,
-    groups: Vec<SealedGroup>,
+pub(super) struct Author {
+    pub(super) key: Toy,
+    pub(super) reader: FeedReader,
+    pub(super) groups: Vec<SealedGroup>,
 }
 
 impl Author {
-    fn new(node: &str, role: &str, project: &ProjectName) -> Self {
+    pub(super) fn new(node: &str, role: &str, project: &ProjectName) -> Self {
         let feed = FeedId { project: project.clone(), node: node.parse().unwrap() };
         let key = Toy(format!("{node} key {role}").into_bytes());
         Self { key, reader: FeedReader::new(feed), groups: Vec::new() }
     }
 
-    fn vendor() -> Self {
+    pub(super) fn vendor() -> Self {
         Self::new(VENDOR, "vendor", &project())
     }
 
-    fn admin() -> Self {
+    pub(super) fn admin() -> Self {
         Self::new(ADMIN, "admin", &ProjectName::studio())
     }
 
-    fn says(mut self, records: &[Record]) -> Self {
+    pub(super) fn says(mut self, records: &[Record]) -> Self {
         let raw = records.iter().map(Record::to_raw).collect();
         let group = self.reader.seal(raw, 1, &self.key, &ToyTrust);
         self.reader.accept(&group, &ToyTrust).unwrap();
@@ -45,11 +45,11 @@ impl Author {
         self
     }
 
-    fn next_seq(&self) -> u64 {
+    pub(super) fn next_seq(&self) -> u64 {
         self.reader.head().next_seq
     }
 
-    fn tells(&self, node: &Node) -> Ingested {
+    pub(super) fn tells(&self, node: &Node) -> Ingested {
         let ingested =
             node.ledger.ingest_wait(self.reader.feed().clone(), self.groups.clone(), vec![]).unwrap();
         assert!(node.ledger.wait_ready());
@@ -57,31 +57,37 @@ impl Author {
     }
 }
 
-fn policy(serial: u64, grants: &str) -> Record {
+pub(super) fn policy(serial: u64, grants: &str) -> Record {
     let document =
         format!("schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"here\"\nmin_copies = 1\n{grants}");
     Record::Policy(AppliedPolicy::new(serial, document, "anna".into(), String::new(), THEN_MS).unwrap())
 }
 
-fn grant(to: &str, actions: &str) -> String {
+pub(super) fn grant(to: &str, actions: &str) -> String {
     format!("[[grant]]\nto = \"{to}\"\nprojects = \"lantern\"\nactions = \"{actions}\"\n")
 }
 
 fn judged(next_seq: u64, actions: &[Action]) -> Record {
     let feed = FeedId { project: project(), node: VENDOR.parse().unwrap() };
-    Record::Judged(Judged { feed, next_seq, rights: Rights::of(actions.iter().copied()), at_ms: THEN_MS })
+    Record::Judged(Judged {
+        feed,
+        next_seq,
+        rights: Rights::of(actions.iter().copied()),
+        at_ms: THEN_MS,
+        chain: None,
+    })
 }
 
-fn revoked(node: &str, at_ms: u64) -> Record {
+pub(super) fn revoked(node: &str, at_ms: u64) -> Record {
     let [author, comment] = ["anna", "stolen"].map(|text| Note::try_from(text.to_owned()).unwrap());
     Record::Revoked(Revoked { node: node.parse().unwrap(), author, comment, at_ms })
 }
 
-fn publishes(number: u32) -> Record {
+pub(super) fn publishes(number: u32) -> Record {
     toy::published(&toy::manifest(number, &[("a.abc", b"x")]))
 }
 
-fn versions(node: &Node) -> u64 {
+pub(super) fn versions(node: &Node) -> u64 {
     node.check_rows(&node.expected_rows(&[]));
     node.ledger.stats().versions
 }

@@ -9,7 +9,7 @@ use avalon_protocol::{
     session::{Effect, Session},
     wire::{
         Control, FRAME_HEADER_BYTES, FrameError, FrameHeader, Framed, Hello, JoinAsk, JoinReply,
-        ManifestReply, NumberReply, ObjectReply, PieceHead, ProofReply, RenewReply, Request, ServedProject,
+        ManifestReply, NumberReply, ObjectReply, PieceHead, ProofReply, RenewAnswer, Request, ServedProject,
     },
 };
 use rand::Rng as _;
@@ -157,7 +157,7 @@ fn decode(input: &[u8]) -> Outcome {
     take(read::<NumberReply>(kind, payload, |_| String::new()));
     take(read::<JoinAsk>(kind, payload, |_| String::new()));
     take(read::<JoinReply>(kind, payload, |_| String::new()));
-    take(read::<RenewReply>(kind, payload, |_| String::new()));
+    take(read::<RenewAnswer>(kind, payload, |_| String::new()));
     outcome
 }
 

@@ -1,0 +1,128 @@
+//! Reading an [`Admission`] from the studio's own feeds.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Admission, Rights, Role,
+    admission::Elsewhere,
+    standing::{Revocation, Standing, Statement},
+};
+use crate::{
+    feed::FeedId,
+    hash::ChainHash,
+    id::NodeId,
+    policy::{Access, Policy},
+    record::{Judged, Record},
+    studio::PolicyId,
+};
+
+/// Where a record stands: its feed, and its number there. It is signed under an admin's certificate.
+type Stands = (FeedId, u64, Record);
+
+/// What a node goes by that does not get the studio's feeds.
+#[derive(Debug, Clone)]
+pub struct Extract {
+    /// The serial of the policy that it is of.
+    pub serial: u64,
+    /// What it says about rights.
+    pub policy: Arc<Access>,
+    /// Up to where what is here was judged before, by other rights.
+    pub judged: Vec<Judged>,
+}
+
+/// Reads an [`Admission`]. The order in which records are added does not matter.
+#[derive(Debug, Default)]
+pub struct AdmissionReader {
+    policies: BTreeMap<PolicyId, Vec<Stands>>,
+    revocations: Vec<Revocation>,
+    judged: Vec<(NodeId, u64, Judged)>,
+    extract: Option<Extract>,
+}
+
+impl AdmissionReader {
+    /// Adds a record that stands at `seq` in one of the studio's feeds, under a certificate with this role. Those of others than admins
+    /// are passed over, and so are those that say nothing about rights.
+    pub fn add(&mut self, feed: &FeedId, seq: u64, role: Role, record: Record) {
+        if role != Role::Admin {
+            return;
+        }
+        match record {
+            Record::Revoked(revoked) => {
+                self.revocations.push(Revocation { by: feed.node.clone(), seq, revoked });
+            }
+            // Nobody judges itself: an admin could keep for ever what it says.
+            Record::Judged(judged) if judged.feed.node != feed.node => {
+                self.judged.push((feed.node.clone(), seq, judged));
+            }
+            Record::Policy(policy) => {
+                let id = PolicyId { serial: policy.serial(), hash: policy.hash() };
+                self.policies.entry(id).or_default().push((feed.clone(), seq, Record::Policy(policy)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Adds what the node was told of a policy, without the studio's feeds. It counts until they have a newer one.
+    pub fn add_extract(&mut self, extract: Extract) {
+        self.extract = Some(extract);
+    }
+
+    /// As [`AdmissionReader::finish`], for the node of a vendor: it gets the studio's feeds only when it may see every project, and
+    /// takes the word of those that serve it until it is told of a policy.
+    pub fn finish_of_vendor(self, chain_of: &dyn Fn(&FeedId, u64) -> Option<ChainHash>) -> Admission {
+        let is_told = !self.policies.is_empty() || self.extract.is_some();
+        let mut admission = self.finish(chain_of);
+        admission.takes_word = !is_told;
+        admission
+    }
+
+    /// Returns what they add up to. Of the policies, the highest counts that this version understands and whose author might apply it.
+    /// `chain_of` says which chain hash a feed has behind the group with the record before this one, as far as it is here.
+    pub fn finish(mut self, chain_of: &dyn Fn(&FeedId, u64) -> Option<ChainHash>) -> Admission {
+        let mut admission = Admission::default();
+        for (by, _, judged) in &mut self.judged {
+            let ours = judged.chain.and_then(|_| chain_of(&judged.feed, judged.next_seq));
+            if ours.is_some() && ours != judged.chain {
+                let (by, feed, next_seq) = (by.clone(), judged.feed.clone(), judged.next_seq);
+                admission.elsewhere.insert(Elsewhere { by, feed, next_seq });
+                // Of this history it says only that nobody had vouched for any of it by then.
+                *judged = Judged { next_seq: 0, rights: Rights::NONE, chain: None, ..judged.clone() };
+            }
+        }
+        let statements = self.judged.iter().filter(|(_, _, judged)| judged.feed.project.is_studio());
+        let statements: Vec<Statement> = statements.map(statement).collect();
+        admission.standing = Standing::of(&self.revocations, &statements);
+        let counting = |(by, seq, judged): &&(NodeId, u64, Judged)| {
+            !judged.feed.project.is_studio() && admission.standing.stands(by, *seq, Some(judged.at_ms))
+        };
+        let counting: Vec<&Judged> =
+            self.judged.iter().filter(counting).map(|(_, _, judged)| judged).collect();
+        counting.into_iter().for_each(|judged| admission.judge_by(judged));
+        let serial = match in_effect(&self.policies, &admission) {
+            Some((serial, policy)) => {
+                admission.policy = Arc::new(policy.access().clone());
+                serial
+            }
+            None => 0,
+        };
+        if let Some(extract) = self.extract.filter(|extract| extract.serial > serial) {
+            admission.policy = extract.policy;
+            extract.judged.iter().for_each(|judged| admission.judge_by(judged));
+        }
+        admission
+    }
+}
+
+fn statement((by, seq, judged): &(NodeId, u64, Judged)) -> Statement {
+    let Judged { feed, next_seq, at_ms, .. } = judged;
+    Statement { by: by.clone(), seq: *seq, at_ms: *at_ms, about: feed.node.clone(), next_seq: *next_seq }
+}
+
+fn in_effect(policies: &BTreeMap<PolicyId, Vec<Stands>>, admission: &Admission) -> Option<(u64, Policy)> {
+    policies.iter().rev().find_map(|(id, said)| {
+        let counts =
+            |(feed, seq, record): &&Stands| admission.admits(feed, *seq, Role::Admin, record).is_ok();
+        let Record::Policy(policy) = &said.iter().find(counts)?.2 else { return None };
+        Some((id.serial, Policy::parse(policy.document()).ok()?))
+    })
+}

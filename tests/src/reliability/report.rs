@@ -1,0 +1,91 @@
+//! What a harness came to.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    panic::{self, AssertUnwindSafe},
+    time::Instant,
+};
+
+use serde::Serialize;
+
+/// What a harness came to; one line of JSON.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Which harness, with what it was asked for.
+    pub harness: String,
+    /// The seed of all runs.
+    pub seed: u64,
+    /// How many studios met a fault.
+    pub runs: u64,
+    /// In how many of them something was wrong.
+    pub bad: u64,
+    /// How many faults there were, by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// The most steps that a run had, where steps are counted.
+    pub steps: u64,
+    /// How many files the verifier read.
+    pub files: u64,
+    /// How many records.
+    pub records: u64,
+    /// How long it took.
+    pub seconds: f64,
+    #[serde(skip)]
+    begun: Option<Instant>,
+}
+
+/// What one run came to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The fault, as `kill Rename`; none when it never came to it.
+    pub fault: Option<String>,
+    /// How many files the verifier read.
+    pub files: u64,
+    /// How many records.
+    pub records: u64,
+}
+
+impl Report {
+    /// Begins.
+    pub fn new(harness: String, seed: u64) -> Self {
+        Self {
+            harness,
+            seed,
+            runs: 0,
+            bad: 0,
+            faults: BTreeMap::new(),
+            steps: 0,
+            files: 0,
+            records: 0,
+            seconds: 0.0,
+            begun: Some(Instant::now()),
+        }
+    }
+
+    /// Plays a run; what goes wrong in it is printed and counted. Returns what it came to, if it came to an end.
+    pub fn run(&mut self, name: &str, play: impl FnOnce() -> Result<Outcome, String>) -> Option<Outcome> {
+        self.runs += 1;
+        let played = panic::catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| Err(words(&*panic)));
+        self.seconds = self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+        match played {
+            Ok(outcome) => {
+                self.files += outcome.files;
+                self.records += outcome.records;
+                if let Some(fault) = &outcome.fault {
+                    *self.faults.entry(fault.clone()).or_default() += 1;
+                }
+                Some(outcome)
+            }
+            Err(why) => {
+                self.bad += 1;
+                eprintln!("BAD {} {name}: {why}", self.harness);
+                None
+            }
+        }
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}

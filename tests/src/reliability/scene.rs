@@ -1,0 +1,254 @@
+//! A studio of two nodes of which one, the victim, meets the fault.
+
+use std::{
+    cell::Cell,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use avalon_protocol::{
+    control::{Presence, PublishReply, PublishRequest, route},
+    mode::ProjectMode,
+};
+
+use super::{
+    report::Outcome,
+    trace::{Fault, Plan, Seen, Tracer},
+    verifier::{Acknowledged, verify},
+    volume::{FileSystem, Volume},
+};
+use crate::daemons::{Programs, Studio, api::ApiFailure, daemon::Daemon, tree};
+
+/// The victim's name, and the other's.
+pub const VICTIM: &str = "srv@london";
+/// See [`VICTIM`].
+pub const PEER: &str = "srv@montreal";
+
+/// The daemon ended in the middle of a scenario, as a fault wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended;
+
+/// The studio. Fields are dropped in this order: processes before what they use.
+#[derive(Debug)]
+pub struct Scene {
+    /// Meets the fault.
+    pub victim: Daemon,
+    /// Does not.
+    pub peer: Daemon,
+    acknowledged: Vec<Acknowledged>,
+    volume: Option<Volume>,
+    tracer: PathBuf,
+    traces: Cell<u32>,
+    studio: Studio,
+}
+
+impl Scene {
+    /// Makes a studio whose nodes run and know each other. The victim is in this mode, the other mirrors all there is. `tracer` is a program that answers to
+    /// [`super::trace::LAUNCH`] and [`super::trace::FOLLOW`]. With a file system, all of the victim's is on a volume of its own.
+    ///
+    /// # Errors
+    /// When the machine has no such volume.
+    pub fn new(
+        programs: Programs,
+        tracer: &Path,
+        mode: ProjectMode,
+        system: Option<FileSystem>,
+    ) -> Result<Self, String> {
+        let studio = Studio::new(programs);
+        let mount = studio.dir().join("n0");
+        let volume =
+            system.map(|system| Volume::new(system, &studio.dir().join("image"), &mount)).transpose()?;
+        let mut victim = studio.node(VICTIM, mode);
+        let mut peer = studio.node(PEER, ProjectMode::Mirror);
+        peer.start();
+        victim.config.peers = vec![peer.listen()];
+        victim.start();
+        victim.until_connected(PEER);
+        let (acknowledged, traces) = (Vec::new(), Cell::new(0));
+        let tracer = tracer.to_owned();
+        Ok(Self { victim, peer, acknowledged, volume, tracer, traces, studio })
+    }
+
+    /// Returns where the victim's volume is mounted.
+    pub fn mount(&self) -> Option<&Path> {
+        self.volume.as_ref().map(Volume::path)
+    }
+
+    /// Stops the victim, so that all it did up to here is safe from what comes.
+    pub fn rest(&mut self) {
+        self.victim.terminate();
+        if self.volume.is_some() {
+            rustix::fs::sync();
+        }
+    }
+
+    /// Starts the victim under a plan, lets the scenario play, and ends the victim if it is still there. Returns what the
+    /// tracer saw.
+    ///
+    /// # Errors
+    /// When the tracer failed.
+    pub fn traced(
+        &mut self,
+        fault: Fault,
+        reads: bool,
+        play: impl FnOnce(&mut Self) -> Result<(), Ended>,
+    ) -> Result<Seen, String> {
+        let plan = Plan { under: self.victim.config.dir.clone(), fault, reads };
+        let dir = self.studio.dir().join(format!("trace{}", self.traces.replace(self.traces.get() + 1)));
+        fs::create_dir(&dir).map_err(|error| error.to_string())?;
+        self.victim.set_launcher(Tracer::launcher(&self.tracer, &plan));
+        let process = self.victim.launch();
+        let tracer = Tracer::attach(&self.tracer, process.pid(), &plan, &dir);
+        let ready = process.log.wait_for("avalond::app: ready");
+        if ready && play(self).is_ok() && self.is_alive() {
+            self.victim.terminate();
+        } else {
+            self.victim.kill9();
+        }
+        self.victim.set_launcher(Vec::new());
+        tracer.seen()
+    }
+
+    /// Says whether the victim runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.victim.process().is_running()
+    }
+
+    /// Starts the victim again, on a volume that was mounted again. It has to start by itself.
+    ///
+    /// # Errors
+    /// When it cannot be mounted.
+    pub fn recover(&mut self) -> Result<(), String> {
+        if let Some(volume) = &mut self.volume {
+            volume.mount_again()?;
+        }
+        self.victim.start();
+        Ok(())
+    }
+
+    /// Writes files of a version at a node and publishes it explicitly. What the daemon says is published is
+    /// remembered, for the verifier to find.
+    ///
+    /// # Errors
+    /// The daemon ended.
+    pub fn publish(&mut self, at: At, dir: &str, files: &[(&str, Vec<u8>)]) -> Result<(), Ended> {
+        let daemon = at.daemon(self);
+        for (name, content) in files {
+            let path = daemon.path(dir).join(name);
+            // Who publishes again what is there does not write it again, which would change its time.
+            if fs::read(&path).is_ok_and(|there| there == *content) {
+                continue;
+            }
+            // After a power cut the artist's program has a volume that refuses it.
+            let written = path.parent().map(fs::create_dir_all).transpose();
+            if written.and_then(|_| fs::write(&path, content)).is_err() {
+                return Err(Ended);
+            }
+        }
+        let request = PublishRequest {
+            paths: vec![daemon.path(dir).to_str().expect("UTF-8").to_owned()],
+            comment: String::new(),
+            author: "anna".into(),
+            inputs: Vec::new(),
+            metadata: Default::default(),
+        };
+        let reply: PublishReply = match daemon.api().post(route::PUBLISH, &request) {
+            Ok(reply) => reply,
+            Err(ApiFailure::Unreachable(_)) => return Err(Ended),
+            // It says that it cannot: nothing is acknowledged.
+            Err(ApiFailure::Refused(_)) => return Ok(()),
+        };
+        if reply.versions.iter().all(|version| version.error.is_none()) {
+            let node = daemon.config.node.clone();
+            self.acknowledged.extend(files.iter().map(|(name, content)| Acknowledged {
+                node: node.clone(),
+                path: Path::new(dir).join(name),
+                hash: blake3::hash(content),
+            }));
+        }
+        Ok(())
+    }
+
+    /// Forgets that a file was acknowledged, because it is about to be replaced.
+    pub fn forget(&mut self, path: &Path) {
+        self.acknowledged.retain(|file| file.path != path);
+    }
+
+    /// Waits until the victim has all of a version, or has ended.
+    ///
+    /// # Errors
+    /// The daemon ended.
+    pub fn until_here(&mut self, reference: &str) -> Result<(), Ended> {
+        self.until(|daemon| {
+            let list = daemon.api().get(route::VERSIONS);
+            let list: avalon_protocol::control::ListReply = list.ok()?;
+            let found = list.versions.iter().find(|version| version.reference == reference)?;
+            (found.here == Presence::Complete).then_some(())
+        })
+    }
+
+    /// Waits until the victim has come to something, or has ended, or does not get there in the time that a run has.
+    ///
+    /// # Errors
+    /// The daemon ended, or it cannot.
+    pub fn until<T>(&mut self, condition: impl Fn(&Daemon) -> Option<T>) -> Result<T, Ended> {
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < super::RUN_PATIENCE && self.is_alive() {
+            if let Some(found) = condition(&self.victim) {
+                return Ok(found);
+            }
+            std::thread::yield_now();
+            std::thread::park_timeout(super::LOOK_AGAIN);
+        }
+        Err(Ended)
+    }
+
+    /// Waits until both nodes have these versions whole and say that nothing is wrong; kills both, and looks at what lies there.
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub fn verify(&mut self, references: &[String]) -> Result<Outcome, String> {
+        for (daemon, other) in [(&self.victim, &self.peer), (&self.peer, &self.victim)] {
+            daemon.until("all versions are here", |api| {
+                let list = api.list().versions;
+                let newest =
+                    |one: &avalon_protocol::control::VersionItem| (one.reference.clone(), one.generation);
+                let others: Vec<_> = other.api().list().versions.iter().map(newest).collect();
+                if list.iter().map(newest).collect::<Vec<_>>() != others {
+                    return None;
+                }
+                let whole =
+                    list.iter().filter(|version| version.here == Presence::Complete && !version.conflict);
+                let whole: Vec<&String> = whole.map(|version| &version.reference).collect();
+                (list.len() == references.len() && references.iter().all(|wanted| whole.contains(&wanted)))
+                    .then_some(())
+            });
+        }
+        self.victim.kill9();
+        self.peer.kill9();
+        let verified = verify(&self.studio, &[&self.victim.config, &self.peer.config], &self.acknowledged);
+        tree::assert_equal(&self.victim.path(""), &self.peer.path(""));
+        if !verified.faults.is_empty() {
+            return Err(verified.faults.join("; "));
+        }
+        Ok(Outcome { fault: None, files: verified.files, records: verified.records })
+    }
+}
+
+/// One of the two nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At {
+    /// Who meets the fault.
+    Victim,
+    /// Who does not.
+    Peer,
+}
+
+impl At {
+    fn daemon(self, scene: &Scene) -> &Daemon {
+        match self {
+            Self::Victim => &scene.victim,
+            Self::Peer => &scene.peer,
+        }
+    }
+}
