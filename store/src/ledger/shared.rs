@@ -216,11 +216,12 @@ impl Shared {
         !known
     }
 
-    /// Returns what is wrong with the generation in use, if something is.
+    /// Returns what is wrong with the generation in use, if something is; or with the next one, which comes into use all the same
+    /// when what came while it was built is not in it: between the note and the switch nobody may take the old one for mended.
     pub(super) fn damage(&self) -> Option<Cause> {
         let current = self.store().generation();
         let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
-        damage.as_ref().filter(|(generation, _)| *generation == current).map(|(_, cause)| cause.clone())
+        damage.as_ref().filter(|(generation, _)| *generation >= current).map(|(_, cause)| cause.clone())
     }
 
     /// The generation in use was only out of room, and has it now.

@@ -320,3 +320,16 @@ fn a_damaged_manifest_counts_as_missing_until_it_comes_again() {
     assert!(node.ledger.missing_manifests(&project(), 5).is_empty());
     assert_eq!(node.ledger.manifest(manifest.id()).unwrap(), Some(manifest));
 }
+
+/// A generation that is to be judged anew comes into use with that note: nobody may see the old one as mended in between.
+#[test]
+fn who_waits_for_the_catalog_is_not_let_go_between_the_note_about_the_next_generation_and_the_switch() {
+    let world = World::new();
+    let node = world.open();
+    let shared = &node.ledger.inner.shared;
+    let current = shared.store().generation();
+    assert!(shared.note_damage(&CatalogError::damaged(current, Cause::Asked)));
+    assert!(shared.note_damage(&CatalogError::damaged(current + 1, Cause::Rights)));
+    assert_eq!(shared.damage(), Some(Cause::Rights));
+    assert!(!node.ledger.is_ready());
+}
