@@ -213,6 +213,7 @@ impl Studio {
             on_change,
             now: Arc::new(Duration::default),
             extract: kept.for_ledger(),
+            max_feed_bytes: u64::MAX,
             care,
         };
         let (ledger, _) = Ledger::open(&state, config).unwrap();

@@ -79,6 +79,8 @@ struct Progress {
     reading: bool,
     /// The histories part: nothing is sent, and of what comes only what may prove it is looked at.
     forked: bool,
+    /// It is as long as this node takes: what comes of it is passed over.
+    full: bool,
     /// The feed is known here to have two histories, and from how many records on a peer can be shown it.
     frozen: Option<u64>,
     /// The peer was shown it.
@@ -271,6 +273,9 @@ impl Session {
         }
         // What the peer sends, it has; noted before it is stored here, so that it is not sent back meanwhile.
         progress.theirs = Some(progress.theirs.unwrap_or(0).max(end));
+        if progress.full && start.is_none_or(|start| start >= ours) {
+            return Vec::new();
+        }
         vec![Effect::StoreGroups(records)]
     }
 
@@ -333,6 +338,12 @@ impl Session {
         let mut effects = vec![Effect::Send(Control::Heads(heads))];
         effects.extend(self.pump(feed));
         effects
+    }
+
+    /// Hears that the feed is as long as this node takes. The peer that sends it need not be the one that wrote it: the connection goes
+    /// on, without that feed.
+    pub fn groups_too_many(&mut self, feed: &FeedId) {
+        self.feeds.entry(feed.clone()).or_default().full = true;
     }
 
     /// Hears that the peer's groups are another history than ours; the feed stays as it is.
@@ -437,6 +448,23 @@ mod tests {
         let effects = session.groups_stored(&feed, head(2));
         assert!(matches!(&effects[..], [Effect::Send(Control::Heads(_))]));
         assert_eq!(session.advanced(&feed, head(2)), []);
+    }
+
+    #[test]
+    fn of_a_feed_that_is_too_long_nothing_more_is_stored_and_the_others_go_on() {
+        let long = feed("a", "srv@montreal");
+        let mut session = ready(&[(long.clone(), head(2))]);
+        let start = |seq| SealedGroup::unsigned(&long, seq, 2);
+        let records =
+            |feed: &FeedId, group| Records { feed: feed.clone(), groups: vec![group], manifests: vec![] };
+        session.received(heads("a", &[("srv@montreal", head(9))]));
+        session.groups_too_many(&long);
+        assert_eq!(session.received(Control::Records(records(&long, start(2)))), []);
+        // What begins within our copy may be another history.
+        let within = records(&long, start(1));
+        assert_eq!(session.received(Control::Records(within.clone())), [Effect::StoreGroups(within)]);
+        let other = records(&feed("a", "ws7@montreal"), group());
+        assert_eq!(session.received(Control::Records(other.clone())), [Effect::StoreGroups(other)]);
     }
 
     #[test]

@@ -64,6 +64,7 @@ pub(super) async fn core(
         now: Arc::new(move || ledger_clock.monotonic()),
         extract: kept.for_ledger(),
         care: CatalogCare::default(),
+        max_feed_bytes: config.max_feed_bytes,
     };
     let (state_there, node, audit_clock) =
         (Arc::clone(state), identity.node().to_string(), Arc::clone(&clock));

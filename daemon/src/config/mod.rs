@@ -39,6 +39,9 @@ use crate::hooks::Hook;
 /// Longest path of a Unix socket on Linux, without the closing zero (`sockaddr_un.sun_path`).
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
 
+/// One group of records has to fit into a feed.
+const LEAST_FEED_BYTES: u64 = 1 << 20;
+
 /// The checked configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -54,6 +57,8 @@ pub struct Config {
     pub socket_group: Option<String>,
     /// How long certificates are valid that this node issues, where it may.
     pub certificate_validity: Duration,
+    /// How many bytes of one feed of another node are taken.
+    pub max_feed_bytes: u64,
     /// How long stopping may take before what hangs is named and left.
     pub shutdown_timeout: Duration,
     /// The projects, in the order of the file.
@@ -202,6 +207,7 @@ impl Checker<'_> {
             socket,
             socket_group: node.socket_group,
             certificate_validity: self.validity(node.certificate_validity)?,
+            max_feed_bytes: self.max_feed_bytes(node.max_feed_bytes.as_deref())?,
             shutdown_timeout: self.duration("node.shutdown_timeout", node.shutdown_timeout, "30s")?,
             projects,
             peers,
@@ -223,6 +229,15 @@ impl Checker<'_> {
             return Err(self.value(key, format!("{text:?} is not between a second and 360 days")));
         }
         Ok(validity)
+    }
+
+    fn max_feed_bytes(&self, text: Option<&str>) -> Result<u64, ConfigError> {
+        let (key, text) = ("node.max_feed_bytes", text.unwrap_or("4GiB"));
+        let bytes = self.bytes(key.into(), text)?;
+        if bytes < LEAST_FEED_BYTES {
+            return Err(self.value(key, format!("{text:?} is less than 1MiB, which is one group of records")));
+        }
+        Ok(bytes)
     }
 
     fn log_level(&self, level: Option<String>) -> Result<String, ConfigError> {

@@ -44,6 +44,7 @@ pub(super) struct RawNode {
     pub(super) socket_group: Option<String>,
     pub(super) shutdown_timeout: Option<String>,
     pub(super) certificate_validity: Option<String>,
+    pub(super) max_feed_bytes: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

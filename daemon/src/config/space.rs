@@ -53,7 +53,7 @@ impl Checker<'_> {
         })
     }
 
-    fn bytes(&self, key: String, text: &str) -> Result<u64, ConfigError> {
+    pub(super) fn bytes(&self, key: String, text: &str) -> Result<u64, ConfigError> {
         match text.parse::<ByteSize>() {
             Ok(size) if size.as_u64() > 0 => Ok(size.as_u64()),
             _ => {

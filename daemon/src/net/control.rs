@@ -354,6 +354,10 @@ impl Driver<'_> {
         match stored {
             Ok(head) => Ok(self.session.groups_stored(feed, head)),
             Err(StoreRefused::Fork) => Ok(self.session.groups_forked(feed)),
+            Err(StoreRefused::Full) => {
+                self.session.groups_too_many(feed);
+                Ok(Vec::new())
+            }
             Err(StoreRefused::Refused { reason }) => {
                 tracing::warn!(%peer, %feed, reason, "records of a peer refused");
                 Err(Closed::by_us(CloseCode::Feed, reason))

@@ -118,6 +118,9 @@ pub enum StoreRefused {
     /// They are another history than what is held.
     #[error("the records are another history than the one held here")]
     Fork,
+    /// The feed is as long as this node takes: the connection goes on without it.
+    #[error("the feed is as long as is taken here")]
+    Full,
     /// They do not verify: the connection is closed with `CloseCode::Feed`, and the peer reads the reason.
     #[error("the records do not verify: {reason}")]
     Refused {

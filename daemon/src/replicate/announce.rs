@@ -89,7 +89,13 @@ impl Catalog for LedgerCatalog {
                     Ok(ingested.head)
                 }
                 Ok(Err(error)) => {
-                    not_stored(&error).into_iter().for_each(|item| self.0.health.raise(item));
+                    if let Some(item) = not_stored(&error) {
+                        // Several feeds can be too long; the disk is one.
+                        let is_of_feed = item.code == TOO_LONG;
+                        let board = &self.0.health;
+                        let of_feed = is_of_feed.then(|| board.about(&named.to_string()));
+                        of_feed.as_ref().unwrap_or(board).raise(item);
+                    }
                     Err(refuse(&named, from, &error))
                 }
                 Err(_) => Err(StoreRefused::Busy { reason: "the daemon is stopping".into() }),
@@ -154,7 +160,10 @@ fn published_in(group: &Group) -> Vec<ManifestId> {
 /// The health code of records that the own disk does not take.
 const NOT_STORED: &str = "records-not-stored";
 
-/// Says what somebody has to mend at this node before records can be stored; nothing when it is not its fault.
+/// The health code of a feed that is as long as this node takes.
+const TOO_LONG: &str = "feed-too-long";
+
+/// Says what somebody has to look at, or mend at this node, before records can be stored; nothing when it is not its fault.
 fn not_stored(error: &IngestError) -> Option<Health> {
     match error {
         IngestError::Ledger(LedgerError::Closed) => None,
@@ -164,6 +173,16 @@ fn not_stored(error: &IngestError) -> Option<Health> {
             message: format!("what other nodes publish cannot be stored: {}", ErrorChain(error)),
             hint: Some(
                 "make room on the disk of the state directory, or check it; it comes by itself then".into(),
+            ),
+        }),
+        IngestError::FeedTooLong { feed, .. } => Some(Health {
+            code: TOO_LONG.into(),
+            severity: Severity::Error,
+            message: format!("{error}: what {} says from here on is not known here", feed.node),
+            hint: Some(
+                "if it writes without end, revoke it at an admin's node; if the project is that large, raise `node.max_feed_bytes` \
+                 at every node and restart them"
+                    .into(),
             ),
         }),
         IngestError::Feed(_)
@@ -178,6 +197,7 @@ fn refuse(feed: &FeedId, from: &NodeId, error: &IngestError) -> StoreRefused {
     tracing::warn!(%feed, peer = %from, error = reason, "a peer's records are not stored");
     match error {
         IngestError::Feed(FeedError::Fork { .. }) | IngestError::Frozen { .. } => StoreRefused::Fork,
+        IngestError::FeedTooLong { .. } => StoreRefused::Full,
         // Not a fault of the records: a new connection starts from where both sides are.
         IngestError::Feed(FeedError::Gap { .. }) => StoreRefused::Busy { reason },
         IngestError::Feed(_) | IngestError::Manifest { .. } => StoreRefused::Refused { reason },

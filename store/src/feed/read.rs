@@ -84,6 +84,11 @@ impl FeedIndex {
         self.state.read().unwrap_or_else(PoisonError::into_inner).head
     }
 
+    /// Returns how many bytes it takes on disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).lengths.iter().sum()
+    }
+
     /// Notes a segment that has only its header.
     pub(super) fn add_segment(&self) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);

@@ -314,6 +314,18 @@ pub enum IngestError {
         /// The project.
         project: ProjectName,
     },
+    /// The feed is as long as this node takes.
+    #[error(
+        "feed {feed} has {bytes} bytes, with what came more than the {limit} that `node.max_feed_bytes` allows"
+    )]
+    FeedTooLong {
+        /// The feed.
+        feed: FeedId,
+        /// How many bytes of it are here.
+        bytes: u64,
+        /// How many there may be.
+        limit: u64,
+    },
     /// The ledger fails here, whatever the peer sent.
     #[error("the records of a peer cannot be stored")]
     Ledger(#[source] LedgerError),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use avalon_protocol::{
+    access::Role,
     feed::{FeedHead, FeedId, FeedReader, Group, SealedGroup},
     hash::ManifestId,
     id::VersionId,
@@ -86,6 +87,7 @@ impl Writer {
         let mut reader = file.map_or_else(|| FeedReader::new(feed.clone()), |file| file.reader().clone());
         let durable = reader.head().next_seq;
         let (mut staged, mut bodies) = (Vec::new(), Vec::new());
+        let mut added = 0;
         for group in groups {
             // Whether another group in the place of a known one is a second history, the reader says: it has to be signed.
             if let Some(file) = file
@@ -98,9 +100,34 @@ impl Writer {
             }
             let accepted = reader.accept(group, &*self.trust);
             bodies.push(accepted.map_err(|error| self.refuse(feed, group, error))?);
+            added += group.body.len() as u64;
             staged.push(Staged { group: group.clone(), after: reader.clone() });
         }
+        let role = staged.last().and_then(|staged: &Staged| staged.after.role());
+        self.check_length(feed, file, added, role)?;
         Ok((staged, bodies))
+    }
+
+    /// Refuses what would make a peer's feed longer than is taken here. An admin's feed in the studio's project has no limit: what it
+    /// says of rights must come through.
+    fn check_length(
+        &self,
+        feed: &FeedId,
+        file: Option<&FeedFile>,
+        added: u64,
+        role: Option<Role>,
+    ) -> Result<(), IngestError> {
+        let limit = self.max_feed_bytes;
+        let bytes = file.map_or(0, |file| file.index().bytes());
+        let is_admins = role == Some(Role::Admin);
+        if bytes.saturating_add(added) <= limit
+            || added == 0
+            || feed.node == self.shared.me
+            || feed.project.is_studio() && is_admins
+        {
+            return Ok(());
+        }
+        Err(IngestError::FeedTooLong { feed: feed.clone(), bytes, limit })
     }
 
     /// Returns the manifests among `manifests` that these groups publish or that have been missed, each of the version

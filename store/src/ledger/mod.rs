@@ -86,6 +86,8 @@ pub struct LedgerConfig {
     pub care: CatalogCare,
     /// What this node was told of the policy, where it does not get the studio's feeds.
     pub extract: Option<Extract>,
+    /// How many bytes of one feed of another node are taken: a member that writes without end must not fill every disk.
+    pub max_feed_bytes: u64,
 }
 
 impl fmt::Debug for LedgerConfig {

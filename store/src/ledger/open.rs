@@ -129,6 +129,7 @@ pub(super) fn open_with(
         urgent: urgent_jobs,
         is_amid: false,
         came_amid: false,
+        max_feed_bytes: config.max_feed_bytes,
         is_to_judge_anew: false,
     };
     let ledger = start(writer, urgent).map_err(|source| OpenError::Thread { source })?;

@@ -146,6 +146,8 @@ pub(super) struct Writer {
     pub(super) is_amid: bool,
     /// and some was, which the catalog does not have yet.
     pub(super) came_amid: bool,
+    /// How long a feed of another node may become.
+    pub(super) max_feed_bytes: u64,
     /// Rows of the catalog in use wait to be judged anew.
     pub(super) is_to_judge_anew: bool,
 }

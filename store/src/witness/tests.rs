@@ -24,6 +24,7 @@ fn run(path: &Path, records: u8, end: Option<Moment>) -> Signs {
         on_change: Arc::new(|_| {}),
         now: Arc::new(|| Duration::ZERO),
         extract: None,
+        max_feed_bytes: u64::MAX,
         care: CatalogCare::default(),
     };
     let (ledger, _) = Ledger::open(&state, config).unwrap();

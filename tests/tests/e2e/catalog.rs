@@ -186,6 +186,7 @@ fn add_records(daemon: &Daemon, count: u32) {
         on_change: Arc::new(drop),
         now: Arc::new(Duration::default),
         extract: None,
+        max_feed_bytes: u64::MAX,
         care: CatalogCare::default(),
     };
     let (ledger, _) = Ledger::open(&state, config).unwrap();

@@ -199,6 +199,7 @@ fn write_policy(daemon: &Daemon, serial: u64, document: &str) {
         on_change: Arc::new(drop),
         now: Arc::new(Duration::default),
         extract: None,
+        max_feed_bytes: u64::MAX,
         care: CatalogCare::default(),
     };
     let (ledger, _) = Ledger::open(&state, config).unwrap();

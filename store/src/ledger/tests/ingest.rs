@@ -54,6 +54,33 @@ fn groups_and_manifests_of_a_peer_are_stored_visible_and_passed_on_unchanged() {
 }
 
 #[test]
+fn a_member_that_writes_without_end_fills_its_feed_only_so_far() {
+    let mut world = World::new();
+    let mut peer = Peer::with(vec![placed(1, 1)]);
+    world.max_feed_bytes = {
+        let node = world.open();
+        ingest(&node, &peer.groups, &[]).unwrap();
+        node.ledger.inner.shared.feed(&toy::feed(PEER)).unwrap().bytes() + 1
+    };
+    let node = world.open();
+    let before = peer.reader.head();
+    peer.add(placed(2, 2));
+    let refused = ingest(&node, &peer.groups, &[]).unwrap_err();
+    assert!(
+        matches!(refused, IngestError::FeedTooLong { bytes, limit, .. } if bytes + 1 == limit),
+        "{refused}"
+    );
+    assert_eq!(node.ledger.heads(&project())[0].1, before);
+    // What is here already, others, and its own are no matter of that.
+    assert!(!ingest(&node, &peer.groups[..1], &[]).unwrap().is_new);
+    node.ledger.commit_wait(&project(), (3..9).map(|number| placed(number, 3)).collect(), vec![], 1).unwrap();
+    drop(node);
+    world.max_feed_bytes = u64::MAX;
+    let node = world.open();
+    assert!(ingest(&node, &peer.groups, &[]).unwrap().is_new, "with more room it goes on");
+}
+
+#[test]
 fn what_is_here_already_is_passed_over() {
     let world = World::new();
     let node = world.open();

@@ -56,6 +56,7 @@ struct World {
     /// How long the engine takes to open, in seconds.
     open_takes: Arc<AtomicU64>,
     care: CatalogCare,
+    max_feed_bytes: u64,
 }
 
 /// An open ledger with what keeps its directory locked.
@@ -74,7 +75,15 @@ impl World {
         let temp = tempfile::tempdir().unwrap();
         let tree = Arc::new(tempfile::tempdir().unwrap());
         let (clock, open_takes) = (Arc::default(), Arc::default());
-        Self { temp, tree, events: Arc::default(), clock, open_takes, care: CatalogCare::default() }
+        Self {
+            temp,
+            tree,
+            events: Arc::default(),
+            clock,
+            open_takes,
+            care: CatalogCare::default(),
+            max_feed_bytes: u64::MAX,
+        }
     }
 
     fn tree_dir(&self) -> Dir {
@@ -101,6 +110,7 @@ impl World {
                 Duration::from_secs(clock.fetch_add(passed, Ordering::Relaxed))
             }),
             extract: None,
+            max_feed_bytes: self.max_feed_bytes,
             care: self.care,
         }
     }

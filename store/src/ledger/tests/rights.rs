@@ -195,6 +195,20 @@ fn open_as(world: &World, node: &str, role: &str) -> Ledger {
 }
 
 #[test]
+fn what_an_admin_says_of_rights_comes_through_however_much_it_is_and_nobody_elses() {
+    let mut world = World::new();
+    world.max_feed_bytes = 1;
+    let node = world.open();
+    let studio = ProjectName::studio();
+    let site = Author::new("nas@rome", "site", &studio).says(&[revoked("ws5@home", 7)]);
+    let refused = node.ledger.ingest_wait(site.reader.feed().clone(), site.groups, vec![]).unwrap_err();
+    assert!(matches!(refused, IngestError::FeedTooLong { .. }), "{refused}");
+    let admin = Author::admin().says(&[policy(1, "")]).says(&[revoked(VENDOR, 7)]);
+    admin.tells(&node);
+    assert_eq!(node.ledger.admission().revoked().len(), 1);
+}
+
+#[test]
 fn a_node_writes_nothing_that_would_count_nowhere() {
     let world = World::new();
     let ledger = open_as(&world, "ws1@home", "farm");
