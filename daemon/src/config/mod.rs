@@ -399,6 +399,11 @@ mod tests {
         check_refused("[node]\nstate_dir = 5\n", "avalond.toml:2:");
         check_refused("[node]\nstate_dir = \"x\"\n", "node.state_dir: x must be an absolute path");
         check_refused(&format!("{MINIMAL}listen = \"here\"\n"), "not an address and port");
+        check_refused(&format!("{MINIMAL}max_feed_bytes = \"1kB\"\n"), "is less than 1MiB");
+        check_refused(
+            &format!("{MINIMAL}max_feed_bytes = \"much\"\n"),
+            "node.max_feed_bytes: \"much\" is not an amount",
+        );
         check_refused(&format!("{MINIMAL}[[peer]]\naddress = \"host\"\n"), "not host:port");
         check_refused(&format!("{MINIMAL}[settle]\nquiet = \"soon\"\n"), "not a duration");
         check_refused(&format!("{MINIMAL}[log]\nlevel = \"inof\"\n"), "log.level");

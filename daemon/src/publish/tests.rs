@@ -36,6 +36,7 @@ const BYTES: usize = 3 << 20;
 fn config() -> Config {
     Config {
         certificate_validity: avalon_certs::NODE_VALIDITY,
+        max_feed_bytes: 4 << 30,
         file: "avalond.toml".into(),
         state_dir: "state".into(),
         listen: "127.0.0.1:0".parse().unwrap(),
