@@ -27,6 +27,8 @@ pub mod link;
 #[cfg(target_os = "linux")]
 pub mod netem;
 pub mod node;
+#[cfg(target_os = "linux")]
+pub mod recorded;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod reliability;
 pub mod reply;

@@ -66,6 +66,14 @@ impl Studio {
         Self { programs, authority, nodes: Cell::new(0), dir }
     }
 
+    /// Makes a studio with a copy of an authority that is there already.
+    pub fn with_authority(programs: Programs, authority: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("av").rand_bytes(5).tempdir().unwrap();
+        tree::copy_private(authority, &dir.path().join("ca"));
+        let authority = Authority::open(&dir.path().join("ca")).unwrap();
+        Self { programs, authority, nodes: Cell::new(0), dir }
+    }
+
     /// Returns the executables.
     pub fn programs(&self) -> &Programs {
         &self.programs

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -50,6 +51,16 @@ pub fn copy(from: &Path, to: &Path) {
         } else {
             copy_file(entry.path(), &target);
         }
+    }
+}
+
+/// Copies files that nobody else may read: a checkout forgets that.
+pub fn copy_private(from: &Path, to: &Path) {
+    copy(from, to);
+    for entry in WalkDir::new(to) {
+        let entry = entry.unwrap();
+        let mode = if entry.file_type().is_dir() { 0o700 } else { 0o600 };
+        fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode)).unwrap();
     }
 }
 

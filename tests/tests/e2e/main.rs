@@ -44,5 +44,6 @@ mod service;
 mod space;
 mod start;
 mod support;
+mod upgrade;
 mod users;
 mod vanish;
