@@ -45,7 +45,8 @@ fn a_node_goes_on_with_the_state_that_each_earlier_version_wrote() {
         // It writes on where the other version ended, and others take both.
         publish_model(&london, 4, b"by this version");
         let montreal = studio.mirror(MONTREAL, &[&london]);
-        for version in 1..=4 {
+        // What is out of use is not fetched by itself.
+        for version in 2..=4 {
             montreal.until_complete_at(&model(version), MONTREAL);
         }
         assert_eq!(lasting(&montreal.api().list())[..3], lasting(&told.list)[..]);
