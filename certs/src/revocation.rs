@@ -10,13 +10,14 @@ use std::{
 };
 
 use avalon_protocol::{id::NodeId, signing::PublicKey};
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use x509_parser::{
     extensions::ParsedExtension, prelude::FromDer as _, revocation_list::CertificateRevocationList,
 };
 
 use crate::certificate::{
-    AuthorityCertificate, CertificateError, Proven, Signed, guarded, is_signed_by, system_time, unreadable,
+    AuthorityCertificate, CertificateError, Chain, Proven, Signed, guarded, is_signed_by, system_time, unreadable,
 };
 
 /// The largest list that is read: about 100,000 certificates.
@@ -171,6 +172,20 @@ impl Revoked {
 
     fn has_serial(&self, issuer: &PublicKey, serial: &[u8]) -> bool {
         self.serials.contains(&(*issuer.as_bytes(), plain(serial).to_vec()))
+    }
+
+    /// Checks the whole chain that a peer showed in its handshake: what was good then may be revoked by now.
+    ///
+    /// Call it only with the certificates of a finished handshake: times are not judged.
+    ///
+    /// # Errors
+    /// [`CertificateError::Revoked`]; any other is excluded by a handshake of ours.
+    pub fn check_chain(
+        &self,
+        certificates: &[CertificateDer<'_>],
+        authority: &AuthorityCertificate,
+    ) -> Result<(), CertificateError> {
+        self.check(&authority.prove(&Chain::from_certificates(certificates)?)?, authority)
     }
 
     /// Checks a node's certificate and, if another node issued it, that node and its certificate.

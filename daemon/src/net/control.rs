@@ -463,10 +463,6 @@ impl Driver<'_> {
                 }
             }
         }
-        // Revoked since its handshake: whoever closes the connections of revoked nodes may not have seen this one.
-        if context.admission.revocations.now().has_node(&self.seat.node) {
-            return Err(Closed::by_us(CloseCode::Revoked, "this node is revoked"));
-        }
         self.greeted = true;
         context.metrics.connections.add(1);
         let (tasks, serving) = (context.tasks.clone(), serve::serve(context, link));
