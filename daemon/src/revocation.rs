@@ -86,7 +86,6 @@ async fn follow(
 mod tests {
     use avalon_protocol::{access::Role, mode::ProjectMode, record::Note};
 
-    use super::*;
     use crate::fixture::Studio;
 
     #[test]
