@@ -23,11 +23,13 @@ use crate::{
 #[derive(Debug, Default, PartialEq, Eq)]
 struct News {
     nodes: Vec<NodeId>,
+    /// The number of another list of revoked certificates, and how many it has.
+    list: Option<(u64, usize)>,
 }
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.nodes.is_empty() && self.list.is_none()
     }
 }
 
@@ -38,13 +40,17 @@ impl Core {
         let before = self.revocations.now();
         let nodes: Vec<NodeId> =
             admission.revoked().keys().filter(|node| !before.has_node(node)).cloned().collect();
-        let news = News { nodes };
-        if !news.is_empty() {
-            let mut revoked = Revoked::clone(&before);
-            news.nodes.iter().for_each(|node| revoked.add_node(node.clone()));
+        let mut revoked = Revoked::clone(&before);
+        nodes.iter().for_each(|node| revoked.add_node(node.clone()));
+        // The newest list says it all; without one nothing is revoked by a list.
+        let list = admission.listed().map(|listed| listed.list());
+        revoked.set_certificates(list.into_iter().flat_map(|list| list.revoked.keys().copied()));
+        let is_other_list = !revoked.has_certificates_of(&before);
+        let list = list.filter(|_| is_other_list).map(|list| (list.number, list.revoked.len()));
+        if is_other_list || !nodes.is_empty() {
             self.revocations.replace(revoked);
         }
-        news
+        News { nodes, list }
     }
 }
 
@@ -70,6 +76,9 @@ async fn follow(
         for node in &news.nodes {
             tracing::warn!(%node, "node revoked");
             core.events.emit(EventKind::NodeRevoked { node: node.to_string() });
+        }
+        if let Some((number, certificates)) = news.list {
+            tracing::warn!(number, certificates, "a list of revoked certificates counts");
         }
         if !news.is_empty() {
             let net = net.clone();

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use avalon_protocol::{
     id::{NodeId, ProjectName},
-    record::{Note, Record, Revoked},
+    limits::MAX_CRL_BYTES,
+    record::{Crl, Note, Record, Revoked},
+    signing::{CertificateList, UntrustedList},
 };
 use avalon_store::ledger::{Committed, LedgerError};
 use thiserror::Error;
@@ -39,6 +41,24 @@ pub enum RevokeError {
         /// Which node.
         node: NodeId,
     },
+    /// It is no list of the studio's CA.
+    #[error("that is no list of revoked certificates of this studio")]
+    List {
+        /// What is wrong with it.
+        #[source]
+        source: UntrustedList,
+    },
+    /// A newer one counts.
+    #[error("list {number} says nothing new: list {known} counts already")]
+    OldList {
+        /// Its number.
+        number: u64,
+        /// The number of the one that counts.
+        known: u64,
+    },
+    /// It fits into no record.
+    #[error("the list is larger than the limit of {MAX_CRL_BYTES} bytes")]
+    LongList,
     /// It could not be written.
     #[error("the revocation was not recorded")]
     Ledger {
@@ -66,10 +86,45 @@ impl Core {
         let mut records = self.judge_node(node);
         records.push(Record::Revoked(Revoked { node: node.clone(), author, comment, at_ms: now_ms }));
         let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), self.now_ms());
-        committed.map_err(|source| match source {
-            LedgerError::NotAllowed { .. } => RevokeError::NotAllowed { me: me() },
+        committed.map_err(|source| self.refused(source))
+    }
+
+    /// Publishes a list of revoked certificates, in DER: durable when it returns, and on its way to all peers. What was signed under them
+    /// before stays, as far as it is known here.
+    ///
+    /// # Errors
+    /// [`RevokeError`]; nothing was recorded then.
+    pub fn revoke_list(
+        &self,
+        der: Vec<u8>,
+        author: Note,
+        comment: Note,
+    ) -> Result<CertificateList, RevokeError> {
+        if der.len() > MAX_CRL_BYTES {
+            return Err(RevokeError::LongList);
+        }
+        let list = self.ledger.certificate_list(&der).map_err(|source| RevokeError::List { source })?;
+        let own = self.ledger.own_signer();
+        if own.certificates.iter().flatten().any(|id| list.revoked.contains_key(id)) {
+            return Err(RevokeError::Itself { me: self.me.clone() });
+        }
+        if let Some(known) = self.ledger.admission().listed().map(|listed| listed.list().number)
+            && known >= list.number
+        {
+            return Err(RevokeError::OldList { number: list.number, known });
+        }
+        let now_ms = self.now_ms();
+        let mut records = self.judge_listed(&list);
+        records.push(Record::Crl(Crl { der, author, comment, at_ms: now_ms }));
+        let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), now_ms);
+        committed.map(|_| list).map_err(|source| self.refused(source))
+    }
+
+    fn refused(&self, source: LedgerError) -> RevokeError {
+        match source {
+            LedgerError::NotAllowed { .. } => RevokeError::NotAllowed { me: self.me.clone() },
             source => RevokeError::Ledger { source },
-        })
+        }
     }
 }
 

@@ -1,12 +1,20 @@
 //! `avalonctl node`: who belongs to the studio, and who does not any more.
 
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
 use avalon_protocol::{
     control::{NodeItem, NodesReply, RevokeReply, RevokeRequest, route},
     exit_code::ExitCode,
     id::NodeId,
+    limits::MAX_CRL_BYTES,
 };
 use clap::{Args, Subcommand};
 
+use super::ca::CaError;
 use crate::{
     context::Context,
     escape::escape,
@@ -28,8 +36,11 @@ enum NodeAction {
     /// Take a node out of the studio for good: no node talks to it any more, and its name is never given again.
     Revoke {
         /// The node, such as ws12@london.
-        #[arg(value_name = "NODE@SITE")]
-        node: NodeId,
+        #[arg(value_name = "NODE@SITE", required_unless_present = "list", conflicts_with = "list")]
+        node: Option<NodeId>,
+        /// Publish a list of revoked certificates instead, as `avalonctl ca revoke` made it.
+        #[arg(long, value_name = "FILE")]
+        list: Option<PathBuf>,
         /// Why.
         #[arg(long, short = 'm', value_name = "TEXT", default_value = "")]
         comment: String,
@@ -40,7 +51,10 @@ enum NodeAction {
 pub(crate) async fn run(context: &Context<'_>, args: NodeArgs) -> Result<ExitCode, Failure> {
     match args.action {
         NodeAction::List => list(context).await,
-        NodeAction::Revoke { node, comment } => revoke(context, &node, comment).await,
+        NodeAction::Revoke { node: Some(node), comment, .. } => revoke(context, &node, comment).await,
+        NodeAction::Revoke { node: None, list, comment } => {
+            publish_list(context, &list.unwrap_or_default(), comment).await
+        }
     }
 }
 
@@ -77,7 +91,7 @@ fn rows(item: &NodeItem) -> Vec<Vec<Cell>> {
 }
 
 async fn revoke(context: &Context<'_>, node: &NodeId, comment: String) -> Result<ExitCode, Failure> {
-    let request = RevokeRequest { node: node.to_string(), author: String::new(), comment };
+    let request = RevokeRequest { node: node.to_string(), list: None, author: String::new(), comment };
     let reply: RevokeReply = context.client.post(route::NODES_REVOKE, &request).await?;
     if context.output.is_json() {
         context.output.json(&reply);
@@ -86,6 +100,24 @@ async fn revoke(context: &Context<'_>, node: &NodeId, comment: String) -> Result
     context.output.data(&format!("{} is revoked", escape(&reply.node)));
     context.output.talk("every node that is connected closes its connections with it within seconds; others when they hear of it");
     context.output.talk("what it published before stays; the machine itself still has what it fetched");
+    Ok(ExitCode::Ok)
+}
+
+async fn publish_list(context: &Context<'_>, path: &Path, comment: String) -> Result<ExitCode, Failure> {
+    let mut der = Vec::new();
+    let most = u64::try_from(MAX_CRL_BYTES).unwrap_or(u64::MAX);
+    let read = File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut der));
+    read.map_err(|source| Failure::Ca(Box::new(CaError::Read { path: path.to_owned(), source })))?;
+    let (node, author) = (String::new(), String::new());
+    let request = RevokeRequest { node, list: Some(hex::encode(der)), author, comment };
+    let reply: RevokeReply = context.client.post(route::NODES_REVOKE, &request).await?;
+    if context.output.is_json() {
+        context.output.json(&reply);
+        return Ok(ExitCode::Ok);
+    }
+    let (number, certificates) = (reply.list.unwrap_or_default(), reply.certificates.unwrap_or_default());
+    context.output.data(&format!("list {number} counts from now on; it revokes {certificates} certificates"));
+    context.output.talk("every node that is connected closes its connections with them within seconds; others when they hear of it");
     Ok(ExitCode::Ok)
 }
 

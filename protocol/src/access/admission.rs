@@ -10,13 +10,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{Action, Rights, Role, standing::Standing};
+use super::{Action, Listed, Rights, Role, standing::Standing};
 use crate::{
     feed::{FeedHead, FeedId},
     hash::ChainHash,
     id::NodeId,
     policy::Access,
     record::{Judged, Record},
+    signing::Signer,
 };
 
 /// Says which records count.
@@ -24,6 +25,8 @@ use crate::{
 pub struct Admission {
     pub(super) policy: Arc<Access>,
     pub(super) standing: Standing,
+    /// Which certificates the studio's CA revoked.
+    pub(super) listed: Option<Arc<Listed>>,
     /// Up to which record of a feed which rights count.
     judged: BTreeMap<FeedId, BTreeMap<u64, Place>>,
     /// Nothing is known of grants, so others have judged.
@@ -84,29 +87,50 @@ impl Admission {
         }
     }
 
-    /// Says whether a record counts that stands at `seq` in a feed, under a certificate with this role.
+    /// Returns which certificates the studio's CA revoked, by the list that counts.
+    pub fn listed(&self) -> Option<&Arc<Listed>> {
+        self.listed.as_ref()
+    }
+
+    /// Returns since when what somebody signs under is revoked by the studio's CA, in milliseconds since 1970, if it is.
+    pub fn listed_since(&self, signer: &Signer) -> Option<u64> {
+        self.listed.as_ref()?.since(signer)
+    }
+
+    /// Says whether a record counts that stands at `seq` in a feed, under this certificate; a role alone says that it is on no list.
     ///
     /// # Errors
     /// The right that its author lacked.
-    pub fn admits(&self, feed: &FeedId, seq: u64, role: Role, record: &Record) -> Result<(), Action> {
+    pub fn admits(
+        &self,
+        feed: &FeedId,
+        seq: u64,
+        signer: impl Into<Signer>,
+        record: &Record,
+    ) -> Result<(), Action> {
+        let signer = signer.into();
         let Some((action, said_at_ms)) = needs(record) else { return Ok(()) };
         let is_admitted = match feed.project.is_studio() {
-            true => self.admits_of_studio(&feed.node, seq, role, record),
+            true => self.admits_of_studio(&feed.node, seq, &signer, record),
             false if self.takes_word => true,
             false => {
                 let rights = self.judged_by(feed, seq);
-                rights.unwrap_or_else(|| self.rights_when(feed, role, said_at_ms)).allows(action)
+                rights.unwrap_or_else(|| self.rights_when(feed, &signer, said_at_ms)).allows(action)
             }
         };
         if is_admitted { Ok(()) } else { Err(action) }
     }
 
     /// In the studio's own feeds certificates count, and who is trusted; no policy, and nobody's word about itself.
-    fn admits_of_studio(&self, node: &NodeId, seq: u64, role: Role, record: &Record) -> bool {
-        if !Self::rights_of_studio(role).allows(Action::Admin) {
+    fn admits_of_studio(&self, node: &NodeId, seq: u64, signer: &Signer, record: &Record) -> bool {
+        if !Self::rights_of_studio(signer.role).allows(Action::Admin) {
             return false;
         }
-        let stands = self.standing.stands(node, seq, Self::said_at_ms(record));
+        let said_at_ms = Self::said_at_ms(record);
+        if self.listed.as_ref().is_some_and(|listed| !listed.stands(node, seq, signer, said_at_ms)) {
+            return false;
+        }
+        let stands = self.standing.stands(node, seq, said_at_ms);
         match record {
             Record::Judged(judged) if judged.feed.node == *node => false,
             // Who revoke each other are all revoked: nobody has to say who was first.
@@ -118,7 +142,7 @@ impl Admission {
     /// Returns from which record of a feed on a verdict by `other` may be another one; none when all are the same.
     pub fn differs_from(&self, other: &Self, feed: &FeedId) -> Option<u64> {
         if feed.project.is_studio() {
-            return (self.standing != other.standing).then_some(0);
+            return (self.standing != other.standing || self.listed != other.listed).then_some(0);
         }
         let empty = BTreeMap::new();
         let [ours, theirs] = [self, other].map(|one| one.judged.get(feed).unwrap_or(&empty));
@@ -127,7 +151,8 @@ impl Admission {
         let is_same = ours.len() == same
             && theirs.len() == same
             && since(self) == since(other)
-            && self.policy == other.policy;
+            && self.policy == other.policy
+            && self.listed == other.listed;
         if self.takes_word != other.takes_word {
             return Some(0);
         }
@@ -193,14 +218,15 @@ impl Admission {
 
     /// What the policy says, at the time that a record names, and not before its feed was judged last: what came behind that place
     /// can name any time. One that names none is judged as if no grant had ended.
-    fn rights_when(&self, feed: &FeedId, role: Role, said_at_ms: Option<u64>) -> Rights {
+    fn rights_when(&self, feed: &FeedId, signer: &Signer, said_at_ms: Option<u64>) -> Rights {
         let judged_ms = self.last_judged(feed).map(|(_, at_ms)| at_ms);
         let at_ms = said_at_ms.max(judged_ms);
-        if self.revoked().get(&feed.node).is_some_and(|revoked_ms| at_ms.is_none_or(|at| at >= *revoked_ms)) {
+        let revoked = self.revoked().get(&feed.node).copied().into_iter().chain(self.listed_since(signer));
+        if revoked.min().is_some_and(|revoked_ms| at_ms.is_none_or(|at| at >= revoked_ms)) {
             return Rights::NONE;
         }
         let at_ms = at_ms.filter(|_| said_at_ms.is_some()).unwrap_or(0);
-        self.policy.rights(&feed.node, role, &feed.project, at_ms)
+        self.policy.rights(&feed.node, signer.role, &feed.project, at_ms)
     }
 }
 
@@ -219,6 +245,7 @@ fn needs(record: &Record) -> Option<(Action, Option<u64>)> {
         Record::Policy(policy) => Some((Action::Admin, Some(policy.applied_at_ms()))),
         Record::Revoked(revoked) => Some((Action::Admin, Some(revoked.at_ms))),
         Record::Judged(judged) => Some((Action::Admin, Some(judged.at_ms))),
+        Record::Crl(crl) => Some((Action::Admin, Some(crl.at_ms))),
     }
 }
 
@@ -232,6 +259,7 @@ mod tests {
             Revoked,
             tests::{published, resolved, retired, revoked},
         },
+        signing::{CertificateId, CertificateList, PublicKey},
     };
 
     const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -285,6 +313,105 @@ mod tests {
 
     fn admits(admission: &Admission, seq: u64, record: &Record) -> Result<(), Action> {
         admission.admits(&feed(), seq, Role::Vendor, record)
+    }
+
+    /// The certificate of an admin, by the number that its issuer gave it.
+    fn under(serial: u8) -> Signer {
+        let id = CertificateId::of(&PublicKey::from_bytes([1; 32]), &[serial]);
+        Signer { role: Role::Admin, certificates: [Some(id), None] }
+    }
+
+    fn list(number: u64, revoked: &[(u8, u64)]) -> CertificateList {
+        let revoked = revoked.iter().map(|(serial, since)| (under(*serial).certificates[0].unwrap(), *since));
+        CertificateList { number, made_at_ms: THEN_MS, revoked: revoked.collect() }
+    }
+
+    #[test]
+    fn what_is_signed_under_a_revoked_certificate_ends_when_it_was_revoked_and_nothing_else_does() {
+        let mut reader = AdmissionReader::default();
+        reader.add_list(&studio("a@x"), 0, under(1), (THEN_MS, list(7, &[(9, THEN_MS + 1)])));
+        let admission = reader.finish(&|_, _| None);
+        let said = |at_ms| {
+            let Record::Published(published) = publish() else { panic!() };
+            Record::Published(crate::record::Published { published_at_ms: at_ms, ..published })
+        };
+        let issued =
+            Signer { certificates: [under(5).certificates[0], under(9).certificates[0]], ..under(5) };
+        for (signer, at_ms, counts) in [
+            (under(9), THEN_MS, true),
+            (under(9), THEN_MS + 1, false),
+            (under(8), THEN_MS + 1, true),
+            // Whoever was certified by a node whose right to that was taken.
+            (issued, THEN_MS, true),
+            (issued, THEN_MS + 1, false),
+        ] {
+            assert_eq!(
+                admission.admits(&feed(), 3, signer, &said(at_ms)).is_ok(),
+                counts,
+                "{signer:?} {at_ms}"
+            );
+        }
+        let held = crate::record::Held {
+            version: publish().version().unwrap().clone(),
+            manifest: crate::hash::ManifestId::from_bytes([1; 32]),
+        };
+        assert!(admission.admits(&feed(), 3, under(9), &Record::Placed(held)).is_err(), "it names no time");
+        // In the studio's own feeds as well, also against whoever revoked it.
+        for (record, counts) in [(revoked_at("a@x", THEN_MS), true), (revoked_at("a@x", THEN_MS + 1), false)]
+        {
+            assert_eq!(admission.admits(&studio("eve@x"), 3, under(9), &record).is_ok(), counts);
+        }
+    }
+
+    #[test]
+    fn the_newest_list_counts_in_whatever_order_they_come() {
+        let brought = [(3, 7, 9), (0, 8, 6), (5, 6, 5)];
+        for turn in 0..3 {
+            let mut reader = AdmissionReader::default();
+            for index in 0..3 {
+                let (seq, number, serial) = brought[(index + turn) % 3];
+                reader.add_list(&studio("a@x"), seq, under(1), (THEN_MS, list(number, &[(serial, 1)])));
+            }
+            let admission = reader.finish(&|_, _| None);
+            assert_eq!(admission.listed().unwrap().list().number, 8);
+            assert_eq!([9, 6, 5].map(|serial| admission.listed_since(&under(serial))), [None, Some(1), None]);
+        }
+    }
+
+    #[test]
+    fn a_list_counts_only_where_an_admin_could_bring_it() {
+        let with = |signer: Signer, seq: u64, more: &[(&str, u64, Record)]| {
+            let mut reader = AdmissionReader::default();
+            for (node, seq, record) in more {
+                reader.add(&studio(node), *seq, under(2), record.clone());
+            }
+            reader.add_list(&studio("a@x"), seq, signer, (THEN_MS, list(7, &[(9, 1)])));
+            reader.finish(&|_, _| None).listed().is_some()
+        };
+        assert!(with(under(1), 3, &[]));
+        assert!(!with(Signer { role: Role::Site, ..under(1) }, 3, &[]));
+        // Behind its own end a revoked admin brings nothing.
+        let gone =
+            [("b@x", 0, judged(studio("a@x"), 3, Rights::ALL)), ("b@x", 1, revoked_at("a@x", THEN_MS))];
+        assert!(with(under(1), 2, &gone));
+        assert!(!with(under(1), 3, &gone));
+        // Nor does whoever is on it.
+        assert!(!with(under(9), 2, &[]));
+    }
+
+    #[test]
+    fn who_is_on_a_list_takes_nobody_along_who_brings_it() {
+        let mut reader = AdmissionReader::default();
+        reader.add(&studio("a@x"), 0, under(1), judged(studio("eve@x"), 4, Rights::ALL));
+        reader.add_list(&studio("a@x"), 1, under(1), (THEN_MS, list(7, &[(9, THEN_MS)])));
+        // An older time behind the place that a named helps as little as a younger one before it.
+        for (seq, at_ms) in [(4, 5), (3, THEN_MS)] {
+            reader.add(&studio("eve@x"), seq, under(9), judged(studio("a@x"), 0, Rights::NONE));
+            reader.add(&studio("eve@x"), seq, under(9), revoked_at("a@x", at_ms));
+        }
+        let admission = reader.finish(&|_, _| None);
+        assert!(admission.listed().is_some());
+        assert!(!admission.is_revoked(&"a@x".parse().unwrap()));
     }
 
     #[test]

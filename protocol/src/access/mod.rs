@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod base32;
+pub mod listed;
 pub mod reader;
 pub mod rights;
 pub mod role;
@@ -13,6 +14,7 @@ pub mod token;
 
 pub use self::{
     admission::{Admission, Elsewhere},
+    listed::Listed,
     reader::{AdmissionReader, Extract},
     rights::{Action, Rights},
     role::{InvalidRole, Role},

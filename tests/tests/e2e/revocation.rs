@@ -30,7 +30,7 @@ fn is_connected(at: &Daemon, node: &str) -> bool {
 struct Scene {
     _studio: Studio,
     td: Daemon,
-    london: Daemon,
+    _london: Daemon,
     montreal: Daemon,
     home: Daemon,
 }
@@ -54,7 +54,7 @@ impl Scene {
         for office in [&london, &montreal] {
             office.until_connected(HOME);
         }
-        Self { _studio: studio, td, london, montreal, home }
+        Self { _studio: studio, td, _london: london, montreal, home }
     }
 
     /// Home is amid fetching a version from montreal.

@@ -398,7 +398,12 @@ impl LocalApi for Fake {
         request: RevokeRequest,
         caller: Caller,
     ) -> BoxFuture<'_, Result<RevokeReply, ApiError>> {
-        let reply = RevokeReply { schema: "avalonctl.node-revoke/1".into(), node: request.node.clone() };
+        let reply = RevokeReply {
+            schema: "avalonctl.node-revoke/1".into(),
+            node: request.node.clone(),
+            list: None,
+            certificates: None,
+        };
         self.reply(Call::RevokeNode(request, caller), reply)
     }
 
