@@ -49,6 +49,7 @@ pub fn compare(running: &Config, new: &Config) -> Reload {
         ("node.state_dir", running.state_dir != new.state_dir),
         ("node.listen", running.listen != new.listen),
         ("node.certificate_validity", running.certificate_validity != new.certificate_validity),
+        ("node.knowledge_max_age", running.knowledge != new.knowledge),
         ("node.socket", running.socket != new.socket || running.socket_group != new.socket_group),
         ("api", running.api != new.api),
         ("audit.keep", running.audit_keep != new.audit_keep),

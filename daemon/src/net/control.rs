@@ -414,6 +414,7 @@ impl Driver<'_> {
                 }
             }
         }
+        self.seat.channel.set_has_studio(self.session.has_all_of(&ProjectName::studio()));
         Ok(())
     }
 

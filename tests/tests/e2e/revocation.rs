@@ -7,13 +7,13 @@ use std::{
 
 use avalon_protocol::{
     access::Role,
-    control::{PeerState, PeerStatus},
+    control::{ErrorCode, PeerState, PeerStatus},
     exit_code::ExitCode,
     mode::ProjectMode,
 };
 use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
 
-use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, studio};
+use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, publish_model, studio};
 
 /// How long it may take until who is revoked is cut off.
 const CUT_OFF: Duration = Duration::from_secs(5);
@@ -116,4 +116,98 @@ fn whom_a_revoked_node_certified_is_cut_off_from_a_transfer_within_seconds() {
     assert!(!is_connected(&scene.montreal, LONDON));
     // Who was certified by the authority itself stays.
     assert!(is_connected(&scene.montreal, TD));
+}
+
+/// Has the CA put all that it issued to a node on its next list, and publishes that at an admin's node.
+fn revokes_by_list(studio: &Studio, at: &Daemon, node: &str) -> String {
+    let ca = studio.authority_dir();
+    let made = at.ctl(&["ca", "revoke", "--dir", ca.to_str().unwrap(), "--node", node, "--json"]).good();
+    let list = made["list"].as_str().unwrap().to_owned();
+    at.ctl(&["node", "revoke", "--list", &list]).expect(ExitCode::Ok);
+    list
+}
+
+fn until_revoked(at: &Daemon, node: &str) {
+    at.until(&format!("{node} is revoked"), |_| {
+        let reply = at.ctl(&["node", "list", "--json"]).good();
+        let nodes = reply["nodes"].as_array().unwrap().clone();
+        nodes.iter().any(|item| item["node"] == node && !item["revoked"].is_null()).then_some(())
+    });
+}
+
+#[test]
+fn a_list_of_the_ca_reaches_everybody_cuts_off_who_is_on_it_and_survives_restarts() {
+    let studio = studio();
+    let mut td = studio.on_demand(TD, &[]);
+    let mut montreal = studio.node_as(MONTREAL, Role::Site, ProjectMode::OnDemand);
+    montreal.config.peers = vec![td.listen()];
+    montreal.start();
+    let mut home = studio.node_as(HOME, Role::Workstation, ProjectMode::OnDemand);
+    home.config.peers = vec![montreal.listen()];
+    home.start();
+    montreal.until_connected(HOME);
+    montreal.until_connected(TD);
+    publish_model(&home, 1, b"before");
+    td.until("it knows the version", |api| api.locate_one(&model(1)).map(drop));
+    let begun = Instant::now();
+    let list = revokes_by_list(&studio, &td, HOME);
+    montreal.until("it let go of it", |_| (!is_connected(&montreal, HOME)).then_some(()));
+    let took = begun.elapsed();
+    println!("on a list, and cut off at another site after {} ms", took.as_millis());
+    assert!(took < CUT_OFF, "{took:?}");
+    // Old ones, and those that a site's node brings, are refused.
+    td.ctl(&["node", "revoke", "--list", &list]).expect(ExitCode::Usage);
+    montreal.ctl(&["node", "revoke", "--list", &list]).expect(ExitCode::Denied);
+    for node in [&td, &montreal] {
+        until_revoked(node, HOME);
+        assert!(node.api().locate_one(&model(1)).is_some(), "what was said before stands");
+    }
+    td.kill9();
+    assert_eq!(montreal.terminate().code(), Some(0));
+    montreal.start();
+    until_revoked(&montreal, HOME);
+    home.until("it is refused", |api| {
+        let told =
+            |peer: &PeerStatus| peer.detail.as_deref().is_some_and(|detail| detail.contains("revoked"));
+        api.status().peers.iter().any(told).then_some(())
+    });
+    assert!(!is_connected(&montreal, HOME));
+}
+
+#[test]
+fn a_node_that_is_cut_off_records_nothing_after_a_while_and_goes_on_when_it_hears_again() {
+    let studio = studio();
+    let mut td = studio.on_demand(TD, &[]);
+    let mut home = studio.node_as(HOME, Role::Workstation, ProjectMode::OnDemand);
+    home.config.peers = vec![td.listen()];
+    home.config.extra = "knowledge_max_age = \"1s\"\nrevocation_grace = \"1s\"\n".into();
+    home.start();
+    home.until_connected(TD);
+    publish_model(&home, 1, b"with the others");
+    // The same port again, so that it is found.
+    td.config.listen = td.listen();
+    assert_eq!(td.terminate().code(), Some(0));
+    let dir = home.path(&format!("{MODEL}/v002"));
+    tree::write(&dir.join("modelDefault.usdc"), b"alone");
+    home.until("it refuses", |api| {
+        let health = api.status().health;
+        health
+            .iter()
+            .any(|item| item.code == "rights-knowledge-old" && item.message.contains("records nothing new"))
+            .then_some(())
+    });
+    let item = home.api().publish(&dir);
+    assert_eq!(item.error, Some(ErrorCode::RightsTooOld), "{item:?}");
+    let said = home.ctl(&["retire", &model(1)]);
+    assert!(said.code != 0 && (said.stderr + &said.stdout).contains("has not heard for too long"));
+    let age = home.api().status().knowledge_age_seconds;
+    assert!(age >= 2.0, "{age}");
+    td.start();
+    home.until("it records again", |api| {
+        let item = api.publish(&dir);
+        item.error.is_none().then_some(())
+    });
+    assert!(!home.api().has_health("rights-knowledge-old"));
+    // An admin's node alone is not cut off from itself.
+    assert_eq!(td.api().status().knowledge_age_seconds, 0.0);
 }
