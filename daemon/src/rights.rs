@@ -9,6 +9,7 @@ mod judging;
 use std::sync::Arc;
 
 use avalon_protocol::{
+    access::Role,
     id::{NodeId, ProjectName},
     limits::MAX_CRL_BYTES,
     record::{Crl, Note, Record, Revoked},
@@ -105,6 +106,9 @@ impl Core {
         }
         let list = self.ledger.certificate_list(&der).map_err(|source| RevokeError::List { source })?;
         let own = self.ledger.own_signer();
+        if own.role != Role::Admin {
+            return Err(RevokeError::NotAllowed { me: self.me.clone() });
+        }
         if own.certificates.iter().flatten().any(|id| list.revoked.contains_key(id)) {
             return Err(RevokeError::Itself { me: self.me.clone() });
         }

@@ -147,4 +147,23 @@ mod tests {
         let ran = daemon.run(&["node", "revoke", "ws1"]);
         assert_eq!(ran.exit, 2, "{}", ran.stderr);
     }
+
+    #[test]
+    fn a_list_is_sent_as_it_lies_in_the_file_and_never_with_a_node() {
+        let daemon = FakeDaemon::start();
+        let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("revoked-3.crl");
+        #[expect(clippy::disallowed_methods, reason = "a file of a test needs no durability")]
+        std::fs::write(&list, [0x30, 0x82]).unwrap();
+        let reply = r#"{"schema":"avalonctl.node-revoke/1","node":"","list":3,"certificates":5}"#;
+        daemon.answer("POST /v1/nodes/revoke", 200, reply.to_owned());
+        let list = list.to_str().unwrap();
+        let ran = daemon.run(&["node", "revoke", "--list", list, "-m", "stolen"]);
+        let expected = "list 3 counts from now on; it revokes 5 certificates";
+        assert_eq!((ran.exit, ran.stdout.trim()), (0, expected), "{}", ran.stderr);
+        assert_eq!(daemon.run(&["node", "revoke", "--list", list, "ws1@van"]).exit, 2);
+        assert_eq!(daemon.run(&["node", "revoke"]).exit, 2);
+        let ran = daemon.run(&["node", "revoke", "--list", "/nowhere/revoked-3.crl"]);
+        assert!(ran.exit != 0 && ran.stderr.contains("could not read"), "{}", ran.stderr);
+    }
 }

@@ -13,9 +13,9 @@ mod standing;
 pub mod token;
 
 pub use self::{
-    admission::{Admission, Elsewhere},
+    admission::Admission,
     listed::Listed,
-    reader::{AdmissionReader, Extract},
+    reader::{AdmissionReader, Elsewhere, Extract},
     rights::{Action, Rights},
     role::{InvalidRole, Role},
     token::{InvalidToken, InviteId, JoinToken, Seed},

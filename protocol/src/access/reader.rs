@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Admission, Rights, Role,
-    admission::Elsewhere,
     listed::{Brought, Listed, Lists},
     standing::{Revocation, Standing, Statement},
 };
@@ -30,6 +29,17 @@ pub struct Extract {
     pub policy: Arc<Access>,
     /// Up to where what is here was judged before, by other rights.
     pub judged: Vec<Judged>,
+}
+
+/// A record that judged another history of a feed than the one that is here, and so says nothing about this one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Elsewhere {
+    /// Who said it.
+    pub by: NodeId,
+    /// About which feed.
+    pub feed: FeedId,
+    /// Up to where.
+    pub next_seq: u64,
 }
 
 /// Reads an [`Admission`]. The order in which records are added does not matter.

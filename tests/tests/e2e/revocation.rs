@@ -187,8 +187,6 @@ fn a_node_that_is_cut_off_records_nothing_after_a_while_and_goes_on_when_it_hear
     // The same port again, so that it is found.
     td.config.listen = td.listen();
     assert_eq!(td.terminate().code(), Some(0));
-    let dir = home.path(&format!("{MODEL}/v002"));
-    tree::write(&dir.join("modelDefault.usdc"), b"alone");
     home.until("it refuses", |api| {
         let health = api.status().health;
         health
@@ -196,6 +194,8 @@ fn a_node_that_is_cut_off_records_nothing_after_a_while_and_goes_on_when_it_hear
             .any(|item| item.code == "rights-knowledge-old" && item.message.contains("records nothing new"))
             .then_some(())
     });
+    let dir = home.path(&format!("{MODEL}/v002"));
+    tree::write(&dir.join("modelDefault.usdc"), b"alone");
     let item = home.api().publish(&dir);
     assert_eq!(item.error, Some(ErrorCode::RightsTooOld), "{item:?}");
     let said = home.ctl(&["retire", &model(1)]);
