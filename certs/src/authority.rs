@@ -5,7 +5,7 @@
 
 use std::{
     fmt, io,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -24,19 +24,21 @@ use crate::{
     request::{CertificateRequest, KeyToCertify},
 };
 
+mod book;
 mod certify;
 mod error;
 mod params;
 
 #[cfg(test)]
 pub(crate) use self::params::node_params;
+pub use self::{
+    book::{MadeList, parse_serial},
+    certify::{IssueRequest, IssuedCertificate, ListNumber, ToRevoke},
+    error::AuthorityError,
+};
 pub(crate) use self::{
     certify::Certifier,
     params::{Period, issuing_params},
-};
-pub use self::{
-    certify::{IssueRequest, IssuedCertificate, ListNumber, ToRevoke},
-    error::AuthorityError,
 };
 
 /// How long a node's certificate is valid unless asked otherwise: long enough that a machine survives a holiday, short
@@ -61,6 +63,7 @@ const CA_CERTIFICATE_FILE: &str = "ca.pem";
 pub struct Authority {
     certificate: AuthorityCertificate,
     pub(crate) issuer: Issuer<'static, KeyPair>,
+    dir: PathBuf,
 }
 
 impl fmt::Debug for Authority {
@@ -191,7 +194,7 @@ impl Authority {
         }
         let issuer = Issuer::from_ca_cert_der(certificate.der(), key.into_pair())
             .map_err(|source| AuthorityError::Make { what: "issuer from the studio CA", source })?;
-        Ok(Self { certificate, issuer })
+        Ok(Self { certificate, issuer, dir: dir.to_owned() })
     }
 
     /// Returns the studio that it speaks for.
@@ -229,6 +232,7 @@ impl Authority {
             .prove(&chain)
             .map_err(|source| AuthorityError::SelfCheck { node: what.node.clone(), source })?
             .node;
+        book::note(&self.dir, &facts.serial, &facts.node, facts.role.as_str())?;
         Ok(IssuedCertificate { chain, facts })
     }
 
@@ -287,6 +291,7 @@ impl Authority {
         let facts = self.certificate.issuing(made.der());
         let facts = facts.map_err(|source| AuthorityError::SelfCheck { node: node.clone(), source })?;
 
+        book::note(&self.dir, &facts.serial, node, "issuing")?;
         let failed = |source| AuthorityError::Write { what: "the issuing key", source };
         create_private_directory(out).map_err(failed)?;
         let save = |name: &str, content: &str, access| {

@@ -26,7 +26,8 @@ mod verifier;
 mod fixture;
 
 pub use authority::{
-    Authority, AuthorityError, ISSUING_VALIDITY, IssueRequest, IssuedCertificate, NODE_VALIDITY,
+    Authority, AuthorityError, ISSUING_VALIDITY, IssueRequest, IssuedCertificate, MadeList, NODE_VALIDITY,
+    parse_serial,
 };
 pub use certificate::{
     AuthorityCertificate, CertificateError, Chain, NodeCertificate, dns_name, node_of_certificate,

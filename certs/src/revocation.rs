@@ -4,19 +4,27 @@
 //! handshake, of both sides; whoever learns more exchanges it, and closes the connections that stand.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, PoisonError, RwLock},
-    time::SystemTime,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
-use avalon_protocol::{id::NodeId, signing::PublicKey};
+use avalon_protocol::{
+    id::NodeId,
+    signing::{CertificateId, CertificateList, PublicKey},
+};
+use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use x509_parser::{
     extensions::ParsedExtension, prelude::FromDer as _, revocation_list::CertificateRevocationList,
 };
 
-use crate::certificate::{
-    AuthorityCertificate, CertificateError, Proven, Signed, guarded, is_signed_by, system_time, unreadable,
+use crate::{
+    authority::ToRevoke,
+    certificate::{
+        AuthorityCertificate, CertificateError, Chain, Proven, Signed, guarded, is_signed_by, system_time,
+        unreadable,
+    },
 };
 
 /// The largest list that is read: about 100,000 certificates.
@@ -63,7 +71,7 @@ pub struct RevocationList {
     pub made_at: SystemTime,
     /// When the next one is due; one that is older says nothing about what happened since.
     pub next_at: SystemTime,
-    serials: BTreeSet<Vec<u8>>,
+    serials: BTreeMap<Vec<u8>, SystemTime>,
 }
 
 impl RevocationList {
@@ -113,11 +121,39 @@ impl RevocationList {
 
     /// Returns the serial numbers of the certificates that it revokes.
     pub fn serials(&self) -> impl Iterator<Item = &[u8]> {
-        self.serials.iter().map(Vec::as_slice)
+        self.serials.keys().map(Vec::as_slice)
+    }
+
+    /// Returns what it revokes and since when, to make a longer list of.
+    pub fn revoked(&self) -> Vec<ToRevoke> {
+        let of =
+            |(serial, since): (&Vec<u8>, &SystemTime)| ToRevoke { serial: serial.clone(), since: *since };
+        self.serials.iter().map(of).collect()
+    }
+
+    /// Returns what it says, for whoever judges records.
+    pub fn to_protocol(&self) -> CertificateList {
+        let of = |(serial, since): (&Vec<u8>, &SystemTime)| {
+            (CertificateId::of(&self.issuer_key, serial), ms_since_epoch(*since))
+        };
+        let revoked = self.serials.iter().map(of).collect();
+        CertificateList { number: self.number, made_at_ms: ms_since_epoch(self.made_at), revoked }
     }
 }
 
-type Facts = (u64, SystemTime, SystemTime, BTreeSet<Vec<u8>>);
+fn ms_since_epoch(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns which certificate of a node it is, and which that of the node that issued it, if one did.
+pub(crate) fn ids_of(proven: &Proven, authority: &AuthorityCertificate) -> [Option<CertificateId>; 2] {
+    let of = |issuer: &PublicKey, serial: &[u8]| CertificateId::of(issuer, plain(serial));
+    let issuing = proven.issuing.as_ref().map(|issuing| of(authority.public_key(), &issuing.serial));
+    [Some(of(&proven.issuer_key, &proven.node.serial)), issuing]
+}
+
+type Facts = (u64, SystemTime, SystemTime, BTreeMap<Vec<u8>, SystemTime>);
 
 fn facts(list: &CertificateRevocationList<'_>) -> Result<Facts, CertificateError> {
     let form = |rule| CertificateError::Form { rule };
@@ -134,13 +170,15 @@ fn facts(list: &CertificateRevocationList<'_>) -> Result<Facts, CertificateError
     let number = list.crl_number().and_then(|number| u64::try_from(number.clone()).ok());
     let number = number.ok_or(form("it has a number of 64 bits"))?;
     let next_at = list.next_update().ok_or(form("it says when the next one is due"))?;
-    let serials =
-        list.iter_revoked_certificates().map(|revoked| plain(revoked.raw_serial()).to_vec()).collect();
+    let revoked = list.iter_revoked_certificates();
+    let serials = revoked
+        .map(|revoked| (plain(revoked.raw_serial()).to_vec(), system_time(revoked.revocation_date)))
+        .collect();
     Ok((number, system_time(list.last_update()), system_time(next_at), serials))
 }
 
 /// A serial number without the zeros that DER may put in front.
-fn plain(serial: &[u8]) -> &[u8] {
+pub(crate) fn plain(serial: &[u8]) -> &[u8] {
     let zeros = serial.iter().take_while(|byte| **byte == 0).count();
     serial.get(zeros..).unwrap_or_default()
 }
@@ -149,7 +187,7 @@ fn plain(serial: &[u8]) -> &[u8] {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revoked {
     nodes: BTreeSet<NodeId>,
-    serials: BTreeSet<([u8; 32], Vec<u8>)>,
+    certificates: BTreeSet<CertificateId>,
 }
 
 impl Revoked {
@@ -160,8 +198,17 @@ impl Revoked {
 
     /// Adds what a list revokes.
     pub fn add_list(&mut self, list: &RevocationList) {
-        let key = *list.issuer_key.as_bytes();
-        self.serials.extend(list.serials.iter().map(|serial| (key, serial.clone())));
+        self.certificates.extend(list.serials().map(|serial| CertificateId::of(&list.issuer_key, serial)));
+    }
+
+    /// Takes these certificates for those that are revoked, instead of all before: a newer list says it all.
+    pub fn set_certificates(&mut self, certificates: impl IntoIterator<Item = CertificateId>) {
+        self.certificates = certificates.into_iter().collect();
+    }
+
+    /// Says whether the same certificates are revoked as in another set.
+    pub fn has_certificates_of(&self, other: &Self) -> bool {
+        self.certificates == other.certificates
     }
 
     /// Says whether a node is revoked by name.
@@ -170,7 +217,21 @@ impl Revoked {
     }
 
     fn has_serial(&self, issuer: &PublicKey, serial: &[u8]) -> bool {
-        self.serials.contains(&(*issuer.as_bytes(), plain(serial).to_vec()))
+        self.certificates.contains(&CertificateId::of(issuer, plain(serial)))
+    }
+
+    /// Checks the whole chain that a peer showed in its handshake: what was good then may be revoked by now.
+    ///
+    /// Call it only with the certificates of a finished handshake: times are not judged.
+    ///
+    /// # Errors
+    /// [`CertificateError::Revoked`]; any other is excluded by a handshake of ours.
+    pub fn check_chain(
+        &self,
+        certificates: &[CertificateDer<'_>],
+        authority: &AuthorityCertificate,
+    ) -> Result<(), CertificateError> {
+        self.check(&authority.prove(&Chain::from_certificates(certificates)?)?, authority)
     }
 
     /// Checks a node's certificate and, if another node issued it, that node and its certificate.

@@ -7,11 +7,16 @@ use std::{error::Error, sync::Arc, time::UNIX_EPOCH};
 
 use avalon_protocol::{
     id::NodeId,
-    signing::{Certified, PublicKey, RecordTrust, Signature, UntrustedCertificate},
+    signing::{
+        CertificateList, Certified, PublicKey, RecordTrust, Signature, UntrustedCertificate, UntrustedList,
+    },
 };
 use ring::signature::{ED25519, UnparsedPublicKey};
 
-use crate::certificate::{AuthorityCertificate, Chain};
+use crate::{
+    certificate::{AuthorityCertificate, Chain},
+    revocation::{self, RevocationList},
+};
 
 /// Trusts what one studio's authority issued.
 #[derive(Debug, Clone)]
@@ -30,10 +35,13 @@ impl RecordTrust for StudioTrust {
     fn prove(&self, certificate: &[u8], owner: &NodeId) -> Result<Certified, UntrustedCertificate> {
         let untrusted = |reason| UntrustedCertificate { owner: owner.clone(), reason };
         let proven = Chain::from_bytes(certificate).and_then(|chain| self.authority.prove(&chain));
-        let facts = proven.map_err(|error| untrusted(with_causes(&error)))?.node;
+        let proven = proven.map_err(|error| untrusted(with_causes(&error)))?;
+        let certificates = revocation::ids_of(&proven, &self.authority);
+        let facts = proven.node;
         if facts.node == *owner {
             let valid_from = facts.valid_from.duration_since(UNIX_EPOCH).unwrap_or_default();
-            Ok(Certified { key: facts.public_key, role: facts.role, valid_from_s: valid_from.as_secs() })
+            let (key, role, valid_from_s) = (facts.public_key, facts.role, valid_from.as_secs());
+            Ok(Certified { key, role, valid_from_s, certificates })
         } else {
             Err(untrusted(format!("the certificate names {}", facts.node)))
         }
@@ -41,6 +49,11 @@ impl RecordTrust for StudioTrust {
 
     fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
         UnparsedPublicKey::new(&ED25519, key.as_bytes()).verify(message, signature.as_bytes()).is_ok()
+    }
+
+    fn certificate_list(&self, der: &[u8]) -> Result<CertificateList, UntrustedList> {
+        let list = RevocationList::verify(der, &self.authority, None);
+        list.map(|list| list.to_protocol()).map_err(|error| UntrustedList { reason: with_causes(&error) })
     }
 }
 

@@ -37,38 +37,76 @@ impl Core {
     /// Refuses what this node has no right to.
     ///
     /// # Errors
-    /// [`NotGranted`], which says whom to ask.
+    /// [`NotGranted`], which says whom to ask, or that this node's knowledge is too old to say anything new.
     pub fn check_may(&self, project: &ProjectName, action: Action) -> Result<(), NotGranted> {
+        let refused = |is_too_old| NotGranted {
+            node: self.me.clone(),
+            role: self.role,
+            project: project.clone(),
+            action,
+            is_too_old,
+        };
         match self.may(project, action) {
-            true => Ok(()),
-            false => {
-                Err(NotGranted { node: self.me.clone(), role: self.role, project: project.clone(), action })
+            true if !matches!(action, Action::See | Action::Pull) && self.knowledge.is_too_old() => {
+                Err(refused(true))
             }
+            true => Ok(()),
+            false => Err(refused(false)),
         }
     }
 }
 
 /// This node may not do something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this node, {node}, has no grant to {action} in project {project}; its role is {role}")]
+#[error("{}", self.text())]
 pub struct NotGranted {
     node: NodeId,
     role: Role,
     project: ProjectName,
     action: Action,
+    /// It may, as far as it knows; and what it knows is too old.
+    is_too_old: bool,
 }
 
 impl NotGranted {
+    fn text(&self) -> String {
+        let Self { node, role, project, action, is_too_old } = self;
+        match is_too_old {
+            true => format!(
+                "this node, {node}, has not heard for too long whom the studio trusts, so it cannot {action} in project {project}"
+            ),
+            false => {
+                format!(
+                    "this node, {node}, has no grant to {action} in project {project}; its role is {role}"
+                )
+            }
+        }
+    }
+
+    /// Says whether it passes by itself, when this node hears from others again.
+    pub fn passes(&self) -> bool {
+        self.is_too_old
+    }
+
+    /// Returns the error's code for the local API.
+    pub fn code(&self) -> ErrorCode {
+        if self.is_too_old { ErrorCode::RightsTooOld } else { ErrorCode::NotGranted }
+    }
+
     /// Returns what to do about it.
     pub fn hint(&self) -> String {
         let Self { node, action, project, .. } = self;
+        if self.is_too_old {
+            return "connect this node with an admin's or a site's node; it goes on by itself then"
+                .to_owned();
+        }
         format!("ask an admin of the studio for a grant of {action} in {project} to {node}")
     }
 }
 
 impl From<NotGranted> for ApiError {
     fn from(refused: NotGranted) -> Self {
-        Self::new(ErrorCode::NotGranted, refused.to_string()).with_hint(refused.hint())
+        Self::new(refused.code(), refused.to_string()).with_hint(refused.hint())
     }
 }
 
@@ -98,6 +136,7 @@ impl PeerRights {
         let mut told = self.told.subscribe();
         // What is told of the policy is written from this view, which follows the ledger's.
         let mut policy = self.core.policy.watch();
+        let mut too_old = self.core.knowledge.changed();
         loop {
             let until = self.next_end();
             let is_news = tokio::select! {
@@ -110,6 +149,7 @@ impl PeerRights {
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
                 Ok(()) = policy.changed() => true,
+                Ok(()) = too_old.changed() => true,
                 Ok(()) = told.changed() => {
                     let (core, heard) = (Arc::clone(&self.core), told.borrow_and_update().clone());
                     blocking(move || heard.is_some_and(|(extract, by)| core.take_extract(extract, &by))).await
@@ -132,7 +172,12 @@ impl PeerRights {
 
 impl Permissions for PeerRights {
     fn rights(&self, node: &NodeId, role: Role, project: &ProjectName) -> Rights {
-        self.core.admission().rights(node, role, project, self.core.now_ms())
+        let rights = self.core.admission().rights(node, role, project, self.core.now_ms());
+        // What says who is trusted goes on: it is what this node waits for.
+        match !project.is_studio() && self.core.knowledge.keeps_content() {
+            true => rights.and(Rights::of([Action::See])),
+            false => rights,
+        }
     }
 
     fn extract(&self, node: &NodeId, role: Role) -> Option<PolicyExtract> {

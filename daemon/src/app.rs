@@ -35,6 +35,7 @@ use crate::{
     daemon_api::DaemonApi,
     hooks,
     join::Joining,
+    knowledge,
     log::{ErrorChain, LogHandle},
     net::{Catalog as _, Net, NetConfig, NetEvent},
     policy,
@@ -50,7 +51,7 @@ use crate::{
         serve::TreeObjects,
         transfer::{self, LeftOver},
     },
-    rights,
+    revocation, rights,
     service::ServiceNotifier,
     signals::{Signal, Signals},
     space::{self, Dropper},
@@ -161,7 +162,7 @@ async fn start(
     let rights = PeerRights::new(&core);
     tasks.spawn("rights", Arc::clone(&rights).follow(ledger_events.subscribe(), tasks.token()));
     let (net_events, net_receiver) = mpsc::channel(NET_EVENTS);
-    rights::prepare(&core);
+    revocation::prepare(&core);
     let net_config = NetConfig {
         admission: joining.admission(&core),
         permissions: rights,
@@ -184,7 +185,9 @@ async fn start(
     core.numbers.connect(net.clone());
     let replicator = start_replicator(&core, &net, &tasks, instance);
     follow_records(&core, &net, &replicator, (&ledger_events, net_receiver), &tasks);
-    rights::start(&core, &net, &ledger_events, &tasks);
+    revocation::start(&core, &net, &ledger_events, &tasks);
+    rights::start(&core, &tasks);
+    tasks.spawn("knowledge of rights", knowledge::follow(Arc::clone(&core), net.clone(), tasks.token()));
     let certificate_end = joining.care(&core, &net, &identity, &tasks);
     let hooks = start_listeners(&core, &config, &tasks);
     care::udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));

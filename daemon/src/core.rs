@@ -23,6 +23,7 @@ use crate::{
     clock::Clock,
     events::EventBus,
     health::HealthBoard,
+    knowledge::Knowledge,
     limits::Limits,
     numbers::Numbers,
     own_feeds::OwnWriting,
@@ -66,6 +67,8 @@ pub struct Core {
     pub health: HealthBoard,
     /// Who is revoked, as every handshake asks it. Whoever learns more exchanges the set and closes connections.
     pub revocations: Revocations,
+    /// How old the knowledge of the studio's rights is.
+    pub knowledge: Knowledge,
     /// How much of the line content may take.
     pub limits: Limits,
     /// When its own feeds may be written.

@@ -10,6 +10,8 @@ pub mod replicate;
 pub mod policy;
 pub mod access;
 pub mod rights;
+pub mod revocation;
+pub mod knowledge;
 pub mod space;
 pub mod numbers;
 pub mod own_feeds;

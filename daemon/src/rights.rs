@@ -1,5 +1,5 @@
-//! Who may do what: revoking nodes, keeping what was said while rights change, and closing the connections of those who are
-//! revoked.
+//! Who may do what: revoking nodes, and keeping what was said while rights change. What a revocation does to handshakes and
+//! connections is in [`revocation`](crate::revocation).
 //!
 //! The studio's feeds are the truth; the ledger reads them ([`Ledger::admission`](avalon_store::ledger::Ledger::admission)).
 //! What is written here is written by admins alone.
@@ -8,20 +8,18 @@ mod judging;
 
 use std::sync::Arc;
 
-use avalon_certs::Revoked as RevokedSet;
 use avalon_protocol::{
-    close_code::CloseCode,
-    control::EventKind,
+    access::Role,
     id::{NodeId, ProjectName},
-    record::{Note, Record, Revoked},
+    limits::MAX_CRL_BYTES,
+    record::{Crl, Note, Record, Revoked},
+    signing::{CertificateList, UntrustedList},
 };
-use avalon_store::ledger::{Committed, LedgerError, LedgerEvent};
+use avalon_store::ledger::{Committed, LedgerError};
 use thiserror::Error;
-use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
 
 use self::judging::judge_ends;
-use crate::{core::Core, net::Net, policy::studio_advances, tasks::Tasks};
+use crate::{core::Core, tasks::Tasks};
 
 /// Why a node was not revoked.
 #[derive(Debug, Error)]
@@ -44,6 +42,24 @@ pub enum RevokeError {
         /// Which node.
         node: NodeId,
     },
+    /// It is no list of the studio's CA.
+    #[error("that is no list of revoked certificates of this studio")]
+    List {
+        /// What is wrong with it.
+        #[source]
+        source: UntrustedList,
+    },
+    /// A newer one counts.
+    #[error("list {number} says nothing new: list {known} counts already")]
+    OldList {
+        /// Its number.
+        number: u64,
+        /// The number of the one that counts.
+        known: u64,
+    },
+    /// It fits into no record.
+    #[error("the list is larger than the limit of {MAX_CRL_BYTES} bytes")]
+    LongList,
     /// It could not be written.
     #[error("the revocation was not recorded")]
     Ledger {
@@ -71,60 +87,54 @@ impl Core {
         let mut records = self.judge_node(node);
         records.push(Record::Revoked(Revoked { node: node.clone(), author, comment, at_ms: now_ms }));
         let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), self.now_ms());
-        committed.map_err(|source| match source {
-            LedgerError::NotAllowed { .. } => RevokeError::NotAllowed { me: me() },
+        committed.map_err(|source| self.refused(source))
+    }
+
+    /// Publishes a list of revoked certificates, in DER: durable when it returns, and on its way to all peers. What was signed under them
+    /// before stays, as far as it is known here.
+    ///
+    /// # Errors
+    /// [`RevokeError`]; nothing was recorded then.
+    pub fn revoke_list(
+        &self,
+        der: Vec<u8>,
+        author: Note,
+        comment: Note,
+    ) -> Result<CertificateList, RevokeError> {
+        if der.len() > MAX_CRL_BYTES {
+            return Err(RevokeError::LongList);
+        }
+        let list = self.ledger.certificate_list(&der).map_err(|source| RevokeError::List { source })?;
+        let own = self.ledger.own_signer();
+        if own.role != Role::Admin {
+            return Err(RevokeError::NotAllowed { me: self.me.clone() });
+        }
+        if own.certificates.iter().flatten().any(|id| list.revoked.contains_key(id)) {
+            return Err(RevokeError::Itself { me: self.me.clone() });
+        }
+        if let Some(known) = self.ledger.admission().listed().map(|listed| listed.list().number)
+            && known >= list.number
+        {
+            return Err(RevokeError::OldList { number: list.number, known });
+        }
+        let now_ms = self.now_ms();
+        let mut records = self.judge_listed(&list);
+        records.push(Record::Crl(Crl { der, author, comment, at_ms: now_ms }));
+        let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), now_ms);
+        committed.map(|_| list).map_err(|source| self.refused(source))
+    }
+
+    fn refused(&self, source: LedgerError) -> RevokeError {
+        match source {
+            LedgerError::NotAllowed { .. } => RevokeError::NotAllowed { me: self.me.clone() },
             source => RevokeError::Ledger { source },
-        })
-    }
-
-    /// Brings what is asked in every handshake up to what the studio's feeds say; returns who is newly revoked.
-    fn take_revoked(&self) -> Vec<NodeId> {
-        let admission = self.ledger.admission();
-        let before = self.revocations.now();
-        let new: Vec<NodeId> =
-            admission.revoked().keys().filter(|node| !before.has_node(node)).cloned().collect();
-        if !new.is_empty() {
-            let mut revoked = RevokedSet::clone(&before);
-            new.iter().for_each(|node| revoked.add_node(node.clone()));
-            self.revocations.replace(revoked);
         }
-        new
     }
 }
 
-/// Starts what closes the connections of revoked nodes, and what judges feeds when a grant ends. Whoever is revoked already is known
-/// when it returns.
-pub fn start(core: &Arc<Core>, net: &Net, ledger_events: &broadcast::Sender<LedgerEvent>, tasks: &Tasks) {
-    let (core_, net, events, stop) =
-        (Arc::clone(core), net.clone(), ledger_events.subscribe(), tasks.token());
-    tasks.spawn("revocations", follow(core_, net, events, stop.clone()));
-    tasks.spawn("ends of grants", judge_ends(Arc::clone(core), stop));
-}
-
-/// Makes known who is revoked before anybody is let in.
-pub fn prepare(core: &Core) {
-    core.take_revoked();
-}
-
-async fn follow(
-    core: Arc<Core>,
-    net: Net,
-    mut ledger_events: broadcast::Receiver<LedgerEvent>,
-    stop: CancellationToken,
-) {
-    loop {
-        for node in core.take_revoked() {
-            tracing::warn!(%node, "node revoked");
-            core.events.emit(EventKind::NodeRevoked { node: node.to_string() });
-        }
-        let revoked = core.revocations.now();
-        for link in net.links().into_iter().filter(|link| revoked.has_node(link.node())) {
-            link.close(CloseCode::Revoked, "this node is revoked");
-        }
-        if !studio_advances(&mut ledger_events, &stop).await {
-            return;
-        }
-    }
+/// Starts what judges feeds when a grant ends.
+pub fn start(core: &Arc<Core>, tasks: &Tasks) {
+    tasks.spawn("ends of grants", judge_ends(Arc::clone(core), tasks.token()));
 }
 
 #[cfg(test)]
@@ -306,10 +316,6 @@ mod tests {
         assert!(matches!(revoke(&london, &london), Err(RevokeError::Itself { .. })));
         revoke(&london, &home).unwrap();
         assert!(matches!(revoke(&london, &home), Err(RevokeError::Already { .. })));
-        assert_eq!(london.core.take_revoked(), std::slice::from_ref(&home.core.me));
-        assert!(
-            london.core.take_revoked().is_empty() && london.core.revocations.now().has_node(&home.core.me)
-        );
         london.clock.advance(DAY);
         publishes(&home, 2);
         london.hears(&home);

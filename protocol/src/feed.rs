@@ -15,7 +15,7 @@ use crate::{
     id::{NodeId, ProjectName},
     limits::{MAX_GROUP_BYTES, MAX_GROUP_RECORDS},
     record::{Key, RawRecord, Record},
-    signing::{Certified, RecordSigner, RecordTrust, Signature, UntrustedCertificate},
+    signing::{Certified, RecordSigner, RecordTrust, Signature, Signer, UntrustedCertificate},
 };
 
 /// Which feed: one node's statements about one project.
@@ -280,6 +280,11 @@ impl FeedReader {
         self.signed_by.into_iter().chain(self.newest).map(|certified| certified.role).max()
     }
 
+    /// Returns under what the last group was signed, as far as that decides about rights; none before the first.
+    pub fn signer(&self) -> Option<Signer> {
+        Some(Signer { role: self.role()?, certificates: self.signed_by?.certificates })
+    }
+
     /// Says whether the feed's key is the one of `certificate`; if not, the next group has to start with a `Key`.
     pub fn is_signed_by(&self, trust: &dyn RecordTrust, certificate: &[u8]) -> bool {
         let certified = trust.prove(certificate, &self.feed.node);
@@ -376,7 +381,7 @@ mod tests {
     use super::*;
     use crate::{
         record::{Held, tests::version},
-        signing::PublicKey,
+        signing::{CertificateList, PublicKey, UntrustedList},
     };
 
     /// Signs by hashing a secret that stands in the certificate: enough to tell right from wrong.
@@ -398,13 +403,18 @@ mod tests {
                 let text = String::from_utf8_lossy(certificate);
                 let role = Role::ALL.into_iter().find(|role| text.contains(role.as_str()));
                 let valid_from_s = text.rsplit(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
-                Ok(Certified { key: toy_key(certificate), role: role.unwrap_or(Role::Site), valid_from_s })
+                let (key, role) = (toy_key(certificate), role.unwrap_or(Role::Site));
+                Ok(Certified { key, role, valid_from_s, certificates: [None; 2] })
             } else {
                 Err(UntrustedCertificate { owner: owner.clone(), reason: "other name".into() })
             }
         }
         fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
             *signature == toy_signature(key, message)
+        }
+
+        fn certificate_list(&self, _: &[u8]) -> Result<CertificateList, UntrustedList> {
+            Err(UntrustedList { reason: "a toy has none".into() })
         }
     }
 

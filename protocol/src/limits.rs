@@ -13,6 +13,12 @@ pub const MAX_GROUP_BYTES: usize = 1 << 20;
 pub const MAX_GROUP_RECORDS: usize = 256;
 /// Longest payload of one record; the largest is a certificate.
 pub const MAX_RECORD_BYTES: usize = 64 << 10;
+
+/// The largest list of revoked certificates in a record: about 1,200 of them, and it fits into one record.
+pub const MAX_CRL_BYTES: usize = 48 << 10;
+
+/// How many lists of revoked certificates are looked at, the newest first: the newest whose author could say so counts.
+pub const MAX_CRLS_KEPT: usize = 16;
 /// Longest manifest in canonical bytes: 200,000 files with long names. A version with more is several representations
 /// too many; reference workloads have 6,000.
 pub const MAX_MANIFEST_BYTES: usize = 32 << 20;

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 pub use self::{
     lifetime::{InvalidResolution, Note, NoteTooLong, Resolved, Restored, Retired, Said},
-    trust::{Issued, Judged, Revoked},
+    trust::{Crl, Issued, Judged, Revoked},
 };
 use crate::{
     audit::AuditHead,
@@ -33,9 +33,9 @@ pub struct RawRecord {
 }
 
 impl RawRecord {
-    /// Says whether it takes a node out of the studio.
+    /// Says whether it takes a node or a certificate out of the studio.
     pub fn is_revocation(&self) -> bool {
-        self.kind == Record::REVOKED
+        matches!(self.kind, Record::REVOKED | Record::CRL)
     }
 }
 
@@ -62,6 +62,8 @@ pub enum Record {
     Revoked(Revoked),
     /// Kind 10: by which rights a feed is judged up to where. Only in the studio's own feeds.
     Judged(Judged),
+    /// Kind 11: the studio's CA revoked certificates, by a list that it signed. Only in the studio's own feeds.
+    Crl(Crl),
     /// Kind 12: a name was given to a node. Only in the studio's own feeds.
     Issued(Issued),
     /// Kind 16: how far this node's audit goes. Only in the studio's own feeds.
@@ -148,6 +150,7 @@ impl Record {
     const RESOLVED: u16 = 8;
     const REVOKED: u16 = 9;
     const JUDGED: u16 = 10;
+    const CRL: u16 = 11;
     const ISSUED: u16 = 12;
     const AUDIT_HEAD: u16 = 16;
 
@@ -169,6 +172,7 @@ impl Record {
                 version = newest;
                 (Self::JUDGED, payload)
             }
+            Self::Crl(crl) => (Self::CRL, postcard::to_stdvec(crl)),
             Self::Issued(issued) => (Self::ISSUED, postcard::to_stdvec(issued)),
             Self::AuditHead(head) => (Self::AUDIT_HEAD, postcard::to_stdvec(head)),
         };
@@ -187,7 +191,12 @@ impl Record {
         let states = match (&record, record.version()) {
             (_, Some(version)) => version.project == *project && !project.is_studio(),
             (
-                Self::Policy(_) | Self::Revoked(_) | Self::Judged(_) | Self::Issued(_) | Self::AuditHead(_),
+                Self::Policy(_)
+                | Self::Revoked(_)
+                | Self::Judged(_)
+                | Self::Crl(_)
+                | Self::Issued(_)
+                | Self::AuditHead(_),
                 None,
             ) => project.is_studio(),
             (_, None) => true,
@@ -221,6 +230,9 @@ impl Record {
             (Self::JUDGED, 1 | 2) => {
                 Judged::from_payload(raw.version, &raw.payload).map(Self::Judged).map_err(damaged)
             }
+            (Self::CRL, 1) => {
+                Crl::from_payload(&raw.payload).map(Self::Crl).ok_or(RecordError::Damaged { kind: raw.kind })
+            }
             (Self::ISSUED, 1) => postcard::from_bytes(&raw.payload).map(Self::Issued).map_err(damaged),
             (Self::AUDIT_HEAD, 1) => postcard::from_bytes(&raw.payload).map(Self::AuditHead).map_err(damaged),
             (kind, version) => Err(RecordError::Unknown { kind, version }),
@@ -234,6 +246,7 @@ impl Record {
             | Self::Policy(_)
             | Self::Revoked(_)
             | Self::Judged(_)
+            | Self::Crl(_)
             | Self::Issued(_)
             | Self::AuditHead(_) => None,
             Self::Published(published) => Some(&published.version),
@@ -317,6 +330,11 @@ pub(crate) mod tests {
         Record::Resolved(Resolved::new(version(1), round, id(keep), moved, said("ben", "")).unwrap())
     }
 
+    pub(crate) fn crl(der: &[u8], at_ms: u64) -> Record {
+        let Said { author, comment, .. } = said("anna", "left");
+        Record::Crl(Crl { der: der.to_vec(), author, comment, at_ms })
+    }
+
     fn issued() -> Record {
         Record::Issued(Issued { node: "ws1@home".parse().unwrap(), at_ms: 1_763_800_000_000 })
     }
@@ -365,6 +383,7 @@ pub(crate) mod tests {
             "10 2 076c616e7465726e0877733140686f6d65ac020780ccb0d5aa3305050505050505050505050505050505050505",
             "05050505050505050505050505",
         ),
+        "11 1 040102030404616e6e61046c65667480ccb0d5aa33",
         "12 1 0877733140686f6d6580ccb0d5aa33",
         "16 1 ac02070707070707070707070707070707070707070707070707070707070707070780ccb0d5aa33",
     ];
@@ -392,6 +411,7 @@ pub(crate) mod tests {
             revoked("ws1@london"),
             Record::Judged(judged.clone()),
             Record::Judged(Judged { chain: Some(ChainHash::from_bytes([5; 32])), ..judged }),
+            crl(&[1, 2, 3, 4], 1_763_800_000_000),
             issued(),
             audit_head(),
         ];
@@ -404,6 +424,14 @@ pub(crate) mod tests {
             })
             .collect();
         assert_eq!(lines, GOLDEN);
+    }
+
+    #[test]
+    fn a_list_of_revoked_certificates_has_a_bound() {
+        let read = |bytes: usize| Record::from_raw(&crl(&vec![7; bytes], 0).to_raw());
+        assert!(read(crate::limits::MAX_CRL_BYTES).is_ok());
+        assert_eq!(read(crate::limits::MAX_CRL_BYTES + 1), Err(RecordError::Damaged { kind: 11 }));
+        assert!(crl(&[1], 0).to_raw().is_revocation(), "it waits for nobody's word");
     }
 
     #[test]

@@ -144,6 +144,15 @@ impl Session {
         self.feeds.get(feed)?.theirs
     }
 
+    /// Says whether everything that the peer says it has of a project's feeds is here. Feeds with two histories are none that anybody waits for.
+    pub fn has_all_of(&self, project: &ProjectName) -> bool {
+        let of_project = self.feeds.iter().filter(|(feed, _)| feed.project == *project);
+        let has_all = |progress: &Progress| {
+            progress.forked || progress.ours.map_or(0, |ours| ours.next_seq) >= progress.theirs.unwrap_or(0)
+        };
+        self.heads_seen.contains(project) && of_project.into_iter().all(|(_, progress)| has_all(progress))
+    }
+
     /// Says whether this side has records of a feed.
     pub fn has(&self, feed: &FeedId) -> bool {
         self.feeds.get(feed).is_some_and(|progress| progress.ours.is_some())

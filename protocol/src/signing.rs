@@ -1,7 +1,7 @@
 //! The two faces through which feeds are signed and checked, so that `store` never sees a key or a certificate.
 //! `certs` implements them with the node's own Ed25519 key.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use thiserror::Error;
 
@@ -43,6 +43,52 @@ impl PublicKey {
     }
 }
 
+/// Which certificate: BLAKE3 of the key that issued it and of its serial number, under a domain of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CertificateId([u8; 32]);
+
+impl CertificateId {
+    /// Of the certificate with this serial number, without zeros in front, that this key issued.
+    pub fn of(issuer: &PublicKey, serial: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("avalon 2026 certificate id v1");
+        Self(*hasher.update(issuer.as_bytes()).update(serial).finalize().as_bytes())
+    }
+}
+
+/// What a list of revoked certificates says that the studio's CA signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateList {
+    /// Its number: a newer list has a higher one, and stands for all before it.
+    pub number: u64,
+    /// When it was made, in milliseconds since 1970.
+    pub made_at_ms: u64,
+    /// Which certificates are revoked, and since when, in milliseconds since 1970.
+    pub revoked: BTreeMap<CertificateId, u64>,
+}
+
+/// A list of revoked certificates that proves nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("the list of revoked certificates is not trusted: {reason}")]
+pub struct UntrustedList {
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Under which certificate a record is signed: what decides about its author's rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Signer {
+    /// The role.
+    pub role: Role,
+    /// The certificate, and that of the node which issued it, if one did.
+    pub certificates: [Option<CertificateId>; 2],
+}
+
+impl From<Role> for Signer {
+    fn from(role: Role) -> Self {
+        Self { role, certificates: [None; 2] }
+    }
+}
+
 /// What a certificate says of its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Certified {
@@ -52,6 +98,15 @@ pub struct Certified {
     pub role: Role,
     /// From when on it is valid, in seconds since 1970: of two of one node, the later is the newer one.
     pub valid_from_s: u64,
+    /// Which certificate it is, and which that of the node that issued it, if one did.
+    pub certificates: [Option<CertificateId>; 2],
+}
+
+impl Certified {
+    /// Returns what decides about the rights of whoever signs under it.
+    pub fn signer(&self) -> Signer {
+        Signer { role: self.role, certificates: self.certificates }
+    }
 }
 
 /// Signs with this node's key.
@@ -73,6 +128,11 @@ pub trait RecordTrust: Send + Sync + fmt::Debug {
     fn prove(&self, certificate: &[u8], owner: &NodeId) -> Result<Certified, UntrustedCertificate>;
     /// Says whether `signature` is that of `message` by `key`.
     fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool;
+    /// Reads a list of revoked certificates, in DER, that the studio's CA signed. Times are not judged.
+    ///
+    /// # Errors
+    /// [`UntrustedList`] when anybody else signed it, or it has not the form that is made here.
+    fn certificate_list(&self, der: &[u8]) -> Result<CertificateList, UntrustedList>;
 }
 
 /// A certificate in a feed that does not prove what it should.

@@ -82,6 +82,7 @@ impl VersionFold {
             | Record::Policy(_)
             | Record::Revoked(_)
             | Record::Judged(_)
+            | Record::Crl(_)
             | Record::Issued(_)
             | Record::AuditHead(_) => {}
             Record::Published(published) => {

@@ -9,7 +9,10 @@ use avalon_protocol::{
     id::{NodeId, VersionId, VersionSlot},
     manifest::{Completeness, FileEntry, Manifest, ManifestDraft, Representation},
     record::{Held, Published, Record},
-    signing::{Certified, PublicKey, RecordSigner, RecordTrust, Signature, UntrustedCertificate},
+    signing::{
+        CertificateId, CertificateList, Certified, PublicKey, RecordSigner, RecordTrust, Signature,
+        UntrustedCertificate, UntrustedList,
+    },
 };
 
 /// Signs by hashing with a secret that stands in the certificate: enough to tell right from wrong.
@@ -42,7 +45,8 @@ impl RecordTrust for ToyTrust {
             let text = String::from_utf8_lossy(certificate);
             let role = Role::ALL.into_iter().find(|role| text.ends_with(role.as_str()));
             let valid_from_s = text.split(' ').find_map(|word| word.parse().ok()).unwrap_or(0);
-            Ok(Certified { key: toy_key(certificate), role: role.unwrap_or(Role::Admin), valid_from_s })
+            let (key, role) = (toy_key(certificate), role.unwrap_or(Role::Admin));
+            Ok(Certified { key, role, valid_from_s, certificates: [Some(toy_id(certificate)), None] })
         } else {
             Err(UntrustedCertificate { owner: owner.clone(), reason: "other name".into() })
         }
@@ -50,6 +54,20 @@ impl RecordTrust for ToyTrust {
     fn verify(&self, key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
         *signature == toy_signature(key, message)
     }
+    /// `list <number>`, and a line for each certificate: since when it is revoked, and its text.
+    fn certificate_list(&self, der: &[u8]) -> Result<CertificateList, UntrustedList> {
+        let text = String::from_utf8_lossy(der);
+        let untrusted = || UntrustedList { reason: "it is no toy".into() };
+        let (number, rest) =
+            text.strip_prefix("list ").and_then(|text| text.split_once('\n')).ok_or_else(untrusted)?;
+        let revoked = rest.lines().filter_map(|line| line.split_once(' '));
+        let revoked = revoked.map(|(since, one)| (toy_id(one.as_bytes()), since.parse().unwrap())).collect();
+        Ok(CertificateList { number: number.parse().map_err(|_| untrusted())?, made_at_ms: 0, revoked })
+    }
+}
+
+fn toy_id(certificate: &[u8]) -> CertificateId {
+    CertificateId::of(&PublicKey::from_bytes([0; 32]), certificate)
 }
 
 fn toy_key(certificate: &[u8]) -> PublicKey {

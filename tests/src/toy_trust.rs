@@ -4,7 +4,10 @@
 use avalon_protocol::{
     access::Role,
     id::NodeId,
-    signing::{Certified, PublicKey, RecordSigner, RecordTrust, Signature, UntrustedCertificate},
+    signing::{
+        CertificateList, Certified, PublicKey, RecordSigner, RecordTrust, Signature, UntrustedCertificate,
+        UntrustedList,
+    },
 };
 
 /// Signs for one node.
@@ -37,13 +40,22 @@ pub struct ToyTrust;
 impl RecordTrust for ToyTrust {
     fn prove(&self, certificate: &[u8], owner: &NodeId) -> Result<Certified, UntrustedCertificate> {
         match certificate.strip_prefix(owner.to_string().as_bytes()) {
-            Some([b' ', ..]) => Ok(Certified { key: key(certificate), role: Role::Admin, valid_from_s: 0 }),
+            Some([b' ', ..]) => Ok(Certified {
+                key: key(certificate),
+                role: Role::Admin,
+                valid_from_s: 0,
+                certificates: [None; 2],
+            }),
             _ => Err(UntrustedCertificate { owner: owner.clone(), reason: "it names another node".into() }),
         }
     }
 
     fn verify(&self, key: &PublicKey, message: &[u8], claimed: &Signature) -> bool {
         *claimed == signature(key, message)
+    }
+
+    fn certificate_list(&self, _: &[u8]) -> Result<CertificateList, UntrustedList> {
+        Err(UntrustedList { reason: "no CA signs for toys".into() })
     }
 }
 

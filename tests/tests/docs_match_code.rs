@@ -28,8 +28,8 @@ use avalon_protocol::{
     plan::Priority,
     policy::Policy,
     record::{
-        Held, Issued, Judged, Key, Note, Published, RawRecord, Record, Resolved, Restored, Retired, Revoked,
-        Said,
+        Crl, Held, Issued, Judged, Key, Note, Published, RawRecord, Record, Resolved, Restored, Retired,
+        Revoked, Said,
     },
     studio::AppliedPolicy,
     wire::{
@@ -341,6 +341,7 @@ fn record_kinds_are_those_of_the_code() {
             at_ms: 0,
             chain: Some(avalon_protocol::hash::ChainHash::EMPTY),
         }),
+        Record::Crl(Crl { der: vec![1], author: Note::default(), comment: Note::default(), at_ms: 0 }),
         Record::Issued(Issued { node: "ws12@van".parse().unwrap(), at_ms: 0 }),
         Record::AuditHead(AuditHead { entries: 1, hash: AuditHash::START, at_ms: 0 }),
     ];

@@ -1,6 +1,7 @@
 //! Why an authority could not be made, opened or used.
 
 use std::{
+    io,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -14,6 +15,7 @@ use crate::{
     key_file::{KeyFileError, WriteError},
     passphrase::PassphraseError,
     request::RequestError,
+    revocation::ListError,
 };
 
 /// Why an authority could not be made, opened or used.
@@ -49,6 +51,50 @@ pub enum AuthorityError {
     KeyMismatch {
         /// The authority's directory.
         dir: PathBuf,
+    },
+    /// What lies beside the authority's key could not be read.
+    #[error("could not read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The newest list of revoked certificates is not this authority's.
+    #[error("{} is no list of this studio CA; move it away if it came from elsewhere, or restore it", path.display())]
+    List {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ListError,
+    },
+    /// The book has no certificate of a node.
+    #[error(
+        "the studio CA in {} has not noted any certificate of {node}: issuing nodes issue without it, and so did earlier builds; \
+         name the certificate by --serial (openssl x509 -in node.pem -noout -serial), or revoke the node by avalonctl node revoke",
+        dir.display()
+    )]
+    NothingIssued {
+        /// The authority's directory.
+        dir: PathBuf,
+        /// The node.
+        node: NodeId,
+    },
+    /// All of it is revoked.
+    #[error("list {number} has all of that already; publish it with `avalonctl node revoke --list`")]
+    NothingNew {
+        /// The newest list.
+        number: u64,
+    },
+    /// It would fit into no record.
+    #[error(
+        "a list of {certificates} certificates is longer than a record holds; revoke nodes by name instead: avalonctl node revoke"
+    )]
+    ListTooLong {
+        /// How many it would have.
+        certificates: usize,
     },
     /// The authority has ended.
     #[error("the CA of studio {studio} expired on {}; create a new one with `avalonctl ca init`", utc(*expired_at))]

@@ -1,12 +1,20 @@
 //! `avalonctl node`: who belongs to the studio, and who does not any more.
 
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
 use avalon_protocol::{
     control::{NodeItem, NodesReply, RevokeReply, RevokeRequest, route},
     exit_code::ExitCode,
     id::NodeId,
+    limits::MAX_CRL_BYTES,
 };
 use clap::{Args, Subcommand};
 
+use super::ca::CaError;
 use crate::{
     context::Context,
     escape::escape,
@@ -28,8 +36,11 @@ enum NodeAction {
     /// Take a node out of the studio for good: no node talks to it any more, and its name is never given again.
     Revoke {
         /// The node, such as ws12@london.
-        #[arg(value_name = "NODE@SITE")]
-        node: NodeId,
+        #[arg(value_name = "NODE@SITE", required_unless_present = "list", conflicts_with = "list")]
+        node: Option<NodeId>,
+        /// Publish a list of revoked certificates instead, as `avalonctl ca revoke` made it.
+        #[arg(long, value_name = "FILE")]
+        list: Option<PathBuf>,
         /// Why.
         #[arg(long, short = 'm', value_name = "TEXT", default_value = "")]
         comment: String,
@@ -40,7 +51,10 @@ enum NodeAction {
 pub(crate) async fn run(context: &Context<'_>, args: NodeArgs) -> Result<ExitCode, Failure> {
     match args.action {
         NodeAction::List => list(context).await,
-        NodeAction::Revoke { node, comment } => revoke(context, &node, comment).await,
+        NodeAction::Revoke { node: Some(node), comment, .. } => revoke(context, &node, comment).await,
+        NodeAction::Revoke { node: None, list, comment } => {
+            publish_list(context, &list.unwrap_or_default(), comment).await
+        }
     }
 }
 
@@ -77,7 +91,7 @@ fn rows(item: &NodeItem) -> Vec<Vec<Cell>> {
 }
 
 async fn revoke(context: &Context<'_>, node: &NodeId, comment: String) -> Result<ExitCode, Failure> {
-    let request = RevokeRequest { node: node.to_string(), author: String::new(), comment };
+    let request = RevokeRequest { node: node.to_string(), list: None, author: String::new(), comment };
     let reply: RevokeReply = context.client.post(route::NODES_REVOKE, &request).await?;
     if context.output.is_json() {
         context.output.json(&reply);
@@ -86,6 +100,24 @@ async fn revoke(context: &Context<'_>, node: &NodeId, comment: String) -> Result
     context.output.data(&format!("{} is revoked", escape(&reply.node)));
     context.output.talk("every node that is connected closes its connections with it within seconds; others when they hear of it");
     context.output.talk("what it published before stays; the machine itself still has what it fetched");
+    Ok(ExitCode::Ok)
+}
+
+async fn publish_list(context: &Context<'_>, path: &Path, comment: String) -> Result<ExitCode, Failure> {
+    let mut der = Vec::new();
+    let most = u64::try_from(MAX_CRL_BYTES).unwrap_or(u64::MAX);
+    let read = File::open(path).and_then(|file| file.take(most + 1).read_to_end(&mut der));
+    read.map_err(|source| Failure::Ca(Box::new(CaError::Read { path: path.to_owned(), source })))?;
+    let (node, author) = (String::new(), String::new());
+    let request = RevokeRequest { node, list: Some(hex::encode(der)), author, comment };
+    let reply: RevokeReply = context.client.post(route::NODES_REVOKE, &request).await?;
+    if context.output.is_json() {
+        context.output.json(&reply);
+        return Ok(ExitCode::Ok);
+    }
+    let (number, certificates) = (reply.list.unwrap_or_default(), reply.certificates.unwrap_or_default());
+    context.output.data(&format!("list {number} counts from now on; it revokes {certificates} certificates"));
+    context.output.talk("every node that is connected closes its connections with them within seconds; others when they hear of it");
     Ok(ExitCode::Ok)
 }
 
@@ -114,5 +146,24 @@ mod tests {
         assert_eq!((ran.exit, ran.stdout.trim()), (0, "ws1@van is revoked"), "{}", ran.stderr);
         let ran = daemon.run(&["node", "revoke", "ws1"]);
         assert_eq!(ran.exit, 2, "{}", ran.stderr);
+    }
+
+    #[test]
+    fn a_list_is_sent_as_it_lies_in_the_file_and_never_with_a_node() {
+        let daemon = FakeDaemon::start();
+        let dir = tempfile::tempdir().unwrap();
+        let list = dir.path().join("revoked-3.crl");
+        #[expect(clippy::disallowed_methods, reason = "a file of a test needs no durability")]
+        std::fs::write(&list, [0x30, 0x82]).unwrap();
+        let reply = r#"{"schema":"avalonctl.node-revoke/1","node":"","list":3,"certificates":5}"#;
+        daemon.answer("POST /v1/nodes/revoke", 200, reply.to_owned());
+        let list = list.to_str().unwrap();
+        let ran = daemon.run(&["node", "revoke", "--list", list, "-m", "stolen"]);
+        let expected = "list 3 counts from now on; it revokes 5 certificates";
+        assert_eq!((ran.exit, ran.stdout.trim()), (0, expected), "{}", ran.stderr);
+        assert_eq!(daemon.run(&["node", "revoke", "--list", list, "ws1@van"]).exit, 2);
+        assert_eq!(daemon.run(&["node", "revoke"]).exit, 2);
+        let ran = daemon.run(&["node", "revoke", "--list", "/nowhere/revoked-3.crl"]);
+        assert!(ran.exit != 0 && ran.stderr.contains("could not read"), "{}", ran.stderr);
     }
 }

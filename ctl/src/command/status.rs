@@ -19,6 +19,9 @@ use crate::{
 /// How many projects' unfinished version directories are shown each; `--json` has all.
 const MAX_PENDING_SHOWN: usize = 5;
 
+/// From which age on it is shown that this node did not hear of the studio's rights, in seconds.
+const OLD_SECONDS: f64 = 120.0;
+
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -67,6 +70,11 @@ fn show(output: &Output, status: &StatusReply) {
         escape(&status.certificate_expires),
         status.pid
     ));
+    // What is heard all the time is no news.
+    if status.knowledge_age_seconds >= OLD_SECONDS {
+        let age = duration(status.knowledge_age_seconds);
+        output.data(&format!("knows the studio's rights as of {age} ago"));
+    }
     section(output, &["PROJECT", "MODE", "STATE", "VERSIONS", "PATH"], status.projects.iter().map(project));
     for project in &status.projects {
         show_space(output, project);
@@ -209,6 +217,7 @@ mod tests {
             uptime_seconds: 273_700.0,
             listen: "0.0.0.0:4700".into(),
             certificate_expires: "2027-02-20T10:00:00Z".into(),
+            knowledge_age_seconds: 10_800.0,
             peers: vec![
                 peer("montreal", PeerState::Online, Some(79.96), None),
                 peer("", PeerState::Offline, None, Some("timed out")),

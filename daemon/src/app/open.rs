@@ -23,6 +23,7 @@ use crate::{
     core::{Core, blocking},
     events::EventBus,
     health::HealthBoard,
+    knowledge::Knowledge,
     limits::Limits,
     log::ErrorChain,
     net::Throttle,
@@ -106,12 +107,13 @@ pub(super) async fn core(
         buffers: Buffers::default(),
         projects: projects.into_iter().map(|project| (project.name().clone(), project)).collect(),
         events,
-        health,
         revocations: Revocations::default(),
+        knowledge: Knowledge::open(&state.root, identity.role(), config.knowledge, &health, &clock),
         limits,
         audit,
         orders,
         transfers: TransferLog::new(&state.root),
+        health,
         clock,
     }))
 }

@@ -34,7 +34,7 @@ pub use self::{
     reload::{Reload, compare},
     space::SpaceConfig,
 };
-use crate::hooks::Hook;
+use crate::{hooks::Hook, knowledge::KnowledgeLimits};
 
 /// Longest path of a Unix socket on Linux, without the closing zero (`sockaddr_un.sun_path`).
 pub const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -59,6 +59,8 @@ pub struct Config {
     pub certificate_validity: Duration,
     /// How many bytes of one feed of another node are taken.
     pub max_feed_bytes: u64,
+    /// How old this node's knowledge of the studio's rights may be.
+    pub knowledge: KnowledgeLimits,
     /// How long stopping may take before what hangs is named and left.
     pub shutdown_timeout: Duration,
     /// The projects, in the order of the file.
@@ -208,6 +210,7 @@ impl Checker<'_> {
             socket_group: node.socket_group,
             certificate_validity: self.validity(node.certificate_validity)?,
             max_feed_bytes: self.max_feed_bytes(node.max_feed_bytes.as_deref())?,
+            knowledge: self.knowledge(node.knowledge_max_age, node.revocation_grace, node.serve_when_old)?,
             shutdown_timeout: self.duration("node.shutdown_timeout", node.shutdown_timeout, "30s")?,
             projects,
             peers,
@@ -238,6 +241,27 @@ impl Checker<'_> {
             return Err(self.value(key, format!("{text:?} is less than 1MiB, which is one group of records")));
         }
         Ok(bytes)
+    }
+
+    fn knowledge(
+        &self,
+        max_age: Option<String>,
+        grace: Option<String>,
+        serves: Option<bool>,
+    ) -> Result<KnowledgeLimits, ConfigError> {
+        let span =
+            |key: &str, text: Option<String>| text.map(|text| self.span(key.into(), &text)).transpose();
+        let max_age = span("node.knowledge_max_age", max_age)?;
+        let grace_key = "node.revocation_grace";
+        let grace = span(grace_key, grace)?;
+        if grace.is_some() && max_age.is_none() {
+            return Err(self.value(grace_key, "it counts from node.knowledge_max_age, which is not set"));
+        }
+        if serves.is_some() && grace.is_none() {
+            let key = "node.serve_when_old";
+            return Err(self.value(key, "it holds when node.revocation_grace is over, which is not set"));
+        }
+        Ok(KnowledgeLimits { max_age, grace, serves_when_old: serves.unwrap_or(true) })
     }
 
     fn log_level(&self, level: Option<String>) -> Result<String, ConfigError> {

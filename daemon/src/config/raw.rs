@@ -45,6 +45,9 @@ pub(super) struct RawNode {
     pub(super) shutdown_timeout: Option<String>,
     pub(super) certificate_validity: Option<String>,
     pub(super) max_feed_bytes: Option<String>,
+    pub(super) knowledge_max_age: Option<String>,
+    pub(super) revocation_grace: Option<String>,
+    pub(super) serve_when_old: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -50,6 +50,7 @@ pub fn compare(running: &Config, new: &Config) -> Reload {
         ("node.listen", running.listen != new.listen),
         ("node.certificate_validity", running.certificate_validity != new.certificate_validity),
         ("node.max_feed_bytes", running.max_feed_bytes != new.max_feed_bytes),
+        ("node.knowledge_max_age", running.knowledge != new.knowledge),
         ("node.socket", running.socket != new.socket || running.socket_group != new.socket_group),
         ("api", running.api != new.api),
         ("audit.keep", running.audit_keep != new.audit_keep),

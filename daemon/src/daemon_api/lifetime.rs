@@ -97,7 +97,7 @@ impl DaemonApi {
             return Ok(item);
         }
         if let Err(refused) = self.core.check_may(&version.project, Action::Retire) {
-            return Ok(refuse(item, ErrorCode::NotGranted, refused.to_string()));
+            return Ok(refuse(item, refused.code(), refused.to_string()));
         }
         item.state = LifetimeState::Retired;
         item.undo_until = Some(self.undo_until(now_ms));
@@ -121,7 +121,7 @@ impl DaemonApi {
         let mut item = item_of(version, fold);
         if fold.retired().is_some() {
             if let Err(refused) = self.core.check_may(&version.project, Action::Retire) {
-                return Ok(refuse(item, ErrorCode::NotGranted, refused.to_string()));
+                return Ok(refuse(item, refused.code(), refused.to_string()));
             }
             item.state = LifetimeState::Restored;
             if !is_dry {

@@ -35,24 +35,46 @@ impl DaemonApi {
         caller: Caller,
     ) -> Result<RevokeReply, ApiError> {
         let bad = |message: String| ApiError::new(ErrorCode::BadRequest, message);
+        if let Some(list) = request.list {
+            if !request.node.is_empty() {
+                return Err(bad("either a node or a list is revoked, not both".into()));
+            }
+            let der =
+                hex::decode(list).map_err(|error| bad(format!("the list is not in hex digits: {error}")))?;
+            let Doer { author, comment } = Doer::new(&request.author, &request.comment, caller)?;
+            let core = Arc::clone(&self.core);
+            let list = blocking(move || core.revoke_list(der, author, comment)).await;
+            let list = list.map_err(|error| refused(&error))?;
+            return Ok(RevokeReply {
+                schema: "avalonctl.node-revoke/1".into(),
+                node: String::new(),
+                list: Some(list.number),
+                certificates: Some(list.revoked.len() as u64),
+            });
+        }
         let node: NodeId = request.node.parse().map_err(|error| bad(format!("{error}")))?;
         let Doer { author, comment } = Doer::new(&request.author, &request.comment, caller)?;
         let (core, name) = (Arc::clone(&self.core), node.to_string());
         // Not dropped when the caller hangs up: who asks again hears that it is done.
         let revoked = blocking(move || core.revoke_node(&node, author, comment).map(drop)).await;
         revoked.map_err(|error| refused(&error))?;
-        Ok(RevokeReply { schema: "avalonctl.node-revoke/1".into(), node: name })
+        let schema = "avalonctl.node-revoke/1".into();
+        Ok(RevokeReply { schema, node: name, list: None, certificates: None })
     }
 }
 
 fn items(core: &Core, connected: &BTreeSet<NodeId>) -> Vec<NodeItem> {
     let (admission, now_ms) = (core.ledger.admission(), core.now_ms());
     let mut roles: BTreeMap<NodeId, Role> = BTreeMap::new();
+    let mut revoked: BTreeMap<NodeId, u64> = admission.revoked().clone();
     for project in core.feed_projects() {
         for (node, head) in core.ledger.heads(&project) {
             let feed = FeedId { project: project.clone(), node: node.clone() };
-            if let Some(role) = head.next_seq.checked_sub(1).and_then(|seq| core.ledger.role_at(&feed, seq)) {
-                roles.insert(node, role);
+            let signer = head.next_seq.checked_sub(1).and_then(|seq| core.ledger.signer_at(&feed, seq));
+            let Some(signer) = signer else { continue };
+            roles.insert(node.clone(), signer.role);
+            if let Some(since_ms) = admission.listed_since(&signer) {
+                revoked.entry(node).or_insert(since_ms);
             }
         }
     }
@@ -68,7 +90,7 @@ fn items(core: &Core, connected: &BTreeSet<NodeId>) -> Vec<NodeItem> {
         NodeItem {
             role: admission.policy().role(&node, certified),
             connected: node == core.me || connected.contains(&node),
-            revoked: admission.revoked().get(&node).map(|at_ms| time_of_ms(*at_ms)),
+            revoked: revoked.get(&node).map(|at_ms| time_of_ms(*at_ms)),
             rights: rights.collect(),
             node: node.to_string(),
         }
@@ -88,6 +110,15 @@ fn refused(error: &RevokeError) -> ApiError {
         ),
         RevokeError::Itself { .. } => (ErrorCode::BadRequest, "do it at another node with the role admin"),
         RevokeError::Already { .. } => (ErrorCode::BadRequest, "avalonctl node list shows since when"),
+        RevokeError::List { .. } => {
+            (ErrorCode::BadRequest, "take the file that avalonctl ca revoke made where the studio CA is")
+        }
+        RevokeError::OldList { .. } => {
+            (ErrorCode::BadRequest, "take the file with the highest number from the studio CA's directory")
+        }
+        RevokeError::LongList => {
+            (ErrorCode::BadRequest, "revoke nodes by name: avalonctl node revoke NODE@SITE")
+        }
         RevokeError::Ledger { source } if source.is_no_space() => {
             (ErrorCode::DiskFull, "make room on the disk of the state directory")
         }

@@ -24,6 +24,7 @@ impl DaemonApi {
             uptime_seconds: uptime.as_secs_f64(),
             listen: self.net.local_addr().to_string(),
             certificate_expires: expires.map(|time| time.to_string()).unwrap_or_default(),
+            knowledge_age_seconds: core.knowledge.age().as_secs_f64(),
             peers: self.net.peers(),
             jobs: self.replicator.board.active(),
             health: core.health.items(),

@@ -32,11 +32,19 @@ pub(crate) struct Channel {
     /// How many bytes of answers the peer has taken.
     taken: Arc<AtomicU64>,
     asked: AtomicBool,
+    /// Whether everything that the peer has of the studio's feeds is here.
+    has_studio: AtomicBool,
 }
 
 impl Channel {
     pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, own_close: OnceLock::new(), taken: Arc::default(), asked: AtomicBool::new(false) }
+        Self {
+            connection,
+            own_close: OnceLock::new(),
+            taken: Arc::default(),
+            asked: AtomicBool::new(false),
+            has_studio: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn quinn(&self) -> &Connection {
@@ -59,6 +67,15 @@ impl Channel {
         if !self.asked.swap(true, Ordering::Relaxed) {
             self.connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
         }
+    }
+
+    /// Notes whether everything that the peer has of the studio's feeds is here.
+    pub(crate) fn set_has_studio(&self, has_studio: bool) {
+        self.has_studio.store(has_studio, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_studio(&self) -> bool {
+        self.has_studio.load(Ordering::Relaxed)
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {

@@ -5,9 +5,10 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use avalon_certs::Admission;
+use avalon_certs::{Admission, certificate::AuthorityCertificate};
 use avalon_protocol::{
     access::{Action, Role},
+    close_code::CloseCode,
     feed::{FeedHead, FeedId},
     id::{NodeId, ProjectName},
     wire::Hello,
@@ -15,10 +16,13 @@ use avalon_protocol::{
 use tokio::sync::{broadcast, watch};
 
 use super::{
+    channel::Channel,
+    closed::Closed,
     guests::Guests,
     heads::PeerHeads,
     link::PeerLink,
     metrics::NetMetrics,
+    peer,
     registry::Registry,
     seam::{Catalog, Issuer, Objects, Permissions},
     throttle::Throttle,
@@ -46,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) client: RwLock<quinn::ClientConfig>,
     /// Whom it lets past the handshake.
     pub(crate) admission: Admission,
+    /// The studio's authority, to which every chain leads.
+    pub(crate) authority: Arc<AuthorityCertificate>,
     /// Issues for the studio, where this node may.
     pub(crate) issuer: Option<Arc<dyn Issuer>>,
     pub(crate) local: SocketAddr,
@@ -66,6 +72,13 @@ impl Context {
         let mut hello = Hello::clone(&self.hello.borrow());
         hello.projects.retain(|project| self.may_see(node, role, &project.name));
         hello
+    }
+
+    /// Says why a connection cannot stay whose handshake is done, if anything in the chain that the peer showed is revoked by now.
+    pub(crate) fn revoked(&self, channel: &Channel) -> Option<Closed> {
+        let certificates = peer::certificates(channel.quinn());
+        let checked = self.admission.revocations.now().check_chain(&certificates, &self.authority);
+        checked.err().map(|why| Closed::by_us(CloseCode::Revoked, why.to_string()))
     }
 
     /// Says whether a node may know of a project.

@@ -418,6 +418,7 @@ impl Driver<'_> {
                 }
             }
         }
+        self.seat.channel.set_has_studio(self.session.has_all_of(&ProjectName::studio()));
         Ok(())
     }
 
@@ -466,10 +467,6 @@ impl Driver<'_> {
                     existing.close(CloseCode::Shutdown, "the daemon was restarted");
                 }
             }
-        }
-        // Revoked since its handshake: whoever closes the connections of revoked nodes may not have seen this one.
-        if context.admission.revocations.now().has_node(&self.seat.node) {
-            return Err(Closed::by_us(CloseCode::Revoked, "this node is revoked"));
         }
         self.greeted = true;
         context.metrics.connections.add(1);

@@ -105,6 +105,7 @@ impl Net {
             endpoint,
             client: RwLock::new(client),
             admission: config.admission,
+            authority: Arc::clone(config.identity.authority()),
             issuer: config.issuer,
             local,
             tasks: tasks.clone(),
@@ -182,6 +183,14 @@ impl Net {
         *self.context.client.write().unwrap_or_else(PoisonError::into_inner) = client;
         self.context.endpoint.set_server_config(Some(server));
         Ok(())
+    }
+
+    /// Closes every connection whose peer is revoked by now, greeted or not, with what goes over it: it is itself, its certificate is,
+    /// or whoever issued that. Returns how many it closed. Those whose handshake ends meanwhile see to it themselves.
+    pub fn close_revoked(&self) -> usize {
+        let channels = self.context.registry.channels();
+        let revoked = channels.iter().filter_map(|channel| Some((channel, self.context.revoked(channel)?)));
+        revoked.map(|(channel, why)| channel.close(why)).count()
     }
 
     /// Stops accepting and dialling, tells every peer that this daemon stops, gives that the time to arrive, and waits for

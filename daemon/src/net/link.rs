@@ -6,7 +6,7 @@ use avalon_protocol::{
     access::Role,
     close_code::CloseCode,
     id::{NodeId, ProjectName},
-    wire::{FEATURE_ENCODED, FEATURE_NUMBERS, FEATURE_PROOF, Hello},
+    wire::{FEATURE_ENCODED, FEATURE_ISSUES, FEATURE_NUMBERS, FEATURE_PROOF, Hello},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -80,6 +80,16 @@ impl PeerLink {
     /// Returns the role that stands in the peer's certificate.
     pub fn role(&self) -> Role {
         self.inner.role
+    }
+
+    /// Says whether the peer is one that has the studio's feeds whole: an admin's, a site's, or one that issues.
+    pub fn may_know_rights(&self) -> bool {
+        matches!(self.role(), Role::Admin | Role::Site) || self.inner.hello.features & FEATURE_ISSUES != 0
+    }
+
+    /// Says whether everything that the peer has of the studio's feeds is here.
+    pub fn has_studio_of(&self) -> bool {
+        self.inner.channel.has_studio()
     }
 
     /// Says whether both sides serve a project and told each other so. Whoever may not see it was told nothing.

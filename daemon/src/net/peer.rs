@@ -101,7 +101,7 @@ pub(crate) async fn run(
         let closed = channel.close(Closed::by_us(CloseCode::Busy, kept_off.to_string()));
         return Ended { closed, greeted: false };
     }
-    let key = match context.registry.enter(&node, direction) {
+    let key = match context.registry.enter(&node, direction, &channel) {
         Ok(key) => key,
         Err(full) => {
             let reason = match full {
@@ -113,7 +113,12 @@ pub(crate) async fn run(
         }
     };
     let seat = Seat { channel, node, role, key, direction, stop };
-    let (closed, greeted) = match control_stream(&context, &seat).await {
+    // Revoked since its handshake: whoever closes such connections may have looked before this one was on the list.
+    let opened = match context.revoked(&seat.channel) {
+        Some(revoked) => Err(revoked),
+        None => control_stream(&context, &seat).await,
+    };
+    let (closed, greeted) = match opened {
         Ok(streams) => control::run(Arc::clone(&context), &seat, streams).await,
         Err(closed) => (closed, false),
     };

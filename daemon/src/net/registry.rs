@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    channel::Channel,
     event::NetEvent,
     faults::{Faults, KeptOff},
     link::PeerLink,
@@ -38,6 +39,8 @@ struct Known {
     table: Table<PeerLink>,
     dials: BTreeMap<String, Dial>,
     faults: Faults,
+    /// Every connection whose handshake is done, greeted or not.
+    channels: BTreeMap<Key, Arc<Channel>>,
 }
 
 /// The one owner of what is known about peers.
@@ -52,7 +55,12 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(local: NodeId, events: mpsc::Sender<NetEvent>, stop: CancellationToken) -> Self {
-        let known = Known { table: Table::new(local), dials: BTreeMap::new(), faults: Faults::default() };
+        let known = Known {
+            table: Table::new(local),
+            dials: BTreeMap::new(),
+            faults: Faults::default(),
+            channels: BTreeMap::new(),
+        };
         Self {
             known: Mutex::new(known),
             events: tokio::sync::Mutex::new(events),
@@ -80,10 +88,25 @@ impl Registry {
         self.tell(&events, event).await;
     }
 
-    pub(crate) fn enter(&self, node: &NodeId, direction: Direction) -> Result<Key, Full> {
-        let entered = self.known().table.enter(node, direction);
+    pub(crate) fn enter(
+        &self,
+        node: &NodeId,
+        direction: Direction,
+        channel: &Arc<Channel>,
+    ) -> Result<Key, Full> {
+        let mut known = self.known();
+        let entered = known.table.enter(node, direction);
+        if let Ok(key) = entered {
+            known.channels.insert(key, Arc::clone(channel));
+        }
+        drop(known);
         self.changed.send_replace(());
         entered
+    }
+
+    /// Returns every connection whose handshake is done, greeted or not.
+    pub(crate) fn channels(&self) -> Vec<Arc<Channel>> {
+        self.known().channels.values().cloned().collect()
     }
 
     /// Returns how a node is kept off for what it did, if it is.
@@ -113,7 +136,11 @@ impl Registry {
     /// Takes out a connection that ended, and tells when its node is down with it.
     pub(crate) async fn leave(&self, key: Key, node: &NodeId, reason: String) {
         let events = self.events.lock().await;
-        let was_last = self.known().table.leave(key);
+        let was_last = {
+            let mut known = self.known();
+            known.channels.remove(&key);
+            known.table.leave(key)
+        };
         self.changed.send_replace(());
         if was_last {
             self.tell(&events, NetEvent::PeerDown { node: node.clone(), reason }).await;

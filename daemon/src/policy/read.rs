@@ -119,8 +119,8 @@ impl Reading {
     }
 
     fn lacks_right(&self, ledger: &Ledger, feed: &FeedId, seq: u64, record: &Record) -> bool {
-        let role = ledger.role_at(feed, seq).unwrap_or(Role::Vendor);
-        self.admission.admits(feed, seq, role, record).is_err()
+        let signer = ledger.signer_at(feed, seq).unwrap_or(Role::Vendor.into());
+        self.admission.admits(feed, seq, signer, record).is_err()
     }
 
     fn ignore(&mut self, node: &NodeId, tidings: &mut Tidings) {

@@ -45,6 +45,7 @@ fn config() -> Config {
         api: Default::default(),
         audit_keep: None,
         shutdown_timeout: PATIENCE,
+        knowledge: Default::default(),
         projects: Vec::new(),
         peers: Vec::new(),
         settle_quiet: Duration::from_secs(5),

@@ -170,6 +170,7 @@ fn tell_records(core: &Core, groups: &[SealedGroup]) {
             | Record::Policy(_)
             | Record::Revoked(_)
             | Record::Judged(_)
+            | Record::Crl(_)
             | Record::Issued(_)
             | Record::AuditHead(_) => {}
             Record::Retired(_) | Record::Restored(_) | Record::Resolved(_) => {

@@ -9,6 +9,7 @@ use avalon_protocol::{
     id::{NodeId, ProjectName},
     limits::RECORDS_FRAME_TARGET_BYTES,
     record::{Judged, Record},
+    signing::{CertificateList, Signer},
 };
 use avalon_store::ledger::LedgerError;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,28 @@ impl Core {
         judging.judged.into_iter().map(Record::Judged).collect()
     }
 
+    /// Says of every feed that is signed under a certificate on a list up to where it counts: before the first record that says it is not older
+    /// than the revocation. In the studio's own feeds also where it ends.
+    pub(super) fn judge_listed(&self, list: &CertificateList) -> Vec<Record> {
+        let mut judging = Judging::new(self, self.now_ms());
+        for (feed, head) in self.all_feeds().into_iter().filter(|(feed, _)| feed.node != self.me) {
+            let Some(signer) = self.signer_in(&feed, head) else { continue };
+            let known = signer.certificates.iter().flatten();
+            let Some(since_ms) = known.filter_map(|id| list.revoked.get(id)).min().copied() else { continue };
+            if feed.project.is_studio() {
+                let listed = judging.admission.listed().and_then(|listed| listed.end_of(&feed.node));
+                let next_seq = listed.unwrap_or(head.next_seq).min(head.next_seq);
+                let rights = Admission::rights_of_studio(signer.role);
+                let chain = self.ledger.chain_before(&feed, next_seq);
+                judging.judged.push(Judged { feed, next_seq, rights, at_ms: judging.now_ms, chain });
+            } else if judging.admission.listed_since(&signer).is_none() {
+                judging.ended(&feed, head);
+                judging.since(&feed, head, since_ms);
+            }
+        }
+        judging.judged.into_iter().map(Record::Judged).collect()
+    }
+
     /// Says of every feed whose author had a grant that has ended: what was said before its end counts. Blocks.
     pub fn judge_ended(&self) -> Vec<Record> {
         let mut judging = Judging::new(self, self.now_ms());
@@ -82,6 +105,11 @@ impl Core {
     /// The role under which a feed was signed last.
     fn role_in(&self, feed: &FeedId, head: FeedHead) -> Option<Role> {
         self.ledger.role_at(feed, head.next_seq.checked_sub(1)?)
+    }
+
+    /// Under which certificate a feed was signed last.
+    fn signer_in(&self, feed: &FeedId, head: FeedHead) -> Option<Signer> {
+        self.ledger.signer_at(feed, head.next_seq.checked_sub(1)?)
     }
 
     /// Returns the first record of a feed from `judged` on that says it is not older than `at_ms`.
@@ -161,12 +189,28 @@ impl<'a> Judging<'a> {
         }
     }
 
+    /// Judges what stands in a feed before the first record that is not older than `since_ms` by what its author may do now.
+    fn since(&mut self, feed: &FeedId, head: FeedHead, since_ms: u64) {
+        let Some(role) = self.core.role_in(feed, head) else { return };
+        match self.core.first_said_from(feed, self.last(feed).0, since_ms) {
+            Ok(first) => {
+                let rights = self.admission.rights(&feed.node, role, &feed.project, self.now_ms);
+                self.judge((feed, head), first.unwrap_or(head.next_seq), rights, self.now_ms);
+            }
+            // What it says is judged by times alone.
+            Err(error) => {
+                tracing::warn!(%feed, error = %ErrorChain(&error), "what was said under a revoked certificate cannot be read");
+            }
+        }
+    }
+
     /// Judges what stands in a feed by now by what its author may do now.
     fn now(&mut self, feed: &FeedId, head: FeedHead) {
-        let Some(role) = self.core.role_in(feed, head) else { return };
+        let Some(signer) = self.core.signer_in(feed, head) else { return };
         let rights = match self.admission.takes_word() {
             true => Rights::ALL,
-            false => self.admission.rights(&feed.node, role, &feed.project, self.now_ms),
+            false if self.admission.listed_since(&signer).is_some() => Rights::NONE,
+            false => self.admission.rights(&feed.node, signer.role, &feed.project, self.now_ms),
         };
         self.judge((feed, head), head.next_seq, rights, self.now_ms);
     }

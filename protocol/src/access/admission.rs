@@ -10,13 +10,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{Action, Rights, Role, standing::Standing};
+use super::{Action, Elsewhere, Listed, Rights, Role, standing::Standing};
 use crate::{
     feed::{FeedHead, FeedId},
     hash::ChainHash,
     id::NodeId,
     policy::Access,
     record::{Judged, Record},
+    signing::Signer,
 };
 
 /// Says which records count.
@@ -24,6 +25,8 @@ use crate::{
 pub struct Admission {
     pub(super) policy: Arc<Access>,
     pub(super) standing: Standing,
+    /// Which certificates the studio's CA revoked.
+    pub(super) listed: Option<Arc<Listed>>,
     /// Up to which record of a feed which rights count.
     judged: BTreeMap<FeedId, BTreeMap<u64, Place>>,
     /// Nothing is known of grants, so others have judged.
@@ -39,17 +42,6 @@ struct Place {
     at_ms: u64,
     /// The chain hash that the feed has there, as whoever judged it says.
     chains: BTreeSet<ChainHash>,
-}
-
-/// A record that judged another history of a feed than the one that is here, and so says nothing about this one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Elsewhere {
-    /// Who said it.
-    pub by: NodeId,
-    /// About which feed.
-    pub feed: FeedId,
-    /// Up to where.
-    pub next_seq: u64,
 }
 
 impl Admission {
@@ -84,29 +76,50 @@ impl Admission {
         }
     }
 
-    /// Says whether a record counts that stands at `seq` in a feed, under a certificate with this role.
+    /// Returns which certificates the studio's CA revoked, by the list that counts.
+    pub fn listed(&self) -> Option<&Arc<Listed>> {
+        self.listed.as_ref()
+    }
+
+    /// Returns since when what somebody signs under is revoked by the studio's CA, in milliseconds since 1970, if it is.
+    pub fn listed_since(&self, signer: &Signer) -> Option<u64> {
+        self.listed.as_ref()?.since(signer)
+    }
+
+    /// Says whether a record counts that stands at `seq` in a feed, under this certificate; a role alone says that it is on no list.
     ///
     /// # Errors
     /// The right that its author lacked.
-    pub fn admits(&self, feed: &FeedId, seq: u64, role: Role, record: &Record) -> Result<(), Action> {
+    pub fn admits(
+        &self,
+        feed: &FeedId,
+        seq: u64,
+        signer: impl Into<Signer>,
+        record: &Record,
+    ) -> Result<(), Action> {
+        let signer = signer.into();
         let Some((action, said_at_ms)) = needs(record) else { return Ok(()) };
         let is_admitted = match feed.project.is_studio() {
-            true => self.admits_of_studio(&feed.node, seq, role, record),
+            true => self.admits_of_studio(&feed.node, seq, &signer, record),
             false if self.takes_word => true,
             false => {
                 let rights = self.judged_by(feed, seq);
-                rights.unwrap_or_else(|| self.rights_when(feed, role, said_at_ms)).allows(action)
+                rights.unwrap_or_else(|| self.rights_when(feed, &signer, said_at_ms)).allows(action)
             }
         };
         if is_admitted { Ok(()) } else { Err(action) }
     }
 
     /// In the studio's own feeds certificates count, and who is trusted; no policy, and nobody's word about itself.
-    fn admits_of_studio(&self, node: &NodeId, seq: u64, role: Role, record: &Record) -> bool {
-        if !Self::rights_of_studio(role).allows(Action::Admin) {
+    fn admits_of_studio(&self, node: &NodeId, seq: u64, signer: &Signer, record: &Record) -> bool {
+        if !Self::rights_of_studio(signer.role).allows(Action::Admin) {
             return false;
         }
-        let stands = self.standing.stands(node, seq, Self::said_at_ms(record));
+        let said_at_ms = Self::said_at_ms(record);
+        if self.listed.as_ref().is_some_and(|listed| !listed.stands(node, seq, signer, said_at_ms)) {
+            return false;
+        }
+        let stands = self.standing.stands(node, seq, said_at_ms);
         match record {
             Record::Judged(judged) if judged.feed.node == *node => false,
             // Who revoke each other are all revoked: nobody has to say who was first.
@@ -118,7 +131,7 @@ impl Admission {
     /// Returns from which record of a feed on a verdict by `other` may be another one; none when all are the same.
     pub fn differs_from(&self, other: &Self, feed: &FeedId) -> Option<u64> {
         if feed.project.is_studio() {
-            return (self.standing != other.standing).then_some(0);
+            return (self.standing != other.standing || self.listed != other.listed).then_some(0);
         }
         let empty = BTreeMap::new();
         let [ours, theirs] = [self, other].map(|one| one.judged.get(feed).unwrap_or(&empty));
@@ -127,7 +140,8 @@ impl Admission {
         let is_same = ours.len() == same
             && theirs.len() == same
             && since(self) == since(other)
-            && self.policy == other.policy;
+            && self.policy == other.policy
+            && self.listed == other.listed;
         if self.takes_word != other.takes_word {
             return Some(0);
         }
@@ -193,14 +207,15 @@ impl Admission {
 
     /// What the policy says, at the time that a record names, and not before its feed was judged last: what came behind that place
     /// can name any time. One that names none is judged as if no grant had ended.
-    fn rights_when(&self, feed: &FeedId, role: Role, said_at_ms: Option<u64>) -> Rights {
+    fn rights_when(&self, feed: &FeedId, signer: &Signer, said_at_ms: Option<u64>) -> Rights {
         let judged_ms = self.last_judged(feed).map(|(_, at_ms)| at_ms);
         let at_ms = said_at_ms.max(judged_ms);
-        if self.revoked().get(&feed.node).is_some_and(|revoked_ms| at_ms.is_none_or(|at| at >= *revoked_ms)) {
+        let revoked = self.revoked().get(&feed.node).copied().into_iter().chain(self.listed_since(signer));
+        if revoked.min().is_some_and(|revoked_ms| at_ms.is_none_or(|at| at >= revoked_ms)) {
             return Rights::NONE;
         }
         let at_ms = at_ms.filter(|_| said_at_ms.is_some()).unwrap_or(0);
-        self.policy.rights(&feed.node, role, &feed.project, at_ms)
+        self.policy.rights(&feed.node, signer.role, &feed.project, at_ms)
     }
 }
 
@@ -219,6 +234,7 @@ fn needs(record: &Record) -> Option<(Action, Option<u64>)> {
         Record::Policy(policy) => Some((Action::Admin, Some(policy.applied_at_ms()))),
         Record::Revoked(revoked) => Some((Action::Admin, Some(revoked.at_ms))),
         Record::Judged(judged) => Some((Action::Admin, Some(judged.at_ms))),
+        Record::Crl(crl) => Some((Action::Admin, Some(crl.at_ms))),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod base32;
+pub mod listed;
 pub mod reader;
 pub mod rights;
 pub mod role;
@@ -12,8 +13,9 @@ mod standing;
 pub mod token;
 
 pub use self::{
-    admission::{Admission, Elsewhere},
-    reader::{AdmissionReader, Extract},
+    admission::Admission,
+    listed::Listed,
+    reader::{AdmissionReader, Elsewhere, Extract},
     rights::{Action, Rights},
     role::{InvalidRole, Role},
     token::{InvalidToken, InviteId, JoinToken, Seed},

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Admission, Rights, Role,
-    admission::Elsewhere,
+    listed::{Brought, Listed, Lists},
     standing::{Revocation, Standing, Statement},
 };
 use crate::{
@@ -13,11 +13,12 @@ use crate::{
     id::NodeId,
     policy::{Access, Policy},
     record::{Judged, Record},
+    signing::{CertificateList, Signer},
     studio::PolicyId,
 };
 
 /// Where a record stands: its feed, and its number there. It is signed under an admin's certificate.
-type Stands = (FeedId, u64, Record);
+type Stands = (FeedId, u64, Signer, Record);
 
 /// What a node goes by that does not get the studio's feeds.
 #[derive(Debug, Clone)]
@@ -30,35 +31,68 @@ pub struct Extract {
     pub judged: Vec<Judged>,
 }
 
+/// A record that judged another history of a feed than the one that is here, and so says nothing about this one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Elsewhere {
+    /// Who said it.
+    pub by: NodeId,
+    /// About which feed.
+    pub feed: FeedId,
+    /// Up to where.
+    pub next_seq: u64,
+}
+
 /// Reads an [`Admission`]. The order in which records are added does not matter.
 #[derive(Debug, Default)]
 pub struct AdmissionReader {
     policies: BTreeMap<PolicyId, Vec<Stands>>,
-    revocations: Vec<Revocation>,
-    judged: Vec<(NodeId, u64, Judged)>,
+    revocations: Vec<(Signer, Revocation)>,
+    judged: Vec<(NodeId, u64, Signer, Judged)>,
+    lists: Lists,
     extract: Option<Extract>,
 }
 
 impl AdmissionReader {
-    /// Adds a record that stands at `seq` in one of the studio's feeds, under a certificate with this role. Those of others than admins
-    /// are passed over, and so are those that say nothing about rights.
-    pub fn add(&mut self, feed: &FeedId, seq: u64, role: Role, record: Record) {
-        if role != Role::Admin {
+    /// Adds a record that stands at `seq` in one of the studio's feeds, under this certificate. Those of others than admins
+    /// are passed over, and so are those that say nothing about rights. Lists of revoked certificates are added by
+    /// [`AdmissionReader::add_list`], once they are read.
+    pub fn add(&mut self, feed: &FeedId, seq: u64, signer: impl Into<Signer>, record: Record) {
+        let signer = signer.into();
+        if signer.role != Role::Admin {
             return;
         }
         match record {
             Record::Revoked(revoked) => {
-                self.revocations.push(Revocation { by: feed.node.clone(), seq, revoked });
+                self.revocations.push((signer, Revocation { by: feed.node.clone(), seq, revoked }));
             }
             // Nobody judges itself: an admin could keep for ever what it says.
             Record::Judged(judged) if judged.feed.node != feed.node => {
-                self.judged.push((feed.node.clone(), seq, judged));
+                self.judged.push((feed.node.clone(), seq, signer, judged));
             }
             Record::Policy(policy) => {
                 let id = PolicyId { serial: policy.serial(), hash: policy.hash() };
-                self.policies.entry(id).or_default().push((feed.clone(), seq, Record::Policy(policy)));
+                self.policies.entry(id).or_default().push((
+                    feed.clone(),
+                    seq,
+                    signer,
+                    Record::Policy(policy),
+                ));
             }
             _ => {}
+        }
+    }
+
+    /// Adds a list of revoked certificates that the studio's CA signed, from a record that stands so and was written at `at_ms`.
+    pub fn add_list(
+        &mut self,
+        feed: &FeedId,
+        seq: u64,
+        signer: impl Into<Signer>,
+        (at_ms, list): (u64, CertificateList),
+    ) {
+        let signer = signer.into();
+        if signer.role == Role::Admin {
+            self.lists.add(Brought { by: feed.node.clone(), seq, signer, at_ms, list });
         }
     }
 
@@ -80,7 +114,7 @@ impl AdmissionReader {
     /// `chain_of` says which chain hash a feed has behind the group with the record before this one, as far as it is here.
     pub fn finish(mut self, chain_of: &dyn Fn(&FeedId, u64) -> Option<ChainHash>) -> Admission {
         let mut admission = Admission::default();
-        for (by, _, judged) in &mut self.judged {
+        for (by, _, _, judged) in &mut self.judged {
             let ours = judged.chain.and_then(|_| chain_of(&judged.feed, judged.next_seq));
             if ours.is_some() && ours != judged.chain {
                 let (by, feed, next_seq) = (by.clone(), judged.feed.clone(), judged.next_seq);
@@ -89,14 +123,15 @@ impl AdmissionReader {
                 *judged = Judged { next_seq: 0, rights: Rights::NONE, chain: None, ..judged.clone() };
             }
         }
-        let statements = self.judged.iter().filter(|(_, _, judged)| judged.feed.project.is_studio());
-        let statements: Vec<Statement> = statements.map(statement).collect();
-        admission.standing = Standing::of(&self.revocations, &statements);
-        let counting = |(by, seq, judged): &&(NodeId, u64, Judged)| {
-            !judged.feed.project.is_studio() && admission.standing.stands(by, *seq, Some(judged.at_ms))
+        (admission.listed, admission.standing) = self.standing();
+        let counting = |(by, seq, signer, judged): &&(NodeId, u64, Signer, Judged)| {
+            let said_at_ms = Some(judged.at_ms);
+            let is_listed =
+                admission.listed.as_ref().is_some_and(|listed| !listed.stands(by, *seq, signer, said_at_ms));
+            !judged.feed.project.is_studio() && !is_listed && admission.standing.stands(by, *seq, said_at_ms)
         };
         let counting: Vec<&Judged> =
-            self.judged.iter().filter(counting).map(|(_, _, judged)| judged).collect();
+            self.judged.iter().filter(counting).map(|(_, _, _, judged)| judged).collect();
         counting.into_iter().for_each(|judged| admission.judge_by(judged));
         let serial = match in_effect(&self.policies, &admission) {
             Some((serial, policy)) => {
@@ -111,9 +146,51 @@ impl AdmissionReader {
         }
         admission
     }
+
+    /// Says which list of revoked certificates counts, and who is revoked where it does: the newest whose author could say so, by
+    /// that list itself.
+    fn standing(&self) -> (Option<Arc<Listed>>, Standing) {
+        for brought in self.lists.newest_first() {
+            let listed = brought.listed(self.ends_by(&brought.by));
+            let standing = self.standing_by(Some(&listed));
+            let Brought { by, seq, signer, at_ms, .. } = brought;
+            if standing.stands(by, *seq, Some(*at_ms)) && listed.stands(by, *seq, signer, Some(*at_ms)) {
+                return (Some(Arc::new(listed)), standing);
+            }
+        }
+        (None, self.standing_by(None))
+    }
+
+    fn standing_by(&self, listed: Option<&Listed>) -> Standing {
+        let stands = |by: &NodeId, seq: u64, signer: &Signer, at_ms: u64| {
+            listed.is_none_or(|listed| listed.stands(by, seq, signer, Some(at_ms)))
+        };
+        let revocations = self
+            .revocations
+            .iter()
+            .filter(|(signer, one)| stands(&one.by, one.seq, signer, one.revoked.at_ms));
+        let revocations: Vec<Revocation> = revocations.map(|(_, one)| one.clone()).collect();
+        let statements = self.judged.iter().filter(|(by, seq, signer, judged)| {
+            judged.feed.project.is_studio() && stands(by, *seq, signer, judged.at_ms)
+        });
+        let statements: Vec<Statement> = statements.map(statement).collect();
+        Standing::of(&revocations, &statements)
+    }
+
+    /// Returns where a node said last that the studio feeds of others stood: whoever got a new certificate goes on behind an older place.
+    fn ends_by(&self, node: &NodeId) -> BTreeMap<NodeId, u64> {
+        let mut ends: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for (by, _, _, judged) in &self.judged {
+            if by == node && judged.feed.project.is_studio() {
+                let end = ends.entry(judged.feed.node.clone()).or_insert(judged.next_seq);
+                *end = judged.next_seq.max(*end);
+            }
+        }
+        ends
+    }
 }
 
-fn statement((by, seq, judged): &(NodeId, u64, Judged)) -> Statement {
+fn statement((by, seq, _, judged): &(NodeId, u64, Signer, Judged)) -> Statement {
     let Judged { feed, next_seq, at_ms, .. } = judged;
     Statement { by: by.clone(), seq: *seq, at_ms: *at_ms, about: feed.node.clone(), next_seq: *next_seq }
 }
@@ -121,8 +198,8 @@ fn statement((by, seq, judged): &(NodeId, u64, Judged)) -> Statement {
 fn in_effect(policies: &BTreeMap<PolicyId, Vec<Stands>>, admission: &Admission) -> Option<(u64, Policy)> {
     policies.iter().rev().find_map(|(id, said)| {
         let counts =
-            |(feed, seq, record): &&Stands| admission.admits(feed, *seq, Role::Admin, record).is_ok();
-        let Record::Policy(policy) = &said.iter().find(counts)?.2 else { return None };
+            |(feed, seq, signer, record): &&Stands| admission.admits(feed, *seq, *signer, record).is_ok();
+        let Record::Policy(policy) = &said.iter().find(counts)?.3 else { return None };
         Some((id.serial, Policy::parse(policy.document()).ok()?))
     })
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{id::NodeId, record::Revoked};
 
 /// That one node revoked another.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Revocation {
     pub(super) by: NodeId,
     pub(super) seq: u64,

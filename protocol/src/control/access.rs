@@ -108,11 +108,15 @@ pub struct NodeItem {
     pub rights: BTreeMap<String, Vec<Action>>,
 }
 
-/// Asks to revoke a node.
+/// Asks to revoke a node, or what the studio's CA has on a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevokeRequest {
-    /// The node, `node@site`.
+    /// The node, `node@site`; empty when there is a list.
+    #[serde(default)]
     pub node: String,
+    /// A list of revoked certificates that the studio's CA signed: its DER in hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<String>,
     /// Who does it; whoever asks, when it is empty.
     #[serde(default)]
     pub author: String,
@@ -121,11 +125,17 @@ pub struct RevokeRequest {
     pub comment: String,
 }
 
-/// A node was revoked.
+/// A node was revoked, or what is on a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RevokeReply {
     /// `avalonctl.node-revoke/1`.
     pub schema: String,
-    /// The node.
+    /// The node; empty for a list.
     pub node: String,
+    /// The number of the list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<u64>,
+    /// How many certificates it revokes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<u64>,
 }

@@ -71,6 +71,9 @@ pub enum ErrorCode {
     /// This node has no grant for it in the project.
     #[serde(rename = "AVL-0903")]
     NotGranted,
+    /// This node has not heard for too long whom the studio trusts.
+    #[serde(rename = "AVL-0904")]
+    RightsTooOld,
     /// The time is over.
     #[serde(rename = "AVL-1001")]
     TimedOut,
@@ -110,7 +113,7 @@ impl ErrorCode {
             Self::NoSource | Self::NoQuorum => ExitCode::NoSource,
             Self::DiskFull => ExitCode::DiskFull,
             Self::Damaged | Self::Conflict | Self::Rewritten | Self::NumberTaken => ExitCode::Integrity,
-            Self::Denied | Self::Retired | Self::NotGranted => ExitCode::Denied,
+            Self::Denied | Self::Retired | Self::NotGranted | Self::RightsTooOld => ExitCode::Denied,
             Self::TimedOut => ExitCode::TimedOut,
         }
     }
@@ -127,7 +130,7 @@ impl ErrorCode {
             | Self::BadPolicy => 400,
             Self::NotFound | Self::InputsMissing | Self::NotHere => 404,
             Self::DiskFull => 507,
-            Self::Denied | Self::NotGranted => 403,
+            Self::Denied | Self::NotGranted | Self::RightsTooOld => 403,
             Self::TimedOut => 408,
             Self::Conflict
             | Self::Rewritten

@@ -27,6 +27,9 @@ pub struct StatusReply {
     pub listen: String,
     /// When its certificate ends.
     pub certificate_expires: String,
+    /// How many seconds ago this node knew for certain whom the studio trusts; 0 at an admin's node.
+    #[serde(default)]
+    pub knowledge_age_seconds: f64,
     /// The other nodes that are configured or connected.
     pub peers: Vec<PeerStatus>,
     /// What is being fetched or waits to be.

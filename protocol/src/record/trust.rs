@@ -4,7 +4,27 @@
 use serde::{Deserialize, Serialize};
 
 use super::Note;
-use crate::{access::Rights, feed::FeedId, hash::ChainHash, id::NodeId};
+use crate::{access::Rights, feed::FeedId, hash::ChainHash, id::NodeId, limits::MAX_CRL_BYTES};
+
+/// The payload of [`Record::Crl`](super::Record::Crl).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Crl {
+    /// The list in DER, at most [`MAX_CRL_BYTES`]. Only what the studio's CA signed says anything.
+    pub der: Vec<u8>,
+    /// Who brought it.
+    pub author: Note,
+    /// Why.
+    pub comment: Note,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl Crl {
+    /// Reads a payload of version 1; nothing when the list is too large.
+    pub(super) fn from_payload(payload: &[u8]) -> Option<Self> {
+        postcard::from_bytes::<Self>(payload).ok().filter(|crl| crl.der.len() <= MAX_CRL_BYTES)
+    }
+}
 
 /// The payload of [`Record::Revoked`](super::Record::Revoked).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use avalon_protocol::{
-    access::{Action, Admission, Role},
+    access::{Action, Admission},
     feed::{FeedHead, FeedId, Group},
     hash::ManifestId,
     id::{ProjectName, VersionId},
     record::{Published, Record, RecordError},
     rel_path::RelPath,
+    signing::Signer,
     version_fold::VersionFold,
 };
 
@@ -42,13 +43,13 @@ pub enum LocalChange {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Judge<'a> {
     pub(crate) admission: &'a Admission,
-    /// The role of the certificate under which the group is signed.
-    pub(crate) role: Role,
+    /// Under which certificate the group is signed.
+    pub(crate) signer: Signer,
 }
 
 impl Judge<'_> {
     pub(crate) fn admits(&self, feed: &FeedId, seq: u64, record: &Record) -> Result<(), Action> {
-        self.admission.admits(feed, seq, self.role, record)
+        self.admission.admits(feed, seq, self.signer, record)
     }
 }
 

@@ -10,7 +10,7 @@ use avalon_protocol::{
     access::Role,
     feed::{FeedHead, FeedId, FeedReader, Group, SealedGroup},
     hash::ChainHash,
-    signing::Certified,
+    signing::{Certified, Signer},
 };
 
 use super::{
@@ -99,6 +99,14 @@ impl FeedIndex {
     pub(crate) fn role_at(&self, seq: u64) -> Option<Role> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         state.roles.iter().rev().find(|(from_seq, _)| *from_seq <= seq).map(|(_, role)| *role)
+    }
+
+    /// Returns under what the group with this record is signed, as far as that decides about rights.
+    pub(crate) fn signer_at(&self, seq: u64) -> Option<Signer> {
+        let role = self.role_at(seq)?;
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let (_, certified) = state.certified.iter().rev().find(|(from_seq, _)| *from_seq <= seq)?;
+        Some(Signer { role, certificates: certified.certificates })
     }
 
     /// Returns under which certificates a group that begins at this record may be signed: that of the group with the record before

@@ -10,10 +10,11 @@ use avalon_protocol::{
     feed::{FeedHead, FeedId, Group},
     id::ProjectName,
     record::{RawRecord, Record},
+    signing::Signer,
 };
 
 use super::{
-    LedgerError, LedgerEvent, RebuildError, own_role,
+    LedgerError, LedgerEvent, RebuildError, own_signer,
     shared::Shared,
     writer::{Applied, Writer},
 };
@@ -33,9 +34,11 @@ fn unreadable(feed: &FeedId, source: FeedFileError) -> RebuildError {
 /// Says whether a group may change which records count. What others than admins write there changes nothing, and must not make
 /// work.
 pub(super) fn is_about_rights(shared: &Shared, group: &Group) -> bool {
-    let said = |record| matches!(record, Record::Policy(_) | Record::Revoked(_) | Record::Judged(_));
+    let said = |record| {
+        matches!(record, Record::Policy(_) | Record::Revoked(_) | Record::Judged(_) | Record::Crl(_))
+    };
     group.feed.project.is_studio()
-        && shared.feed(&group.feed).is_some_and(|index| role_of(&index, group) == Role::Admin)
+        && shared.feed(&group.feed).is_some_and(|index| signer_of(&index, group).role == Role::Admin)
         && group.records.iter().any(|raw| Record::in_feed(raw, &group.feed.project).is_ok_and(said))
 }
 
@@ -77,10 +80,17 @@ fn read(
             continue;
         }
         visit(&index, 0, end(&index)?, &mut |group| {
-            let role = role_of(&index, group);
-            for (seq, raw) in (group.first_seq..).zip(&group.records).filter(|_| role == Role::Admin) {
-                if let Ok(record) = Record::in_feed(raw, &group.feed.project) {
-                    reader.add(&group.feed, seq, role, record);
+            let signer = signer_of(&index, group);
+            for (seq, raw) in (group.first_seq..).zip(&group.records).filter(|_| signer.role == Role::Admin) {
+                match Record::in_feed(raw, &group.feed.project) {
+                    Ok(Record::Crl(crl)) => match shared.trust.certificate_list(&crl.der) {
+                        Ok(list) => reader.add_list(&group.feed, seq, signer, (crl.at_ms, list)),
+                        Err(error) => {
+                            tracing::warn!(feed = %group.feed, seq, error = %ErrorChain(&error), "a list of revoked certificates is passed over");
+                        }
+                    },
+                    Ok(record) => reader.add(&group.feed, seq, signer, record),
+                    Err(_) => {}
                 }
             }
             true
@@ -96,9 +106,9 @@ fn read(
     Ok(if shared.is_vendor { reader.finish_of_vendor(&chain_of) } else { reader.finish(&chain_of) })
 }
 
-/// The role under which a group is signed; of what cannot be told, the one that may least.
-pub(super) fn role_of(index: &FeedIndex, group: &Group) -> Role {
-    index.role_at(group.first_seq).unwrap_or(Role::Vendor)
+/// Under what a group is signed; of what cannot be told, the role that may least.
+pub(super) fn signer_of(index: &FeedIndex, group: &Group) -> Signer {
+    index.signer_at(group.first_seq).unwrap_or(Role::Vendor.into())
 }
 
 fn cursor_of(store: &dyn CatalogStore, feed: &FeedId) -> Result<u64, RebuildError> {
@@ -129,10 +139,10 @@ pub(super) fn has_changed(
             if group.first_seq + (group.records.len() as u64) <= from_seq {
                 return true;
             }
-            let role = role_of(&index, group);
+            let signer = signer_of(&index, group);
             has_changed = (group.first_seq..).zip(&group.records).any(|(seq, raw)| {
                 Record::in_feed(raw, &feed.project).is_ok_and(|record| {
-                    let [then, now] = [then, now].map(|one| Judge { admission: one, role });
+                    let [then, now] = [then, now].map(|one| Judge { admission: one, signer });
                     then.admits(feed, seq, &record).is_ok() != now.admits(feed, seq, &record).is_ok()
                 })
             });
@@ -166,7 +176,7 @@ impl Writer {
     /// an answer to that.
     pub(super) fn may_say(&self, feed: &FeedId, records: &[RawRecord]) -> Result<(), LedgerError> {
         let admission = self.shared.admission();
-        let mut role = None;
+        let mut signer = None;
         let next_seq = self.feeds.get(feed).map_or(0, |file| file.head().next_seq);
         for raw in records {
             let Ok(record) = Record::in_feed(raw, &feed.project) else { continue };
@@ -176,8 +186,8 @@ impl Writer {
             ) {
                 continue;
             }
-            let role = *role.get_or_insert_with(|| own_role(&self.signer, &*self.trust, &feed.node));
-            admission.admits(feed, next_seq, role, &record).map_err(|action| LedgerError::NotAllowed {
+            let signer = *signer.get_or_insert_with(|| own_signer(&self.signer, &*self.trust, &feed.node));
+            admission.admits(feed, next_seq, signer, &record).map_err(|action| LedgerError::NotAllowed {
                 node: feed.node.clone(),
                 action,
                 project: feed.project.clone(),

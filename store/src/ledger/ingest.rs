@@ -141,8 +141,8 @@ impl Writer {
         let admission = self.shared.admission();
         let mut published: BTreeMap<ManifestId, VersionId> = BTreeMap::new();
         for (staged, body) in staged.iter().zip(bodies) {
-            let Some(role) = staged.after.role() else { continue };
-            let judge = Judge { admission: &admission, role };
+            let Some(signer) = staged.after.signer() else { continue };
+            let judge = Judge { admission: &admission, signer };
             for (seq, raw) in (body.first_seq..).zip(&body.records) {
                 if let Ok(record) = Record::in_feed(raw, &feed.project)
                     && judge.admits(feed, seq, &record).is_ok()

@@ -40,7 +40,7 @@ use avalon_protocol::{
     hash::{ChainHash, ManifestId},
     id::{NodeId, ProjectName, VersionId},
     record::Record,
-    signing::{RecordSigner, RecordTrust},
+    signing::{CertificateList, RecordSigner, RecordTrust, Signer, UntrustedList},
 };
 
 pub use self::{
@@ -275,7 +275,13 @@ impl Drop for Inner {
 
 /// The role of this node's certificate; without one that the studio's CA issued, the one that may least.
 fn own_role(signer: &SharedSigner, trust: &dyn RecordTrust, me: &NodeId) -> Role {
-    trust.prove(signer.now().certificate(), me).map_or(Role::Vendor, |certified| certified.role)
+    own_signer(signer, trust, me).role
+}
+
+/// As [`own_role`], with the certificate itself.
+fn own_signer(signer: &SharedSigner, trust: &dyn RecordTrust, me: &NodeId) -> Signer {
+    let certified = trust.prove(signer.now().certificate(), me);
+    certified.map_or(Role::Vendor.into(), |certified| certified.signer())
 }
 
 /// Turns an answer that comes by callback into one to wait for.
@@ -406,6 +412,25 @@ impl Ledger {
         index.role_at(seq).filter(|_| seq < index.head().next_seq)
     }
 
+    /// Returns under what a record was signed, as far as that decides about rights; none where there is no such record.
+    pub fn signer_at(&self, feed: &FeedId, seq: u64) -> Option<Signer> {
+        let index = self.inner.shared.feed(feed)?;
+        index.signer_at(seq).filter(|_| seq < index.head().next_seq)
+    }
+
+    /// Reads a list of revoked certificates that the studio's CA signed.
+    ///
+    /// # Errors
+    /// [`UntrustedList`] when it is none.
+    pub fn certificate_list(&self, der: &[u8]) -> Result<CertificateList, UntrustedList> {
+        self.inner.trust.certificate_list(der)
+    }
+
+    /// Returns this node's certificate, as far as it decides about rights.
+    pub fn own_signer(&self) -> Signer {
+        own_signer(&self.inner.signer, &*self.inner.trust, &self.inner.shared.me)
+    }
+
     /// Returns the role of this node's certificate.
     pub fn own_role(&self) -> Role {
         own_role(&self.inner.signer, &*self.inner.trust, &self.inner.shared.me)
@@ -417,8 +442,8 @@ impl Ledger {
     /// What its author may not do.
     pub fn admits(&self, feed: &FeedId, seq: u64, record: &Record) -> Result<(), Action> {
         // What is not here yet cannot be judged.
-        let role = self.role_at(feed, seq).unwrap_or(Role::Vendor);
-        self.admission().admits(feed, seq, role, record)
+        let signer = self.signer_at(feed, seq).unwrap_or(Role::Vendor.into());
+        self.admission().admits(feed, seq, signer, record)
     }
 
     /// Says whether the thread that writes is at work that takes long, so that [`Ledger::sync`] has to wait for it.

@@ -90,6 +90,7 @@ pub(super) fn open_with(
     let forks = fork_files.all().map_err(|source| OpenError::Forks { source })?;
     let shared = Shared::new(
         (config.me, is_vendor, config.extract),
+        Arc::clone(&config.trust),
         projects,
         manifests,
         fork_files,

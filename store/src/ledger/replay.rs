@@ -13,7 +13,7 @@ use avalon_protocol::{
     version_fold::VersionFold,
 };
 
-use super::{RebuildError, admit::role_of, shared::Shared};
+use super::{RebuildError, admit::signer_of, shared::Shared};
 use crate::{
     catalog::{
         Batch, CatalogError, CatalogStore, Cause, Judge, LocalChange, LocalFile, MAX_PAGE_ROWS, Table, Value,
@@ -139,7 +139,7 @@ fn replay_feed(
         for group in &groups {
             let damaged = || FeedFileError::NotABoundary { feed: feed.clone(), seq: cursor.next_seq };
             let (body, head) = body_of(group).ok_or_else(damaged).map_err(|error| unreadable(feed, error))?;
-            batch.apply_group(&body, head, Judge { admission, role: role_of(index, &body) })?;
+            batch.apply_group(&body, head, Judge { admission, signer: signer_of(index, &body) })?;
             if feed.node == shared.me {
                 own(&body);
             }

@@ -14,6 +14,7 @@ use avalon_protocol::{
     hash::{ChainHash, ManifestId},
     id::{NodeId, ProjectName, VersionId},
     record::Published,
+    signing::RecordTrust,
 };
 
 use super::{RebuildError, mending::Mending, own::Allowed};
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     /// Where the files of each project are; for learning anew which are here.
     pub(super) projects: BTreeMap<ProjectName, Dir>,
     pub(super) manifests: ManifestFiles,
+    /// Whose signatures count.
+    pub(super) trust: Arc<dyn RecordTrust>,
     feeds: RwLock<Feeds>,
     catalog: RwLock<Arc<dyn CatalogStore>>,
     missing: Mutex<Missing>,
@@ -83,6 +86,7 @@ impl Shared {
 
     pub(super) fn new(
         (me, is_vendor, extract): (NodeId, bool, Option<Extract>),
+        trust: Arc<dyn RecordTrust>,
         projects: BTreeMap<ProjectName, Dir>,
         manifests: ManifestFiles,
         fork_files: ForkFiles,
@@ -96,6 +100,7 @@ impl Shared {
             is_vendor,
             projects,
             manifests,
+            trust,
             feeds: RwLock::default(),
             catalog: RwLock::new(store),
             missing: Mutex::default(),

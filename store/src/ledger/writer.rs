@@ -410,8 +410,9 @@ fn index_into(
 ) -> Result<(), CatalogError> {
     let (mut batch, admission) = (Batch::new(store), shared.admission());
     for (body, head) in applied {
-        let role = shared.feed(&body.feed).map_or(Role::Vendor, |index| admit::role_of(&index, body));
-        batch.apply_group(body, *head, Judge { admission: &admission, role })?;
+        let index = shared.feed(&body.feed);
+        let signer = index.map_or(Role::Vendor.into(), |index| admit::signer_of(&index, body));
+        batch.apply_group(body, *head, Judge { admission: &admission, signer })?;
     }
     for (feed, seq, action) in std::mem::take(&mut batch.refused) {
         on_change(LedgerEvent::NotAllowed { feed, seq, action });

@@ -22,7 +22,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use avalon_certs::{Authority, IssueRequest, NODE_VALIDITY};
+use avalon_certs::{
+    Authority, CertificateRequest, IssueRequest, IssuingAuthority, NODE_VALIDITY, NodeKey, install,
+};
 use avalon_protocol::access::Role;
 use avalon_protocol::mode::ProjectMode;
 use tempfile::TempDir;
@@ -97,6 +99,16 @@ impl Studio {
     /// Lets a node issue for the studio.
     pub fn delegate(&self, node: &str, out: &Path) {
         self.authority.delegate_into(&node.parse().unwrap(), NODE_VALIDITY, out, now()).unwrap();
+    }
+
+    /// Issues an identity to a workstation by what an issuing node has in `issuing`.
+    pub fn issue_by(&self, issuer: &str, issuing: &Path, node: &str, out: &Path) {
+        let issuer_of = IssuingAuthority::open(issuing).unwrap();
+        let issuer_of = issuer_of.unwrap_or_else(|| panic!("{issuer} issues"));
+        let (key, id) = (NodeKey::generate().unwrap(), node.parse().unwrap());
+        let request = CertificateRequest::parse(key.request(&id).unwrap().der()).unwrap();
+        let issued = issuer_of.sign(&request, &IssueRequest::new(id, Role::Workstation), now()).unwrap();
+        install(out, &key, &issued.chain, issuer_of.authority().der().clone(), now()).unwrap();
     }
 
     /// Returns the directory of the studio's authority.

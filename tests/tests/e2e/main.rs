@@ -38,6 +38,7 @@ mod policy_diff;
 mod publish;
 mod pull;
 mod queue;
+mod revocation;
 mod rights;
 mod roots;
 mod service;

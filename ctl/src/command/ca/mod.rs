@@ -1,4 +1,4 @@
-//! `avalonctl ca init|issue|delegate|sign|passphrase|show`: the studio's certificate authority. Works on files alone; no
+//! `avalonctl ca init|issue|delegate|sign|revoke|passphrase|show`: the studio's certificate authority. Works on files alone; no
 //! daemon is asked.
 
 use std::{
@@ -29,6 +29,7 @@ use crate::{
 };
 
 mod passphrase;
+mod revoke;
 mod sign;
 
 const DAY_SECONDS: u64 = 24 * 3600;
@@ -101,6 +102,8 @@ enum CaAction {
     },
     /// Sign the request of a machine that joins off line.
     Sign(sign::SignArgs),
+    /// Make the next list of revoked certificates, for an admin's node to publish.
+    Revoke(revoke::RevokeArgs),
     /// Put the authority's key under another passphrase, or under one at last.
     Passphrase(passphrase::PassphraseArgs),
     /// Show the studio and the fingerprint of its authority.
@@ -168,8 +171,12 @@ impl CaError {
             | AuthorityError::OtherIdentity { .. }
             | AuthorityError::UnknownIdentity { .. }
             | AuthorityError::OtherAuthority { .. }
+            | AuthorityError::NothingIssued { .. }
+            | AuthorityError::NothingNew { .. }
+            | AuthorityError::ListTooLong { .. }
             | AuthorityError::Validity { .. } => ErrorCode::BadRequest,
             AuthorityError::Open { .. }
+            | AuthorityError::List { .. }
             | AuthorityError::NotAuthority { .. }
             | AuthorityError::KeyMismatch { .. }
             | AuthorityError::NeedsPassphrase { .. }
@@ -247,6 +254,7 @@ pub(crate) fn run(context: &Context<'_>, args: &CaArgs) -> Result<ExitCode, Fail
             }
         }
         CaAction::Sign(args) => sign::run(context, args)?,
+        CaAction::Revoke(args) => revoke::run(context, args)?,
         CaAction::Passphrase(args) => passphrase::change(context, args)?,
     }
     Ok(ExitCode::Ok)

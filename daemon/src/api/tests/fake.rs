@@ -110,6 +110,7 @@ pub(super) fn status() -> StatusReply {
         uptime_seconds: 1.5,
         listen: "127.0.0.1:4700".into(),
         certificate_expires: "2027-01-01T00:00:00Z".into(),
+        knowledge_age_seconds: 0.0,
         peers: Vec::new(),
         jobs: Vec::new(),
         health: Vec::new(),
@@ -398,7 +399,12 @@ impl LocalApi for Fake {
         request: RevokeRequest,
         caller: Caller,
     ) -> BoxFuture<'_, Result<RevokeReply, ApiError>> {
-        let reply = RevokeReply { schema: "avalonctl.node-revoke/1".into(), node: request.node.clone() };
+        let reply = RevokeReply {
+            schema: "avalonctl.node-revoke/1".into(),
+            node: request.node.clone(),
+            list: None,
+            certificates: None,
+        };
         self.reply(Call::RevokeNode(request, caller), reply)
     }
 

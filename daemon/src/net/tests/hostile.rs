@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use avalon_certs::Identity;
 use avalon_protocol::{
     block::{BLOCK_BYTES, BlockValue},
     close_code::CloseCode,
@@ -59,12 +60,17 @@ impl Puppet {
     }
 
     async fn dial_with(studio: &Studio, node: &Node, change: impl FnOnce(&mut quinn::ClientConfig)) -> Self {
-        let mut bound = endpoint::bind(
-            "127.0.0.1:0".parse().unwrap(),
-            &studio.identity("puppet@london"),
-            &Default::default(),
-        )
-        .unwrap();
+        Self::dial_as(&studio.identity("puppet@london"), node, change).await
+    }
+
+    /// As whoever has this identity.
+    pub(super) async fn dial_as(
+        identity: &Identity,
+        node: &Node,
+        change: impl FnOnce(&mut quinn::ClientConfig),
+    ) -> Self {
+        let mut bound =
+            endpoint::bind("127.0.0.1:0".parse().unwrap(), identity, &Default::default()).unwrap();
         change(&mut bound.client);
         let connecting =
             bound.endpoint.connect_with(bound.client, node.net.local_addr(), avalon_certs::ANY_NODE).unwrap();

@@ -4,6 +4,7 @@ mod connections;
 mod exchange;
 mod hostile;
 mod limits;
+mod revocation;
 mod rights;
 mod studio;
 mod toy;

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use avalon_certs::{Authority, Identity, IssueRequest};
+use avalon_certs::{
+    Authority, CertificateRequest, Identity, IssueRequest, IssuingAuthority, NODE_VALIDITY, NodeKey, install,
+};
 use avalon_protocol::{
     access::Role,
     control::{PeerState, PeerStatus},
@@ -76,6 +78,20 @@ impl Studio {
         let now = RealClock::new().now();
         self.authority.issue_into(&IssueRequest::new(node_id(node), Role::Admin), &out, now).unwrap();
         Arc::new(Identity::load(&out, now).unwrap())
+    }
+
+    /// Makes an identity that an issuing node certified.
+    pub(super) fn delegated_identity(&self, issuer: &str, node: &str) -> Identity {
+        let now = RealClock::new().now();
+        let [issuing, out] = [issuer, node].map(|name| self.dir.path().join(format!("delegated-{name}")));
+        self.authority.delegate_into(&node_id(issuer), NODE_VALIDITY, &issuing, now).unwrap();
+        let issuer = IssuingAuthority::open(&issuing).unwrap().unwrap();
+        let key = NodeKey::generate().unwrap();
+        let request = CertificateRequest::parse(key.request(&node_id(node)).unwrap().der()).unwrap();
+        let what = IssueRequest::new(node_id(node), Role::Workstation);
+        let issued = issuer.sign(&request, &what, now).unwrap();
+        install(&out, &key, &issued.chain, issuer.authority().der().clone(), now).unwrap();
+        Identity::load(&out, now).unwrap()
     }
 
     pub(super) fn node(&self, node: &str) -> Setup {

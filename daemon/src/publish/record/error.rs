@@ -183,6 +183,7 @@ impl RecordError {
             | Self::Incoming { .. }
             | Self::NumberTaken { .. }
             | Self::Paused { .. } => Remedy::TryLater,
+            Self::NotGranted { refused, .. } if refused.passes() => Remedy::TryLater,
             Self::StillWaits { .. } => Remedy::Nothing,
             Self::Hash { source: HashVersionError::Path(_), .. }
             | Self::Invalid { .. }
@@ -199,7 +200,10 @@ impl RecordError {
     /// already, as is that a number is taken, and that it is being fetched is none.
     pub fn is_failure(&self) -> bool {
         let is_told_otherwise = match self {
-            Self::Paused { .. } | Self::Incoming { .. } | Self::NumberTaken { .. } => true,
+            Self::Paused { .. }
+            | Self::Incoming { .. }
+            | Self::NumberTaken { .. }
+            | Self::NotGranted { .. } => true,
             Self::Ledger { source, .. } => source.is_held(),
             _ => false,
         };
@@ -221,7 +225,7 @@ impl RecordError {
             Self::Rewritten { .. } | Self::Outdated { .. } => ErrorCode::Rewritten,
             Self::Part { .. } | Self::Incoming { .. } | Self::StillWaits { .. } => ErrorCode::NotWhole,
             Self::NumberTaken { .. } => ErrorCode::NumberTaken,
-            Self::NotGranted { .. } => ErrorCode::NotGranted,
+            Self::NotGranted { refused, .. } => refused.code(),
             Self::TooManyGenerations { .. } => ErrorCode::Damaged,
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,

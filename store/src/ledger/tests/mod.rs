@@ -231,7 +231,7 @@ impl Node {
                 let (body, head) = body_of(&group).unwrap();
                 let mut batch = Batch::new(&store);
                 let admission = self.ledger.admission();
-                let judge = Judge { admission: &admission, role: index.role_at(body.first_seq).unwrap() };
+                let judge = Judge { admission: &admission, signer: index.signer_at(body.first_seq).unwrap() };
                 batch.apply_group(&body, head, judge).unwrap();
                 store.commit(&batch.finish()).unwrap();
             }

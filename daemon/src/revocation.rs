@@ -1,0 +1,237 @@
+//! What a revocation does here: it is asked in every handshake from now on, and every connection that stands is checked again.
+//!
+//! The studio's feeds say who is revoked; the ledger reads them. This is the one place that follows it. A connection is checked by
+//! the whole chain that its peer showed: who is connected may be revoked, or whoever issued its certificate. The set is exchanged before the
+//! connections are looked at, and a connection is on the list before it asks the set, so none slips between.
+
+use std::sync::Arc;
+
+use avalon_certs::Revoked;
+use avalon_protocol::{control::EventKind, id::NodeId};
+use avalon_store::ledger::LedgerEvent;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    core::{Core, blocking},
+    net::Net,
+    policy::studio_advances,
+    tasks::Tasks,
+};
+
+/// What is new since it was looked last.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct News {
+    nodes: Vec<NodeId>,
+    /// The number of another list of revoked certificates, and how many it has.
+    list: Option<(u64, usize)>,
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.nodes.is_empty() && self.list.is_none()
+    }
+}
+
+impl Core {
+    /// Brings what is asked in every handshake up to what the studio's feeds say; returns what is new.
+    fn take_revoked(&self) -> News {
+        let admission = self.ledger.admission();
+        let before = self.revocations.now();
+        let nodes: Vec<NodeId> =
+            admission.revoked().keys().filter(|node| !before.has_node(node)).cloned().collect();
+        let mut revoked = Revoked::clone(&before);
+        nodes.iter().for_each(|node| revoked.add_node(node.clone()));
+        // The newest list says it all; without one nothing is revoked by a list.
+        let list = admission.listed().map(|listed| listed.list());
+        revoked.set_certificates(list.into_iter().flat_map(|list| list.revoked.keys().copied()));
+        let is_other_list = !revoked.has_certificates_of(&before);
+        let list = list.filter(|_| is_other_list).map(|list| (list.number, list.revoked.len()));
+        if is_other_list || !nodes.is_empty() {
+            self.revocations.replace(revoked);
+        }
+        News { nodes, list }
+    }
+}
+
+/// Makes known who is revoked before anybody is let in.
+pub fn prepare(core: &Core) {
+    core.take_revoked();
+}
+
+/// Starts what closes the connections of who is revoked. Whoever is revoked already is known before, by [`prepare`].
+pub fn start(core: &Arc<Core>, net: &Net, ledger_events: &broadcast::Sender<LedgerEvent>, tasks: &Tasks) {
+    let (core, net) = (Arc::clone(core), net.clone());
+    tasks.spawn("revocations", follow(core, net, ledger_events.subscribe(), tasks.token()));
+}
+
+async fn follow(
+    core: Arc<Core>,
+    net: Net,
+    mut ledger_events: broadcast::Receiver<LedgerEvent>,
+    stop: CancellationToken,
+) {
+    loop {
+        let news = core.take_revoked();
+        for node in &news.nodes {
+            tracing::warn!(%node, "node revoked");
+            core.events.emit(EventKind::NodeRevoked { node: node.to_string() });
+        }
+        if let Some((number, certificates)) = news.list {
+            tracing::warn!(number, certificates, "a list of revoked certificates counts");
+        }
+        if !news.is_empty() {
+            let net = net.clone();
+            let closed = blocking(move || net.close_revoked()).await;
+            tracing::info!(closed, "connections of who is revoked are closed");
+        }
+        if !studio_advances(&mut ledger_events, &stop).await {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use avalon_protocol::{
+        access::Role,
+        id::ProjectName,
+        limits::MAX_CRL_BYTES,
+        mode::ProjectMode,
+        record::{Crl, Note, Record},
+    };
+    use avalon_store::ledger::LedgerError;
+
+    use super::*;
+    use crate::{
+        clock::Clock as _,
+        fixture::{Node, Studio, draft, project, published, version},
+        rights::RevokeError,
+    };
+
+    const LONDON: &str = "srv@london";
+    const HOME: &str = "ws1@home";
+
+    #[test]
+    fn who_is_revoked_is_news_once_and_known_to_every_handshake() {
+        let studio = Studio::new();
+        let london = studio.node("srv@london", ProjectMode::OnDemand);
+        let home = studio.node_as("ws1@home", Role::Workstation, ProjectMode::OnDemand);
+        assert!(london.core.take_revoked().is_empty());
+        london.core.revoke_node(&home.core.me, note(), note()).unwrap();
+        assert_eq!(london.core.take_revoked().nodes, std::slice::from_ref(&home.core.me));
+        assert!(london.core.take_revoked().is_empty());
+        assert!(london.core.revocations.now().has_node(&home.core.me));
+    }
+
+    fn note() -> Note {
+        Note::try_from("lost".to_owned()).unwrap()
+    }
+
+    /// The CA's next list, with all that it issued to a node.
+    fn list_of(studio: &Studio, node: &str) -> Vec<u8> {
+        let made = studio.authority.revoke(Some(&node.parse().unwrap()), &[], studio.clock.now()).unwrap();
+        std::fs::read(made.path).unwrap()
+    }
+
+    fn publish(at: &Node, der: &[u8]) -> Result<u64, RevokeError> {
+        at.core.revoke_list(der.to_vec(), note(), note()).map(|list| list.number)
+    }
+
+    fn publishes(node: &Node, number: u32) {
+        let mut draft = draft(number, b"x");
+        draft.published_at_ms = node.core.now_ms();
+        node.publishes(&draft.finish().unwrap());
+    }
+
+    fn known(node: &Node) -> Vec<u32> {
+        assert!(node.core.ledger.wait_ready());
+        (1..=3).filter(|number| node.core.ledger.version(&version(*number)).unwrap().is_some()).collect()
+    }
+
+    #[test]
+    fn a_list_reaches_others_ends_what_is_signed_under_it_and_survives_a_restart() {
+        let studio = Studio::new();
+        let (london, rome) =
+            (studio.node(LONDON, ProjectMode::OnDemand), studio.node("srv@rome", ProjectMode::OnDemand));
+        let home = studio.node_as(HOME, Role::Workstation, ProjectMode::OnDemand);
+        let chain = home.identity.certificate_chain().to_vec();
+        publishes(&home, 1);
+        for node in [&london, &rome] {
+            node.hears(&home);
+        }
+        studio.clock.advance(Duration::from_secs(60));
+        assert_eq!(publish(&london, &list_of(&studio, HOME)).unwrap(), 1);
+        studio.clock.advance(Duration::from_secs(60));
+        publishes(&home, 2);
+        for node in [&london, &rome] {
+            node.hears(&home);
+        }
+        rome.hears_of(&london, &ProjectName::studio());
+        let london = studio.reopen(london);
+        for node in [&london, &rome] {
+            assert_eq!(known(node), [1], "at {}", node.core.me);
+            assert_eq!(node.core.take_revoked(), News { nodes: vec![], list: Some((1, 1)) });
+            assert!(node.core.take_revoked().is_empty());
+            let revoked = node.core.revocations.now();
+            assert!(revoked.check_chain(&chain, node.identity.authority()).is_err());
+            assert!(
+                revoked.check_chain(node.identity.certificate_chain(), node.identity.authority()).is_ok()
+            );
+        }
+        // What home itself heard keeps it from saying more.
+        home.hears_of(&london, &ProjectName::studio());
+        let manifest = draft(3, b"x").finish().unwrap();
+        home.core.ledger.put_manifest(&manifest).unwrap();
+        let record = Record::Published(published(&manifest));
+        let refused = home.core.ledger.commit_wait(&project(), vec![record], vec![], 0);
+        assert!(matches!(refused, Err(LedgerError::NotAllowed { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn of_what_says_an_older_time_only_what_the_admin_knew_counts() {
+        let studio = Studio::new();
+        let london = studio.node(LONDON, ProjectMode::OnDemand);
+        let home = studio.node_as(HOME, Role::Workstation, ProjectMode::OnDemand);
+        let mut late = draft(2, b"x");
+        late.published_at_ms = home.core.now_ms();
+        publishes(&home, 1);
+        london.hears(&home);
+        studio.clock.advance(Duration::from_secs(60));
+        publish(&london, &list_of(&studio, HOME)).unwrap();
+        home.publishes(&late.finish().unwrap());
+        london.hears(&home);
+        assert_eq!(known(&london), [1]);
+    }
+
+    #[test]
+    fn lists_that_are_old_forged_too_long_or_not_an_admins_to_bring_are_refused() {
+        let (studio, other) = (Studio::new(), Studio::new());
+        let (london, rome) =
+            (studio.node(LONDON, ProjectMode::OnDemand), studio.node("srv@rome", ProjectMode::OnDemand));
+        let home = studio.node_as(HOME, Role::Workstation, ProjectMode::OnDemand);
+        for at in [&studio, &other] {
+            at.node_as("ws2@home", Role::Workstation, ProjectMode::OnDemand);
+        }
+        let [first, second] = ["ws2@home", "srv@rome"].map(|node| list_of(&studio, node));
+        assert!(matches!(publish(&home, &first), Err(RevokeError::NotAllowed { .. })));
+        assert!(matches!(publish(&rome, &second), Err(RevokeError::Itself { .. })));
+        let forged = list_of(&other, "ws2@home");
+        assert!(matches!(publish(&london, &forged), Err(RevokeError::List { .. })));
+        assert!(matches!(publish(&london, &vec![0x30; MAX_CRL_BYTES + 1]), Err(RevokeError::LongList)));
+        assert_eq!(publish(&rome, &first).unwrap(), 1);
+        assert_eq!(publish(&london, &second).unwrap(), 2);
+        for old in [&first, &second] {
+            assert!(matches!(publish(&london, old), Err(RevokeError::OldList { known: 2, .. })));
+        }
+        // An older one that comes later changes nothing.
+        london.hears_of(&rome, &ProjectName::studio());
+        assert_eq!(london.core.take_revoked().list, Some((2, 2)));
+        // One that a node wrote past its own checks, or that nobody of the studio signed, says nothing to others.
+        let forged = Record::Crl(Crl { der: forged, author: note(), comment: note(), at_ms: 0 });
+        london.core.ledger.commit_wait(&ProjectName::studio(), vec![forged], vec![], 0).unwrap();
+        assert!(london.core.take_revoked().is_empty());
+    }
+}
