@@ -184,7 +184,7 @@ impl RecordError {
             | Self::NumberTaken { .. }
             | Self::Paused { .. } => Remedy::TryLater,
             Self::StillWaits { .. } => Remedy::Nothing,
-            Self::Hash { source: HashVersionError::Path(_), .. }
+            Self::Hash { source: HashVersionError::Path(_) | HashVersionError::Lost { .. }, .. }
             | Self::Invalid { .. }
             | Self::Rewritten { .. }
             | Self::Outdated { .. }
@@ -215,6 +215,7 @@ impl RecordError {
                 HashVersionError::Changed { .. } => ErrorCode::NotWhole,
                 HashVersionError::Sync(source) if source.is_no_space() => ErrorCode::DiskFull,
                 HashVersionError::Sync(_) => ErrorCode::Internal,
+                HashVersionError::Lost { .. } => ErrorCode::Damaged,
                 HashVersionError::Read(_) | HashVersionError::Path(_) => ErrorCode::BadPath,
             },
             Self::Snapshot { .. } | Self::Invalid { .. } | Self::TwoPlaces { .. } => ErrorCode::BadPath,
