@@ -215,10 +215,10 @@ impl Scene {
                 return Ok(());
             }
         };
+        let node = daemon.config.node.clone();
         let failed = reply.versions.iter().any(|version| version.error.is_some());
         self.refused.1 += u64::from(failed);
         if !failed {
-            let node = daemon.config.node.clone();
             self.acknowledged.extend(files.iter().map(|(name, content)| Acknowledged {
                 node: node.clone(),
                 path: Path::new(dir).join(name),
