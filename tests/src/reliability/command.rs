@@ -12,7 +12,8 @@ use nix::libc;
 
 use super::{
     crash_points::{self, Way},
-    full_disk, kills,
+    full_disk::{self, Sizes},
+    kills,
     report::Report,
     scenario::Scenario,
     scene::Mounted,
@@ -29,7 +30,8 @@ harnesses: kills          daemons are killed at random moments: --runs kills
            io-errors      each call fails once with EIO: --kind create|write|truncate|sync|rename|remove|attribute|read
            no-space       the volume, or that of the state alone, has less room than is needed: --runs sizes of each, --fs
            no-space-calls calls fail with ENOSPC from the n-th on: --kind create|write
-           Those that try each call in turn try each N-th with --every, the first with --most, and some by chance with --runs.
+           Those that try each call in turn try each N-th with --every, the first with --most, some by chance with --runs,
+           and one with --at N, as the message of a bad run names it.
 scenarios: publish receive drop rebuild lifetime; all without the option
 Each prints a line of JSON, with its seed; --ledger adds it to a file too.
 It needs Linux on x86_64; for power cuts and full disks root, perl, mkfs.ext4 and mkfs.xfs.";
@@ -47,6 +49,7 @@ struct Options {
     most: u64,
     runs: Option<u64>,
     seed: u64,
+    at: Option<u64>,
     ledger: Option<PathBuf>,
 }
 
@@ -61,6 +64,7 @@ fn options(arguments: &[String]) -> Option<Options> {
         most: u64::MAX,
         runs: None,
         seed: 1,
+        at: None,
         ledger: None,
     };
     for pair in rest.chunks(2) {
@@ -72,6 +76,7 @@ fn options(arguments: &[String]) -> Option<Options> {
             "--every" => options.every = value.parse().ok().filter(|every| *every > 0)?,
             "--most" => options.most = value.parse().ok()?,
             "--runs" => options.runs = Some(value.parse().ok()?),
+            "--at" => options.at = Some(value.parse().ok()?),
             "--ledger" => options.ledger = Some(value.into()),
             "--seed" => options.seed = value.parse().ok()?,
             _ => return None,
@@ -153,9 +158,10 @@ fn run(options: &Options, programs: &Programs, me: &Path) -> Option<Vec<Report>>
     let each = |ways: &[Way], add: &mut dyn FnMut(Report)| {
         for scenario in &options.scenarios {
             for way in ways {
-                add(match runs {
-                    Some(runs) => crash_points::sample(programs, me, *scenario, *way, runs, seed),
-                    None => crash_points::enumerate(programs, me, *scenario, *way, every, most),
+                add(match (options.at, runs) {
+                    (Some(at), _) => crash_points::enumerate(programs, me, *scenario, *way, (at, every, at)),
+                    (None, Some(runs)) => crash_points::sample(programs, me, *scenario, *way, runs, seed),
+                    (None, None) => crash_points::enumerate(programs, me, *scenario, *way, (1, every, most)),
                 });
             }
         }
@@ -172,7 +178,8 @@ fn run(options: &Options, programs: &Programs, me: &Path) -> Option<Vec<Report>>
             for scenario in &options.scenarios {
                 for mounted in options.systems.iter().flat_map(|on| [Mounted::All(*on), Mounted::State(*on)])
                 {
-                    add(full_disk::sizes(programs, me, *scenario, mounted, runs.unwrap_or(RUNS)));
+                    let sizes = options.at.map_or(Sizes::Evenly(runs.unwrap_or(RUNS)), Sizes::Only);
+                    add(full_disk::full_disk(programs, me, *scenario, mounted, sizes));
                 }
             }
         }

@@ -110,17 +110,16 @@ pub fn run(
     Ok(outcome)
 }
 
-/// Tries every `every`-th step from the first on, until a run ends before it.
+/// Tries every `every`-th step from `first` to `most`, until a run ends before it.
 pub fn enumerate(
     programs: &Programs,
     tracer: &Path,
     scenario: Scenario,
     way: Way,
-    every: u64,
-    most: u64,
+    (first, every, most): (u64, u64, u64),
 ) -> Report {
     let mut report = Report::new(format!("{} {}", way.name(), scenario.name()), 0);
-    let mut at = 1;
+    let mut at = first;
     while at <= most {
         let mut seen = Seen::default();
         let name = format!("at {at}");

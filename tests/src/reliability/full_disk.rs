@@ -10,8 +10,23 @@ use super::{
 };
 use crate::daemons::Programs;
 
-/// Tries this many sizes, evenly from nothing to what the scenario takes.
-pub fn sizes(programs: &Programs, tracer: &Path, scenario: Scenario, mounted: Mounted, sizes: u64) -> Report {
+/// How much room there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizes {
+    /// So many sizes, evenly from nothing to what the scenario takes.
+    Evenly(u64),
+    /// So many bytes.
+    Only(u64),
+}
+
+/// Plays with room, and then with less.
+pub fn full_disk(
+    programs: &Programs,
+    tracer: &Path,
+    scenario: Scenario,
+    mounted: Mounted,
+    sizes: Sizes,
+) -> Report {
     let mut report = Report::new(format!("full {mounted:?} {}", scenario.name()), 0);
     let mut taken = 0;
     report.run("with room", || {
@@ -23,8 +38,11 @@ pub fn sizes(programs: &Programs, tracer: &Path, scenario: Scenario, mounted: Mo
         taken = before.saturating_sub(free(&scene)?);
         end(scenario, scene)
     });
-    for number in 0..sizes {
-        let room = taken * number / sizes;
+    let rooms = match sizes {
+        Sizes::Evenly(sizes) => (0..sizes).map(|number| taken * number / sizes).collect(),
+        Sizes::Only(room) => vec![room],
+    };
+    for room in rooms {
         report.run(&format!("with {room} bytes"), || run(programs, tracer, scenario, mounted, room));
     }
     report.steps = taken;
@@ -79,6 +97,9 @@ fn free(scene: &Scene) -> Result<u64, String> {
 }
 
 fn end(scenario: Scenario, mut scene: Scene) -> Result<Outcome, String> {
-    let expected = scenario.finish(&mut scene).map_err(|_| "it ended when there was room again")?;
+    let expected = scenario.finish(&mut scene).map_err(|_| {
+        let is_alive = scene.is_alive();
+        format!("when there was room again it did not go on, alive: {is_alive}; {}", scene.victim.log())
+    })?;
     scene.verify(&expected)
 }
