@@ -62,6 +62,9 @@ fn run(
     let ready = scene.victim.launch().log.wait_for("avalond::app: ready");
     let played = ready.then(|| scenario.play(&mut scene));
     let is_alive = scene.is_alive();
+    if scene.unanswered() > 0 {
+        return Err("a publish got no answer: who publishes has to hear that the disk is full".to_owned());
+    }
     scene.volume().ok_or("no volume")?.make_room()?;
     let name = match (ready, is_alive, scene.refused()) {
         (false, ..) => "does not start",

@@ -48,6 +48,8 @@ pub struct Scene {
     acknowledged: Vec<Acknowledged>,
     /// How many files an artist's program had no room for, and how many publishes a daemon refused.
     refused: (u64, u64),
+    /// How many publishes got no answer though the daemon lived.
+    unanswered: u64,
     volume: Option<Volume>,
     tracer: PathBuf,
     traces: Cell<u32>,
@@ -81,7 +83,17 @@ impl Scene {
         victim.until_connected(PEER);
         let (acknowledged, traces) = (Vec::new(), Cell::new(0));
         let tracer = tracer.to_owned();
-        Ok(Self { victim, peer, acknowledged, refused: (0, 0), volume, tracer, traces, studio })
+        Ok(Self {
+            victim,
+            peer,
+            acknowledged,
+            refused: (0, 0),
+            unanswered: 0,
+            volume,
+            tracer,
+            traces,
+            studio,
+        })
     }
 
     /// Returns the victim's volume.
@@ -92,6 +104,11 @@ impl Scene {
     /// Returns how many files an artist's program had no room for, and how many publishes a daemon refused.
     pub fn refused(&self) -> (u64, u64) {
         self.refused
+    }
+
+    /// Returns how many publishes got no answer though the daemon lived.
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered
     }
 
     /// Stops the victim, so that all it did up to here is safe from what comes.
@@ -208,7 +225,10 @@ impl Scene {
         };
         let reply: PublishReply = match daemon.api().post(route::PUBLISH, &request) {
             Ok(reply) => reply,
-            Err(ApiFailure::Unreachable(_)) => return Err(Ended),
+            Err(ApiFailure::Unreachable(_)) => {
+                self.unanswered += u64::from(self.is_alive());
+                return Err(Ended);
+            }
             // It says that it cannot: nothing is acknowledged.
             Err(ApiFailure::Refused(_)) => {
                 self.refused.1 += 1;

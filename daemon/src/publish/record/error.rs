@@ -226,6 +226,7 @@ impl RecordError {
             Self::TooManyGenerations { .. } => ErrorCode::Damaged,
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
+            Self::Catalog { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_held() => ErrorCode::FeedHeld,
             Self::Manifest { .. } | Self::Ledger { .. } | Self::Catalog { .. } => ErrorCode::Internal,
         }
