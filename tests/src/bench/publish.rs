@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> ExitCode {
 fn publish(node: &Daemon, version: u64, load: Load, is_synced: bool) -> Duration {
     rustix::fs::sync();
     let dir = node.path(&format!("assets/robot/publish/model/v{version:03}"));
-    for file in 0..load.files as u64 {
+    for file in 0..load.files {
         let path = dir.join(format!("model.frames/a.{:04}.exr", 1001 + file));
         tree::write_noise(&path, version * 10_000 + file, load.bytes_each);
     }
