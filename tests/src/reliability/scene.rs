@@ -8,7 +8,7 @@ use std::{
 };
 
 use avalon_protocol::{
-    control::{Presence, PublishReply, PublishRequest, route},
+    control::{ListReply, Presence, PublishReply, PublishRequest, VersionItem, route},
     mode::ProjectMode,
 };
 
@@ -18,7 +18,12 @@ use super::{
     verifier::{Acknowledged, verify},
     volume::{FileSystem, Volume},
 };
-use crate::daemons::{Programs, Studio, api::ApiFailure, daemon::Daemon, tree};
+use crate::daemons::{
+    Programs, Studio,
+    api::{Api, ApiFailure},
+    daemon::Daemon,
+    tree,
+};
 
 /// The victim's name, and the other's.
 pub const VICTIM: &str = "srv@london";
@@ -259,9 +264,8 @@ impl Scene {
     /// The daemon ended.
     pub fn until_here(&mut self, reference: &str) -> Result<(), Ended> {
         self.until(|daemon| {
-            let list = daemon.api().get(route::VERSIONS);
-            let list: avalon_protocol::control::ListReply = list.ok()?;
-            let found = list.versions.iter().find(|version| version.reference == reference)?;
+            let list = versions(&daemon.api())?;
+            let found = list.iter().find(|version| version.reference == reference)?;
             (found.here == Presence::Complete).then_some(())
         })
     }
@@ -289,10 +293,10 @@ impl Scene {
     pub fn verify(&mut self, references: &[String]) -> Result<Outcome, String> {
         for (daemon, other) in [(&self.victim, &self.peer), (&self.peer, &self.victim)] {
             daemon.until("all versions are here", |api| {
-                let list = api.list().versions;
-                let newest =
-                    |one: &avalon_protocol::control::VersionItem| (one.reference.clone(), one.generation);
-                let others: Vec<_> = other.api().list().versions.iter().map(newest).collect();
+                // A catalog that lacked room a moment ago may not be back yet.
+                let list = versions(api)?;
+                let newest = |one: &VersionItem| (one.reference.clone(), one.generation);
+                let others: Vec<_> = versions(&other.api())?.iter().map(newest).collect();
                 if list.iter().map(newest).collect::<Vec<_>>() != others {
                     return None;
                 }
@@ -312,6 +316,11 @@ impl Scene {
         }
         Ok(Outcome { fault: None, files: verified.files, records: verified.records })
     }
+}
+
+fn versions(api: &Api) -> Option<Vec<VersionItem>> {
+    let list: ListReply = api.get(route::VERSIONS).ok()?;
+    Some(list.versions)
 }
 
 /// One of the two nodes.
