@@ -18,7 +18,10 @@ use avalon_protocol::{
 use avalon_store::fs::{Dir, IoError};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::config::{ProjectConfig, SpaceConfig};
+use crate::{
+    config::{ProjectConfig, SpaceConfig},
+    publish::unsynced::Unsynced,
+};
 
 /// A project that this node serves.
 #[derive(Debug)]
@@ -30,6 +33,7 @@ pub struct Project {
     inner: RwLock<Inner>,
     /// One lock per version directory that is being published or placed, so that neither sees the other half-way.
     locks: Mutex<HashMap<RelPath, Weak<tokio::sync::Mutex<()>>>>,
+    unsynced: Mutex<Unsynced>,
 }
 
 /// Which directory it is: another device or inode is another project directory, whatever its name.
@@ -91,6 +95,7 @@ impl Project {
                 space: config.space,
             }),
             locks: Mutex::default(),
+            unsynced: Mutex::default(),
         };
         if let Err(error) = project.reopen() {
             project.pause(&format!("{}", crate::log::ErrorChain(&error)));
@@ -236,6 +241,11 @@ impl Project {
             })
         };
         lock.lock_owned().await
+    }
+
+    /// Returns the files of which it is not known whether the disk has what was written.
+    pub fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn locks(&self) -> MutexGuard<'_, HashMap<RelPath, Weak<tokio::sync::Mutex<()>>>> {

@@ -678,6 +678,7 @@ fn tests_that_documents_promise_by_exist() {
     for (named, at_least) in [
         (quoted(section(&text, "10. What an acknowledgement means")), 20),
         (quoted(&read("docs/threat-model.md")), 45),
+        (quoted(&read("docs/reliability.md")), 3),
     ] {
         let names: Vec<&String> = named.iter().filter(|name| name.matches('_').count() > 2).collect();
         assert!(names.len() > at_least, "only {} tests are named", names.len());

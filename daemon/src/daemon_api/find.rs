@@ -33,6 +33,8 @@ pub(super) type Found = Vec<(VersionId, VersionFold)>;
 const CATALOG_PATIENCE: Duration = Duration::from_secs(30);
 /// How soon it notices that the catalog is there.
 const CATALOG_LOOK: Duration = Duration::from_millis(100);
+/// How long the catalog may lack room before who waits for it is told.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 
 impl DaemonApi {
     /// Reads a reference of a command that names versions.
@@ -125,6 +127,18 @@ impl DaemonApi {
         let until = self.core.clock.monotonic() + CATALOG_PATIENCE;
         while !self.core.ledger.is_ready() && self.core.clock.monotonic() < until {
             self.core.clock.sleep(CATALOG_LOOK).await;
+        }
+    }
+
+    /// Returns once the catalog has lacked room for a while. Nobody knows how long that takes: who waits for it is told.
+    pub(super) async fn until_room_is_lacking(&self) {
+        let clock = &self.core.clock;
+        let mut since = clock.monotonic();
+        while clock.monotonic() < since + ROOM_PATIENCE {
+            clock.sleep(CATALOG_LOOK).await;
+            if !self.core.ledger.lacks_room() {
+                since = clock.monotonic();
+            }
         }
     }
 

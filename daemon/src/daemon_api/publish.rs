@@ -45,7 +45,11 @@ impl DaemonApi {
             let (project, settler, inside) = self.project_at(&path)?;
             let dirs = version_dirs(&project, &inside, text).await?;
             let asked = dirs.iter().map(|dir| settler.publish(dir.clone(), details.clone()));
-            let outcomes = futures_util::future::join_all(asked).await;
+            let outcomes = tokio::select! {
+                biased;
+                outcomes = futures_util::future::join_all(asked) => outcomes,
+                () = self.until_room_is_lacking() => return Err(no_room()),
+            };
             for (dir, outcome) in dirs.iter().zip(outcomes) {
                 versions.push(item(&project, dir, outcome.map_err(|_| stopping())?));
             }
@@ -88,6 +92,14 @@ impl DaemonApi {
             format!("its projects are {}", roots.join(", "))
         }))
     }
+}
+
+fn no_room() -> ApiError {
+    ApiError::new(
+        ErrorCode::DiskFull,
+        "the catalog has no room on its disk, so nothing can be published now",
+    )
+    .with_hint("make room on the volume of the state directory; what was to be published is then published by itself")
 }
 
 /// Removes `.` and resolves `..` in the text of an absolute path.

@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::{
     core::{Core, blocking},
     log::ErrorChain,
+    project::Project,
 };
 
 /// One file of a version with its name.
@@ -47,6 +48,12 @@ pub enum HashVersionError {
     /// The files cannot be made durable; nothing is recorded.
     #[error("the files cannot be made durable; check the disk")]
     Sync(#[source] IoError),
+    /// What the disk has of a file is not what was read before it could not be made durable.
+    #[error("the disk did not take what was written to {path}, and has other bytes now; write it again")]
+    Lost {
+        /// The file, relative to the project.
+        path: RelPath,
+    },
     /// A path is too long in its place.
     #[error("a file of the version has a path that cannot be used")]
     Path(#[source] avalon_protocol::rel_path::InvalidPath),
@@ -58,22 +65,21 @@ pub enum HashVersionError {
 /// [`HashVersionError`]; nothing is half done.
 pub async fn hash(
     core: &Arc<Core>,
-    project: &ProjectName,
+    project: &Arc<Project>,
     root: &Dir,
     dir: &RelPath,
     files: &[SeenFile],
 ) -> Result<Vec<NamedFile>, HashVersionError> {
     let paths = files.iter().map(|file| dir.join(&file.path)).collect::<Result<Vec<_>, _>>();
     let paths = paths.map_err(HashVersionError::Path)?;
-    let (core_there, root_there) = (Arc::clone(core), root.clone());
-    let (core, project, root) = (Arc::clone(core), project.clone(), root.clone());
-    let named = blocking(move || name_all(&core, &project, &root, &paths)).await?;
+    let (core_there, name, root_there) = (Arc::clone(core), project.name().clone(), root.clone());
+    let named = blocking(move || name_all(&core_there, &name, &root_there, &paths)).await?;
     let inside = files.iter().map(|file| file.path.clone());
     let named: Vec<NamedFile> = inside
         .zip(named)
         .map(|(inside, (path, object, stat, is_fresh))| NamedFile { inside, path, object, stat, is_fresh })
         .collect();
-    make_durable(&core_there, &root_there, &named).await?;
+    make_durable(core, project, root, &named).await?;
     // What was seen whole must be what was hashed.
     for (seen, named) in files.iter().zip(&named) {
         if (seen.size, seen.mtime_ns, seen.inode) != (named.stat.size, named.stat.mtime_ns, named.stat.inode)
@@ -85,15 +91,27 @@ pub async fn hash(
 }
 
 /// Whoever published may not have synced: what a record says must survive a power cut. Files that the catalog knows were
-/// synced when it learned of them.
-async fn make_durable(core: &Arc<Core>, root: &Dir, named: &[NamedFile]) -> Result<(), HashVersionError> {
+/// synced when it learned of them. Of files whose sync fails is noted what was read: the next time they have to be the same.
+async fn make_durable(
+    core: &Arc<Core>,
+    project: &Project,
+    root: &Dir,
+    named: &[NamedFile],
+) -> Result<(), HashVersionError> {
     let (core, root) = (Arc::clone(core), root.clone());
-    let fresh: Vec<RelPath> =
-        named.iter().filter(|file| file.is_fresh).map(|file| file.path.clone()).collect();
+    let fresh: Vec<&NamedFile> = named.iter().filter(|file| file.is_fresh).collect();
     if fresh.is_empty() {
         return Ok(());
     }
-    let synced = blocking(move || core.hasher.run(|| root.sync_files(&fresh))).await;
+    if let Some(lost) = fresh.iter().find(|file| project.unsynced().has_lost(file)) {
+        return Err(HashVersionError::Lost { path: lost.path.clone() });
+    }
+    let paths: Vec<RelPath> = fresh.iter().map(|file| file.path.clone()).collect();
+    let synced = blocking(move || core.hasher.run(|| root.sync_files(&paths))).await;
+    match synced {
+        Ok(()) => project.unsynced().forget(&fresh),
+        Err(_) => project.unsynced().note(&fresh),
+    }
     synced.map_err(HashVersionError::Sync)
 }
 

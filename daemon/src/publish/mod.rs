@@ -24,6 +24,7 @@ pub mod record;
 pub mod publisher;
 pub mod author;
 pub mod lost;
+pub mod unsynced;
 
 #[cfg(test)]
 mod tests;

@@ -331,8 +331,9 @@ pub(super) async fn publish(
     tasks: &Tasks,
     settled: Settled,
 ) {
-    // Without a catalog everything would look new, and be hashed in vain. Who asked hears that the daemon stops.
-    if !core.ledger.is_ready() && !core.until_catalog(&tasks.token()).await {
+    // Without a catalog everything would look new, and be hashed in vain. Who asked hears that the daemon stops. Until there
+    // is room may take for ever: whoever asked is told.
+    if !core.ledger.is_ready() && !core.ledger.lacks_room() && !core.until_catalog(&tasks.token()).await {
         return;
     }
     let about = about(project.path(), &settled);

@@ -3,7 +3,7 @@
 use std::{fs, io::Write as _, path::PathBuf, time::Duration};
 
 use avalon_protocol::{
-    control::Severity,
+    control::{ErrorCode, Severity},
     hash::ObjectHash,
     manifest::Completeness,
     mode::ProjectMode,
@@ -15,13 +15,15 @@ use avalon_store::fs::FileStat;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
+    hash::NamedFile,
     publisher,
-    record::{Purpose, RecordError, WholeVersion, record},
+    record::{Purpose, RecordError, Remedy, WholeVersion, record},
     settle::{PublishOutcome, Settled, SettledFile},
 };
 use crate::{
     config::Config,
     fixture::{Node, Studio, manifest, version},
+    log::ErrorChain,
     tasks::Tasks,
 };
 
@@ -143,6 +145,47 @@ async fn without_a_catalog_a_version_is_not_hashed() {
     assert!(matches!(recorded, Err(RecordError::Catalog { .. })), "{recorded:?}");
     assert!(node.core.blocks.get(&ObjectHash::of(&vec![7; BYTES]), BYTES as u64).is_none());
     gate.open();
+}
+
+#[tokio::test]
+async fn a_file_that_the_disk_lost_is_not_recorded_until_it_is_written_again() {
+    let studio = Studio::new();
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    let whole = |settled: Settled| WholeVersion {
+        version: node.project().templates().invert_dir(&settled.dir).unwrap(),
+        files: settled.files.into_iter().map(|file| file.file).collect(),
+        completeness: Completeness::Quiet,
+        purpose: Purpose::Publish,
+        about: Default::default(),
+    };
+    let settled = write(&node);
+    // As after a failed fsync: what was read then is not what the disk gives back.
+    let path: RelPath = format!("{DIR}/modelDefault.abc").parse().unwrap();
+    let stat = node.project().dir().unwrap().stat(&path).unwrap().unwrap();
+    let (inside, object) = ("modelDefault.abc".parse().unwrap(), ObjectHash::of(b"what was written"));
+    let before = NamedFile { inside, path, object, stat, is_fresh: true };
+    node.project().unsynced().note(&[&before]);
+    for _ in 0..2 {
+        let refused = record(&node.core, node.project(), whole(settled_again(&settled))).await.unwrap_err();
+        assert!(ErrorChain(&refused).to_string().contains("write it again"), "{refused:?}");
+        assert_eq!((refused.remedy(), refused.code()), (Remedy::Person, ErrorCode::Damaged));
+    }
+    assert!(node.core.ledger.version(&version(2)).unwrap().is_none());
+    record(&node.core, node.project(), whole(write(&node))).await.unwrap();
+    assert!(node.core.ledger.version(&version(2)).unwrap().is_some());
+}
+
+fn settled_again(settled: &Settled) -> Settled {
+    Settled {
+        dir: settled.dir.clone(),
+        fields: settled.fields.clone(),
+        completeness: settled.completeness,
+        purpose: settled.purpose,
+        files: settled.files.clone(),
+        warnings: Vec::new(),
+        details: None,
+        replies: Vec::new(),
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! file; see `docs/storage.md`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::Write as _,
     process,
@@ -12,7 +12,11 @@ use std::{
 };
 
 use avalon_protocol::rel_path::RelPath;
-use rustix::{fs::fsync, io::Errno};
+use rayon::prelude::*;
+use rustix::{
+    fs::{Advice, fadvise, fstat, fsync},
+    io::Errno,
+};
 
 use super::{Dir, IoError, Overwrite, path_of};
 
@@ -140,23 +144,65 @@ impl Dir {
     }
 
     /// Makes files that somebody else wrote durable, with the directories that they lie in up to this one: one by one, or
-    /// from `FILES_SYNCED_ONE_BY_ONE` on by one sync of the volume, where that can be believed.
+    /// from `FILES_SYNCED_ONE_BY_ONE` on by one sync of each volume that they lie on, where that can be believed.
     ///
     /// # Errors
-    /// [`IoError`]; what was not durable before must be taken as lost, and a second sync would prove nothing.
+    /// [`IoError`]; what was not durable before must be taken as lost, and a second sync would prove nothing: the kernel
+    /// takes what it could not write for written. It is asked to forget these files, so that who reads them next reads the
+    /// disk.
     pub fn sync_files(&self, paths: &[RelPath]) -> Result<(), IoError> {
-        if paths.len() >= FILES_SYNCED_ONE_BY_ONE && self.reports_sync_errors() {
-            return self.sync_filesystem();
+        let synced = self.sync_files_and_dirs(paths);
+        if synced.is_err() {
+            self.forget_cached(paths);
         }
+        synced
+    }
+
+    fn sync_files_and_dirs(&self, paths: &[RelPath]) -> Result<(), IoError> {
         let mut dirs = BTreeSet::new();
         for path in paths {
-            let file = self.open_file(path)?;
-            file.sync_all().map_err(|e| IoError::new("fsync", self.path().join(path.as_str()), e))?;
-            let parents = std::iter::successors(path.parent(), RelPath::parent);
-            dirs.extend(parents);
+            let mut above = path.parent();
+            while let Some(dir) = above {
+                above = dir.parent();
+                if !dirs.insert(dir) {
+                    break;
+                }
+            }
         }
+        if paths.len() >= FILES_SYNCED_ONE_BY_ONE {
+            let volumes = self.one_on_each_volume(&dirs)?;
+            if volumes.values().all(Self::reports_sync_errors) {
+                return volumes.values().try_for_each(Self::sync_filesystem);
+            }
+        }
+        paths.par_iter().with_max_len(1).try_for_each(|path| {
+            let file = self.open_file(path)?;
+            file.sync_all().map_err(|e| IoError::new("fsync", self.path().join(path.as_str()), e))
+        })?;
         dirs.iter().try_for_each(|dir| self.open_dir(dir)?.sync())?;
         self.sync()
+    }
+
+    /// Returns this directory and, of those in it, one on each other volume: something may be mounted inside a project.
+    fn one_on_each_volume(&self, dirs: &BTreeSet<RelPath>) -> Result<BTreeMap<u64, Self>, IoError> {
+        let mut volumes = BTreeMap::from([(self.volume()?, self.clone())]);
+        for dir in dirs {
+            let dir = self.open_dir(dir)?;
+            volumes.entry(dir.volume()?).or_insert(dir);
+        }
+        Ok(volumes)
+    }
+
+    fn volume(&self) -> Result<u64, IoError> {
+        fstat(self.fd()).map(|stat| stat.st_dev).map_err(|e| IoError::new("stat", self.path(), e))
+    }
+
+    fn forget_cached(&self, paths: &[RelPath]) {
+        for file in paths.iter().filter_map(|path| self.open_file(path).ok()) {
+            if let Err(error) = fadvise(&file, 0, None, Advice::DontNeed) {
+                tracing::debug!(%error, "what is cached of a file stays");
+            }
+        }
     }
 
     /// Makes the names in this directory durable: what was created, renamed and removed in it.
@@ -240,5 +286,33 @@ mod tests {
         dir.create_dirs(&path_of("state")).unwrap();
         assert!(dir.write_atomic(&path_of("state"), b"x", WriteMode::Replace).is_err());
         assert_eq!(names(&dir), ["state"]);
+    }
+
+    #[test]
+    fn every_volume_that_files_lie_on_is_synced() {
+        let root = Dir::open(std::path::Path::new("/")).unwrap();
+        let dirs = BTreeSet::from(["proc", "proc/sys", "usr"].map(path_of));
+        let volumes = root.one_on_each_volume(&dirs).unwrap();
+        let paths: Vec<_> = volumes.values().map(Dir::path).collect();
+        assert!(paths.contains(&std::path::Path::new("/")), "{paths:?}");
+        assert!(paths.contains(&std::path::Path::new("/proc")), "{paths:?}");
+        assert!(!paths.contains(&std::path::Path::new("/proc/sys")), "once is enough: {paths:?}");
+    }
+
+    #[test]
+    fn files_are_synced_with_their_directories_and_a_missing_one_fails() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        dir.create_dirs(&path_of("a/b")).unwrap();
+        let few: Vec<RelPath> = (0..3).map(|file| path_of(&format!("a/b/{file}"))).collect();
+        let many: Vec<RelPath> =
+            (0..FILES_SYNCED_ONE_BY_ONE).map(|file| path_of(&format!("a/{file}"))).collect();
+        for path in few.iter().chain(&many) {
+            dir.create_file(path).unwrap();
+        }
+        dir.sync_files(&few).unwrap();
+        dir.sync_files(&many).unwrap();
+        fs::remove_file(temp.path().join("a/b/1")).unwrap();
+        assert!(dir.sync_files(&few).unwrap_err().is_not_found());
     }
 }

@@ -464,6 +464,11 @@ impl Ledger {
         self.inner.shared.damage().is_none()
     }
 
+    /// Says whether the catalog cannot be asked because its disk is full: nobody knows how long that takes.
+    pub fn lacks_room(&self) -> bool {
+        self.inner.shared.damage() == Some(Cause::NoSpace)
+    }
+
     /// Waits until the catalog can be asked, for as long as that takes; false when the ledger closes before.
     pub fn wait_ready(&self) -> bool {
         let shared = &self.inner.shared;

@@ -123,6 +123,7 @@ pub(super) fn open_with(
         generations,
         checkpoints,
         rebuild_again_at: None,
+        room_at_failure: None,
         care,
         is_missing_unknown: report.rebuilding.is_some(),
         compaction: None,

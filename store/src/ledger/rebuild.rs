@@ -18,11 +18,15 @@ use crate::{
     fs::path_of,
 };
 
+/// A build that failed for want of room is not tried for less than so much more.
+const ROOM_WORTH_A_TRY: u64 = 1 << 20;
+
 impl Writer {
-    /// Rebuilds a catalog that was found damaged; once, and then again after a while if that fails.
+    /// Rebuilds a catalog that was found damaged; once, and then again after a while if that fails, or as soon as there is room.
     pub(super) fn heal(&mut self) {
         let Some(cause) = self.shared.damage() else { return };
-        if self.rebuild_again_at.is_some_and(|at| self.generations.now() < at) {
+        let is_early = self.rebuild_again_at.is_some_and(|at| self.generations.now() < at);
+        if is_early && !(cause == Cause::NoSpace && self.has_room_again()) {
             return;
         }
         (self.on_change)(LedgerEvent::Rebuilding { cause: cause.clone() });
@@ -34,6 +38,13 @@ impl Writer {
             Err(RebuildError::Stopped) => tracing::info!("catalog not rebuilt: the ledger closes"),
             Err(error) => tracing::error!(error = %ErrorChain(&error), "catalog not rebuilt"),
         }
+    }
+
+    /// Says whether there is much more room than when the last build failed. So one that fails again is not begun
+    /// again and again on a disk that is nearly full.
+    fn has_room_again(&self) -> bool {
+        let free = self.room_at_failure.zip(self.catalog_dir.free_bytes().ok());
+        free.is_some_and(|(then, now)| now >= then.saturating_mul(2).saturating_add(ROOM_WORTH_A_TRY))
     }
 
     /// Goes on with the generation that a start could not open for lack of room; false when it is of no use.
@@ -79,6 +90,8 @@ impl Writer {
         let (store, built) = match built {
             Ok(built) => built,
             Err(error) => {
+                // What was begun is removed by now.
+                self.room_at_failure = self.catalog_dir.free_bytes().ok();
                 self.note_what_came_amid();
                 return Err(error);
             }
@@ -140,6 +153,7 @@ impl Writer {
     fn in_use(&mut self) {
         self.care.switched(self.generations.now(), None);
         self.rebuild_again_at = None;
+        self.room_at_failure = None;
         (self.on_change)(LedgerEvent::Rebuilt);
     }
 

@@ -133,6 +133,8 @@ pub(super) struct Writer {
     pub(super) checkpoints: Checkpoints,
     /// When a rebuild that failed is tried again.
     pub(super) rebuild_again_at: Option<Duration>,
+    /// How many bytes were free after it failed.
+    pub(super) room_at_failure: Option<u64>,
     pub(super) care: Care,
     /// It was opened without a catalog, so nobody knows yet which manifests are missing.
     pub(super) is_missing_unknown: bool,

@@ -13,6 +13,7 @@ pub mod limit;
 pub mod multi_source;
 pub mod ours;
 pub mod preempt;
+pub mod publish;
 pub mod raw_quinn;
 pub mod report;
 pub mod rsync;
@@ -29,7 +30,7 @@ use crate::daemons::Programs;
 
 const USAGE: &str = "\
 usage: bench SHAPE [--rounds N] [--seed N] [--limit SECONDS] [--source DIR] [--only NAME,NAME]
-shapes: lan-large lan-small wan-large wan-small grid delta multi-source preempt limit latency hash
+shapes: lan-large lan-small wan-large wan-small grid delta multi-source preempt limit latency hash publish
         netem [--mbit N] [--rtt-ms N] [--loss SHARE] [--check]   a link for programs started by hand
         congestion grid|shares|loopback [ROUNDS] [CONTROLLER]    congestion controllers on one stream of raw quinn
 Links are emulated with network namespaces: that needs root.";
@@ -90,6 +91,7 @@ pub fn main(args: &[String]) -> ExitCode {
         "multi-source" => multi_source::run(&options),
         "preempt" => preempt::run(&options),
         "limit" => limit::run(&options),
+        "publish" => publish::run(&options),
         _ => transfer::run(shape, &options).unwrap_or_else(usage),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{
     env,
+    fs::File,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -10,23 +12,32 @@ use nix::libc;
 
 use super::{
     crash_points::{self, Way},
+    full_disk::{self, Sizes},
     kills,
     report::Report,
     scenario::Scenario,
+    scene::Mounted,
     trace::{FOLLOW, Kind, LAUNCH, follow, launch},
     volume::FileSystem,
 };
 use crate::daemons::Programs;
 
 const USAGE: &str = "\
-usage: reliability HARNESS [--scenario NAME] [--every N] [--most N] [--runs N] [--seed N]
-harnesses: kills          daemons are killed at random moments; --runs says how often
-           crash-points   killed at each system call that changes the disk; --every N tries each N-th
+usage: reliability HARNESS [--scenario NAME] [--every N] [--most N] [--runs N] [--seed N] [--ledger FILE]
+harnesses: kills          daemons are killed at random moments: --runs kills
+           crash-points   killed at each system call that changes the disk
            power-cuts     as crash-points, and the volume loses what was not synced: --fs ext4|xfs
-           io-errors      calls fail with EIO: --kind write, ...; --every, --most
-           no-space       calls fail with ENOSPC from the n-th on
+           io-errors      each call fails once with EIO: --kind create|write|truncate|sync|rename|remove|attribute|read
+           no-space       the volume, or that of the state alone, has less room than is needed: --runs sizes of each, --fs
+           no-space-calls calls fail with ENOSPC from the n-th on: --kind create|write
+           Those that try each call in turn try each N-th with --every, the first with --most, some by chance with --runs,
+           and one with --at N, as the message of a bad run names it.
 scenarios: publish receive drop rebuild lifetime; all without the option
-It needs Linux on x86_64, and for power cuts root, perl, mkfs.ext4 and mkfs.xfs.";
+Each prints a line of JSON, with its seed; --ledger adds it to a file too.
+It needs Linux on x86_64; for power cuts and full disks root, perl, mkfs.ext4 and mkfs.xfs.";
+
+/// How many runs a harness that cannot enumerate has, unless it is told.
+const RUNS: u64 = 100;
 
 /// What the command line asks for.
 struct Options {
@@ -36,8 +47,10 @@ struct Options {
     kinds: Vec<Kind>,
     every: u64,
     most: u64,
-    runs: u64,
+    runs: Option<u64>,
     seed: u64,
+    at: Option<u64>,
+    ledger: Option<PathBuf>,
 }
 
 fn options(arguments: &[String]) -> Option<Options> {
@@ -49,8 +62,10 @@ fn options(arguments: &[String]) -> Option<Options> {
         kinds: Kind::ALL.to_vec(),
         every: 1,
         most: u64::MAX,
-        runs: 100,
+        runs: None,
         seed: 1,
+        at: None,
+        ledger: None,
     };
     for pair in rest.chunks(2) {
         let [name, value] = pair else { return None };
@@ -60,7 +75,9 @@ fn options(arguments: &[String]) -> Option<Options> {
             "--kind" => options.kinds.retain(|kind| format!("{kind:?}").to_lowercase() == *value),
             "--every" => options.every = value.parse().ok().filter(|every| *every > 0)?,
             "--most" => options.most = value.parse().ok()?,
-            "--runs" => options.runs = value.parse().ok()?,
+            "--runs" => options.runs = Some(value.parse().ok()?),
+            "--at" => options.at = Some(value.parse().ok()?),
+            "--ledger" => options.ledger = Some(value.into()),
             "--seed" => options.seed = value.parse().ok()?,
             _ => return None,
         }
@@ -85,7 +102,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    if options.harness == "power-cuts" && env::var_os(ALONE).is_none() {
+    if matches!(options.harness.as_str(), "power-cuts" | "no-space") && env::var_os(ALONE).is_none() {
         return in_own_mounts(arguments);
     }
     let dir = match tempfile::tempdir() {
@@ -129,28 +146,44 @@ fn run(options: &Options, programs: &Programs, me: &Path) -> Option<Vec<Report>>
     let Options { every, most, runs, seed, .. } = *options;
     let mut reports = Vec::new();
     let mut add = |report: Report| {
-        println!("{}", serde_json::to_string(&report).expect("plain data"));
+        let line = serde_json::to_string(&report).expect("plain data");
+        println!("{line}");
+        if let Some(ledger) = &options.ledger {
+            let file = File::options().create(true).append(true).open(ledger);
+            let written = file.and_then(|mut file| writeln!(file, "{line}"));
+            written.unwrap_or_else(|error| eprintln!("{}: {error}", ledger.display()));
+        }
         reports.push(report);
     };
     let each = |ways: &[Way], add: &mut dyn FnMut(Report)| {
         for scenario in &options.scenarios {
             for way in ways {
-                add(crash_points::enumerate(programs, me, *scenario, *way, every, most));
+                add(match (options.at, runs) {
+                    (Some(at), _) => crash_points::enumerate(programs, me, *scenario, *way, (at, every, at)),
+                    (None, Some(runs)) => crash_points::sample(programs, me, *scenario, *way, runs, seed),
+                    (None, None) => crash_points::enumerate(programs, me, *scenario, *way, (1, every, most)),
+                });
             }
         }
     };
     match options.harness.as_str() {
-        "kills" => add(kills::kills(programs, runs, seed)),
+        "kills" => add(kills::kills(programs, runs.unwrap_or(RUNS), seed)),
         "crash-points" => each(&[Way::Kill], &mut add),
         "power-cuts" => {
+            let cuts: Vec<Way> = options.systems.iter().map(|system| Way::Cut(*system)).collect();
+            each(&cuts, &mut add);
+        }
+        "io-errors" => each(&failing(options, 1, libc::EIO), &mut add),
+        "no-space" => {
             for scenario in &options.scenarios {
-                for system in &options.systems {
-                    add(crash_points::sample(programs, me, *scenario, Way::Cut(*system), runs, seed));
+                for mounted in options.systems.iter().flat_map(|on| [Mounted::All(*on), Mounted::State(*on)])
+                {
+                    let sizes = options.at.map_or(Sizes::Evenly(runs.unwrap_or(RUNS)), Sizes::Only);
+                    add(full_disk::full_disk(programs, me, *scenario, mounted, sizes));
                 }
             }
         }
-        "io-errors" => each(&failing(options, 1, libc::EIO), &mut add),
-        "no-space" => each(&failing(options, u64::MAX, libc::ENOSPC), &mut add),
+        "no-space-calls" => each(&failing(options, u64::MAX, libc::ENOSPC), &mut add),
         _ => return None,
     }
     Some(reports)

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     report::{Outcome, Report},
     scenario::Scenario,
-    scene::Scene,
+    scene::{Mounted, Scene},
     trace::{Fault, Kind, Seen},
     volume::FileSystem,
 };
@@ -37,20 +37,36 @@ impl Way {
     fn fault(self, at: u64, scene: &Scene) -> Fault {
         match self {
             Self::Kill => Fault::Kill { at },
-            Self::Cut(_) => Fault::Cut { at, mount: scene.mount().expect("a volume").to_owned() },
+            Self::Cut(_) => Fault::Cut { at, mount: scene.volume().expect("a volume").path().to_owned() },
             Self::Fail { kind, count, errno } => Fault::Fail { kind, from: at, count, errno },
         }
     }
 
-    fn system(self) -> Option<FileSystem> {
+    fn mounted(self) -> Option<Mounted> {
         match self {
-            Self::Cut(system) => Some(system),
+            Self::Cut(system) => Some(Mounted::All(system)),
             _ => None,
         }
     }
 
     fn reads(self) -> bool {
         matches!(self, Self::Fail { kind: Kind::Read, .. })
+    }
+
+    /// Returns how many of the steps that were seen are of the kind that counts.
+    fn steps(self, seen: &Seen) -> u64 {
+        match self {
+            Self::Fail { kind, .. } => seen.kinds.get(&kind).copied().unwrap_or_default(),
+            Self::Kill | Self::Cut(_) => seen.steps,
+        }
+    }
+
+    /// Returns about how many steps a scenario has, before anything was seen.
+    fn guess(self) -> u64 {
+        match self {
+            Self::Fail { .. } => 20,
+            Self::Kill | Self::Cut(_) => 200,
+        }
     }
 
     fn name(self) -> String {
@@ -77,12 +93,14 @@ pub fn run(
     at: u64,
     seen: &mut Seen,
 ) -> Result<Outcome, String> {
-    let mut scene = Scene::new(programs.clone(), tracer, scenario.mode(), way.system())?;
+    let mut scene = Scene::new(programs.clone(), tracer, scenario.mode(), way.mounted())?;
     scenario.prepare(&mut scene).map_err(|_| "it ended while all was prepared")?;
     scene.rest();
     let fault = way.fault(at, &scene);
     *seen = scene.traced(fault, way.reads(), |scene| scenario.play(scene))?;
-    scene.recover()?;
+    scene.mount_again()?;
+    scenario.write_torn_again(&scene)?;
+    scene.victim.start();
     let expected = scenario.finish(&mut scene).map_err(|_| "it ended after it was started again")?;
     let mut outcome = scene.verify(&expected)?;
     outcome.fault = seen.fired.as_ref().map(|step| {
@@ -92,22 +110,21 @@ pub fn run(
     Ok(outcome)
 }
 
-/// Tries every `every`-th step from the first on, until a run ends before it.
+/// Tries every `every`-th step from `first` to `most`, until a run ends before it.
 pub fn enumerate(
     programs: &Programs,
     tracer: &Path,
     scenario: Scenario,
     way: Way,
-    every: u64,
-    most: u64,
+    (first, every, most): (u64, u64, u64),
 ) -> Report {
     let mut report = Report::new(format!("{} {}", way.name(), scenario.name()), 0);
-    let mut at = 1;
+    let mut at = first;
     while at <= most {
         let mut seen = Seen::default();
         let name = format!("at {at}");
         let ended = report.run(&name, || run(programs, tracer, scenario, way, at, &mut seen)).is_some();
-        report.steps = report.steps.max(seen.steps);
+        report.steps = report.steps.max(way.steps(&seen));
         // A run that went wrong may not have come to its step.
         if ended && seen.fired.is_none() {
             break;
@@ -128,14 +145,14 @@ pub fn sample(
 ) -> Report {
     let mut report = Report::new(format!("{} {}, by chance", way.name(), scenario.name()), seed);
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut steps = 200;
+    let mut steps = way.guess();
     for _ in 0..runs {
         let at = random.random_range(1..=steps);
         let mut seen = Seen::default();
         report.run(&format!("at {at}"), || run(programs, tracer, scenario, way, at, &mut seen));
-        // A run that was not cut says how many steps there are.
-        steps = if seen.fired.is_some() { steps.max(at + at / 4) } else { seen.steps.max(1) };
-        report.steps = report.steps.max(seen.steps);
+        // A run that met no fault says how many steps there are.
+        steps = if seen.fired.is_some() { steps.max(at + at / 4) } else { way.steps(&seen).max(1) };
+        report.steps = report.steps.max(way.steps(&seen));
     }
     report
 }

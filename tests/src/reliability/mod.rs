@@ -11,6 +11,7 @@ use std::time::Duration;
 
 pub mod command;
 pub mod crash_points;
+pub mod full_disk;
 pub mod kills;
 pub mod report;
 pub mod scenario;

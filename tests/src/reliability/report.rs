@@ -3,8 +3,10 @@
 use std::{
     any::Any,
     collections::BTreeMap,
+    env,
     panic::{self, AssertUnwindSafe},
-    time::Instant,
+    process::Command,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
@@ -14,6 +16,12 @@ use serde::Serialize;
 pub struct Report {
     /// Which harness, with what it was asked for.
     pub harness: String,
+    /// The arguments that it was started with.
+    pub arguments: String,
+    /// The version of the product, and the commit in the directory where this runs.
+    pub version: String,
+    /// When it began, in seconds since 1970.
+    pub begun: u64,
     /// The seed of all runs.
     pub seed: u64,
     /// How many studios met a fault.
@@ -22,7 +30,7 @@ pub struct Report {
     pub bad: u64,
     /// How many faults there were, by kind.
     pub faults: BTreeMap<String, u64>,
-    /// The most steps that a run had, where steps are counted.
+    /// The most steps that a run had, where steps are counted; of a full disk, how many bytes the scenario takes.
     pub steps: u64,
     /// How many files the verifier read.
     pub files: u64,
@@ -31,7 +39,7 @@ pub struct Report {
     /// How long it took.
     pub seconds: f64,
     #[serde(skip)]
-    begun: Option<Instant>,
+    clock: Option<Instant>,
 }
 
 /// What one run came to.
@@ -50,6 +58,9 @@ impl Report {
     pub fn new(harness: String, seed: u64) -> Self {
         Self {
             harness,
+            arguments: env::args().skip(1).collect::<Vec<_>>().join(" "),
+            version: version(),
+            begun: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             seed,
             runs: 0,
             bad: 0,
@@ -58,7 +69,7 @@ impl Report {
             files: 0,
             records: 0,
             seconds: 0.0,
-            begun: Some(Instant::now()),
+            clock: Some(Instant::now()),
         }
     }
 
@@ -66,7 +77,7 @@ impl Report {
     pub fn run(&mut self, name: &str, play: impl FnOnce() -> Result<Outcome, String>) -> Option<Outcome> {
         self.runs += 1;
         let played = panic::catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| Err(words(&*panic)));
-        self.seconds = self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+        self.seconds = self.clock.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
         match played {
             Ok(outcome) => {
                 self.files += outcome.files;
@@ -83,6 +94,15 @@ impl Report {
             }
         }
     }
+}
+
+/// The version of the product with the commit, `-dirty` when files were changed since.
+fn version() -> String {
+    let product = env!("CARGO_PKG_VERSION");
+    let described = Command::new("git").args(["describe", "--always", "--dirty", "--exclude", "*"]).output();
+    let commit = described.ok().filter(|output| output.status.success());
+    let commit = commit.and_then(|output| String::from_utf8(output.stdout).ok());
+    commit.map_or_else(|| product.to_owned(), |commit| format!("{product}+{}", commit.trim()))
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {

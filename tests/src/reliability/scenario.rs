@@ -11,6 +11,8 @@ use crate::daemons::tree;
 /// Where the versions lie.
 const MODEL: &str = "assets/robot/publish/modelDefault";
 const HERO: &str = "assets/robot/publish/rigMain/hero";
+/// The version that is a long sequence.
+const SEQUENCE: u32 = 3;
 
 /// One of the things that daemons do all day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -82,6 +84,7 @@ impl Scenario {
                 model(scene, At::Victim, 1)?;
                 model(scene, At::Victim, 2)?;
                 growth(scene, At::Victim, 2)?;
+                sequence(scene, At::Victim)?;
                 hero(scene, At::Victim, 1)?;
                 hero(scene, At::Victim, 2)
             }
@@ -93,7 +96,9 @@ impl Scenario {
                 scene.until_here(HERO_REFERENCE)?;
                 hero(scene, At::Peer, 2)?;
                 model(scene, At::Peer, 2)?;
-                scene.until_here(&reference(2))
+                scene.until_here(&reference(2))?;
+                sequence(scene, At::Peer)?;
+                scene.until_here(&reference(SEQUENCE))
             }
             Self::Drop => {
                 said(scene, &["drop", &reference(1), "--timeout", "5s"])?;
@@ -116,6 +121,25 @@ impl Scenario {
         }
     }
 
+    /// Does what artists at the victim do before its daemon runs again: what was torn while it was written, and never
+    /// published, is written again. Else the daemon would publish what lies there, as it should.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_torn_again(self, scene: &Scene) -> Result<(), String> {
+        match self {
+            Self::Publish => {
+                scene.write_torn_again(&dir(1), &model_files(1))?;
+                scene.write_torn_again(&dir(2), &model_files(2))?;
+                scene.write_torn_again(&dir(2), &growth_files(2))?;
+                scene.write_torn_again(&dir(SEQUENCE), &sequence_files())?;
+                scene.write_torn_again(HERO, &hero_files(2))
+            }
+            Self::Rebuild => scene.write_torn_again(&dir(4), &model_files(4)),
+            Self::Receive | Self::Drop | Self::Lifetime => Ok(()),
+        }
+    }
+
     /// Does what people would do afterwards, when all is well again: what was not published is, what was dropped is fetched, what
     /// was changed is put back. Returns the versions that both nodes have in the end.
     ///
@@ -130,8 +154,9 @@ impl Scenario {
                     model(scene, at, version)?;
                 }
                 growth(scene, at, if self == Self::Publish { 2 } else { 1 })?;
+                sequence(scene, at)?;
                 hero(scene, at, 2)?;
-                Ok([models(1..=2), vec![HERO_REFERENCE.to_owned()]].concat())
+                Ok([models(1..=SEQUENCE), vec![HERO_REFERENCE.to_owned()]].concat())
             }
             Self::Drop => {
                 for version in 1..=3 {
@@ -164,28 +189,55 @@ fn dir(version: u32) -> String {
     format!("{MODEL}/v{version:03}")
 }
 
+type Files = Vec<(String, Vec<u8>)>;
+
 /// One file and a directory of three.
-fn model(scene: &mut Scene, at: At, version: u32) -> Result<(), Ended> {
+fn model_files(version: u32) -> Files {
     let content = |file: u64| tree::noise(u64::from(version) * 100 + file, 40_000);
-    let files = [
-        ("modelDefault.usdc", content(0)),
-        ("modelDefault.frames/a.1001.exr", content(1)),
-        ("modelDefault.frames/a.1002.exr", content(2)),
-        ("modelDefault.frames/a.1003.exr", content(3)),
-    ];
-    scene.publish(at, &dir(version), &files)
+    vec![
+        ("modelDefault.usdc".to_owned(), content(0)),
+        ("modelDefault.frames/a.1001.exr".to_owned(), content(1)),
+        ("modelDefault.frames/a.1002.exr".to_owned(), content(2)),
+        ("modelDefault.frames/a.1003.exr".to_owned(), content(3)),
+    ]
 }
 
 /// More files in a version that is there.
-fn growth(scene: &mut Scene, at: At, version: u32) -> Result<(), Ended> {
+fn growth_files(version: u32) -> Files {
     let content = |file: u64| tree::noise(u64::from(version) * 100 + file, 30_000);
-    let files = [("modelDefault.frames/a.1004.exr", content(4)), ("modelDefault.abc", content(5))];
-    scene.publish(at, &dir(version), &files)
+    vec![
+        ("modelDefault.frames/a.1004.exr".to_owned(), content(4)),
+        ("modelDefault.abc".to_owned(), content(5)),
+    ]
+}
+
+/// So many files that they are synced together.
+fn sequence_files() -> Files {
+    let frames = 1001..=1020u64;
+    frames
+        .map(|frame| (format!("modelDefault.frames/b.{frame}.exr"), tree::noise(30_000 + frame, 5_000)))
+        .collect()
+}
+
+fn hero_files(content: u64) -> Files {
+    vec![("rigMain.usdc".to_owned(), tree::noise(content + 10_000, 25_000))]
+}
+
+fn model(scene: &mut Scene, at: At, version: u32) -> Result<(), Ended> {
+    scene.publish(at, &dir(version), &model_files(version))
+}
+
+fn growth(scene: &mut Scene, at: At, version: u32) -> Result<(), Ended> {
+    scene.publish(at, &dir(version), &growth_files(version))
+}
+
+fn sequence(scene: &mut Scene, at: At) -> Result<(), Ended> {
+    scene.publish(at, &dir(SEQUENCE), &sequence_files())
 }
 
 fn hero(scene: &mut Scene, at: At, content: u64) -> Result<(), Ended> {
     scene.forget(&Path::new(HERO).join("rigMain.usdc"));
-    scene.publish(at, HERO, &[("rigMain.usdc", tree::noise(content + 10_000, 25_000))])
+    scene.publish(at, HERO, &hero_files(content))
 }
 
 /// Changes a published file at the victim.

@@ -3,11 +3,12 @@
 use std::{
     cell::Cell,
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use avalon_protocol::{
-    control::{Presence, PublishReply, PublishRequest, route},
+    control::{ListReply, Presence, PublishReply, PublishRequest, VersionItem, route},
     mode::ProjectMode,
 };
 
@@ -17,7 +18,12 @@ use super::{
     verifier::{Acknowledged, verify},
     volume::{FileSystem, Volume},
 };
-use crate::daemons::{Programs, Studio, api::ApiFailure, daemon::Daemon, tree};
+use crate::daemons::{
+    Programs, Studio,
+    api::{Api, ApiFailure},
+    daemon::Daemon,
+    tree,
+};
 
 /// The victim's name, and the other's.
 pub const VICTIM: &str = "srv@london";
@@ -28,6 +34,15 @@ pub const PEER: &str = "srv@montreal";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended;
 
+/// What of the victim's is on a volume of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mounted {
+    /// All: state and project.
+    All(FileSystem),
+    /// Its state directory.
+    State(FileSystem),
+}
+
 /// The studio. Fields are dropped in this order: processes before what they use.
 #[derive(Debug)]
 pub struct Scene {
@@ -36,6 +51,10 @@ pub struct Scene {
     /// Does not.
     pub peer: Daemon,
     acknowledged: Vec<Acknowledged>,
+    /// How many files an artist's program had no room for, and how many publishes a daemon refused.
+    refused: (u64, u64),
+    /// How many publishes got no answer though the daemon lived.
+    unanswered: u64,
     volume: Option<Volume>,
     tracer: PathBuf,
     traces: Cell<u32>,
@@ -44,7 +63,7 @@ pub struct Scene {
 
 impl Scene {
     /// Makes a studio whose nodes run and know each other. The victim is in this mode, the other mirrors all there is. `tracer` is a program that answers to
-    /// [`super::trace::LAUNCH`] and [`super::trace::FOLLOW`]. With a file system, all of the victim's is on a volume of its own.
+    /// [`super::trace::LAUNCH`] and [`super::trace::FOLLOW`]. What is `mounted` is on a volume of its own.
     ///
     /// # Errors
     /// When the machine has no such volume.
@@ -52,12 +71,15 @@ impl Scene {
         programs: Programs,
         tracer: &Path,
         mode: ProjectMode,
-        system: Option<FileSystem>,
+        mounted: Option<Mounted>,
     ) -> Result<Self, String> {
         let studio = Studio::new(programs);
-        let mount = studio.dir().join("n0");
-        let volume =
-            system.map(|system| Volume::new(system, &studio.dir().join("image"), &mount)).transpose()?;
+        let (image, dir) = (studio.dir().join("image"), studio.dir().join("n0"));
+        let volume = match mounted {
+            None => None,
+            Some(Mounted::All(system)) => Some(Volume::new(system, &image, &dir)?),
+            Some(Mounted::State(system)) => Some(Volume::new(system, &image, &dir.join("state"))?),
+        };
         let mut victim = studio.node(VICTIM, mode);
         let mut peer = studio.node(PEER, ProjectMode::Mirror);
         peer.start();
@@ -66,12 +88,32 @@ impl Scene {
         victim.until_connected(PEER);
         let (acknowledged, traces) = (Vec::new(), Cell::new(0));
         let tracer = tracer.to_owned();
-        Ok(Self { victim, peer, acknowledged, volume, tracer, traces, studio })
+        Ok(Self {
+            victim,
+            peer,
+            acknowledged,
+            refused: (0, 0),
+            unanswered: 0,
+            volume,
+            tracer,
+            traces,
+            studio,
+        })
     }
 
-    /// Returns where the victim's volume is mounted.
-    pub fn mount(&self) -> Option<&Path> {
-        self.volume.as_ref().map(Volume::path)
+    /// Returns the victim's volume.
+    pub fn volume(&self) -> Option<&Volume> {
+        self.volume.as_ref()
+    }
+
+    /// Returns how many files an artist's program had no room for, and how many publishes a daemon refused.
+    pub fn refused(&self) -> (u64, u64) {
+        self.refused
+    }
+
+    /// Returns how many publishes got no answer though the daemon lived.
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered
     }
 
     /// Stops the victim, so that all it did up to here is safe from what comes.
@@ -114,15 +156,42 @@ impl Scene {
         self.victim.process().is_running()
     }
 
-    /// Starts the victim again, on a volume that was mounted again. It has to start by itself.
+    /// Mounts the victim's volume again. All that was acknowledged has to lie there before anybody does anything; what
+    /// else was being written may be torn.
     ///
     /// # Errors
-    /// When it cannot be mounted.
-    pub fn recover(&mut self) -> Result<(), String> {
+    /// When it cannot be mounted, or with what is lost.
+    pub fn mount_again(&mut self) -> Result<(), String> {
         if let Some(volume) = &mut self.volume {
             volume.mount_again()?;
         }
-        self.victim.start();
+        self.check_acknowledged()
+    }
+
+    /// Compares what was acknowledged at the victim with what lies there, before anybody writes it again.
+    fn check_acknowledged(&self) -> Result<(), String> {
+        let of_victim = self.acknowledged.iter().filter(|file| file.node == self.victim.config.node);
+        let is_there = |file: &&Acknowledged| {
+            fs::read(self.victim.path("").join(&file.path))
+                .is_ok_and(|bytes| blake3::hash(&bytes) == file.hash)
+        };
+        let lost: Vec<_> = of_victim.filter(|file| !is_there(file)).map(|file| &file.path).collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        Err(format!("acknowledged, and not on the disk: {lost:?}"))
+    }
+
+    /// Does what an artist does who finds a file torn that was never published: writes it again.
+    pub fn write_torn_again(&self, dir: &str, files: &[(String, Vec<u8>)]) -> Result<(), String> {
+        for (name, content) in files {
+            let inside = Path::new(dir).join(name);
+            let path = self.victim.path("").join(&inside);
+            let is_acknowledged = self.acknowledged.iter().any(|file| file.path == inside);
+            if !is_acknowledged && fs::read(&path).is_ok_and(|there| there != *content) {
+                fs::write(&path, content).map_err(|error| error.to_string())?;
+            }
+        }
         Ok(())
     }
 
@@ -131,7 +200,7 @@ impl Scene {
     ///
     /// # Errors
     /// The daemon ended.
-    pub fn publish(&mut self, at: At, dir: &str, files: &[(&str, Vec<u8>)]) -> Result<(), Ended> {
+    pub fn publish(&mut self, at: At, dir: &str, files: &[(String, Vec<u8>)]) -> Result<(), Ended> {
         let daemon = at.daemon(self);
         for (name, content) in files {
             let path = daemon.path(dir).join(name);
@@ -139,10 +208,17 @@ impl Scene {
             if fs::read(&path).is_ok_and(|there| there == *content) {
                 continue;
             }
-            // After a power cut the artist's program has a volume that refuses it.
             let written = path.parent().map(fs::create_dir_all).transpose();
-            if written.and_then(|_| fs::write(&path, content)).is_err() {
-                return Err(Ended);
+            match written.and_then(|_| fs::write(&path, content)) {
+                Ok(()) => {}
+                // The artist's program says so, and removes what it could not write.
+                Err(error) if error.kind() == ErrorKind::StorageFull => {
+                    fs::remove_file(&path).ok();
+                    self.refused.0 += 1;
+                    return Ok(());
+                }
+                // After a power cut it has a volume that refuses it.
+                Err(_) => return Err(Ended),
             }
         }
         let request = PublishRequest {
@@ -154,12 +230,20 @@ impl Scene {
         };
         let reply: PublishReply = match daemon.api().post(route::PUBLISH, &request) {
             Ok(reply) => reply,
-            Err(ApiFailure::Unreachable(_)) => return Err(Ended),
+            Err(ApiFailure::Unreachable(_)) => {
+                self.unanswered += u64::from(self.is_alive());
+                return Err(Ended);
+            }
             // It says that it cannot: nothing is acknowledged.
-            Err(ApiFailure::Refused(_)) => return Ok(()),
+            Err(ApiFailure::Refused(_)) => {
+                self.refused.1 += 1;
+                return Ok(());
+            }
         };
-        if reply.versions.iter().all(|version| version.error.is_none()) {
-            let node = daemon.config.node.clone();
+        let node = daemon.config.node.clone();
+        let failed = reply.versions.iter().any(|version| version.error.is_some());
+        self.refused.1 += u64::from(failed);
+        if !failed {
             self.acknowledged.extend(files.iter().map(|(name, content)| Acknowledged {
                 node: node.clone(),
                 path: Path::new(dir).join(name),
@@ -180,9 +264,8 @@ impl Scene {
     /// The daemon ended.
     pub fn until_here(&mut self, reference: &str) -> Result<(), Ended> {
         self.until(|daemon| {
-            let list = daemon.api().get(route::VERSIONS);
-            let list: avalon_protocol::control::ListReply = list.ok()?;
-            let found = list.versions.iter().find(|version| version.reference == reference)?;
+            let list = versions(&daemon.api())?;
+            let found = list.iter().find(|version| version.reference == reference)?;
             (found.here == Presence::Complete).then_some(())
         })
     }
@@ -210,10 +293,10 @@ impl Scene {
     pub fn verify(&mut self, references: &[String]) -> Result<Outcome, String> {
         for (daemon, other) in [(&self.victim, &self.peer), (&self.peer, &self.victim)] {
             daemon.until("all versions are here", |api| {
-                let list = api.list().versions;
-                let newest =
-                    |one: &avalon_protocol::control::VersionItem| (one.reference.clone(), one.generation);
-                let others: Vec<_> = other.api().list().versions.iter().map(newest).collect();
+                // A catalog that lacked room a moment ago may not be back yet.
+                let list = versions(api)?;
+                let newest = |one: &VersionItem| (one.reference.clone(), one.generation);
+                let others: Vec<_> = versions(&other.api())?.iter().map(newest).collect();
                 if list.iter().map(newest).collect::<Vec<_>>() != others {
                     return None;
                 }
@@ -233,6 +316,11 @@ impl Scene {
         }
         Ok(Outcome { fault: None, files: verified.files, records: verified.records })
     }
+}
+
+fn versions(api: &Api) -> Option<Vec<VersionItem>> {
+    let list: ListReply = api.get(route::VERSIONS).ok()?;
+    Some(list.versions)
 }
 
 /// One of the two nodes.

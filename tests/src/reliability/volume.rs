@@ -24,6 +24,9 @@ pub enum FileSystem {
 /// How large an image is; XFS is not made smaller. It is sparse.
 const IMAGE_BYTES: u64 = 320 << 20;
 
+/// The file that takes the room of a full volume.
+const BALLAST: &str = "ballast";
+
 /// How long the kernel may need to let go of a volume whose programs have ended.
 const UNMOUNT_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -45,7 +48,8 @@ impl Volume {
         file.set_len(IMAGE_BYTES).map_err(|error| error.to_string())?;
         fs::create_dir_all(mount).map_err(|error| error.to_string())?;
         let make: &[&str] = match system {
-            FileSystem::Ext4 => &["mkfs.ext4", "-q", "-F"],
+            // Nothing is kept for root, who runs this.
+            FileSystem::Ext4 => &["mkfs.ext4", "-q", "-F", "-m", "0"],
             FileSystem::Xfs => &["mkfs.xfs", "-q", "-f"],
         };
         run(Command::new(make[0]).args(&make[1..]).arg(image))?;
@@ -57,6 +61,38 @@ impl Volume {
     /// Returns where it is mounted.
     pub fn path(&self) -> &Path {
         &self.mount
+    }
+
+    /// Returns how many bytes of it are free.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn free_bytes(&self) -> Result<u64, String> {
+        let stat = rustix::fs::statvfs(&self.mount).map_err(|error| error.to_string())?;
+        Ok(stat.f_bavail * stat.f_frsize)
+    }
+
+    /// Fills it with a file until so many bytes are free, or about as many: it works in blocks.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn fill(&self, free: u64) -> Result<(), String> {
+        let taken = self.free_bytes()?.saturating_sub(free);
+        let file = File::create(self.mount.join(BALLAST)).map_err(|error| error.to_string())?;
+        let flags = rustix::fs::FallocateFlags::empty();
+        match rustix::fs::fallocate(&file, flags, 0, taken.max(1)) {
+            // The blocks that say where its blocks are may be the last.
+            Ok(()) | Err(rustix::io::Errno::NOSPC) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Gives back what [`Volume::fill`] took.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn make_room(&self) -> Result<(), String> {
+        fs::remove_file(self.mount.join(BALLAST)).map_err(|error| error.to_string())
     }
 
     fn mount(&mut self) -> Result<(), String> {

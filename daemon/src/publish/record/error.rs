@@ -185,7 +185,7 @@ impl RecordError {
             | Self::Paused { .. } => Remedy::TryLater,
             Self::NotGranted { refused, .. } if refused.passes() => Remedy::TryLater,
             Self::StillWaits { .. } => Remedy::Nothing,
-            Self::Hash { source: HashVersionError::Path(_), .. }
+            Self::Hash { source: HashVersionError::Path(_) | HashVersionError::Lost { .. }, .. }
             | Self::Invalid { .. }
             | Self::Rewritten { .. }
             | Self::Outdated { .. }
@@ -219,6 +219,7 @@ impl RecordError {
                 HashVersionError::Changed { .. } => ErrorCode::NotWhole,
                 HashVersionError::Sync(source) if source.is_no_space() => ErrorCode::DiskFull,
                 HashVersionError::Sync(_) => ErrorCode::Internal,
+                HashVersionError::Lost { .. } => ErrorCode::Damaged,
                 HashVersionError::Read(_) | HashVersionError::Path(_) => ErrorCode::BadPath,
             },
             Self::Snapshot { .. } | Self::Invalid { .. } | Self::TwoPlaces { .. } => ErrorCode::BadPath,
@@ -229,6 +230,7 @@ impl RecordError {
             Self::TooManyGenerations { .. } => ErrorCode::Damaged,
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
+            Self::Catalog { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_held() => ErrorCode::FeedHeld,
             Self::Manifest { .. } | Self::Ledger { .. } | Self::Catalog { .. } => ErrorCode::Internal,
         }

@@ -132,7 +132,7 @@ pub async fn record(
         check_not_incoming(core, &root, &version).await?;
     }
     check_catalog(core, &version).await?;
-    let named = hash::hash(core, project.name(), &root, &whole.version.dir, &whole.files).await;
+    let named = hash::hash(core, project, &root, &whole.version.dir, &whole.files).await;
     let named = named.map_err(|source| RecordError::Hash { version: version.clone(), source })?;
     let entries = manifest::entries(project.templates(), &named);
     let (core_there, id, files) = (Arc::clone(core), version.clone(), entries.files.clone());

@@ -112,7 +112,7 @@ fn gone_is_fine(result: Result<(), Errno>) -> Result<(), String> {
 /// Lets a mounted volume, ext4 or XFS, forget all that its disk does not have, its log included, as when the power fails:
 /// `FS_IOC_SHUTDOWN` of the kernel with "no log flush". perl is what every Debian has that can say an ioctl.
 pub(in crate::reliability) fn cut(mount: &Path) -> Result<(), String> {
-    const SAY: &str = "open(my $d, '<', $ARGV[0]) or die $!; ioctl($d, 0x8004587d, pack('L', 2)) or die $!;";
+    const SAY: &str = "open(my $d, '<', $ARGV[0]) or die $!; my $how = pack('L', 2); ioctl($d, 0x8004587d, $how) or die $!;";
     let status = Command::new("perl").args(["-e", SAY]).arg(mount).status();
     match status {
         Ok(status) if status.success() => Ok(()),

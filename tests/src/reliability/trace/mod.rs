@@ -112,6 +112,22 @@ impl Tracer {
         Self { process, out }
     }
 
+    /// Says why this machine lets nothing be traced, if it does not.
+    ///
+    /// # Errors
+    /// With the reason.
+    pub fn check(program: &Path, dir: &Path) -> Result<(), String> {
+        let plan = Plan { under: dir.to_owned(), fault: Fault::None, reads: false };
+        let launcher = Self::launcher(program, &plan);
+        let traced = Command::new(&launcher[0]).args(&launcher[1..]).arg("true").stdin(Stdio::null()).spawn();
+        let mut traced = traced.map_err(|error| error.to_string())?;
+        let seen = Self::attach(program, traced.id(), &plan, dir).seen();
+        // Without a tracer it waits for one for ever.
+        traced.kill().ok();
+        traced.wait().map_err(|error| error.to_string())?;
+        seen.map(drop)
+    }
+
     /// Waits until the daemon has ended and returns what was seen.
     ///
     /// # Errors
