@@ -41,7 +41,7 @@ fn a_list_says_who_made_it_when_and_what_is_revoked() {
     assert_eq!(list.serials().collect::<Vec<_>>(), [of.node.serial.as_slice()]);
     let empty = by_node(&issuer, &[]);
     let list = RevocationList::verify(&empty, authority, Some(issuer.certificate_der())).unwrap();
-    assert_eq!((list.issuer, list.number, list.serials().count()), (Some(node("srv@london")), 8, 0));
+    assert_eq!((list.issuer.clone(), list.number, list.serials().count()), (Some(node("srv@london")), 8, 0));
 }
 
 #[test]
