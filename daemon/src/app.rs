@@ -35,7 +35,6 @@ use crate::{
     daemon_api::DaemonApi,
     hooks,
     join::Joining,
-    knowledge,
     log::{ErrorChain, LogHandle},
     net::{Catalog as _, Net, NetConfig, NetEvent},
     policy,
@@ -187,7 +186,6 @@ async fn start(
     follow_records(&core, &net, &replicator, (&ledger_events, net_receiver), &tasks);
     revocation::start(&core, &net, &ledger_events, &tasks);
     rights::start(&core, &tasks);
-    tasks.spawn("knowledge of rights", knowledge::follow(Arc::clone(&core), net.clone(), tasks.token()));
     let certificate_end = joining.care(&core, &net, &identity, &tasks);
     let hooks = start_listeners(&core, &config, &tasks);
     care::udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     core::{Core, blocking},
+    knowledge,
     net::Net,
     policy::studio_advances,
     tasks::Tasks,
@@ -59,10 +60,13 @@ pub fn prepare(core: &Core) {
     core.take_revoked();
 }
 
-/// Starts what closes the connections of who is revoked. Whoever is revoked already is known before, by [`prepare`].
+/// Starts what closes the connections of who is revoked, and what follows how old the knowledge of it is. Whoever is revoked already is
+/// known before, by [`prepare`].
 pub fn start(core: &Arc<Core>, net: &Net, ledger_events: &broadcast::Sender<LedgerEvent>, tasks: &Tasks) {
+    let (core_, net_) = (Arc::clone(core), net.clone());
+    tasks.spawn("revocations", follow(core_, net_, ledger_events.subscribe(), tasks.token()));
     let (core, net) = (Arc::clone(core), net.clone());
-    tasks.spawn("revocations", follow(core, net, ledger_events.subscribe(), tasks.token()));
+    tasks.spawn("knowledge of rights", knowledge::follow(core, net, tasks.token()));
 }
 
 async fn follow(

@@ -190,7 +190,10 @@ impl Net {
     pub fn close_revoked(&self) -> usize {
         let channels = self.context.registry.channels();
         let revoked = channels.iter().filter_map(|channel| Some((channel, self.context.revoked(channel)?)));
-        revoked.map(|(channel, why)| channel.close(why)).count()
+        revoked.fold(0, |closed, (channel, why)| {
+            channel.close(why);
+            closed + 1
+        })
     }
 
     /// Stops accepting and dialling, tells every peer that this daemon stops, gives that the time to arrive, and waits for
