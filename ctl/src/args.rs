@@ -36,6 +36,7 @@ use crate::command::{
     reserve::ReserveArgs,
     service::ServiceArgs,
     status::StatusArgs,
+    verify::VerifyArgs,
     wait::WaitArgs,
     where_is::WhereArgs,
     why::WhyArgs,
@@ -170,6 +171,8 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// Free the room that versions take here, once other sites have proved that they have them.
     Drop(DropArgs),
+    /// Read what is here again, all of it, to find what the disk damaged.
+    Verify(VerifyArgs),
     /// Let versions stay here, whatever room is needed.
     Pin(PinArgs),
     /// Let versions go again when room is needed.

@@ -10,6 +10,7 @@ pub mod replicate;
 pub mod policy;
 pub mod access;
 pub mod rights;
+pub mod scrub;
 pub mod space;
 pub mod numbers;
 pub mod own_feeds;

@@ -30,6 +30,7 @@ pub(crate) mod report;
 pub(crate) mod reserve;
 pub(crate) mod service;
 pub(crate) mod status;
+pub(crate) mod verify;
 pub(crate) mod wait;
 pub(crate) mod where_is;
 pub(crate) mod why;

@@ -233,6 +233,7 @@ mod tests {
                     keep_free_bytes: None,
                 }),
             }],
+            scrub: None,
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
     policy::{KeptExtract, StudioPolicy},
     project::Project,
     replicate::{jobs::Orders, listen},
+    scrub::FoundDamaged,
     space::Space,
     transfers::TransferLog,
 };
@@ -110,6 +111,7 @@ pub(super) async fn core(
         limits,
         audit,
         orders,
+        damaged: FoundDamaged::default(),
         transfers: TransferLog::new(&state.root),
         clock,
     }))

@@ -108,6 +108,10 @@ fn fact_of(event: &EventKind, me: &str) -> Option<AuditFact> {
             }
             bytes.map_or(fact.clone(), |bytes| fact.detail("bytes", bytes.to_string()))
         }
+        EventKind::Damaged { reference, manifest, files } => {
+            let fact = AuditFact::new(AuditActor::Daemon, AuditAction::Verify, AuditOutcome::Failed);
+            of(fact, reference).detail("manifest", manifest).detail("files", files.join(" "))
+        }
         EventKind::Retired { reference, author, comment, node } => {
             of(by(node, AuditAction::Retire), reference).detail("author", author).detail("comment", comment)
         }

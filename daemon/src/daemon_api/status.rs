@@ -28,6 +28,7 @@ impl DaemonApi {
             jobs: self.replicator.board.active(),
             health: core.health.items(),
             projects,
+            scrub: Some(self.scrubber.status()),
         }
     }
 

@@ -17,7 +17,8 @@ use avalon_protocol::{
 use rustix::fs::inotify;
 
 use super::{
-    Damaged, PlaceError, PlaceOptions, PlacedFile, Placement, ReadOnly, RenumberFailed, Replaces, place, renumber,
+    Damaged, PlaceError, PlaceOptions, PlacedFile, Placement, ReadOnly, RenumberFailed, Replaces, place,
+    renumber,
 };
 use crate::{
     fs::{WriteMode, path_of},
@@ -406,7 +407,10 @@ fn a_damaged_copy_is_replaced_and_kept_in_the_trash_and_what_somebody_wrote_is_n
     damage("a.abc", b"onf");
     write(&studio, &format!("{VERSION_DIR}/t/x"), b"by somebody");
     let refused = place(studio.receive(&old), &options).unwrap_err();
-    assert!(matches!(&refused, PlaceError::Occupied { path } if path.as_str().ends_with("t/x")), "{refused:?}");
+    assert!(
+        matches!(&refused, PlaceError::Occupied { path } if path.as_str().ends_with("t/x")),
+        "{refused:?}"
+    );
     assert_eq!(content(&studio.path().join(VERSION_DIR))["a.abc"], b"onf", "nothing moved");
 }
 

@@ -40,6 +40,7 @@ mod pull;
 mod queue;
 mod rights;
 mod roots;
+mod scrub;
 mod service;
 mod space;
 mod start;

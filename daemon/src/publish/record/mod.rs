@@ -52,6 +52,7 @@ use super::{
 use crate::{
     core::{Core, blocking},
     project::Project,
+    scrub::{self, DAMAGED},
 };
 
 /// A version directory that was proved whole.
@@ -225,6 +226,9 @@ fn relate_files(
     Ok((relate(files, id.slot, &fold, &core.me, manifest_of), fold))
 }
 
+/// How many damaged files an event names.
+const MOST_NAMED: usize = 20;
+
 struct Recording<'a> {
     core: &'a Arc<Core>,
     project: &'a Arc<Project>,
@@ -240,6 +244,11 @@ impl Recording<'_> {
         whole: WholeVersion,
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
+        if let Some(damaged) = self.damaged(&relation).await
+            && whole.about.rewrites != Rewrites::Accept
+        {
+            return self.tell_damaged(damaged).await;
+        }
         match relation {
             Relation::Known(manifest) if whole.purpose == Purpose::Publish && self.grew(manifest).await => {
                 match self.after(manifest) {
@@ -271,6 +280,42 @@ impl Recording<'_> {
                 Err(RecordError::Rewritten { version: self.version, changed })
             }
         }
+    }
+
+    /// Returns of which generation which files have the time that it says, and other bytes. No program does that: it is what
+    /// a disk does, and would go everywhere as the next state of a hero.
+    async fn damaged(&self, relation: &Relation) -> Option<(ManifestId, Vec<RelPath>)> {
+        let (Relation::Rewritten { base, .. } | Relation::Moved(base)) = relation else { return None };
+        let (ledger, id) = (self.core.ledger.clone(), *base);
+        let base = blocking(move || ledger.manifest(id).ok().flatten()).await?;
+        let now: BTreeMap<&RelPath, &NamedFile> =
+            self.named.iter().map(|named| (&named.inside, named)).collect();
+        let is_damaged = |file: &&FileEntry| {
+            let named = now.get(&file.path);
+            named.is_some_and(|named| named.object != file.hash && named.stat.mtime_ns == file.mtime_ns)
+        };
+        let damaged = base.files().iter().filter(is_damaged);
+        let damaged: Vec<RelPath> = damaged.filter_map(|file| base.dir().join(&file.path).ok()).collect();
+        (!damaged.is_empty()).then_some((id, damaged))
+    }
+
+    async fn tell_damaged(self, damaged: (ManifestId, Vec<RelPath>)) -> Result<Recorded, RecordError> {
+        let (base, damaged) = damaged;
+        let is_news = self.fold.holds(&self.core.me, &base);
+        self.drop_held(&[base]).await?;
+        // What it holds now is not read again at each scan, and nobody is given it for what it held.
+        self.note_local(base).await?;
+        if is_news {
+            self.core.events.emit(EventKind::Damaged {
+                reference: self.version.to_string(),
+                manifest: base.to_string(),
+                files: damaged.iter().take(MOST_NAMED).map(ToString::to_string).collect(),
+            });
+            self.core.damaged.add(self.version.clone());
+        }
+        let (core, version, files) = (Arc::clone(self.core), self.version.clone(), damaged.clone());
+        blocking(move || scrub::tell_damaged(&core, &version, &files)).await;
+        Err(RecordError::Damaged { version: self.version, damaged })
     }
 
     /// Says whether this node published a generation while somebody was at work: now that nobody is, the same files are
@@ -366,6 +411,7 @@ impl Recording<'_> {
             self.note_local(manifest).await?;
         }
         self.rewritten_board().clear(REWRITTEN);
+        self.rewritten_board().clear(DAMAGED);
         self.rewritten_board().clear(NUMBER_TAKEN);
         let messages = Vec::new();
         Ok(Recorded { version: self.version, manifest, generation: number, files, bytes, news, messages })
@@ -406,6 +452,7 @@ impl Recording<'_> {
         records.push(Record::Published(published));
         self.commit(records, local).await?;
         self.rewritten_board().clear(REWRITTEN);
+        self.rewritten_board().clear(DAMAGED);
         self.rewritten_board().clear(NUMBER_TAKEN);
         self.tell_published(&manifest, completeness);
         Ok(Recorded {
