@@ -93,6 +93,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Policy(args) => command::policy::run(context, args).await,
         Command::Audit(args) => command::audit::run(context, &args).await,
         Command::Feed(args) => command::feed::run(context, args).await,
+        Command::Fsck(args) => command::fsck::run(context, &args),
         Command::Catalog(args) => command::catalog::run(context, &args).await,
         Command::Invite(args) => command::invite::run(context, args).await,
         Command::Invites(_) => command::invite::list(context).await,
@@ -122,7 +123,7 @@ mod tests {
         for command in [
             "publish", "pull", "wait", "ls", "where", "info", "status", "log", "queue", "pause", "resume",
             "audit", "prio", "drop", "verify", "pin", "unpin", "pins", "limit", "policy", "feed", "invite",
-            "invites", "join", "node", "ca", "catalog", "demo",
+            "invites", "join", "node", "ca", "catalog", "fsck", "demo",
         ] {
             assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
         }

@@ -16,6 +16,7 @@ use crate::command::{
     demo::DemoArgs,
     drop::DropArgs,
     feed::FeedArgs,
+    fsck::FsckArgs,
     info::InfoArgs,
     ingest::IngestArgs,
     inputs::InputsArgs,
@@ -187,6 +188,8 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Show the feeds that the daemon keeps, and decide about those with two histories.
     Feed(FeedArgs),
+    /// Check all that the daemon keeps on disk, also while it does not run, and say what mends it.
+    Fsck(FsckArgs),
     /// Check, rebuild, export or import the daemon's catalog.
     Catalog(CatalogArgs),
     /// Let a machine join the studio: print the token that it joins with.

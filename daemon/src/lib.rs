@@ -11,6 +11,7 @@ pub mod policy;
 pub mod access;
 pub mod rights;
 pub mod scrub;
+pub mod fsck;
 pub mod space;
 pub mod numbers;
 pub mod own_feeds;

@@ -13,6 +13,7 @@ pub(crate) mod info;
 pub(crate) mod ingest;
 pub(crate) mod inputs;
 pub(crate) mod feed;
+pub(crate) mod fsck;
 pub(crate) mod invite;
 pub(crate) mod join;
 pub(crate) mod lifetime;

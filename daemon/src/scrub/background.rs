@@ -130,7 +130,7 @@ impl Scrubber {
         let most = if has_aside { LOOK_AT_CLOCK } else { LOOK_AT_LEAST };
         let due_ms = oldest_ms.map(|oldest| oldest.saturating_add(self.interval_ms()));
         let wait = due_ms.map(|due| Duration::from_millis(due.saturating_sub(self.0.core.now_ms())));
-        wait.unwrap_or(most).clamp(Duration::from_secs(1), most)
+        wait.unwrap_or(self.0.config.interval).clamp(Duration::from_secs(1), most)
     }
 
     fn interval_ms(&self) -> u64 {

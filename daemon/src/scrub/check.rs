@@ -36,8 +36,6 @@ pub(super) struct Bad {
     pub(super) detail: String,
     /// What the system said of it; nothing when it is not there.
     pub(super) stat: Option<FileStat>,
-    /// What it holds, if all of it could be read.
-    pub(super) holds: Option<ObjectHash>,
     /// Whether the version is not held any more because of it: not for what the daemon may only not read.
     pub(super) is_lost: bool,
 }
@@ -177,16 +175,16 @@ impl Place {
     fn look(&self) -> File {
         let stat = match self.dir.stat(&self.path) {
             Ok(Some(stat)) => stat,
-            Ok(None) => return self.bad(DamageKind::Missing, "it is not there".into(), None, None),
+            Ok(None) => return self.bad(DamageKind::Missing, "it is not there".into(), None),
             Err(error) => return File::Unread(ErrorChain(&error).to_string()),
         };
         if stat.kind != FileKind::File {
-            return self.bad(DamageKind::Changed, "it is not a regular file".into(), Some(stat), None);
+            return self.bad(DamageKind::Changed, "it is not a regular file".into(), Some(stat));
         }
         if stat.size != self.entry.size {
             let detail = format!("it has {} bytes instead of {}", stat.size, self.entry.size);
             let damage = if self.has_its_time(&stat) { DamageKind::Size } else { DamageKind::Changed };
-            return self.bad(damage, detail, Some(stat), None);
+            return self.bad(damage, detail, Some(stat));
         }
         let mut file = match Reread::open(&self.dir, &self.path) {
             Ok(file) => file,
@@ -219,7 +217,7 @@ impl Place {
         } else {
             (DamageKind::Changed, "somebody wrote it after it was published")
         };
-        self.bad(damage, detail.into(), Some(stat), Some(holds))
+        self.bad(damage, detail.into(), Some(stat))
     }
 
     fn has_its_time(&self, stat: &FileStat) -> bool {
@@ -229,35 +227,21 @@ impl Place {
     fn unreadable(&self, stat: FileStat, error: &RereadError) -> File {
         match error {
             RereadError::Changed { .. } => File::Unread(ErrorChain(error).to_string()),
-            error if error.is_not_found() => {
-                self.bad(DamageKind::Missing, "it is not there".into(), None, None)
-            }
+            error if error.is_not_found() => self.bad(DamageKind::Missing, "it is not there".into(), None),
             error => {
                 let (damage, detail) = (DamageKind::Unreadable, ErrorChain(error).to_string());
-                let bad = self.bad_of(damage, detail, Some(stat), None);
+                let bad = self.bad_of(damage, detail, Some(stat));
                 File::Bad(Box::new(Bad { is_lost: error.is_damage(), ..bad }))
             }
         }
     }
 
-    fn bad(
-        &self,
-        damage: DamageKind,
-        detail: String,
-        stat: Option<FileStat>,
-        holds: Option<ObjectHash>,
-    ) -> File {
-        File::Bad(Box::new(self.bad_of(damage, detail, stat, holds)))
+    fn bad(&self, damage: DamageKind, detail: String, stat: Option<FileStat>) -> File {
+        File::Bad(Box::new(self.bad_of(damage, detail, stat)))
     }
 
-    fn bad_of(
-        &self,
-        damage: DamageKind,
-        detail: String,
-        stat: Option<FileStat>,
-        holds: Option<ObjectHash>,
-    ) -> Bad {
+    fn bad_of(&self, damage: DamageKind, detail: String, stat: Option<FileStat>) -> Bad {
         let (path, object) = (self.path.clone(), self.entry.hash);
-        Bad { path, object, damage, detail, stat, holds, is_lost: damage.is_of_disk() }
+        Bad { path, object, damage, detail, stat, is_lost: damage.is_of_disk() }
     }
 }

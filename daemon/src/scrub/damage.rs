@@ -11,11 +11,7 @@ use avalon_protocol::{
     rel_path::RelPath,
     version_fold::{Standing, VersionFold},
 };
-use avalon_store::{
-    catalog::{LocalChange, LocalFile},
-    fs::Dir,
-    ledger::LedgerError,
-};
+use avalon_store::{catalog::LocalChange, fs::Dir, ledger::LedgerError};
 
 use super::{Target, check::Bad};
 use crate::{
@@ -28,8 +24,8 @@ pub const DAMAGED: &str = "damaged";
 /// How many files an event names.
 const MOST_NAMED: usize = 20;
 
-/// Notes what its disk did to files of a version: the catalog knows what they hold now, so nobody is given it for what they
-/// held, and this node does not say any more that it holds the version. Returns those that are still as they were found.
+/// Notes what its disk did to files of a version: the catalog does not know them any more, so nobody is given them for what
+/// they held and the next scan reads them, and this node does not say any more that it holds the version. Returns those that are still as they were found.
 ///
 /// # Errors
 /// [`LedgerError`]; what was noted before stays.
@@ -37,12 +33,13 @@ pub(super) async fn note(core: &Arc<Core>, target: &Target, bad: Vec<Bad>) -> Re
     let Target { version, manifest, project } = target;
     let _lock = project.lock_version(manifest.dir()).await;
     let Some(dir) = project.dir() else { return Ok(Vec::new()) };
-    let (project_there, id) = (Arc::clone(project), manifest.id());
+    let project_there = Arc::clone(project);
     let still = blocking(move || still_so(&project_there, &dir, bad)).await;
     if still.is_empty() {
         return Ok(still);
     }
-    let changes = still.iter().map(|bad| change(project, id, bad)).collect();
+    let forget = |bad: &Bad| LocalChange::Remove { project: project.name().clone(), path: bad.path.clone() };
+    let changes = still.iter().map(forget).collect();
     let ledger = core.ledger.clone();
     // First of all: from here on it is not served.
     blocking(move || ledger.update_local_wait(changes)).await?;
@@ -83,16 +80,6 @@ fn still_so(project: &Project, dir: &Dir, bad: Vec<Bad>) -> Vec<Bad> {
         now.map(|stat| stat.identity()) == bad.stat.map(|stat| stat.identity())
     };
     bad.into_iter().filter(is_so).collect()
-}
-
-fn change(project: &Project, manifest: ManifestId, bad: &Bad) -> LocalChange {
-    let (project, path) = (project.name().clone(), bad.path.clone());
-    match bad.holds.zip(bad.stat) {
-        Some((holds, stat)) => {
-            LocalChange::Put { project, path, file: LocalFile::new(holds, &stat, manifest) }
-        }
-        None => LocalChange::Remove { project, path },
-    }
 }
 
 /// Returns what this node says that it holds of a version and that has one of these files. Blocks.

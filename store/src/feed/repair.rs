@@ -8,7 +8,7 @@ use std::{
 };
 
 use avalon_protocol::{
-    feed::{FeedError, FeedId, FeedReader},
+    feed::{FeedError, FeedHead, FeedId, FeedReader},
     id::{NodeId, ProjectName},
     rel_path::RelPath,
     signing::RecordTrust,
@@ -112,6 +112,34 @@ pub(crate) fn open(
     feed: &FeedId,
     trust: &dyn RecordTrust,
 ) -> Result<(FeedFile, Option<TornTail>), FeedFileError> {
+    read_all(feeds, feed, (trust, Torn::CutOff))
+}
+
+/// Checks a feed as [`open`] does, and changes nothing: also what a daemon is writing to.
+///
+/// # Errors
+/// [`FeedFileError`].
+pub(crate) fn check(
+    feeds: &Dir,
+    feed: &FeedId,
+    trust: &dyn RecordTrust,
+) -> Result<(FeedHead, Option<TornTail>), FeedFileError> {
+    let (file, torn) = read_all(feeds, feed, (trust, Torn::Leave))?;
+    Ok((file.index().head(), torn))
+}
+
+/// What becomes of a torn end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Torn {
+    CutOff,
+    Leave,
+}
+
+fn read_all(
+    feeds: &Dir,
+    feed: &FeedId,
+    (trust, torn_end): (&dyn RecordTrust, Torn),
+) -> Result<(FeedFile, Option<TornTail>), FeedFileError> {
     let io = |source| FeedFileError::Io { feed: feed.clone(), source };
     let path = feed_path(feeds, feed).map_err(io)?;
     let dir = feeds.open_dir(&path).map_err(io)?;
@@ -125,6 +153,7 @@ pub(crate) fn open(
         index: FeedIndex::new(feed.clone(), dir),
         reader: FeedReader::new(feed.clone()),
         trust,
+        torn_end,
         last: None,
         torn: None,
     };
@@ -144,6 +173,7 @@ struct Opening<'a> {
     index: FeedIndex,
     reader: FeedReader,
     trust: &'a dyn RecordTrust,
+    torn_end: Torn,
     last: Option<(u32, u64, File)>,
     torn: Option<TornTail>,
 }
@@ -163,7 +193,10 @@ impl Opening<'_> {
     }
 
     fn read_segment(&mut self, segment: u32, is_last: bool) -> Result<(), FeedFileError> {
-        let file = self.index.dir().open_rw(&file_name(segment));
+        let file = match self.torn_end {
+            Torn::CutOff => self.index.dir().open_rw(&file_name(segment)),
+            Torn::Leave => self.index.dir().open_file(&file_name(segment)),
+        };
         let file = file.map_err(|source| FeedFileError::Io { feed: self.feed(), source })?;
         let mut position = Position { segment, offset: 0 };
         let mut input = BufReader::with_capacity(1 << 20, &file);
@@ -217,7 +250,9 @@ impl Opening<'_> {
         if !is_last || has_good_frame(rest.get(1..).unwrap_or_default()) {
             return Err(self.damaged(at));
         }
-        if at.offset < HEADER_BYTES {
+        if self.torn_end == Torn::Leave {
+            // It is only told.
+        } else if at.offset < HEADER_BYTES {
             let dir = self.index.dir();
             let removed = dir.remove_file(&file_name(at.segment)).and_then(|()| dir.sync());
             removed.map_err(|source| FeedFileError::Io { feed: self.feed(), source })?;

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -12,7 +13,11 @@ use avalon_protocol::{
     exit_code::ExitCode,
     mode::ProjectMode,
 };
-use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
+use avalon_tests::daemons::{
+    Studio,
+    daemon::{Daemon, Said, run},
+    tree,
+};
 use walkdir::WalkDir;
 
 use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, publish_model, studio};
@@ -128,6 +133,49 @@ fn a_damaged_copy_of_a_peers_feed_is_put_aside_and_fetched_again() {
     montreal.until_complete_at(&model(11), MONTREAL);
     montreal.ctl(&["catalog", "verify"]).expect(ExitCode::Ok);
     tree::assert_equal(&london.path(""), &montreal.path(""));
+}
+
+/// Runs `avalonctl fsck` on a node's state.
+fn fsck(studio: &Studio, daemon: &Daemon) -> Said {
+    let mut command = Command::new(&studio.programs().avalonctl);
+    command.env("AVALOND", &studio.programs().avalond).arg("fsck").arg("--config").arg(daemon.config.file());
+    run(command.arg("--json"))
+}
+
+#[test]
+fn fsck_says_what_is_damaged_and_what_mends_it_while_the_daemon_runs_and_while_not() {
+    let studio = studio();
+    let (london, mut montreal) = filled(&studio);
+    let said = fsck(&studio, &montreal).good();
+    assert_eq!(
+        (&said["ok"], &said["running"], &said["catalog"]),
+        (&true.into(), &true.into(), &false.into())
+    );
+    assert_eq!((said["feeds"].as_u64(), said["manifests"].as_u64()), (Some(2), Some(10)), "{said}");
+    montreal.terminate();
+    let said = fsck(&studio, &montreal).good();
+    assert_eq!(
+        (&said["ok"], &said["running"], &said["catalog"]),
+        (&true.into(), &false.into(), &true.into())
+    );
+    let path = feed(&montreal, LONDON);
+    flip(&path, fs::metadata(&path).unwrap().len() / 2);
+    let manifest = files(&montreal.config.state_dir.join("manifests")).pop().unwrap();
+    flip(&manifest, 30);
+    let said = fsck(&studio, &montreal).expect(ExitCode::Integrity).json();
+    let found = said["findings"].as_array().unwrap();
+    let told: Vec<_> = found.iter().map(|finding| finding["kind"].as_str().unwrap()).collect();
+    assert_eq!(told, ["peer-feed", "manifest"]);
+    assert_eq!(found[1]["path"], manifest.to_str().unwrap());
+    // It does what it was said to do.
+    montreal.start();
+    montreal.until("all is mended", |_| {
+        let said = fsck(&studio, &montreal);
+        let found = said.json()["findings"].as_array().unwrap().clone();
+        (said.code == 0 && found.iter().all(|finding| finding["kind"] == "put-aside")).then_some(())
+    });
+    publish_model(&london, 11, b"later");
+    montreal.until_complete_at(&model(11), MONTREAL);
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn rot_is_found_told_and_repaired_from_another_site_by_one_command() {
     let home = studio.on_demand(HOME, &[&london, &montreal]);
     home.until_connected(LONDON);
     home.until_connected(MONTREAL);
-    home.until("home knows it", |api| api.locate_one(&model(1)));
+    home.until_complete_at(&model(1), MONTREAL);
     home.ctl(&["pull", &model(1)]).expect(ExitCode::Ok);
     tree::assert_equal(&montreal.path(""), &home.path(""));
 
@@ -164,12 +164,9 @@ fn what_is_due_is_read_by_itself_and_the_times_are_shown() {
     assert!(scrub.versions_verified >= 2 && scrub.bytes_verified >= 3 * BYTES as u64, "{scrub:?}");
     assert_ne!(scrub.state, ScrubState::Off);
     let table = london.ctl(&["where", &model(1)]).expect(ExitCode::Ok).stdout;
-    let [day, ..] =
-        verified(&london, &model(1)).unwrap().split('T').map(str::to_owned).collect::<Vec<_>>()[..]
-    else {
-        unreachable!()
-    };
-    assert!(table.lines().any(|line| line.contains("london") && line.contains(&day)), "{table}");
+    let at = verified(&london, &model(1)).unwrap();
+    let (day, _) = at.split_once('T').unwrap();
+    assert!(table.lines().any(|line| line.contains("london") && line.contains(day)), "{table}");
     let first = verified(&london, &model(1)).unwrap();
     london.until("it is read again", |_| verified(&london, &model(1)).filter(|now| *now > first));
     // While nobody watches, as a disk does it: found at the start or by the next reading, and repaired without a word.

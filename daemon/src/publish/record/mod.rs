@@ -303,8 +303,6 @@ impl Recording<'_> {
         let (base, damaged) = damaged;
         let is_news = self.fold.holds(&self.core.me, &base);
         self.drop_held(&[base]).await?;
-        // What it holds now is not read again at each scan, and nobody is given it for what it held.
-        self.note_local(base).await?;
         if is_news {
             self.core.events.emit(EventKind::Damaged {
                 reference: self.version.to_string(),
