@@ -109,8 +109,8 @@ impl FindingKind {
     pub fn remedy(self) -> &'static str {
         match self {
             Self::OwnFeed => {
-                "stop avalond, move this directory aside and start: the feed comes back from a peer before anything is \
-                 written; or put the copy of a peer in its place"
+                "start avalond: it puts the feed aside and writes nothing there before a peer gave it back; where no other \
+                 node is known, put a backup of this directory in its place"
             }
             Self::PeerFeed => "start avalond: it puts the feed aside and takes it from a peer again",
             Self::TornEnd => "nothing is lost: avalond cuts it off at its start",

@@ -75,7 +75,9 @@ pub(super) async fn core(
     let state_there = Arc::clone(state);
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
     report_open(&health, &report);
-    let own = own_writing(config, state, &ledger, identity, &health, &clock).await;
+    let damaged = report.quarantined.iter();
+    let damaged = damaged.filter_map(|feed| Some((feed.feed.project.clone(), feed.own_records?))).collect();
+    let own = own_writing((config, damaged), state, &ledger, identity, &health, &clock).await;
     let (ledger_there, health_there) = (ledger.clone(), health.clone());
     let policy = blocking(move || {
         let policy = StudioPolicy::open(&ledger_there, &health_there);
@@ -119,7 +121,7 @@ pub(super) async fn core(
 
 /// Finds out whether this node's own feeds may be written as they are.
 async fn own_writing(
-    config: &Config,
+    (config, damaged): (&Config, Vec<(ProjectName, u64)>),
     state: &Arc<StateDir>,
     ledger: &Ledger,
     identity: &Identity,
@@ -130,7 +132,10 @@ async fn own_writing(
     let projects: Vec<ProjectName> = configured.chain([ProjectName::studio()]).collect();
     let (state, ledger, me) = (Arc::clone(state), ledger.clone(), identity.node().clone());
     let (has_peers, health, clock) = (!config.peers.is_empty(), health.clone(), Arc::clone(clock));
-    blocking(move || OwnWriting::open(&state, &ledger, (&me, &projects), has_peers, &health, clock)).await
+    blocking(move || {
+        OwnWriting::open(&state, &ledger, (&me, &projects), (has_peers, &damaged), &health, clock)
+    })
+    .await
 }
 
 /// Says what the ledger found broken and mended when it was opened.
@@ -142,11 +147,18 @@ fn report_open(health: &HealthBoard, report: &OpenReport) {
         );
     }
     for feed in &report.quarantined {
-        tracing::error!(feed = %feed.feed, moved_to = %feed.moved_to.display(), error = %ErrorChain(&feed.reason), "a peer's feed is damaged and was put aside");
+        tracing::error!(feed = %feed.feed, moved_to = %feed.moved_to.display(), own_records = feed.own_records, error = %ErrorChain(&feed.reason), "a feed is damaged and was put aside");
         health.about(&feed.feed.to_string()).raise(Health {
             code: "feed-damaged".into(),
             severity: Severity::Warning,
-            message: format!("the copy of feed {} was damaged and is fetched again", feed.feed),
+            message: match feed.own_records {
+                Some(records) => format!(
+                    "this node's own feed {} was damaged; its {records} records come back from a peer before anything is recorded \
+                     there",
+                    feed.feed
+                ),
+                None => format!("the copy of feed {} was damaged and is fetched again", feed.feed),
+            },
             hint: Some("check the disk of the state directory".into()),
         });
     }

@@ -18,8 +18,8 @@ use super::{
     FeedFile, FeedFileError, FeedIndex,
     read::Position,
     segment::{
-        FORMAT, Frame, HEADER_BYTES, HEADER_LENGTH, decode_header, file_name, has_good_frame, number_of,
-        read_frame,
+        FORMAT, Frame, HEADER_BYTES, HEADER_LENGTH, decode_header, file_name, has_good_frame,
+        newest_claimed as newest_in, number_of, read_frame,
     },
 };
 use crate::fs::{Dir, FileKind, IoError, Overwrite};
@@ -101,6 +101,20 @@ pub(crate) fn quarantine(feeds: &Dir, feed: &FeedId) -> Result<PathBuf, IoError>
             }
         }
     }
+}
+
+/// Returns how many records a feed had, as far as what is left of it says: nothing but checksums is verified, and what cannot be
+/// read counts for nothing.
+pub(crate) fn newest_claimed(feeds: &Dir, feed: &FeedId) -> u64 {
+    let Some(dir) = feed_path(feeds, feed).ok().and_then(|path| feeds.open_dir(&path).ok()) else { return 0 };
+    let names = dir.list(None).unwrap_or_default();
+    let segments = names.iter().filter_map(|entry| number_of(entry.name.to_str()?));
+    let claimed = segments.filter_map(|segment| {
+        let mut bytes = Vec::new();
+        dir.open_file(&file_name(segment)).ok()?.read_to_end(&mut bytes).ok()?;
+        Some(newest_in(&bytes))
+    });
+    claimed.max().unwrap_or(0)
 }
 
 /// Opens a feed: checks every checksum, the chain and the signatures, and cuts a torn end off.

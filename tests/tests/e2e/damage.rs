@@ -179,9 +179,12 @@ fn fsck_says_what_is_damaged_and_what_mends_it_while_the_daemon_runs_and_while_n
 }
 
 #[test]
-fn damage_in_the_middle_of_the_own_feed_prevents_the_start_and_changes_nothing() {
+fn damage_in_the_own_feed_of_a_node_that_knows_nobody_prevents_the_start_and_changes_nothing() {
     let studio = studio();
-    let (mut london, _montreal) = filled(&studio);
+    let mut london = studio.on_demand(LONDON, &[]);
+    for version in 1..=10 {
+        publish_model(&london, version, &tree::noise(version.into(), 2_000));
+    }
     london.terminate();
     let path = feed(&london, LONDON);
     let good = fs::read(&path).unwrap();
@@ -194,6 +197,45 @@ fn damage_in_the_middle_of_the_own_feed_prevents_the_start_and_changes_nothing()
     fs::write(&path, good).unwrap();
     london.start();
     assert_eq!(london.api().list().versions.len(), 10);
+}
+
+#[test]
+fn a_damaged_own_feed_comes_back_from_a_peer_before_anything_is_written_there() {
+    let studio = studio();
+    let (mut london, mut montreal) = filled(&studio);
+    // The one that knows it is away at first, and what is published meanwhile waits.
+    montreal.terminate();
+    london.terminate();
+    let path = feed(&london, LONDON);
+    flip(&path, fs::metadata(&path).unwrap().len() / 3);
+    let damaged = fs::read(&path).unwrap();
+    london.start();
+    let health = london.api().status().health;
+    let item = health.iter().find(|item| item.code == "feed-damaged").unwrap_or_else(|| panic!("{health:?}"));
+    assert!(item.message.contains("this node's own feed"), "{item:?}");
+    london.until("nothing is recorded", |api| {
+        let held = api.status().health.into_iter().filter(|item| item.code == "feed-held");
+        held.map(|item| item.message)
+            .find(|message| message.contains("lantern before it has its own 11 records back"))
+    });
+    let later = london.path(&format!("{MODEL}/v011"));
+    tree::write(&later.join("modelDefault.usdc"), b"later");
+    assert!(london.api().publish(&later).error.is_some(), "it would be a second history");
+    montreal.start();
+    london.until_connected(MONTREAL);
+    london.until("all is back", |api| (!api.has_health("feed-held")).then_some(()));
+    london.until_complete_at(&model(10), LONDON);
+    london.until_complete_at(&model(11), LONDON);
+    assert_eq!(london.api().list().versions.len(), 11);
+    montreal.until_complete_at(&model(11), MONTREAL);
+    let aside = files(&london.config.state_dir.join("feeds/lantern/bad-srv@london.1"));
+    assert_eq!(fs::read(&aside[0]).unwrap(), damaged, "what a person may rescue is kept");
+    for daemon in [&mut london, &mut montreal] {
+        assert!(!daemon.api().has_health("feed-fork") && !daemon.api().has_health("own-feed-fork"));
+        daemon.restart();
+        assert_eq!(daemon.api().list().versions.len(), 11);
+    }
+    tree::assert_equal(&london.path(""), &montreal.path(""));
 }
 
 #[test]

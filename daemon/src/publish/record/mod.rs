@@ -4,6 +4,7 @@
 //! Order: manifest durable, then the record (fsync), then the catalog, then everybody hears of it. Published files that
 //! were changed in place are never published over the old: somebody hears of it and decides.
 
+mod damaged;
 mod error;
 mod generations;
 mod numbers;
@@ -52,7 +53,7 @@ use super::{
 use crate::{
     core::{Core, blocking},
     project::Project,
-    scrub::{self, DAMAGED},
+    scrub::DAMAGED,
 };
 
 /// A version directory that was proved whole.
@@ -226,9 +227,6 @@ fn relate_files(
     Ok((relate(files, id.slot, &fold, &core.me, manifest_of), fold))
 }
 
-/// How many damaged files an event names.
-const MOST_NAMED: usize = 20;
-
 struct Recording<'a> {
     core: &'a Arc<Core>,
     project: &'a Arc<Project>,
@@ -280,40 +278,6 @@ impl Recording<'_> {
                 Err(RecordError::Rewritten { version: self.version, changed })
             }
         }
-    }
-
-    /// Returns of which generation which files have the time that it says, and other bytes. No program does that: it is what
-    /// a disk does, and would go everywhere as the next state of a hero.
-    async fn damaged(&self, relation: &Relation) -> Option<(ManifestId, Vec<RelPath>)> {
-        let (Relation::Rewritten { base, .. } | Relation::Moved(base)) = relation else { return None };
-        let (ledger, id) = (self.core.ledger.clone(), *base);
-        let base = blocking(move || ledger.manifest(id).ok().flatten()).await?;
-        let now: BTreeMap<&RelPath, &NamedFile> =
-            self.named.iter().map(|named| (&named.inside, named)).collect();
-        let is_damaged = |file: &&FileEntry| {
-            let named = now.get(&file.path);
-            named.is_some_and(|named| named.object != file.hash && named.stat.mtime_ns == file.mtime_ns)
-        };
-        let damaged = base.files().iter().filter(is_damaged);
-        let damaged: Vec<RelPath> = damaged.filter_map(|file| base.dir().join(&file.path).ok()).collect();
-        (!damaged.is_empty()).then_some((id, damaged))
-    }
-
-    async fn tell_damaged(self, damaged: (ManifestId, Vec<RelPath>)) -> Result<Recorded, RecordError> {
-        let (base, damaged) = damaged;
-        let is_news = self.fold.holds(&self.core.me, &base);
-        self.drop_held(&[base]).await?;
-        if is_news {
-            self.core.events.emit(EventKind::Damaged {
-                reference: self.version.to_string(),
-                manifest: base.to_string(),
-                files: damaged.iter().take(MOST_NAMED).map(ToString::to_string).collect(),
-            });
-            self.core.damaged.add(self.version.clone());
-        }
-        let (core, version, files) = (Arc::clone(self.core), self.version.clone(), damaged.clone());
-        blocking(move || scrub::tell_damaged(&core, &version, &files)).await;
-        Err(RecordError::Damaged { version: self.version, damaged })
     }
 
     /// Says whether this node published a generation while somebody was at work: now that nobody is, the same files are
