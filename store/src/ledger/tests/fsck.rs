@@ -1,5 +1,7 @@
 //! What a check of the whole state directory finds.
 
+#![expect(clippy::disallowed_methods, reason = "damage needs no durability")]
+
 use super::{damage::filled, *};
 use crate::fsck::{Checked, FindingKind, check};
 
@@ -22,7 +24,6 @@ fn with_flip(path: &Path, at: usize, then: impl FnOnce()) {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "damage needs no durability")]
 fn a_flip_anywhere_in_feeds_and_manifests_is_found_and_nothing_is_changed() {
     let (world, _) = filled();
     let good = look(&world);
@@ -63,7 +64,6 @@ fn a_flip_anywhere_in_feeds_and_manifests_is_found_and_nothing_is_changed() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "damage needs no durability")]
 fn torn_ends_and_what_was_put_aside_are_told_and_no_damage_and_a_wrong_current_is() {
     let (world, _) = filled();
     let own = world.state_path().join(format!("feeds/lantern/{ME}/00000000.alog"));
