@@ -198,9 +198,8 @@ async fn start(
     for project in core.projects.values() {
         resume(&core, project, &replicator, &tasks);
     }
-    let dropper = start_space(&core, &net, &replicator, &tasks);
     let scrubber = start_scrub(&core, &config, &state, (&replicator, &settlers), &tasks).await;
-    let keepers = (dropper, scrubber);
+    let keepers = (start_space(&core, &net, &replicator, &tasks), scrubber);
     let api = DaemonApi::new(&core, &net, &replicator, keepers, settlers.clone(), certificate_end, joining);
     let gate = api::Gate { roles, token: None, audit: core.audit.clone() };
     local_api::serve(Arc::new(api), (listener, tcp), gate, &clock, &tasks);

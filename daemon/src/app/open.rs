@@ -75,9 +75,7 @@ pub(super) async fn core(
     let state_there = Arc::clone(state);
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
     report_open(&health, &report);
-    let damaged = report.quarantined.iter();
-    let damaged = damaged.filter_map(|feed| Some((feed.feed.project.clone(), feed.own_records?))).collect();
-    let own = own_writing((config, damaged), state, &ledger, identity, &health, &clock).await;
+    let own = own_writing((config, damaged_own(&report)), state, &ledger, identity, &health, &clock).await;
     let (ledger_there, health_there) = (ledger.clone(), health.clone());
     let policy = blocking(move || {
         let policy = StudioPolicy::open(&ledger_there, &health_there);
@@ -117,6 +115,12 @@ pub(super) async fn core(
         transfers: TransferLog::new(&state.root),
         clock,
     }))
+}
+
+/// Returns which own feeds were put aside, and how many records they had.
+fn damaged_own(report: &OpenReport) -> Vec<(ProjectName, u64)> {
+    let put_aside = report.quarantined.iter();
+    put_aside.filter_map(|feed| Some((feed.feed.project.clone(), feed.own_records?))).collect()
 }
 
 /// Finds out whether this node's own feeds may be written as they are.
