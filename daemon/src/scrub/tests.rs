@@ -241,6 +241,7 @@ async fn what_was_not_read_for_longest_comes_first_and_nothing_before_its_time()
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the test waits for it")]
 async fn what_happens_by_itself_lets_people_and_transfers_go_first() {
     let studio = Studio::new();
     let node = studio.node("srv@london", ProjectMode::OnDemand);
