@@ -85,6 +85,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Prio(args) => command::queue::prio(context, args).await,
         Command::Cancel(args) => command::cancel::run(context, &args).await,
         Command::Drop(args) => command::drop::run(context, &args).await,
+        Command::Verify(args) => command::verify::run(context, &args).await,
         Command::Pin(args) => command::pin::run(context, &args, command::pin::Change::Pin).await,
         Command::Unpin(args) => command::pin::run(context, &args, command::pin::Change::Unpin).await,
         Command::Pins(_) => command::pin::list(context).await,
@@ -92,6 +93,7 @@ async fn dispatch(context: &Context<'_>, command: Command) -> Result<ExitCode, F
         Command::Policy(args) => command::policy::run(context, args).await,
         Command::Audit(args) => command::audit::run(context, &args).await,
         Command::Feed(args) => command::feed::run(context, args).await,
+        Command::Fsck(args) => command::fsck::run(context, &args),
         Command::Catalog(args) => command::catalog::run(context, &args).await,
         Command::Invite(args) => command::invite::run(context, args).await,
         Command::Invites(_) => command::invite::list(context).await,
@@ -120,8 +122,8 @@ mod tests {
         assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
         for command in [
             "publish", "pull", "wait", "ls", "where", "info", "status", "log", "queue", "pause", "resume",
-            "audit", "prio", "drop", "pin", "unpin", "pins", "limit", "policy", "feed", "invite", "invites",
-            "join", "node", "ca", "catalog", "demo",
+            "audit", "prio", "drop", "verify", "pin", "unpin", "pins", "limit", "policy", "feed", "invite",
+            "invites", "join", "node", "ca", "catalog", "fsck", "demo",
         ] {
             assert!(ran.stdout.contains(&format!("\n  {command} ")), "{command}");
         }

@@ -16,6 +16,7 @@ use crate::command::{
     demo::DemoArgs,
     drop::DropArgs,
     feed::FeedArgs,
+    fsck::FsckArgs,
     info::InfoArgs,
     ingest::IngestArgs,
     inputs::InputsArgs,
@@ -36,6 +37,7 @@ use crate::command::{
     reserve::ReserveArgs,
     service::ServiceArgs,
     status::StatusArgs,
+    verify::VerifyArgs,
     wait::WaitArgs,
     where_is::WhereArgs,
     why::WhyArgs,
@@ -170,6 +172,8 @@ pub(crate) enum Command {
     Cancel(CancelArgs),
     /// Free the room that versions take here, once other sites have proved that they have them.
     Drop(DropArgs),
+    /// Read what is here again, all of it, to find what the disk damaged.
+    Verify(VerifyArgs),
     /// Let versions stay here, whatever room is needed.
     Pin(PinArgs),
     /// Let versions go again when room is needed.
@@ -184,6 +188,8 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Show the feeds that the daemon keeps, and decide about those with two histories.
     Feed(FeedArgs),
+    /// Check all that the daemon keeps on disk, also while it does not run, and say what mends it.
+    Fsck(FsckArgs),
     /// Check, rebuild, export or import the daemon's catalog.
     Catalog(CatalogArgs),
     /// Let a machine join the studio: print the token that it joins with.

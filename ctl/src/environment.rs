@@ -12,12 +12,13 @@ pub(crate) struct Environment {
 }
 
 /// All that is read; nothing is ever written. `AVALON_PROJECT` is the artist's own, set by Avalon's launcher.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "AVALONCTL_PROJECT",
     "AVALON_PROJECT",
     "AVALON_PROJECTS",
     "AVALONCTL_SOCKET",
     "AVALOND",
+    "AVALOND_CONFIG",
     "HOME",
     "NO_COLOR",
     "PATH",

@@ -51,6 +51,7 @@ use crate::{
         transfer::{self, LeftOver},
     },
     revocation, rights,
+    scrub::{ScrubParts, Scrubber, Verified},
     service::ServiceNotifier,
     signals::{Signal, Signals},
     space::{self, Dropper},
@@ -198,8 +199,9 @@ async fn start(
     for project in core.projects.values() {
         resume(&core, project, &replicator, &tasks);
     }
-    let dropper = start_space(&core, &net, &replicator, &tasks);
-    let api = DaemonApi::new(&core, &net, &replicator, dropper, settlers.clone(), certificate_end, joining);
+    let scrubber = start_scrub(&core, &config, &state, (&replicator, &settlers), &tasks).await;
+    let keepers = (start_space(&core, &net, &replicator, &tasks), scrubber);
+    let api = DaemonApi::new(&core, &net, &replicator, keepers, settlers.clone(), certificate_end, joining);
     let gate = api::Gate { roles, token: None, audit: core.audit.clone() };
     local_api::serve(Arc::new(api), (listener, tcp), gate, &clock, &tasks);
     notifier.clone().watchdog(care::probe(&core), Arc::clone(&clock), &tasks);
@@ -277,6 +279,28 @@ fn start_space(core: &Arc<Core>, net: &Net, replicator: &ReplicatorHandle, tasks
         tasks.spawn("trash", space::empty_trash(Arc::clone(core), Arc::clone(project), stop));
     }
     dropper
+}
+
+/// Starts what reads files again to find damage.
+async fn start_scrub(
+    core: &Arc<Core>,
+    config: &Config,
+    state: &Arc<StateDir>,
+    (replicator, settlers): (&ReplicatorHandle, &[(Arc<Project>, SettlerHandle)]),
+    tasks: &Tasks,
+) -> Scrubber {
+    let state = Arc::clone(state);
+    let verified = blocking(move || Verified::open(&state.root)).await;
+    let scrubber = Scrubber::new(ScrubParts {
+        core: Arc::clone(core),
+        replicator: replicator.clone(),
+        settlers: settlers.to_vec(),
+        config: config.scrub,
+        verified,
+        tasks: tasks.clone(),
+    });
+    scrubber.start();
+    scrubber
 }
 
 /// Lets transfers of an earlier run go on, and looks at what a mirror lacks.

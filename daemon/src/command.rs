@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     app,
     config::{Config, ConfigError},
+    fsck::{self, FsckArgs},
     join::command::{self as join, JoinArgs},
     log::{self, ErrorChain},
 };
@@ -32,6 +33,9 @@ enum Command {
     /// Make this machine a node of a studio; `avalonctl join` runs this.
     #[command(hide = true)]
     Join(Box<JoinArgs>),
+    /// Check all that the state directory holds, and change nothing; `avalonctl fsck` runs this.
+    #[command(hide = true)]
+    Fsck(FsckArgs),
 }
 
 /// Runs the daemon as the command line says.
@@ -44,6 +48,12 @@ pub fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
+    if let Some(Command::Fsck(fsck_args)) = &args.command {
+        return fsck::main(&config, fsck_args).unwrap_or_else(|error| {
+            fail(&format!("avalond: cannot check: {error:#}"));
+            ExitCode::from(code_of(&error).code())
+        });
+    }
     if args.check_config {
         let projects = match config.projects.len() {
             1 => "1 project".to_owned(),

@@ -30,6 +30,7 @@ use crate::{
     policy::StudioPolicy,
     project::Project,
     replicate::{encode::Deltas, jobs::Orders},
+    scrub::FoundDamaged,
     space::Space,
     transfers::TransferLog,
 };
@@ -77,6 +78,8 @@ pub struct Core {
     pub orders: Orders,
     /// Who did what at this node.
     pub audit: Audit,
+    /// What was found damaged, for whoever repairs it.
+    pub damaged: FoundDamaged,
     /// What came to this node.
     pub transfers: TransferLog,
     /// Time.

@@ -12,6 +12,8 @@ pub mod access;
 pub mod rights;
 pub mod revocation;
 pub mod knowledge;
+pub mod scrub;
+pub mod fsck;
 pub mod space;
 pub mod numbers;
 pub mod own_feeds;

@@ -61,12 +61,13 @@ struct Known {
 
 impl OwnWriting {
     /// Looks where the state comes from, and keeps the own feeds of these projects from being written until it is clear that
-    /// nobody knows more of them. `has_peers` says that the configuration names some. Blocks.
+    /// nobody knows more of them. `has_peers` says that the configuration names some, `damaged` which own feeds were put aside, and how
+    /// many records they had. Blocks.
     pub fn open(
         state: &Arc<StateDir>,
         ledger: &Ledger,
         (me, projects): (&NodeId, &[ProjectName]),
-        has_peers: bool,
+        (has_peers, damaged): (bool, &[(ProjectName, u64)]),
         health: &HealthBoard,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -80,7 +81,8 @@ impl OwnWriting {
         let others = |project: &ProjectName| ledger.heads(project).iter().any(|(node, _)| node != me);
         let is_alone = !has_peers && !projects.iter().any(others);
         let records = heads.iter().map(|(project, head)| (project.clone(), head.next_seq));
-        let feeds = OwnFeeds::new(records, signs, is_alone, clock.monotonic());
+        let mut feeds = OwnFeeds::new(records, signs, is_alone, clock.monotonic());
+        damaged.iter().for_each(|(project, records)| feeds.had(project, *records));
         Self::with(me, ledger, Some(Arc::clone(state)), feeds, health, clock)
     }
 
@@ -203,6 +205,15 @@ impl OwnWriting {
                     "{me} records nothing about {project} before it has its own records back: {peer} has {more}"
                 ),
                 "they come by themselves while that peer is connected".to_owned(),
+            )
+        } else if let Some(records) = feeds.lacks(project) {
+            (
+                format!(
+                    "{me} records nothing about {project} before it has its own {records} records back, which were damaged on its disk"
+                ),
+                format!(
+                    "let it reach a peer that has them; if no peer has: avalonctl feed release {project} goes on with what is here"
+                ),
             )
         } else {
             let why = match feeds.signs() {

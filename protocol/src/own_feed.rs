@@ -71,6 +71,8 @@ struct Own {
     claims: BTreeMap<NodeId, Claim>,
     /// Peers that said they had more and gave nothing, and for how long they were believed.
     spent: BTreeMap<NodeId, Duration>,
+    /// How many records it is known to have had: what a damaged feed left, or 0.
+    at_least: u64,
     /// A peer had no more than this node, or somebody said that nothing is to be waited for.
     is_settled: bool,
 }
@@ -99,6 +101,18 @@ impl OwnFeeds {
         let own = |(project, next_seq)| (project, Own { next_seq, ..Own::default() });
         let feeds = feeds.into_iter().map(own).collect();
         Self { signs, started: now, is_alone, feeds, peers: BTreeSet::new(), has_met: false }
+    }
+
+    /// Knows that the own feed about a project had at least so many records, which are not all here: whatever peers say, nothing is
+    /// written before they are.
+    pub fn had(&mut self, project: &ProjectName, records: u64) {
+        let own = self.feeds.entry(project.clone()).or_default();
+        own.at_least = own.at_least.max(records);
+    }
+
+    /// Returns how many records the own feed about a project had that are not all here; nothing when they are.
+    pub fn lacks(&self, project: &ProjectName) -> Option<u64> {
+        self.feeds.get(project).filter(|own| own.next_seq < own.at_least).map(|own| own.at_least)
     }
 
     /// Returns what the own disk said at the start.
@@ -161,6 +175,7 @@ impl OwnFeeds {
     pub fn release(&mut self, project: &ProjectName) {
         let own = self.feeds.entry(project.clone()).or_default();
         own.is_settled = true;
+        own.at_least = 0;
         let ours = own.next_seq;
         own.claims
             .values_mut()
@@ -204,6 +219,7 @@ impl OwnFeeds {
             Signs::Restored { .. } => own.is_settled && is_over,
             Signs::New => own.is_settled || (is_over && self.has_met && own.claims.is_empty()),
         };
+        let may = may && own.next_seq >= own.at_least;
         match (may, is_over) {
             (true, _) => Writing::Free,
             (false, false) => Writing::Waits,

@@ -14,6 +14,7 @@ pub mod witness;
 pub mod time;
 
 pub mod feed;
+pub mod fsck;
 pub mod manifest_file;
 
 pub mod catalog;

@@ -133,6 +133,7 @@ pub(crate) fn line(event: &Event) -> String {
         EventKind::HeldElsewhere { reference, node, .. } => format!("held  {reference}  at {node}"),
         EventKind::Dropped { reference, by: Some(by), .. } => format!("dropped  {reference} by {by}"),
         EventKind::Dropped { reference, .. } => format!("dropped  {reference}"),
+        EventKind::Damaged { reference, files, .. } => format!("damaged  {reference}  {}", files.join(", ")),
         EventKind::Retired { reference, author, comment, node } => {
             format!("retired  {reference}  by {author} at {node}: {comment}")
         }

@@ -242,6 +242,7 @@ mod tests {
                     keep_free_bytes: None,
                 }),
             }],
+            scrub: None,
         }
     }
 

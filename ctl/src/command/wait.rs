@@ -275,6 +275,7 @@ mod tests {
                     state,
                     files_present,
                     files_total: 5,
+                    verified: None,
                 }],
             }],
         }

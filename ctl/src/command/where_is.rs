@@ -31,7 +31,11 @@ pub(crate) async fn run(context: &Context<'_>, args: &WhereArgs) -> Result<ExitC
         return Ok(ExitCode::Ok);
     }
     let rows = reply.versions.iter().flat_map(|version| version.nodes.iter().map(|node| row(version, node)));
-    table::print(context.output, &["VERSION", "NODE", "SITE", "STATE", "FILES", "NOTE"], rows.collect());
+    table::print(
+        context.output,
+        &["VERSION", "NODE", "SITE", "STATE", "FILES", "VERIFIED", "NOTE"],
+        rows.collect(),
+    );
     for version in reply.versions.iter().filter(|version| !version.inputs.is_empty()) {
         let (inputs, reference) = (count(version.inputs.len() as u64, "input"), escape(&version.reference));
         context.output.talk(&format!("{reference} was made from {inputs}: avalonctl inputs {reference}"));
@@ -61,6 +65,7 @@ fn row(version: &WhereItem, node: &NodeHolding) -> Vec<Cell> {
         Cell::text(&node.site),
         Cell::text(state),
         Cell::number(&files, &files),
+        Cell::text(node.verified.as_deref().unwrap_or("")),
         Cell::text(if version.conflict { "conflict" } else { "" }),
     ]
 }
@@ -80,6 +85,7 @@ mod tests {
             state,
             files_present,
             files_total: 5,
+            verified: (site == "london").then(|| "2026-11-23T03:25:21Z".to_owned()),
         };
         let daemon = FakeDaemon::start();
         daemon.on(
@@ -103,9 +109,9 @@ mod tests {
         let ran = daemon.run(&["where", "robot/modelDefault"]);
         assert_eq!(
             ran.stdout,
-            "lantern:robot/modelDefault@v002\tws1\tlondon\tcomplete\t5/5\t\n\
-             lantern:robot/modelDefault@v002\tsrv\tmontreal\tpartial\t2/5\t\n\
-             lantern:robot/modelDefault@v002\tanna\thome\tqueued\t0/5\t\n"
+            "lantern:robot/modelDefault@v002\tws1\tlondon\tcomplete\t5/5\t2026-11-23T03:25:21Z\t\n\
+             lantern:robot/modelDefault@v002\tsrv\tmontreal\tpartial\t2/5\t\t\n\
+             lantern:robot/modelDefault@v002\tanna\thome\tqueued\t0/5\t\t\n"
         );
         assert_eq!(
             ran.stderr,

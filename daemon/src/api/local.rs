@@ -9,7 +9,7 @@ use avalon_protocol::control::{
     NodesReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
     PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
     QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
-    RevokeReply, RevokeRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+    RevokeReply, RevokeRequest, StatusReply, VerifyReply, VerifyRequest, VerifyStatus, WhereReply, WhyReply,
 };
 use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream::BoxStream};
@@ -90,6 +90,20 @@ pub trait LocalApi: Send + Sync + 'static {
         request: DropRequest,
         caller: Caller,
     ) -> BoxFuture<'_, Result<DropReply, ApiError>>;
+
+    /// Begins to read versions again that this node holds; ready at once.
+    fn verify_files(
+        &self,
+        request: VerifyRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<VerifyStatus, ApiError>>;
+
+    /// How such a reading stands.
+    fn verifying<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<VerifyStatus, ApiError>>;
+
+    /// Ends one.
+    fn end_verify<'a>(&'a self, id: &'a str, caller: Caller)
+    -> BoxFuture<'a, Result<VerifyStatus, ApiError>>;
 
     /// What is pinned at this node.
     fn pins(&self) -> BoxFuture<'_, Result<PinsReply, ApiError>>;

@@ -9,7 +9,8 @@ use avalon_protocol::control::{
     NodesReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply, PolicyReply,
     PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest, QueueReply,
     QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply, ResolveRequest,
-    RevokeReply, RevokeRequest, StatusReply, VerifyReply, WhereReply, WhyReply, route,
+    RevokeReply, RevokeRequest, StatusReply, VerifyReply, VerifyRequest, VerifyStatus, WhereReply, WhyReply,
+    route,
 };
 use axum::{
     Json, Router,
@@ -37,6 +38,9 @@ use super::{
 
 /// The path of one job.
 pub(super) const JOB: &str = "/v1/jobs/{id}";
+
+/// The path of one reading.
+pub(super) const VERIFYING: &str = "/v1/verify/{id}";
 
 /// The path of one limit.
 pub(super) const LIMIT: &str = "/v1/limits/{id}";
@@ -79,6 +83,8 @@ pub(super) fn router(shared: Shared, gate: Gate) -> Router {
         .route(route::RESERVE, post(reserve))
         .route(route::DROP, post(drop_versions))
         .route(route::PINS, get(pins).post(set_pins))
+        .route(route::VERIFY, post(verify_files))
+        .route(VERIFYING, get(verifying).delete(end_verify))
         .route(route::JOBS, get(jobs))
         .route(JOB, get(job).delete(cancel))
         .route(route::QUEUE, get(queue).post(change_queue))
@@ -282,6 +288,31 @@ pub(super) async fn set_pins(
     Body(request): Body<PinRequest>,
 ) -> Answer<PinsReply> {
     answer(shared.api.set_pins(request, caller).await)
+}
+
+/// Begins to read all bytes of versions that this node holds, to find what is damaged; answers at once.
+#[utoipa::path(post, tag = "space", path = route::VERIFY, request_body = VerifyRequest, responses(
+    (status = 200, body = VerifyStatus), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn verify_files(
+    State(shared): Api,
+    caller: Caller,
+    Body(request): Body<VerifyRequest>,
+) -> Answer<VerifyStatus> {
+    answer(shared.api.verify_files(request, caller).await)
+}
+
+/// How such a reading stands, and what it has found.
+#[utoipa::path(get, tag = "space", path = VERIFYING, params(("id" = String, Path, description = "Its id.")), responses(
+    (status = 200, body = VerifyStatus), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn verifying(State(shared): Api, Id(id): Id) -> Answer<VerifyStatus> {
+    answer(shared.api.verifying(&id).await)
+}
+
+/// Ends a reading; what it has found stays found.
+#[utoipa::path(delete, tag = "space", path = VERIFYING, params(("id" = String, Path, description = "Its id.")), responses(
+    (status = 200, body = VerifyStatus), (status = "4XX", body = ApiError), (status = "5XX", body = ApiError)))]
+pub(super) async fn end_verify(State(shared): Api, caller: Caller, Id(id): Id) -> Answer<VerifyStatus> {
+    answer(shared.api.end_verify(&id, caller).await)
 }
 
 /// All jobs.

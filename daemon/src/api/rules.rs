@@ -7,7 +7,7 @@ use axum::http::Method;
 
 use super::{
     roles::ApiRole::{self, Admin, Operate, Read},
-    routes::{INVITE, JOB, LIMIT},
+    routes::{INVITE, JOB, LIMIT, VERIFYING},
 };
 
 /// What holds for one request.
@@ -27,7 +27,7 @@ type Row = (Method, &'static str, ApiRole, Option<AuditAction>);
 
 /// All requests. What only looks is read, except what is as much as all of the catalog; an artist's and a pipeline's work is
 /// operate; what holds for the whole studio, replaces the daemon's own state or tells what people did is admin.
-pub(super) const ROWS: [Row; 46] = {
+pub(super) const ROWS: [Row; 49] = {
     use AuditAction as A;
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
@@ -64,6 +64,10 @@ pub(super) const ROWS: [Row; 46] = {
         // Others have proved that they hold it before it goes, and it goes to the trash.
         (POST, route::DROP, Operate, Some(A::Drop)),
         (POST, route::PINS, Operate, Some(A::Pin)),
+        // It reads at the rate that the configuration allows, and what it puts in place was verified.
+        (POST, route::VERIFY, Operate, Some(A::Verify)),
+        (GET, VERIFYING, Read, None),
+        (DELETE, VERIFYING, Operate, Some(A::Verify)),
         (DELETE, JOB, Operate, Some(A::Cancel)),
         (POST, route::QUEUE, Operate, Some(A::Queue)),
         // Of this node's line only, undone by one command, and no more than pausing does.

@@ -362,6 +362,8 @@ async fn every_route_is_described() {
         route::PULL,
         route::DROP,
         route::PINS,
+        route::VERIFY,
+        routes::VERIFYING,
         route::JOBS,
         routes::JOB,
         route::QUEUE,

@@ -32,6 +32,7 @@ use crate::{
     policy::{KeptExtract, StudioPolicy},
     project::Project,
     replicate::{jobs::Orders, listen},
+    scrub::FoundDamaged,
     space::Space,
     transfers::TransferLog,
 };
@@ -76,7 +77,7 @@ pub(super) async fn core(
     let state_there = Arc::clone(state);
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
     report_open(&health, &report);
-    let own = own_writing(config, state, &ledger, identity, &health, &clock).await;
+    let own = own_writing((config, damaged_own(&report)), state, &ledger, identity, &health, &clock).await;
     let (ledger_there, health_there) = (ledger.clone(), health.clone());
     let policy = blocking(move || {
         let policy = StudioPolicy::open(&ledger_there, &health_there);
@@ -112,15 +113,22 @@ pub(super) async fn core(
         limits,
         audit,
         orders,
+        damaged: FoundDamaged::default(),
         transfers: TransferLog::new(&state.root),
         health,
         clock,
     }))
 }
 
+/// Returns which own feeds were put aside, and how many records they had.
+fn damaged_own(report: &OpenReport) -> Vec<(ProjectName, u64)> {
+    let put_aside = report.quarantined.iter();
+    put_aside.filter_map(|feed| Some((feed.feed.project.clone(), feed.own_records?))).collect()
+}
+
 /// Finds out whether this node's own feeds may be written as they are.
 async fn own_writing(
-    config: &Config,
+    (config, damaged): (&Config, Vec<(ProjectName, u64)>),
     state: &Arc<StateDir>,
     ledger: &Ledger,
     identity: &Identity,
@@ -131,7 +139,10 @@ async fn own_writing(
     let projects: Vec<ProjectName> = configured.chain([ProjectName::studio()]).collect();
     let (state, ledger, me) = (Arc::clone(state), ledger.clone(), identity.node().clone());
     let (has_peers, health, clock) = (!config.peers.is_empty(), health.clone(), Arc::clone(clock));
-    blocking(move || OwnWriting::open(&state, &ledger, (&me, &projects), has_peers, &health, clock)).await
+    blocking(move || {
+        OwnWriting::open(&state, &ledger, (&me, &projects), (has_peers, &damaged), &health, clock)
+    })
+    .await
 }
 
 /// Says what the ledger found broken and mended when it was opened.
@@ -143,11 +154,18 @@ fn report_open(health: &HealthBoard, report: &OpenReport) {
         );
     }
     for feed in &report.quarantined {
-        tracing::error!(feed = %feed.feed, moved_to = %feed.moved_to.display(), error = %ErrorChain(&feed.reason), "a peer's feed is damaged and was put aside");
+        tracing::error!(feed = %feed.feed, moved_to = %feed.moved_to.display(), own_records = feed.own_records, error = %ErrorChain(&feed.reason), "a feed is damaged and was put aside");
         health.about(&feed.feed.to_string()).raise(Health {
             code: "feed-damaged".into(),
             severity: Severity::Warning,
-            message: format!("the copy of feed {} was damaged and is fetched again", feed.feed),
+            message: match feed.own_records {
+                Some(records) => format!(
+                    "this node's own feed {} was damaged; its {records} records come back from a peer before anything is recorded \
+                     there",
+                    feed.feed
+                ),
+                None => format!("the copy of feed {} was damaged and is fetched again", feed.feed),
+            },
             hint: Some("check the disk of the state directory".into()),
         });
     }

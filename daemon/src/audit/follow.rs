@@ -108,6 +108,7 @@ fn fact_of(event: &EventKind, me: &str) -> Option<AuditFact> {
             }
             bytes.map_or(fact.clone(), |bytes| fact.detail("bytes", bytes.to_string()))
         }
+        EventKind::Damaged { reference, manifest, files } => damaged(reference, manifest, files),
         EventKind::Retired { reference, author, comment, node } => {
             of(by(node, AuditAction::Retire), reference).detail("author", author).detail("comment", comment)
         }
@@ -147,6 +148,11 @@ fn fact_of(event: &EventKind, me: &str) -> Option<AuditFact> {
         | EventKind::Problem { .. }
         | EventKind::Solved { .. } => return None,
     })
+}
+
+fn damaged(reference: &str, manifest: &str, files: &[String]) -> AuditFact {
+    let fact = AuditFact::new(AuditActor::Daemon, AuditAction::Verify, AuditOutcome::Failed);
+    of(fact, reference).detail("manifest", manifest).detail("files", files.join(" "))
 }
 
 fn lacked(node: &str, project: &str, action: &str) -> AuditFact {

@@ -7,6 +7,7 @@ mod hooks;
 mod limits;
 mod raw;
 mod reload;
+mod scrub;
 mod space;
 
 use std::{
@@ -32,6 +33,7 @@ use self::raw::{RawConfig, RawProject};
 pub use self::{
     api::{ApiConfig, TcpConfig},
     reload::{Reload, compare},
+    scrub::ScrubConfig,
     space::SpaceConfig,
 };
 use crate::{hooks::Hook, knowledge::KnowledgeLimits};
@@ -71,6 +73,8 @@ pub struct Config {
     pub settle_quiet: Duration,
     /// How often every project is scanned, because network file systems tell of nothing.
     pub scan_interval: Duration,
+    /// How files are read again to find damage.
+    pub scrub: ScrubConfig,
     /// What content may take of the line.
     pub limits: Vec<Limit>,
     /// Programs that run when something happened.
@@ -216,6 +220,7 @@ impl Checker<'_> {
             peers,
             settle_quiet: self.duration("settle.quiet", raw.settle.quiet, "5s")?,
             scan_interval: self.duration("scan.interval", raw.scan.interval, "10m")?,
+            scrub: self.scrub(raw.scrub)?,
             limits: self.limits(raw.limit)?,
             hooks: self.hooks(raw.hook)?,
             api: self.api(raw.api)?,

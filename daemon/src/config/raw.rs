@@ -24,6 +24,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     pub(super) scan: RawScan,
     #[serde(default)]
+    pub(super) scrub: RawScrub,
+    #[serde(default)]
     pub(super) limit: Vec<RawLimit>,
     #[serde(default)]
     pub(super) hook: Vec<RawHook>,
@@ -84,6 +86,16 @@ pub(super) struct RawSettle {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawScan {
     pub(super) interval: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawScrub {
+    pub(super) enabled: Option<bool>,
+    pub(super) interval: Option<String>,
+    pub(super) rate: Option<String>,
+    pub(super) when: Option<String>,
+    pub(super) repair: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

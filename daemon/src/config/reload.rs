@@ -54,6 +54,7 @@ pub fn compare(running: &Config, new: &Config) -> Reload {
         ("node.socket", running.socket != new.socket || running.socket_group != new.socket_group),
         ("api", running.api != new.api),
         ("audit.keep", running.audit_keep != new.audit_keep),
+        ("scrub", running.scrub != new.scrub),
     ] {
         needs_restart.extend(differs.then(|| key.to_owned()));
     }

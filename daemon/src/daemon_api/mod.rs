@@ -24,6 +24,7 @@ mod reserve;
 mod show;
 mod space;
 mod status;
+mod verify;
 mod why;
 
 use std::{sync::Arc, time::Duration};
@@ -35,7 +36,8 @@ use avalon_protocol::control::{
     ListReply, NodesReply, PinRequest, PinsReply, PolicyAppliedReply, PolicyDiffReply, PolicyHistoryReply,
     PolicyReply, PolicyRequest, ProblemsReply, PublishReply, PublishRequest, PullReply, PullRequest,
     QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest, ResolveReply,
-    ResolveRequest, RevokeReply, RevokeRequest, StatusReply, VerifyReply, WhereReply, WhyReply,
+    ResolveRequest, RevokeReply, RevokeRequest, StatusReply, VerifyReply, VerifyRequest, VerifyStatus,
+    WhereReply, WhyReply,
 };
 use avalon_store::{
     catalog::CatalogError,
@@ -57,6 +59,7 @@ use crate::{
     project::Project,
     publish::settle::SettlerHandle,
     replicate::jobs::{Job, ReplicatorHandle},
+    scrub::Scrubber,
     space::Dropper,
 };
 
@@ -67,6 +70,7 @@ pub struct DaemonApi {
     net: Net,
     replicator: ReplicatorHandle,
     dropper: Dropper,
+    scrubber: Scrubber,
     settlers: Vec<(Arc<Project>, SettlerHandle)>,
     certificate_expires: CertificateEnd,
     joining: Joining,
@@ -79,7 +83,7 @@ impl DaemonApi {
         core: &Arc<Core>,
         net: &Net,
         replicator: &ReplicatorHandle,
-        dropper: Dropper,
+        (dropper, scrubber): (Dropper, Scrubber),
         settlers: Vec<(Arc<Project>, SettlerHandle)>,
         certificate_expires: CertificateEnd,
         joining: Joining,
@@ -89,6 +93,7 @@ impl DaemonApi {
             net: net.clone(),
             replicator: replicator.clone(),
             dropper,
+            scrubber,
             settlers,
             certificate_expires,
             joining,
@@ -203,6 +208,26 @@ impl LocalApi for DaemonApi {
         caller: Caller,
     ) -> BoxFuture<'_, Result<DropReply, ApiError>> {
         Box::pin(self.drop_reply(request, caller))
+    }
+
+    fn verify_files(
+        &self,
+        request: VerifyRequest,
+        _caller: Caller,
+    ) -> BoxFuture<'_, Result<VerifyStatus, ApiError>> {
+        Box::pin(self.verify_begun(request))
+    }
+
+    fn verifying<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<VerifyStatus, ApiError>> {
+        Box::pin(std::future::ready(self.verify_status(id)))
+    }
+
+    fn end_verify<'a>(
+        &'a self,
+        id: &'a str,
+        _caller: Caller,
+    ) -> BoxFuture<'a, Result<VerifyStatus, ApiError>> {
+        Box::pin(std::future::ready(self.verify_ended(id)))
     }
 
     fn pins(&self) -> BoxFuture<'_, Result<PinsReply, ApiError>> {

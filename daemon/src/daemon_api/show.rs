@@ -113,6 +113,9 @@ impl DaemonApi {
                 state,
                 files_present: if state == HoldingState::Complete { generation.files } else { files_present },
                 files_total: generation.files,
+                verified: (*node == self.core.me && state == HoldingState::Complete)
+                    .then(|| self.scrubber.verified_ms(&head).map(time_of_ms))
+                    .flatten(),
             }
         });
         let ledger = self.core.ledger.clone();

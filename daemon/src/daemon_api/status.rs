@@ -29,6 +29,7 @@ impl DaemonApi {
             jobs: self.replicator.board.active(),
             health: core.health.items(),
             projects,
+            scrub: Some(self.scrubber.status()),
         }
     }
 

@@ -52,6 +52,7 @@ fn config() -> Config {
         peers: Vec::new(),
         settle_quiet: Duration::from_secs(5),
         scan_interval: Duration::from_secs(600),
+        scrub: Default::default(),
         limits: Vec::new(),
         hooks: Vec::new(),
         log_level: "info".into(),

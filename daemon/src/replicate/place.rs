@@ -20,7 +20,7 @@ use avalon_store::{
     fs::FileIdentity,
     ledger::{Committed, LedgerError},
     object::incoming::{Incoming, VerifiedVersion},
-    place::{PlaceError, PlaceOptions, Placement, ReadOnly, Replaces},
+    place::{Damaged, PlaceError, PlaceOptions, Placement, ReadOnly, Replaces},
 };
 
 use super::{
@@ -33,6 +33,7 @@ use crate::{
     policy::Ranks,
     project::Project,
     publish::record::{REWRITTEN, superseded},
+    scrub::DAMAGED,
 };
 
 /// How long before a placement that the system refused is tried again.
@@ -58,6 +59,7 @@ pub(super) async fn place(
     let placement = make_visible(core, project, job, verified).await?;
     let committed = record(core, &placement).await;
     core.health.about(&job.version.to_string()).clear(REWRITTEN);
+    core.health.about(&job.version.to_string()).clear(DAMAGED);
     drop(lock);
     let committed = committed.map_err(|error| not_recorded(&error))?;
     core.space.came(project.name(), manifest.total_bytes());
@@ -98,6 +100,7 @@ async fn make_visible(
     still_there(project).await?;
     let before = before(core, &version).await?;
     let ids_before = ids(&before);
+    let damaged = damaged(core, &version).await?;
     let (puts_back, is_part) = (job.puts_back(), job.frames().is_some());
     let placed = blocking(move || {
         let replaces = match version.slot {
@@ -106,7 +109,7 @@ async fn make_visible(
             _ if puts_back => Replaces::Rewritten,
             _ => Replaces::Followed(&before),
         };
-        let options = PlaceOptions { read_only, replaces };
+        let options = PlaceOptions { read_only, replaces, damaged };
         core_there.hasher.run(|| avalon_store::place::place(verified, &options))
     });
     match placed.await {
@@ -237,6 +240,17 @@ async fn before(core: &Arc<Core>, version: &VersionId) -> Result<Vec<Manifest>, 
         let held = fold.ever_held_by(&core.me).filter(|id| *id != head && fold.precedes(id, &head));
         ids.extend(held.max_by_key(number).filter(|held| !ids.contains(held)));
         Ok(ids.into_iter().filter_map(manifest_of).collect())
+    })
+    .await
+}
+
+/// Returns what becomes of damaged copies of its files: where this node held the version, they are its own.
+async fn damaged(core: &Arc<Core>, version: &VersionId) -> Result<Damaged, Outcome> {
+    let (core, version) = (Arc::clone(core), version.clone());
+    blocking(move || {
+        let fold = core.ledger.version(&version).map_err(|error| catalog_failed(&error))?.unwrap_or_default();
+        let was_here = fold.ever_held_by(&core.me).next().is_some();
+        Ok(if was_here { Damaged::Replace } else { Damaged::Stays })
     })
     .await
 }

@@ -119,6 +119,8 @@ pub enum AuditAction {
     Policy,
     /// The catalog was rebuilt, verified, exported or imported.
     Catalog,
+    /// Files were read again, or found damaged.
+    Verify,
     /// A feed was released or settled, or found to have two histories.
     Feed,
     /// A hook ran.

@@ -98,6 +98,16 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         bytes: Option<u64>,
     },
+    /// Files of a version at this node rotted on its disk, or cannot be read; it does not count as held any more.
+    Damaged {
+        /// The version in full.
+        #[serde(rename = "ref")]
+        reference: String,
+        /// The manifest.
+        manifest: String,
+        /// The files, relative to the project, 20 at most.
+        files: Vec<String>,
+    },
     /// A version was taken out of use, at this node or another one.
     Retired {
         /// The version in full.

@@ -21,6 +21,7 @@ mod space;
 mod report;
 mod reserve;
 mod status;
+mod verify;
 mod version;
 mod why;
 
@@ -57,6 +58,10 @@ pub use self::{
     },
     status::{
         Health, PeerState, PeerStatus, PendingVersion, ProjectState, ProjectStatus, Severity, StatusReply,
+    },
+    verify::{
+        DamageKind, DamagedFile, RepairState, ScrubState, ScrubStatus, VerifyRequest, VerifyState,
+        VerifyStatus,
     },
     version::{
         FileItem, HoldingState, InfoReply, ListReply, NodeHolding, Presence, PublishItem, PublishReply,
@@ -105,6 +110,9 @@ pub mod route {
     pub const DROP: &str = "/v1/drop";
     /// GET, POST [`super::PinRequest`]: [`super::PinsReply`], of all pins, or of those that were changed.
     pub const PINS: &str = "/v1/pins";
+    /// POST [`super::VerifyRequest`]: a [`super::VerifyStatus`], at once; GET and DELETE with `/{id}`: how it stands; DELETE ends
+    /// it.
+    pub const VERIFY: &str = "/v1/verify";
     /// GET: all jobs; GET and DELETE with `/{id}`: one [`super::JobStatus`]; DELETE cancels.
     pub const JOBS: &str = "/v1/jobs";
     /// GET: [`super::QueueReply`]; POST [`super::QueueRequest`]: a [`super::QueueReply`] of the jobs that it is about.

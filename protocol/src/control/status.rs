@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{JobStatus, SpaceStatus};
+use super::{JobStatus, ScrubStatus, SpaceStatus};
 use crate::mode::ProjectMode;
 
 /// The answer to `status`.
@@ -38,6 +38,9 @@ pub struct StatusReply {
     pub health: Vec<Health>,
     /// The projects that it serves.
     pub projects: Vec<ProjectStatus>,
+    /// How the reading of files stands that looks for damage.
+    #[serde(default)]
+    pub scrub: Option<ScrubStatus>,
 }
 
 /// Another node.

@@ -114,6 +114,9 @@ pub struct NodeHolding {
     pub files_present: u64,
     /// How many there are.
     pub files_total: u64,
+    /// When all its bytes were last read again and found as published; only this node's own, and only what it holds whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<String>,
 }
 
 /// How much a node has of a version.

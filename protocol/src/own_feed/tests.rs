@@ -124,6 +124,32 @@ fn a_new_node_whose_peers_do_not_share_the_project_writes_after_the_grace() {
 }
 
 #[test]
+fn what_is_known_to_have_been_there_is_waited_for_whatever_peers_say() {
+    let mut feeds = start(restored());
+    feeds.had(&project(), 9);
+    feeds.greeted(&node("srv@montreal"));
+    feeds.heard(&project(), &node("srv@montreal"), 0, Duration::ZERO);
+    assert_eq!(
+        (at(&feeds, 2), at(&feeds, 3600)),
+        (Writing::Waits, Writing::Refused),
+        "it has no more, and that is not all"
+    );
+    feeds.advanced(&project(), 8);
+    assert_eq!((at(&feeds, 3600), feeds.lacks(&project())), (Writing::Refused, Some(9)));
+    feeds.advanced(&project(), 9);
+    assert_eq!((at(&feeds, 3600), feeds.lacks(&project())), (Writing::Free, None));
+    let mut feeds = start(restored());
+    feeds.had(&project(), 1000);
+    assert_eq!(
+        feeds.revoking(&project(), Duration::from_secs(3600)),
+        Writing::Refused,
+        "no second history for that either"
+    );
+    feeds.release(&project());
+    assert_eq!(at(&feeds, 3600), Writing::Free, "a person may know that nobody has it");
+}
+
+#[test]
 fn a_person_can_say_that_nothing_is_to_be_waited_for() {
     let mut feeds = start(restored());
     feeds.heard(&project(), &node("gone@x"), 9, 10 * SECOND);

@@ -29,7 +29,7 @@ pub(crate) use self::{
     append::{AppendError, FeedFile, Staged},
     fork_file::{ForkFiles, path_in},
     read::{FeedIndex, body_of},
-    repair::{create, find, open, quarantine},
+    repair::{check, create, find, newest_claimed, open, quarantine},
     segment::peek,
 };
 pub use self::{

@@ -8,7 +8,7 @@ use std::{
 };
 
 use avalon_protocol::{
-    feed::{FeedError, FeedId, FeedReader},
+    feed::{FeedError, FeedHead, FeedId, FeedReader},
     id::{NodeId, ProjectName},
     rel_path::RelPath,
     signing::RecordTrust,
@@ -18,8 +18,8 @@ use super::{
     FeedFile, FeedFileError, FeedIndex,
     read::Position,
     segment::{
-        FORMAT, Frame, HEADER_BYTES, HEADER_LENGTH, decode_header, file_name, has_good_frame, number_of,
-        read_frame,
+        FORMAT, Frame, HEADER_BYTES, HEADER_LENGTH, decode_header, file_name, has_good_frame,
+        newest_claimed as newest_in, number_of, read_frame,
     },
 };
 use crate::fs::{Dir, FileKind, IoError, Overwrite};
@@ -103,6 +103,20 @@ pub(crate) fn quarantine(feeds: &Dir, feed: &FeedId) -> Result<PathBuf, IoError>
     }
 }
 
+/// Returns how many records a feed had, as far as what is left of it says: nothing but checksums is verified, and what cannot be
+/// read counts for nothing.
+pub(crate) fn newest_claimed(feeds: &Dir, feed: &FeedId) -> u64 {
+    let Some(dir) = feed_path(feeds, feed).ok().and_then(|path| feeds.open_dir(&path).ok()) else { return 0 };
+    let names = dir.list(None).unwrap_or_default();
+    let segments = names.iter().filter_map(|entry| number_of(entry.name.to_str()?));
+    let claimed = segments.filter_map(|segment| {
+        let mut bytes = Vec::new();
+        dir.open_file(&file_name(segment)).ok()?.read_to_end(&mut bytes).ok()?;
+        Some(newest_in(&bytes))
+    });
+    claimed.max().unwrap_or(0)
+}
+
 /// Opens a feed: checks every checksum, the chain and the signatures, and cuts a torn end off.
 ///
 /// # Errors
@@ -111,6 +125,34 @@ pub(crate) fn open(
     feeds: &Dir,
     feed: &FeedId,
     trust: &dyn RecordTrust,
+) -> Result<(FeedFile, Option<TornTail>), FeedFileError> {
+    read_all(feeds, feed, (trust, Torn::CutOff))
+}
+
+/// Checks a feed as [`open`] does, and changes nothing: also what a daemon is writing to.
+///
+/// # Errors
+/// [`FeedFileError`].
+pub(crate) fn check(
+    feeds: &Dir,
+    feed: &FeedId,
+    trust: &dyn RecordTrust,
+) -> Result<(FeedHead, Option<TornTail>), FeedFileError> {
+    let (file, torn) = read_all(feeds, feed, (trust, Torn::Leave))?;
+    Ok((file.index().head(), torn))
+}
+
+/// What becomes of a torn end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Torn {
+    CutOff,
+    Leave,
+}
+
+fn read_all(
+    feeds: &Dir,
+    feed: &FeedId,
+    (trust, torn_end): (&dyn RecordTrust, Torn),
 ) -> Result<(FeedFile, Option<TornTail>), FeedFileError> {
     let io = |source| FeedFileError::Io { feed: feed.clone(), source };
     let path = feed_path(feeds, feed).map_err(io)?;
@@ -125,6 +167,7 @@ pub(crate) fn open(
         index: FeedIndex::new(feed.clone(), dir),
         reader: FeedReader::new(feed.clone()),
         trust,
+        torn_end,
         last: None,
         torn: None,
     };
@@ -144,6 +187,7 @@ struct Opening<'a> {
     index: FeedIndex,
     reader: FeedReader,
     trust: &'a dyn RecordTrust,
+    torn_end: Torn,
     last: Option<(u32, u64, File)>,
     torn: Option<TornTail>,
 }
@@ -163,7 +207,10 @@ impl Opening<'_> {
     }
 
     fn read_segment(&mut self, segment: u32, is_last: bool) -> Result<(), FeedFileError> {
-        let file = self.index.dir().open_rw(&file_name(segment));
+        let file = match self.torn_end {
+            Torn::CutOff => self.index.dir().open_rw(&file_name(segment)),
+            Torn::Leave => self.index.dir().open_file(&file_name(segment)),
+        };
         let file = file.map_err(|source| FeedFileError::Io { feed: self.feed(), source })?;
         let mut position = Position { segment, offset: 0 };
         let mut input = BufReader::with_capacity(1 << 20, &file);
@@ -217,7 +264,9 @@ impl Opening<'_> {
         if !is_last || has_good_frame(rest.get(1..).unwrap_or_default()) {
             return Err(self.damaged(at));
         }
-        if at.offset < HEADER_BYTES {
+        if self.torn_end == Torn::Leave {
+            // It is only told.
+        } else if at.offset < HEADER_BYTES {
             let dir = self.index.dir();
             let removed = dir.remove_file(&file_name(at.segment)).and_then(|()| dir.sync());
             removed.map_err(|source| FeedFileError::Io { feed: self.feed(), source })?;

@@ -130,6 +130,22 @@ pub(super) fn has_good_frame(bytes: &[u8]) -> bool {
     })
 }
 
+/// Returns the highest number after a group that the good frames in `bytes` claim, wherever they start; 0 without one. Nothing
+/// is verified but checksums.
+pub(super) fn newest_claimed(bytes: &[u8]) -> u64 {
+    let (mut newest, mut at) = (0, 0);
+    while let Some(mut rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        match read_frame(&mut rest) {
+            Ok(Frame::Good(group, length)) => {
+                newest = newest.max(group.claimed_end().unwrap_or(0));
+                at += usize::try_from(length).unwrap_or(usize::MAX);
+            }
+            Ok(Frame::Bad | Frame::End) | Err(_) => at += 1,
+        }
+    }
+    newest
+}
+
 /// Returns which feed a group names and the number of its first record, without reading the records.
 pub(crate) fn peek(group: &SealedGroup) -> Option<(FeedId, u64)> {
     let ((_format, feed, first_seq), _) =

@@ -44,7 +44,7 @@ const QUEUE_JOBS: usize = 1024;
 pub struct OpenReport {
     /// Ends of feeds that a crash had torn; they are cut off.
     pub torn_tails: Vec<TornTail>,
-    /// Peers' feeds that were damaged; they are put aside and come back from a peer.
+    /// Feeds that were damaged; they are put aside and come back from a peer.
     pub quarantined: Vec<QuarantinedFeed>,
     /// Why the catalog was built anew, if it was. A first start is not reported.
     pub rebuilt: Option<Cause>,
@@ -56,7 +56,7 @@ pub struct OpenReport {
     pub checkpoint_records: u64,
 }
 
-/// A peer's feed that was damaged.
+/// A feed that was damaged: a peer's, or this node's own where other nodes are known that may have it.
 #[derive(Debug)]
 pub struct QuarantinedFeed {
     /// Which feed.
@@ -65,6 +65,9 @@ pub struct QuarantinedFeed {
     pub moved_to: PathBuf,
     /// What is wrong with it.
     pub reason: FeedFileError,
+    /// Of an own feed, how many records it had, as far as what is left says. Whoever opened the ledger lets nothing be written there before
+    /// as many are back: else it would have two histories.
+    pub own_records: Option<u64>,
 }
 
 pub(super) fn open(state: &StateDir, config: LedgerConfig) -> Result<(Ledger, OpenReport), OpenError> {
@@ -193,6 +196,8 @@ fn open_feeds(
         })
         .collect();
     let mut feeds = BTreeMap::new();
+    let others: Vec<FeedId> =
+        opened.iter().map(|(id, _)| id).filter(|id| id.node != config.me).cloned().collect();
     for (id, opened) in opened {
         match opened {
             Ok((file, torn)) => {
@@ -205,11 +210,17 @@ fn open_feeds(
             Err(source) if !source.is_damage() => {
                 return Err(OpenError::Feed { feed: id, source: Box::new(source) });
             }
-            Err(source) if id.node == config.me => {
+            // Nobody else has it: what is left is for a person to rescue.
+            Err(source) if id.node == config.me && others.is_empty() => {
                 let path = state.feeds.path().join(id.to_string());
                 return Err(OpenError::OwnFeed { feed: id, path, source: Box::new(source) });
             }
-            Err(reason) => report.quarantined.push(quarantine(&state.feeds, id, reason)?),
+            Err(reason) => {
+                let own_records = (id.node == config.me).then(|| feed::newest_claimed(&state.feeds, &id));
+                report
+                    .quarantined
+                    .push(QuarantinedFeed { own_records, ..quarantine(&state.feeds, id, reason)? });
+            }
         }
     }
     Ok(feeds)
@@ -218,7 +229,7 @@ fn open_feeds(
 fn quarantine(feeds: &Dir, feed: FeedId, reason: FeedFileError) -> Result<QuarantinedFeed, OpenError> {
     let moved_to = feed::quarantine(feeds, &feed).map_err(|source| OpenError::Feeds { source })?;
     tracing::error!(%feed, moved_to = %moved_to.display(), error = %ErrorChain(&reason), "feed put aside");
-    Ok(QuarantinedFeed { feed, moved_to, reason })
+    Ok(QuarantinedFeed { feed, moved_to, reason, own_records: None })
 }
 
 /// Puts the catalog into `shared`, equal to the feeds; says whether all its rows were proved, and how long the engine

@@ -4,6 +4,7 @@ pub mod encode;
 pub mod hash;
 pub mod incoming;
 pub mod prove;
+pub mod reread;
 pub mod serve;
 
 mod block_set;

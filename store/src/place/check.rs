@@ -7,7 +7,7 @@ use avalon_protocol::{
 };
 use rayon::prelude::*;
 
-use super::{PlaceError, Placing, Replaces};
+use super::{Damaged, PlaceError, Placing, Replaces};
 use crate::{
     fs::{Dir, FileKind, FileStat},
     object::{
@@ -49,10 +49,18 @@ impl Placing<'_> {
             (VerifiedFile::InPlace(then), Some(now)) if then.identity() == now.identity() => {
                 Ok((Step::Leave, now))
             }
-            (VerifiedFile::InTree(stat), Some(now)) => match same_content(version_dir, file, &now)? {
-                Some(now) => Ok((Step::Leave, now)),
-                None if self.may_replace(version_dir, file, &now)? => Ok((Step::Replace, *stat)),
-                None => Err(occupied()),
+            (VerifiedFile::InTree(stat), Some(now)) => match same_content(version_dir, file, &now) {
+                Ok(Some(now)) => Ok((Step::Leave, now)),
+                Ok(None) if self.is_damaged(file, &now) => Ok((Step::Replace, *stat)),
+                // That it may not be read is no damage.
+                Err(PlaceError::Compare(HashError::Io { source, .. }))
+                    if !source.is_not_allowed() && self.is_damaged(file, &now) =>
+                {
+                    Ok((Step::Replace, *stat))
+                }
+                Ok(None) if self.may_replace(version_dir, file, &now)? => Ok((Step::Replace, *stat)),
+                Ok(None) => Err(occupied()),
+                Err(error) => Err(error),
             },
             (VerifiedFile::InPlace(_), now) => {
                 let same = now.map(|now| same_content(version_dir, file, &now)).transpose()?.flatten();
@@ -60,6 +68,13 @@ impl Placing<'_> {
                 same.map(|now| (Step::Leave, now)).ok_or_else(vanished)
             }
         }
+    }
+
+    /// Says whether what lies in a file's place, and is not it, is a damaged copy of it that is replaced.
+    fn is_damaged(&self, file: &FileEntry, now: &FileStat) -> bool {
+        self.options.damaged == Damaged::Replace
+            && now.kind == FileKind::File
+            && now.mtime_ns == file.mtime_ns
     }
 
     /// Says whether other content that lies in a file's place may go to the trash.

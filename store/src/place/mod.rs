@@ -46,6 +46,19 @@ pub struct PlaceOptions<'a> {
     pub read_only: ReadOnly,
     /// What may be replaced.
     pub replaces: Replaces<'a>,
+    /// Whether a damaged copy of one of the files is replaced besides.
+    pub damaged: Damaged,
+}
+
+/// What becomes of a file that was modified when the manifest says and has other bytes, another size, or cannot be read any
+/// more: no program did that, its disk did. It goes to the trash like all that is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Damaged {
+    /// It is other content like any: where the version never was, equal times prove nothing.
+    #[default]
+    Stays,
+    /// It is replaced.
+    Replace,
 }
 
 /// Which other content may lie where a file of the version belongs. It goes to the trash and is never lost; files that no

@@ -17,7 +17,8 @@ use avalon_protocol::{
 use rustix::fs::inotify;
 
 use super::{
-    PlaceError, PlaceOptions, PlacedFile, Placement, ReadOnly, RenumberFailed, Replaces, place, renumber,
+    Damaged, PlaceError, PlaceOptions, PlacedFile, Placement, ReadOnly, RenumberFailed, Replaces, place,
+    renumber,
 };
 use crate::{
     fs::{WriteMode, path_of},
@@ -380,6 +381,37 @@ fn what_stands_is_put_back_over_what_was_changed_and_that_is_kept_in_the_trash()
     assert_eq!((&dir["a.abc"][..], &dir["notes.txt"][..]), (&b"one"[..], &b"mine"[..]));
     let trash = studio.path().join(format!(".avalon/trash/{}", old.id()));
     assert_eq!(content(&trash), expect(&[("a.abc", b"changed")]));
+}
+
+#[test]
+fn a_damaged_copy_is_replaced_and_kept_in_the_trash_and_what_somebody_wrote_is_not() {
+    let mut studio = Studio::new();
+    let (old, _) = accepted(&mut studio);
+    receive_and_place(&studio, &old).unwrap();
+    let damage = |name: &str, data: &[u8]| {
+        let path = path_of(&format!("{VERSION_DIR}/{name}"));
+        let before = studio.project.stat(&path).unwrap().unwrap().mtime_ns;
+        write(&studio, path.as_str(), data);
+        studio.project.set_mtime(&path, before).unwrap();
+    };
+    damage("a.abc", b"onf");
+    damage("same", b"cut");
+    let refused = place(studio.receive(&old), &PlaceOptions::default()).unwrap_err();
+    assert!(matches!(refused, PlaceError::Occupied { .. }), "not without being told: {refused:?}");
+    let options = PlaceOptions { damaged: Damaged::Replace, ..PlaceOptions::default() };
+    place(studio.receive(&old), &options).unwrap();
+    let dir = content(&studio.path().join(VERSION_DIR));
+    assert_eq!((&dir["a.abc"][..], &dir["same"][..]), (&b"one"[..], &b"same"[..]));
+    let trash = studio.path().join(format!(".avalon/trash/{}", old.id()));
+    assert_eq!(content(&trash), expect(&[("a.abc", b"onf"), ("same", b"cut")]));
+    damage("a.abc", b"onf");
+    write(&studio, &format!("{VERSION_DIR}/t/x"), b"by somebody");
+    let refused = place(studio.receive(&old), &options).unwrap_err();
+    assert!(
+        matches!(&refused, PlaceError::Occupied { path } if path.as_str().ends_with("t/x")),
+        "{refused:?}"
+    );
+    assert_eq!(content(&studio.path().join(VERSION_DIR))["a.abc"], b"onf", "nothing moved");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -12,7 +13,11 @@ use avalon_protocol::{
     exit_code::ExitCode,
     mode::ProjectMode,
 };
-use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
+use avalon_tests::daemons::{
+    Studio,
+    daemon::{Daemon, Said, run},
+    tree,
+};
 use walkdir::WalkDir;
 
 use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, publish_model, studio};
@@ -98,7 +103,7 @@ fn a_file_that_changed_behind_the_daemons_back_is_not_served_as_what_it_was() {
     flip(&file, 2 << 20);
     fs::File::options().write(true).open(&file).unwrap().set_modified(mtime).unwrap();
     london.start();
-    london.until("somebody hears of it", |api| api.has_health("rewritten").then_some(()));
+    london.until("somebody hears of it", |api| api.has_health("damaged").then_some(()));
     home.until_connected(LONDON);
     let said = home.ctl(&["pull", &model(1), "--timeout", "3s"]);
     assert_ne!(said.code, 0, "{said:?}");
@@ -130,10 +135,56 @@ fn a_damaged_copy_of_a_peers_feed_is_put_aside_and_fetched_again() {
     tree::assert_equal(&london.path(""), &montreal.path(""));
 }
 
+/// Runs `avalonctl fsck` on a node's state.
+fn fsck(studio: &Studio, daemon: &Daemon) -> Said {
+    let mut command = Command::new(&studio.programs().avalonctl);
+    command.env("AVALOND", &studio.programs().avalond).arg("fsck").arg("--config").arg(daemon.config.file());
+    run(command.arg("--json"))
+}
+
 #[test]
-fn damage_in_the_middle_of_the_own_feed_prevents_the_start_and_changes_nothing() {
+fn fsck_says_what_is_damaged_and_what_mends_it_while_the_daemon_runs_and_while_not() {
     let studio = studio();
-    let (mut london, _montreal) = filled(&studio);
+    let (london, mut montreal) = filled(&studio);
+    let said = fsck(&studio, &montreal).good();
+    assert_eq!(
+        (&said["ok"], &said["running"], &said["catalog"]),
+        (&true.into(), &true.into(), &false.into())
+    );
+    assert_eq!((said["feeds"].as_u64(), said["manifests"].as_u64()), (Some(2), Some(10)), "{said}");
+    montreal.terminate();
+    let said = fsck(&studio, &montreal).good();
+    assert_eq!(
+        (&said["ok"], &said["running"], &said["catalog"]),
+        (&true.into(), &false.into(), &true.into())
+    );
+    let path = feed(&montreal, LONDON);
+    flip(&path, fs::metadata(&path).unwrap().len() / 2);
+    let manifest = files(&montreal.config.state_dir.join("manifests")).pop().unwrap();
+    flip(&manifest, 30);
+    let said = fsck(&studio, &montreal).expect(ExitCode::Integrity).json();
+    let found = said["findings"].as_array().unwrap();
+    let told: Vec<_> = found.iter().map(|finding| finding["kind"].as_str().unwrap()).collect();
+    assert_eq!(told, ["peer-feed", "manifest"]);
+    assert_eq!(found[1]["path"], manifest.to_str().unwrap());
+    // It does what it was said to do.
+    montreal.start();
+    montreal.until("all is mended", |_| {
+        let said = fsck(&studio, &montreal);
+        let found = said.json()["findings"].as_array().unwrap().clone();
+        (said.code == 0 && found.iter().all(|finding| finding["kind"] == "put-aside")).then_some(())
+    });
+    publish_model(&london, 11, b"later");
+    montreal.until_complete_at(&model(11), MONTREAL);
+}
+
+#[test]
+fn damage_in_the_own_feed_of_a_node_that_knows_nobody_prevents_the_start_and_changes_nothing() {
+    let studio = studio();
+    let mut london = studio.on_demand(LONDON, &[]);
+    for version in 1..=10 {
+        publish_model(&london, version, &tree::noise(version.into(), 2_000));
+    }
     london.terminate();
     let path = feed(&london, LONDON);
     let good = fs::read(&path).unwrap();
@@ -146,6 +197,45 @@ fn damage_in_the_middle_of_the_own_feed_prevents_the_start_and_changes_nothing()
     fs::write(&path, good).unwrap();
     london.start();
     assert_eq!(london.api().list().versions.len(), 10);
+}
+
+#[test]
+fn a_damaged_own_feed_comes_back_from_a_peer_before_anything_is_written_there() {
+    let studio = studio();
+    let (mut london, mut montreal) = filled(&studio);
+    // The one that knows it is away at first, and what is published meanwhile waits.
+    montreal.terminate();
+    london.terminate();
+    let path = feed(&london, LONDON);
+    flip(&path, fs::metadata(&path).unwrap().len() / 3);
+    let damaged = fs::read(&path).unwrap();
+    london.start();
+    let health = london.api().status().health;
+    let item = health.iter().find(|item| item.code == "feed-damaged").unwrap_or_else(|| panic!("{health:?}"));
+    assert!(item.message.contains("this node's own feed"), "{item:?}");
+    london.until("nothing is recorded", |api| {
+        let held = api.status().health.into_iter().filter(|item| item.code == "feed-held");
+        held.map(|item| item.message)
+            .find(|message| message.contains("lantern before it has its own 11 records back"))
+    });
+    let later = london.path(&format!("{MODEL}/v011"));
+    tree::write(&later.join("modelDefault.usdc"), b"later");
+    assert!(london.api().publish(&later).error.is_some(), "it would be a second history");
+    montreal.start();
+    london.until_connected(MONTREAL);
+    london.until("all is back", |api| (!api.has_health("feed-held")).then_some(()));
+    london.until_complete_at(&model(10), LONDON);
+    london.until_complete_at(&model(11), LONDON);
+    assert_eq!(london.api().list().versions.len(), 11);
+    montreal.until_complete_at(&model(11), MONTREAL);
+    let aside = files(&london.config.state_dir.join("feeds/lantern/bad-srv@london.1"));
+    assert_eq!(fs::read(&aside[0]).unwrap(), damaged, "what a person may rescue is kept");
+    for daemon in [&mut london, &mut montreal] {
+        assert!(!daemon.api().has_health("feed-fork") && !daemon.api().has_health("own-feed-fork"));
+        daemon.restart();
+        assert_eq!(daemon.api().list().versions.len(), 11);
+    }
+    tree::assert_equal(&london.path(""), &montreal.path(""));
 }
 
 #[test]

@@ -41,6 +41,7 @@ mod queue;
 mod revocation;
 mod rights;
 mod roots;
+mod scrub;
 mod service;
 mod space;
 mod start;

@@ -17,8 +17,8 @@ use avalon_protocol::{
         PinsReply, PolicyAppliedReply, PolicyDiffList, PolicyDiffReply, PolicyHistoryReply, PolicyItem,
         PolicyReply, PolicyRequest, Presence, ProblemsReply, PublishReply, PublishRequest, PullReply,
         PullRequest, QueueReply, QueueRequest, RebuildReply, ReportReply, ReserveReply, ReserveRequest,
-        ResolveReply, ResolveRequest, RevokeReply, RevokeRequest, StatusReply, VerifyReply, WhereReply,
-        WhyReply,
+        ResolveReply, ResolveRequest, RevokeReply, RevokeRequest, StatusReply, VerifyReply, VerifyRequest,
+        VerifyState, VerifyStatus, WhereReply, WhyReply,
     },
     manifest::Completeness,
     policy::{Amount, Freeing},
@@ -50,6 +50,8 @@ pub(super) enum Call {
     Reserve(ReserveRequest),
     Drop(DropRequest, Caller),
     SetPins(PinRequest, Caller),
+    Verify(VerifyRequest, Caller),
+    EndVerify(String, Caller),
     Cancel(String, Caller),
     Queue(QueueRequest, Caller),
     SetLimit(LimitRequest, Caller),
@@ -115,6 +117,25 @@ pub(super) fn status() -> StatusReply {
         jobs: Vec::new(),
         health: Vec::new(),
         projects: Vec::new(),
+        scrub: None,
+    }
+}
+
+fn verifying(id: &str) -> VerifyStatus {
+    VerifyStatus {
+        schema: "avalonctl.verify/1".into(),
+        id: id.into(),
+        state: VerifyState::Running,
+        repair: false,
+        versions_total: 2,
+        versions_done: 1,
+        bytes_total: 10,
+        bytes_done: 5,
+        seconds: 1.0,
+        current: None,
+        damaged: Vec::new(),
+        damaged_more: 0,
+        unread: Vec::new(),
     }
 }
 
@@ -325,6 +346,26 @@ impl LocalApi for Fake {
     ) -> BoxFuture<'_, Result<DropReply, ApiError>> {
         let reply = DropReply { schema: "avalonctl.drop/1".into(), versions: Vec::new() };
         self.reply(Call::Drop(request, caller), reply)
+    }
+
+    fn verify_files(
+        &self,
+        request: VerifyRequest,
+        caller: Caller,
+    ) -> BoxFuture<'_, Result<VerifyStatus, ApiError>> {
+        self.reply(Call::Verify(request, caller), verifying("1"))
+    }
+
+    fn verifying<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<VerifyStatus, ApiError>> {
+        ready(Ok(verifying(id))).boxed()
+    }
+
+    fn end_verify<'a>(
+        &'a self,
+        id: &'a str,
+        caller: Caller,
+    ) -> BoxFuture<'a, Result<VerifyStatus, ApiError>> {
+        self.reply(Call::EndVerify(id.to_owned(), caller), verifying(id))
     }
 
     fn pins(&self) -> BoxFuture<'_, Result<PinsReply, ApiError>> {

@@ -71,6 +71,14 @@ pub enum RecordError {
         /// What was changed, in order.
         changed: Vec<RelPath>,
     },
+    /// Published files have the time that they were published with, and other bytes: their disk did that.
+    #[error("{} of the published files of {version} are damaged on this node's disk, the first is {}", damaged.len(), first(damaged))]
+    Damaged {
+        /// The version.
+        version: VersionId,
+        /// Which, in order.
+        damaged: Vec<RelPath>,
+    },
     /// Published files were changed in place, and what they were changed from does not stand.
     #[error(
         "another generation of {version} stands than the one that was changed here; put that back, avalonctl restore {version}, \
@@ -188,6 +196,7 @@ impl RecordError {
             Self::Hash { source: HashVersionError::Path(_) | HashVersionError::Lost { .. }, .. }
             | Self::Invalid { .. }
             | Self::Rewritten { .. }
+            | Self::Damaged { .. }
             | Self::Outdated { .. }
             | Self::TwoPlaces { .. }
             | Self::TooManyGenerations { .. }
@@ -227,7 +236,7 @@ impl RecordError {
             Self::Part { .. } | Self::Incoming { .. } | Self::StillWaits { .. } => ErrorCode::NotWhole,
             Self::NumberTaken { .. } => ErrorCode::NumberTaken,
             Self::NotGranted { refused, .. } => refused.code(),
-            Self::TooManyGenerations { .. } => ErrorCode::Damaged,
+            Self::TooManyGenerations { .. } | Self::Damaged { .. } => ErrorCode::Damaged,
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Catalog { source, .. } if source.is_no_space() => ErrorCode::DiskFull,

@@ -4,6 +4,7 @@
 //! Order: manifest durable, then the record (fsync), then the catalog, then everybody hears of it. Published files that
 //! were changed in place are never published over the old: somebody hears of it and decides.
 
+mod damaged;
 mod error;
 mod generations;
 mod numbers;
@@ -52,6 +53,7 @@ use super::{
 use crate::{
     core::{Core, blocking},
     project::Project,
+    scrub::DAMAGED,
 };
 
 /// A version directory that was proved whole.
@@ -240,6 +242,11 @@ impl Recording<'_> {
         whole: WholeVersion,
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
+        if let Some(damaged) = self.damaged(&relation).await
+            && whole.about.rewrites != Rewrites::Accept
+        {
+            return self.tell_damaged(damaged).await;
+        }
         match relation {
             Relation::Known(manifest) if whole.purpose == Purpose::Publish && self.grew(manifest).await => {
                 match self.after(manifest) {
@@ -366,6 +373,7 @@ impl Recording<'_> {
             self.note_local(manifest).await?;
         }
         self.rewritten_board().clear(REWRITTEN);
+        self.rewritten_board().clear(DAMAGED);
         self.rewritten_board().clear(NUMBER_TAKEN);
         let messages = Vec::new();
         Ok(Recorded { version: self.version, manifest, generation: number, files, bytes, news, messages })
@@ -406,6 +414,7 @@ impl Recording<'_> {
         records.push(Record::Published(published));
         self.commit(records, local).await?;
         self.rewritten_board().clear(REWRITTEN);
+        self.rewritten_board().clear(DAMAGED);
         self.rewritten_board().clear(NUMBER_TAKEN);
         self.tell_published(&manifest, completeness);
         Ok(Recorded {

@@ -57,7 +57,7 @@ impl Recording<'_> {
 
 /// Tells about a version that could not be recorded and will not be by itself.
 pub fn tell_refused(core: &Core, reference: &str, error: &RecordError) {
-    if matches!(error, RecordError::Rewritten { .. }) {
+    if matches!(error, RecordError::Rewritten { .. } | RecordError::Damaged { .. }) {
         return;
     }
     let message = ErrorChain(error).to_string();

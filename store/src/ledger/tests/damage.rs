@@ -229,16 +229,43 @@ fn a_peers_damaged_feed_is_put_aside_and_comes_back_while_the_rest_goes_on() {
 }
 
 #[test]
-fn an_own_damaged_feed_stops_the_start_and_a_peers_copy_heals_it() {
+fn an_own_damaged_feed_stops_the_start_where_nobody_else_is_known_and_nothing_is_touched() {
     let (world, _) = filled();
     let intact = world.crash_copy();
+    fs::remove_dir_all(world.state_path().join(format!("feeds/lantern/{PEER}"))).unwrap();
     let segment = format!("feeds/lantern/{ME}/00000000.alog");
     change_file(&world.state_path().join(&segment), |bytes| bytes[100] ^= 1);
+    let damaged = fs::read(world.state_path().join(&segment)).unwrap();
     let error = world.try_open(ME).map(|_| ()).unwrap_err();
     assert!(matches!(&error, OpenError::OwnFeed { feed, .. } if *feed == toy::feed(ME)), "{error:?}");
     assert!(error.to_string().contains("state directory of the peer that has most of it"));
+    assert_eq!(fs::read(world.state_path().join(&segment)).unwrap(), damaged);
     fs::copy(intact.state_path().join(&segment), world.state_path().join(&segment)).unwrap();
     check_opens_equal(&world);
+}
+
+#[test]
+fn an_own_damaged_feed_is_put_aside_with_its_length_and_comes_back_from_a_peer() {
+    let (world, _) = filled();
+    let intact = world.crash_copy();
+    let segment = world.state_path().join(format!("feeds/lantern/{ME}/00000000.alog"));
+    change_file(&segment, |bytes| bytes[100] ^= 1);
+    let whole = intact.open();
+    let groups = whole.groups(ME);
+    let records = groups.last().and_then(SealedGroup::claimed_end).unwrap();
+    let node = world.open();
+    let [aside] = node.report.quarantined.as_slice() else { panic!("{:?}", node.report.quarantined) };
+    assert_eq!(
+        (&aside.feed, aside.own_records),
+        (&toy::feed(ME), Some(records)),
+        "what is behind the damage counts"
+    );
+    assert!(aside.moved_to.join("00000000.alog").exists());
+    assert!(node.ledger.heads(&project()).iter().all(|(name, _)| name.to_string() != ME));
+    node.ledger.ingest_wait(toy::feed(ME), groups.clone(), vec![]).unwrap();
+    assert_eq!(node.groups(ME), groups);
+    drop(node);
+    assert!(check_opens_equal(&world).quarantined.is_empty());
 }
 
 #[test]

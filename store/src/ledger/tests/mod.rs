@@ -9,6 +9,7 @@ mod engine;
 mod export;
 mod failing;
 mod fork;
+mod fsck;
 mod full_disk;
 mod ingest;
 mod meanwhile;

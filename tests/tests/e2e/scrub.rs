@@ -1,0 +1,182 @@
+//! What a disk does to files that are held: it is found, told, neither served nor counted, and repaired from another site.
+
+use std::{
+    fs,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::Path,
+};
+
+use avalon_protocol::{
+    control::{HoldingState, ScrubState},
+    exit_code::ExitCode,
+    mode::ProjectMode,
+};
+use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
+use walkdir::WalkDir;
+
+use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, publish_model, studio};
+
+const BYTES: usize = 3 << 20;
+
+/// Changes one byte of a file and leaves its time, as a disk does.
+fn rot(path: &Path, at: u64) {
+    let mut file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mtime = file.metadata().unwrap().modified().unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(&[byte[0] ^ 0x20]).unwrap();
+    file.set_modified(mtime).unwrap();
+}
+
+fn in_trash(daemon: &Daemon) -> Vec<Vec<u8>> {
+    let trash = daemon.path(".avalon/trash");
+    if !trash.exists() {
+        return Vec::new();
+    }
+    let files = WalkDir::new(trash).into_iter().map(Result::unwrap);
+    let files = files.filter(|entry| entry.file_type().is_file());
+    files.map(|entry| fs::read(entry.path()).unwrap()).collect()
+}
+
+/// London, which repairs nothing by itself, with a version of two files that montreal holds too.
+fn two_sites(studio: &Studio, scrub: &str) -> (Daemon, Daemon) {
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    london.config.extra = format!("[scrub]\n{scrub}\n");
+    london.start();
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    let small = london.path(&format!("{MODEL}/v001/modelDefault.abc"));
+    tree::write(&small, &tree::noise(7, BYTES));
+    publish_model(&london, 1, &tree::noise(1, BYTES));
+    london.until_complete_at(&model(1), MONTREAL);
+    (london, montreal)
+}
+
+fn verified(daemon: &Daemon, reference: &str) -> Option<String> {
+    let item = daemon.api().locate_one(reference).unwrap();
+    item.nodes.into_iter().find(|node| node.site == daemon.api().status().site)?.verified
+}
+
+#[test]
+fn rot_is_found_told_and_repaired_from_another_site_by_one_command() {
+    let studio = studio();
+    let (mut london, montreal) = two_sites(&studio, "repair = false");
+    let said = london.ctl(&["verify", &model(1), "--json"]).good();
+    assert_eq!((&said["versions_done"], said["bytes_done"].as_u64()), (&1.into(), Some(2 * BYTES as u64)));
+    let first = verified(&london, &model(1)).expect("it was verified");
+    london.restart();
+    assert_eq!(verified(&london, &model(1)), Some(first), "a restart forgets nothing");
+
+    let file = london.path(&format!("{MODEL}/v001/modelDefault.usdc"));
+    rot(&file, 2 << 20);
+    let said = london.ctl(&["verify", "lantern", "--json"]).expect(ExitCode::Integrity).json();
+    assert_eq!(said["damaged"].as_array().unwrap().len(), 1, "{said}");
+    assert_eq!(
+        (&said["damaged"][0]["damage"], &said["damaged"][0]["repair"]),
+        (&"rot".into(), &"none".into())
+    );
+    assert!(london.api().has_health("damaged"));
+    montreal.until("nobody counts on london", |api| {
+        let item = api.locate_one(&model(1))?;
+        let london = item.nodes.iter().find(|node| node.site == "london")?;
+        (london.state != HoldingState::Complete).then_some(())
+    });
+    let damaged = fs::read(&file).unwrap();
+    assert!(damaged != tree::noise(1, BYTES) && in_trash(&london).is_empty(), "it was only told");
+    // Somebody who wants it gets it from where it is good.
+    let home = studio.on_demand(HOME, &[&london, &montreal]);
+    home.until_connected(LONDON);
+    home.until_connected(MONTREAL);
+    home.until_complete_at(&model(1), MONTREAL);
+    home.ctl(&["pull", &model(1)]).expect(ExitCode::Ok);
+    tree::assert_equal(&montreal.path(""), &home.path(""));
+
+    let said = london.ctl(&["verify", &model(1), "--repair", "--json"]).good();
+    assert_eq!(said["damaged"][0]["repair"], "repaired", "{said}");
+    london.until_complete_at(&model(1), LONDON);
+    tree::assert_equal(&montreal.path(""), &london.path(""));
+    assert_eq!(in_trash(&london), [damaged], "what rotted is kept");
+    assert!(!london.api().has_health("damaged"), "{:?}", london.api().status().health);
+    let job = london.api().job_of(&model(1));
+    assert!(
+        job.bytes_received <= BYTES as u64 + (BYTES as u64 >> 3),
+        "the good file did not come again: {job:?}"
+    );
+    let said = london.ctl(&["verify"]);
+    assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{said:?}");
+}
+
+#[test]
+fn without_another_copy_the_file_stays_and_so_does_what_is_told_until_it_is_put_back() {
+    let studio = studio();
+    let mut london = studio.on_demand(LONDON, &[]);
+    let dir = publish_model(&london, 1, &tree::noise(1, BYTES));
+    let file = dir.join("modelDefault.usdc");
+    rot(&file, 12_345);
+    let damaged = fs::read(&file).unwrap();
+    for _ in 0..2 {
+        let said = london.ctl(&["verify", "--repair", "--json"]).expect(ExitCode::Integrity).json();
+        assert_eq!(said["damaged"][0]["repair"], "no-copy", "{said}");
+        let health = london.api().status().health;
+        let item = health.iter().find(|item| item.code == "damaged").unwrap_or_else(|| panic!("{health:?}"));
+        assert!(item.hint.as_ref().unwrap().contains("no other node is known to have it"), "{item:?}");
+        assert_eq!(fs::read(&file).unwrap(), damaged);
+        assert!(in_trash(&london).is_empty());
+        // It is told again after a restart, and never becomes a publish of its own.
+        london.restart();
+        london.until("it is told again", |api| api.has_health("damaged").then_some(()));
+    }
+    assert_eq!(london.api().locate_one(&model(1)).unwrap().generation, 1);
+    rot(&file, 12_345);
+    london.ctl(&["verify"]).expect(ExitCode::Ok);
+    london.until_complete_at(&model(1), LONDON);
+    london.until("it is well again", |api| (!api.has_health("damaged")).then_some(()));
+}
+
+#[test]
+fn a_hero_that_rots_is_no_new_generation() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    let (name, mut events) = ("lantern:robot/modelDefault@hero", london.events());
+    let file = london.path(&format!("{MODEL}/hero/modelDefault.usdc"));
+    tree::write(&file, &tree::noise(3, BYTES));
+    assert_eq!(events.published(name), 1);
+    london.until_complete_at(name, MONTREAL);
+    rot(&file, 99);
+    // It comes back from montreal by itself.
+    london.until("it is repaired", |_| (!in_trash(&london).is_empty()).then_some(()));
+    london.until_complete_at(name, LONDON);
+    assert_eq!(fs::read(&file).unwrap(), tree::noise(3, BYTES));
+    assert_eq!(london.api().locate_one(name).unwrap().generation, 1, "what rotted went nowhere");
+    tree::assert_equal(&london.path(""), &montreal.path(""));
+}
+
+#[test]
+fn what_is_due_is_read_by_itself_and_the_times_are_shown() {
+    let studio = studio();
+    let (mut london, montreal) = two_sites(&studio, "interval = \"2s\"\nrate = \"1GB/s\"");
+    publish_model(&london, 2, &tree::noise(2, BYTES));
+    london.until_complete_at(&model(2), MONTREAL);
+    london.until("both were read", |_| verified(&london, &model(1)).and(verified(&london, &model(2))));
+    let scrub = london.api().status().scrub.unwrap();
+    assert!(scrub.versions_verified >= 2 && scrub.bytes_verified >= 3 * BYTES as u64, "{scrub:?}");
+    assert_ne!(scrub.state, ScrubState::Off);
+    let table = london.ctl(&["where", &model(1)]).expect(ExitCode::Ok).stdout;
+    let at = verified(&london, &model(1)).unwrap();
+    let (day, _) = at.split_once('T').unwrap();
+    assert!(table.lines().any(|line| line.contains("london") && line.contains(day)), "{table}");
+    let first = verified(&london, &model(1)).unwrap();
+    london.until("it is read again", |_| verified(&london, &model(1)).filter(|now| *now > first));
+    // While nobody watches, as a disk does it: found at the start or by the next reading, and repaired without a word.
+    london.terminate();
+    let file = london.path(&format!("{MODEL}/v001/modelDefault.usdc"));
+    rot(&file, 5);
+    london.start();
+    london.until_connected(MONTREAL);
+    london.until("it is good again", |_| (fs::read(&file).unwrap() == tree::noise(1, BYTES)).then_some(()));
+    london.until_complete_at(&model(1), LONDON);
+    assert_eq!(in_trash(&london).len(), 1);
+    tree::assert_equal(&montreal.path(""), &london.path(""));
+}
