@@ -18,7 +18,7 @@ use avalon_store::{
     state_dir::StateDir,
     witness::{self, Moment},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{clock::Clock, core::blocking, health::HealthBoard, log::ErrorChain};
@@ -47,6 +47,8 @@ struct Inner {
     /// One witness at a time: each removes the anchor of the one before.
     witnessing: Mutex<()>,
     changed: Notify,
+    /// Tells of each change of what may be written, and at the end that nobody will tell any more.
+    has_ended: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -112,6 +114,7 @@ impl OwnWriting {
             known: Mutex::new(known),
             witnessing: Mutex::new(()),
             changed: Notify::new(),
+            has_ended: watch::Sender::new(false),
         };
         let own = Self { inner: Arc::new(inner) };
         own.tell(&mut own.known());
@@ -178,6 +181,17 @@ impl OwnWriting {
         self.known().feeds.writing(project, self.inner.clock.monotonic())
     }
 
+    /// Waits while it is about to be known whether the own feed about a project may be written: what is concluded from a catalog that
+    /// lacks own records may be wrong. Returns when the daemon stops, too.
+    pub async fn decided(&self, project: &ProjectName) {
+        let mut has_ended = self.inner.has_ended.subscribe();
+        while self.writing(project) == Writing::Waits && !*has_ended.borrow_and_update() {
+            if has_ended.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Tells the ledger and the board what has changed.
     fn tell(&self, known: &mut Known) {
         let (inner, now) = (&self.inner, self.inner.clock.monotonic());
@@ -193,6 +207,7 @@ impl OwnWriting {
             if known.told.insert(project.clone(), [writing, revoking]) != Some([writing, revoking]) {
                 tracing::debug!(%project, ?writing, ?revoking, "own feed");
                 inner.ledger.set_writing_apart(&project, writing, revoking);
+                inner.has_ended.send_modify(|_| {});
             }
         }
     }
@@ -244,11 +259,12 @@ impl OwnWriting {
             let next = [next, self.witness_in_time(now).await].into_iter().flatten().min();
             let wait = next.map(|at| at.saturating_sub(now));
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 () = self.inner.changed.notified() => {}
                 () = self.inner.clock.sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
         }
+        self.inner.has_ended.send_replace(true);
     }
 
     /// Says whether this state is known to be the newest of every feed that it has. Of one that nobody has asked about yet there is

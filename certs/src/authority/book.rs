@@ -6,12 +6,12 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use avalon_protocol::{id::NodeId, limits::MAX_CRL_BYTES};
 
-use super::{Authority, AuthorityError, ISSUING_VALIDITY, ListNumber, ToRevoke};
+use super::{Authority, AuthorityError, ISSUING_VALIDITY, ListNumber, ToRevoke, params::since_epoch};
 use crate::{
     key_file::{Access, Existing, write_durably},
     revocation::RevocationList,
@@ -67,6 +67,13 @@ pub fn parse_serial(text: &str) -> Option<Vec<u8>> {
     (1..=20).contains(&bytes.len()).then_some(bytes)
 }
 
+/// A list names whole seconds. What was said in this one, before the list was made, is older than the revocation, and stays.
+fn next_second(now: SystemTime) -> Result<SystemTime, AuthorityError> {
+    let since = since_epoch(now)?;
+    let seconds = since.as_secs() + u64::from(since.subsec_nanos() > 0);
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or(AuthorityError::Clock)
+}
+
 impl Authority {
     /// Makes the next list of revoked certificates in the authority's directory: all that the newest one has, these serial numbers, and
     /// every certificate that was issued to `node`, also that by which it issues.
@@ -91,11 +98,11 @@ impl Authority {
             Some(list) => (list.number, list.revoked()),
             None => (0, Vec::new()),
         };
-        let before = revoked.len();
+        let (before, since) = (revoked.len(), next_second(now)?);
         for serial in new {
             let plain = crate::revocation::plain(&serial).to_vec();
             if !revoked.iter().any(|one| one.serial == plain) {
-                revoked.push(ToRevoke { serial: plain, since: now });
+                revoked.push(ToRevoke { serial: plain, since });
             }
         }
         if revoked.len() == before {
@@ -144,8 +151,6 @@ impl Authority {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{
         fixture::{Studio, day_one, node, what},
@@ -183,6 +188,10 @@ mod tests {
         let (old, new) = (list(&studio, &first), list(&studio, &second));
         assert!(old.revoked().iter().all(|one| new.revoked().contains(one)), "and since when stays");
         assert_eq!(new.to_protocol().revoked.len(), 4);
+        let amid_a_second = later + Duration::from_millis(600);
+        let third = studio.authority.revoke(None, &[vec![9]], amid_a_second).unwrap();
+        let since = list(&studio, &third).revoked().into_iter().map(|one| one.since).max().unwrap();
+        assert_eq!(since, later + Duration::from_secs(1), "what was said in that second before stays");
         assert!(new.to_protocol().made_at_ms > old.to_protocol().made_at_ms);
     }
 

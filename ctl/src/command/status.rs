@@ -268,6 +268,7 @@ mod tests {
             ran.stdout,
             "avalond 0.1.0  up 3d 4h  node ws1@london  studio northlight  healthy\n\
              listens on 0.0.0.0:4700  certificate ends 2027-02-20T10:00:00Z  pid 4711\n\
+             knows the studio's rights as of 3h 00m ago\n\
              \n\
              PROJECT  MODE    STATE     VERSIONS  PATH\n\
              lantern  mirror  watching        12  /srv/projects/lantern\n\

@@ -66,6 +66,8 @@ fn bytes_that_rot_in_an_unfinished_transfer_are_fetched_again() {
     let dir = london.path(&format!("{MODEL}/v001"));
     tree::write_noise(&dir.join("modelDefault.usdc"), 9, 120 << 20);
     assert_eq!(london.api().publish(&dir).error, None);
+    // Slow enough to be amid it.
+    london.ctl(&["limit", "set", "40MiB/s"]).expect(ExitCode::Ok);
     let mut montreal = studio.mirror(MONTREAL, &[&london]);
     montreal.until("bytes come", |api| {
         api.jobs()
@@ -84,6 +86,7 @@ fn bytes_that_rot_in_an_unfinished_transfer_are_fetched_again() {
         }
     }
     assert!(damaged > 0, "something was there to damage");
+    london.ctl(&["limit", "clear", "--all"]).expect(ExitCode::Ok);
     montreal.start();
     montreal.until_complete_at(&model(1), MONTREAL);
     tree::assert_equal(&london.path(""), &montreal.path(""));

@@ -205,3 +205,49 @@ fn a_copy_that_meets_a_peer_of_the_first_is_refused_told_so_and_writes_nothing()
     montreal.until_complete_at(&model(2), MONTREAL);
     assert!(!montreal.api().has_health("feed-fork"));
 }
+
+#[test]
+fn a_node_that_lost_its_whole_state_is_itself_again_with_a_certificate_from_the_ca_and_copies_nothing() {
+    let studio = studio();
+    let london = studio.on_demand(LONDON, &[]);
+    let mut montreal = studio.mirror(MONTREAL, &[&london]);
+    for version in 1..=3 {
+        publish_model(&london, version, format!("version {version}").as_bytes());
+        montreal.until_complete_at(&model(version), MONTREAL);
+    }
+    publish_model(&montreal, 4, b"of its own");
+    london.until("it knows all four", |api| api.locate_one(&model(4)).map(drop));
+    let tree_before = inodes(&montreal.path(MODEL));
+    montreal.kill9();
+    fs::remove_dir_all(&montreal.config.state_dir).unwrap();
+    // `ca issue` under the old name, and the daemon is started: that is all.
+    studio.issue(MONTREAL, &montreal.config.identity_dir(), avalon_tests::daemons::now());
+    montreal.start();
+    for version in 1..=4 {
+        montreal.until_complete_at(&model(version), MONTREAL);
+        london.until_complete_at(&model(version), MONTREAL);
+    }
+    assert_eq!(inodes(&montreal.path(MODEL)), tree_before, "no file was written again");
+    for said in ["replicate::place: placed", "publish::record::tell: published"] {
+        assert!(!montreal.log().contains(said), "{}", montreal.log());
+    }
+    // It writes on where its feed ends, and nobody sees two histories.
+    publish_model(&montreal, 5, b"and on");
+    london.until("it knows the fifth", |api| api.locate_one(&model(5)).map(drop));
+    for node in [&london, &montreal] {
+        assert!(!node.api().has_health("feed-fork") && !node.api().has_health("feed-held"));
+        let feeds: FeedsReply = node.api().get(route::FEEDS).unwrap();
+        assert!(feeds.feeds.iter().all(|feed| feed.state == FeedState::Good), "{feeds:#?}");
+    }
+}
+
+/// Which files there are, each with the inode that a new one would not have.
+fn inodes(dir: &Path) -> Vec<(std::path::PathBuf, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    let files = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
+    let files = files.filter(|entry| entry.file_type().is_file());
+    let mut files: Vec<_> =
+        files.map(|entry| (entry.path().to_owned(), entry.metadata().unwrap().ino())).collect();
+    files.sort();
+    files
+}

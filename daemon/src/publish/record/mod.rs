@@ -137,6 +137,8 @@ pub async fn record(
     let named = hash::hash(core, project, &root, &whole.version.dir, &whole.files).await;
     let named = named.map_err(|source| RecordError::Hash { version: version.clone(), source })?;
     let entries = manifest::entries(project.templates(), &named);
+    // A node that lost its state finds its versions before it hears that it published them itself.
+    core.own.decided(project.name()).await;
     let (core_there, id, files) = (Arc::clone(core), version.clone(), entries.files.clone());
     let dir = whole.version.dir.clone();
     let related = blocking(move || relate_files(&core_there, &id, (&dir, &files))).await;
