@@ -191,14 +191,7 @@ async fn start(
     let hooks = start_listeners(&core, &config, &tasks);
     care::udp_health(config.listen, net.udp_buffers()).into_iter().for_each(|item| core.health.raise(item));
 
-    let settlers: Vec<(Arc<Project>, SettlerHandle)> = core
-        .projects
-        .values()
-        .map(|project| (Arc::clone(project), publisher::start(&core, project, &config, &publishing)))
-        .collect();
-    for project in core.projects.values() {
-        resume(&core, project, &replicator, &tasks);
-    }
+    let settlers = start_projects(&core, &config, &replicator, (&publishing, &tasks));
     let scrubber = start_scrub(&core, &config, &state, (&replicator, &settlers), &tasks).await;
     let keepers = (start_space(&core, &net, &replicator, &tasks), scrubber);
     let api = DaemonApi::new(&core, &net, &replicator, keepers, settlers.clone(), certificate_end, joining);
@@ -209,6 +202,22 @@ async fn start(
         .with_hooks(hooks);
     let running = Running { core, net, tasks, publishing, notifier, _state: state, _socket: socket_guard };
     Ok((running, reloader))
+}
+
+/// Looks for what is whole in each project, and goes on with what was being fetched.
+fn start_projects(
+    core: &Arc<Core>,
+    config: &Config,
+    replicator: &ReplicatorHandle,
+    (publishing, tasks): (&Tasks, &Tasks),
+) -> Vec<(Arc<Project>, SettlerHandle)> {
+    let start =
+        |project: &Arc<Project>| (Arc::clone(project), publisher::start(core, project, config, publishing));
+    let settlers = core.projects.values().map(start).collect();
+    for project in core.projects.values() {
+        resume(core, project, replicator, tasks);
+    }
+    settlers
 }
 
 fn hello(config: &Config, core: &Core, issues: bool) -> Hello {

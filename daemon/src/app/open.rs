@@ -68,12 +68,7 @@ pub(super) async fn core(
         care: CatalogCare::default(),
         max_feed_bytes: config.max_feed_bytes,
     };
-    let (state_there, node, audit_clock) =
-        (Arc::clone(state), identity.node().to_string(), Arc::clone(&clock));
-    let (keep, health_there) = (config.audit_keep, health.clone());
-    let audit =
-        blocking(move || Audit::open(&state_there.audit, &node, keep, audit_clock, &health_there)).await?;
-    audit.note(AuditFact::daemon(AuditAction::Start).detail("version", env!("CARGO_PKG_VERSION")));
+    let audit = open_audit(config, state, identity, &clock, &health).await?;
     let state_there = Arc::clone(state);
     let (ledger, report) = blocking(move || Ledger::open(&state_there, ledger_config)).await?;
     report_open(&health, &report);
@@ -118,6 +113,20 @@ pub(super) async fn core(
         health,
         clock,
     }))
+}
+
+async fn open_audit(
+    config: &Config,
+    state: &Arc<StateDir>,
+    identity: &Identity,
+    clock: &Arc<dyn Clock>,
+    health: &HealthBoard,
+) -> anyhow::Result<Audit> {
+    let (state, node, clock) = (Arc::clone(state), identity.node().to_string(), Arc::clone(clock));
+    let (keep, health) = (config.audit_keep, health.clone());
+    let audit = blocking(move || Audit::open(&state.audit, &node, keep, clock, &health)).await?;
+    audit.note(AuditFact::daemon(AuditAction::Start).detail("version", env!("CARGO_PKG_VERSION")));
+    Ok(audit)
 }
 
 /// Returns which own feeds were put aside, and how many records they had.

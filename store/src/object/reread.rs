@@ -157,7 +157,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         let path = temp.path().join("file");
-        let data: Vec<u8> = (0..3 * PIECE_BYTES + 17).map(|at| (at % 251) as u8).collect();
+        let data: Vec<u8> = (0..3 * PIECE_BYTES + 17).map(|at| u8::try_from(at % 251).unwrap()).collect();
         let write = |data: &[u8]| dir.write_atomic(&path_of("file"), data, WriteMode::Replace).unwrap();
         write(&data);
         assert_eq!(read(&dir, || ()).unwrap(), ObjectHash::of(&data));

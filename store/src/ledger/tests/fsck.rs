@@ -32,7 +32,7 @@ fn a_flip_anywhere_in_feeds_and_manifests_is_found_and_nothing_is_changed() {
     let mut flips = 0;
     for (node, kind) in [(ME, FindingKind::OwnFeed), (PEER, FindingKind::PeerFeed)] {
         let segment = world.state_path().join(format!("feeds/lantern/{node}/00000000.alog"));
-        let length = fs::metadata(&segment).unwrap().len() as usize;
+        let length = usize::try_from(fs::metadata(&segment).unwrap().len()).unwrap();
         for at in (0..length).step_by(7) {
             with_flip(&segment, at, || {
                 let found = kinds(&look(&world));
@@ -49,7 +49,7 @@ fn a_flip_anywhere_in_feeds_and_manifests_is_found_and_nothing_is_changed() {
         if !manifest.file_type().is_file() {
             continue;
         }
-        let length = manifest.metadata().unwrap().len() as usize;
+        let length = usize::try_from(manifest.metadata().unwrap().len()).unwrap();
         for at in (0..length).step_by(11) {
             with_flip(manifest.path(), at, || {
                 let found = look(&world);
