@@ -248,7 +248,7 @@ impl Studio {
             transfers: crate::transfers::TransferLog::new(&state.root),
             audit: Audit::open(&state.audit, name, None, Arc::new(clock.clone()), &health).unwrap(),
             health,
-            damaged: Default::default(),
+            damaged: crate::scrub::FoundDamaged::unkept(),
             deltas: Arc::default(),
             buffers: Buffers::default(),
             events,

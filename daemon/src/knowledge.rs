@@ -173,6 +173,11 @@ impl Knowledge {
             Some(_) => self.health.raise(old(is_too_old)),
             None => self.health.clear(OLD),
         }
+        // A clock that is set back over a restart makes it younger by this much at most.
+        let now = self.clock.monotonic();
+        if self.lock().written.is_some_and(|at| now.saturating_sub(at) >= WRITE_EVERY) {
+            self.write();
+        }
         self.refuses.send_if_modified(|refuses| std::mem::replace(refuses, is_too_old) != is_too_old);
     }
 

@@ -273,8 +273,11 @@ impl OwnWriting {
         let known = self.known();
         let now = self.inner.clock.monotonic();
         let is_free = |project: &&ProjectName| known.feeds.writing(project, now) == Writing::Free;
-        let is_empty =
-            |project: &ProjectName| own_head(&self.inner.ledger, &self.inner.me, project) == FeedHead::EMPTY;
+        // One that was put aside is empty and was not: the next start is to know that.
+        let is_empty = |project: &ProjectName| {
+            own_head(&self.inner.ledger, &self.inner.me, project) == FeedHead::EMPTY
+                && known.feeds.lacks(project).is_none()
+        };
         let (free, held): (Vec<_>, Vec<_>) = known.feeds.projects().partition(is_free);
         !free.is_empty() && held.into_iter().all(is_empty)
     }

@@ -13,7 +13,7 @@ use avalon_protocol::{
     id::{NodeId, ProjectName},
     limits::MAX_CRL_BYTES,
     record::{Crl, Note, Record, Revoked},
-    signing::{CertificateList, UntrustedList},
+    signing::{CertificateId, CertificateList, UntrustedList},
 };
 use avalon_store::ledger::{Committed, LedgerError};
 use thiserror::Error;
@@ -56,6 +56,16 @@ pub enum RevokeError {
         number: u64,
         /// The number of the one that counts.
         known: u64,
+    },
+    /// It would take certificates back into the studio.
+    #[error(
+        "list {number} lacks {missing} of the certificates that are revoked; was it made from a copy of the CA's directory that has not all lists?"
+    )]
+    ShorterList {
+        /// Its number.
+        number: u64,
+        /// How many it lacks.
+        missing: usize,
     },
     /// It fits into no record.
     #[error("the list is larger than the limit of {MAX_CRL_BYTES} bytes")]
@@ -116,6 +126,13 @@ impl Core {
             && known >= list.number
         {
             return Err(RevokeError::OldList { number: list.number, known });
+        }
+        if let Some(listed) = self.ledger.admission().listed() {
+            let lacks = |id: &&CertificateId| !list.revoked.contains_key(id);
+            let missing = listed.list().revoked.keys().filter(lacks).count();
+            if missing > 0 {
+                return Err(RevokeError::ShorterList { number: list.number, missing });
+            }
         }
         let now_ms = self.now_ms();
         let mut records = self.judge_listed(&list);

@@ -144,11 +144,14 @@ impl Session {
         self.feeds.get(feed)?.theirs
     }
 
-    /// Says whether everything that the peer says it has of a project's feeds is here. Feeds with two histories are none that anybody waits for.
+    /// Says whether everything that the peer says it has of a project's feeds is here. Nobody waits for feeds with two histories, or for the rest of
+    /// one that is too long.
     pub fn has_all_of(&self, project: &ProjectName) -> bool {
         let of_project = self.feeds.iter().filter(|(feed, _)| feed.project == *project);
         let has_all = |progress: &Progress| {
-            progress.forked || progress.ours.map_or(0, |ours| ours.next_seq) >= progress.theirs.unwrap_or(0)
+            progress.forked
+                || progress.full
+                || progress.ours.map_or(0, |ours| ours.next_seq) >= progress.theirs.unwrap_or(0)
         };
         self.heads_seen.contains(project) && of_project.into_iter().all(|(_, progress)| has_all(progress))
     }

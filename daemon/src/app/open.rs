@@ -108,7 +108,7 @@ pub(super) async fn core(
         limits,
         audit,
         orders,
-        damaged: FoundDamaged::default(),
+        damaged: FoundDamaged::open(&state.root),
         transfers: TransferLog::new(&state.root),
         health,
         clock,

@@ -116,6 +116,10 @@ fn refused(error: &RevokeError) -> ApiError {
         RevokeError::OldList { .. } => {
             (ErrorCode::BadRequest, "take the file with the highest number from the studio CA's directory")
         }
+        RevokeError::ShorterList { .. } => (
+            ErrorCode::BadRequest,
+            "bring the lists of all copies of the studio CA's directory together in one, then: avalonctl ca revoke",
+        ),
         RevokeError::LongList => {
             (ErrorCode::BadRequest, "revoke nodes by name: avalonctl node revoke NODE@SITE")
         }

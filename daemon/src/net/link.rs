@@ -6,7 +6,7 @@ use avalon_protocol::{
     access::Role,
     close_code::CloseCode,
     id::{NodeId, ProjectName},
-    wire::{FEATURE_ENCODED, FEATURE_ISSUES, FEATURE_NUMBERS, FEATURE_PROOF, Hello},
+    wire::{FEATURE_ENCODED, FEATURE_NUMBERS, FEATURE_PROOF, Hello},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -82,9 +82,9 @@ impl PeerLink {
         self.inner.role
     }
 
-    /// Says whether the peer is one that has the studio's feeds whole: an admin's, a site's, or one that issues.
+    /// Says whether the peer is one that has the studio's feeds whole, by its certificate and not by what it says of itself.
     pub fn may_know_rights(&self) -> bool {
-        matches!(self.role(), Role::Admin | Role::Site) || self.inner.hello.features & FEATURE_ISSUES != 0
+        matches!(self.role(), Role::Admin | Role::Site)
     }
 
     /// Says whether everything that the peer has of the studio's feeds is here.

@@ -20,7 +20,7 @@ use avalon_store::{
     fs::FileIdentity,
     ledger::{Committed, LedgerError},
     object::incoming::{Incoming, VerifiedVersion},
-    place::{Damaged, PlaceError, PlaceOptions, Placement, ReadOnly, Replaces},
+    place::{PlaceError, PlaceOptions, Placement, ReadOnly, Replaces},
 };
 
 use super::{
@@ -62,6 +62,9 @@ pub(super) async fn place(
     core.health.about(&job.version.to_string()).clear(DAMAGED);
     drop(lock);
     let committed = committed.map_err(|error| not_recorded(&error))?;
+    let (core_there, placed) = (Arc::clone(core), placement.files().to_vec());
+    let name = project.name().clone();
+    blocking(move || core_there.damaged.forget(&name, placed.iter().map(|file| &file.path))).await;
     core.space.came(project.name(), manifest.total_bytes());
     tracing::info!(version = %job.version, manifest = %job.manifest, files = manifest.files().len(), bytes = manifest.total_bytes(), seq = committed.first_seq(), "placed");
     core.events.emit(EventKind::Placed {
@@ -100,7 +103,7 @@ async fn make_visible(
     still_there(project).await?;
     let before = before(core, &version).await?;
     let ids_before = ids(&before);
-    let damaged = damaged(core, &version).await?;
+    let damaged = core.damaged.of(&version.project);
     let (puts_back, is_part) = (job.puts_back(), job.frames().is_some());
     let placed = blocking(move || {
         let replaces = match version.slot {
@@ -109,7 +112,7 @@ async fn make_visible(
             _ if puts_back => Replaces::Rewritten,
             _ => Replaces::Followed(&before),
         };
-        let options = PlaceOptions { read_only, replaces, damaged };
+        let options = PlaceOptions { read_only, replaces, damaged: Some(&damaged) };
         core_there.hasher.run(|| avalon_store::place::place(verified, &options))
     });
     match placed.await {
@@ -240,17 +243,6 @@ async fn before(core: &Arc<Core>, version: &VersionId) -> Result<Vec<Manifest>, 
         let held = fold.ever_held_by(&core.me).filter(|id| *id != head && fold.precedes(id, &head));
         ids.extend(held.max_by_key(number).filter(|held| !ids.contains(held)));
         Ok(ids.into_iter().filter_map(manifest_of).collect())
-    })
-    .await
-}
-
-/// Returns what becomes of damaged copies of its files: where this node held the version, they are its own.
-async fn damaged(core: &Arc<Core>, version: &VersionId) -> Result<Damaged, Outcome> {
-    let (core, version) = (Arc::clone(core), version.clone());
-    blocking(move || {
-        let fold = core.ledger.version(&version).map_err(|error| catalog_failed(&error))?.unwrap_or_default();
-        let was_here = fold.ever_held_by(&core.me).next().is_some();
-        Ok(if was_here { Damaged::Replace } else { Damaged::Stays })
     })
     .await
 }

@@ -12,7 +12,10 @@ use std::{
 use avalon_protocol::{control::ScrubState, hash::ManifestId, id::VersionId};
 use tokio_util::sync::CancellationToken;
 
-use super::{Reader, Scrubber, Target, check::Checked};
+use super::{
+    Reader, Scrubber, Target,
+    check::{Checked, LOOK_AGAIN},
+};
 use crate::{clock::moment_of_week, core::blocking};
 
 /// How many versions are read from the catalog at a time.
@@ -73,7 +76,7 @@ impl Scrubber {
         }
         for (_, version) in chosen {
             if !self.until_hours(stop).await || !self.may_go_on(Reader::Itself).await {
-                return Duration::ZERO;
+                return LOOK_AGAIN;
             }
             let is_good = match self.read_held(&version).await {
                 Some(Checked::Read(bad)) => bad.is_empty(),
@@ -81,8 +84,9 @@ impl Scrubber {
                     tracing::debug!(%version, why, "a version was not verified");
                     false
                 }
-                Some(Checked::Stopped) => return Duration::ZERO,
-                None => true,
+                Some(Checked::Stopped) => return LOOK_AGAIN,
+                // It is dropped meanwhile, or its manifest is not to be had now.
+                None => false,
             };
             if !is_good {
                 aside.insert(version, self.0.core.clock.monotonic() + TRY_AGAIN);

@@ -9,7 +9,7 @@ use avalon_protocol::{
     rel_path::RelPath,
 };
 use avalon_store::{
-    fs::{Dir, FileKind, FileStat},
+    fs::{Dir, FileIdentity, FileKind, FileStat, FsKind},
     object::reread::{PIECE_BYTES, Reread, RereadError},
 };
 
@@ -67,8 +67,8 @@ struct Place {
     dir: Dir,
     path: RelPath,
     entry: FileEntry,
-    /// When the catalog saw it last with the content that it should have; that may not be the time of the manifest.
-    known_mtime_ns: Option<i64>,
+    /// What identified it when the catalog saw it with the content that it should have.
+    known: Option<FileIdentity>,
 }
 
 impl Scrubber {
@@ -82,25 +82,29 @@ impl Scrubber {
         let Some(dir) = target.project.dir() else {
             return Checked::Unread(format!("project {} is paused", target.project.name()));
         };
-        let mut bad = Vec::new();
+        let (mut bad, mut unread) = (Vec::new(), None);
         for entry in target.manifest.files() {
             let Ok(path) = target.manifest.dir().join(&entry.path) else { continue };
             if !self.may_go_on(reader).await {
                 return Checked::Stopped;
             }
             let project = Arc::clone(&target.project);
-            let place = Place { project, dir: dir.clone(), path, entry: entry.clone(), known_mtime_ns: None };
+            let place = Place { project, dir: dir.clone(), path, entry: entry.clone(), known: None };
             match self.check_file(place, reader).await {
                 Some(File::Good) => {}
                 Some(File::Bad(found)) => bad.push(*found),
-                Some(File::Unread(why)) => return Checked::Unread(why),
+                Some(File::Unread(why)) => unread = Some(why),
                 Some(File::Open(_)) | None => return Checked::Stopped,
             }
             read(entry.size);
         }
         let project = Arc::clone(&target.project);
         if blocking(move || project.is_current()).await {
-            Checked::Read(bad)
+            match unread {
+                // What is damaged is told all the same.
+                Some(why) if bad.is_empty() => Checked::Unread(why),
+                _ => Checked::Read(bad),
+            }
         } else {
             Checked::Unread(format!("another directory lies at {} now", target.project.path().display()))
         }
@@ -149,7 +153,14 @@ impl Scrubber {
         match reader {
             Reader::Person(cancelled) => !(cancelled.is_cancelled() || stop.is_cancelled()),
             Reader::Itself => {
-                while self.is_busy() {
+                // It has the turn that they wait for, and gives it back.
+                if self.is_wanted_by_people() {
+                    return false;
+                }
+                while self.is_line_busy() {
+                    if self.is_wanted_by_people() {
+                        return false;
+                    }
                     self.set_state(ScrubState::Waiting);
                     tokio::select! {
                         () = stop.cancelled() => return false,
@@ -166,7 +177,13 @@ impl Scrubber {
 /// Looks at a file, and reads one that is short. Blocks.
 fn begin(core: &Core, mut place: Place) -> (Place, File) {
     let known = core.ledger.local_file(place.project.name(), &place.path).ok().flatten();
-    place.known_mtime_ns = known.filter(|known| known.hash == place.entry.hash).map(|known| known.mtime_ns);
+    place.known = known.filter(|known| known.hash == place.entry.hash).map(|known| known.identity());
+    if let Ok(Some(now)) = place.dir.stat(&place.path)
+        && core.damaged.has(place.project.name(), &place.path, now.identity())
+    {
+        // It was found before, and nobody wrote it since.
+        place.known = Some(now.identity());
+    }
     let file = place.look();
     (place, file)
 }
@@ -183,7 +200,7 @@ impl Place {
         }
         if stat.size != self.entry.size {
             let detail = format!("it has {} bytes instead of {}", stat.size, self.entry.size);
-            let damage = if self.has_its_time(&stat) { DamageKind::Size } else { DamageKind::Changed };
+            let damage = if self.is_untouched(&stat) { DamageKind::Size } else { DamageKind::Changed };
             return self.bad(damage, detail, Some(stat));
         }
         let mut file = match Reread::open(&self.dir, &self.path) {
@@ -212,7 +229,7 @@ impl Place {
         if holds == self.entry.hash {
             return File::Good;
         }
-        let (damage, detail) = if self.has_its_time(&stat) {
+        let (damage, detail) = if self.is_untouched(&stat) {
             (DamageKind::Rot, "its bytes are not what was published, and nobody wrote it")
         } else {
             (DamageKind::Changed, "somebody wrote it after it was published")
@@ -220,8 +237,10 @@ impl Place {
         self.bad(damage, detail.into(), Some(stat))
     }
 
-    fn has_its_time(&self, stat: &FileStat) -> bool {
-        stat.mtime_ns == self.entry.mtime_ns || self.known_mtime_ns == Some(stat.mtime_ns)
+    /// Says whether nobody wrote it since it had the right content. Whoever writes a file cannot put its ctime back, also where a
+    /// program keeps the time of the content; a disk that rots changes neither.
+    fn is_untouched(&self, stat: &FileStat) -> bool {
+        self.known == Some(stat.identity())
     }
 
     fn unreadable(&self, stat: FileStat, error: &RereadError) -> File {
@@ -231,7 +250,11 @@ impl Place {
             error => {
                 let (damage, detail) = (DamageKind::Unreadable, ErrorChain(error).to_string());
                 let bad = self.bad_of(damage, detail, Some(stat));
-                File::Bad(Box::new(Bad { is_lost: error.is_damage(), ..bad }))
+                // Reading over a network fails for reasons that are no disk's.
+                let is_lost = error.is_damage()
+                    && self.is_untouched(&stat)
+                    && matches!(self.dir.kind(), Ok(FsKind::Local));
+                File::Bad(Box::new(Bad { is_lost, ..bad }))
             }
         }
     }

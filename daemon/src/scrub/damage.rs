@@ -38,10 +38,14 @@ pub(super) async fn note(core: &Arc<Core>, target: &Target, bad: Vec<Bad>) -> Re
     if still.is_empty() {
         return Ok(still);
     }
+    let found = still.iter().filter_map(|bad| Some((bad.path.clone(), bad.stat?.identity())));
+    let (core_there, name, found) = (Arc::clone(core), project.name().clone(), found.collect::<Vec<_>>());
+    // First, or what is read of them next would be somebody's work.
+    blocking(move || core_there.damaged.add(&name, found.into_iter())).await;
     let forget = |bad: &Bad| LocalChange::Remove { project: project.name().clone(), path: bad.path.clone() };
     let changes = still.iter().map(forget).collect();
     let ledger = core.ledger.clone();
-    // First of all: from here on it is not served.
+    // From here on it is not served.
     blocking(move || ledger.update_local_wait(changes)).await?;
     let (core_there, id, lost) = (Arc::clone(core), version.clone(), still.clone());
     let gone = blocking(move || held_with(&core_there, &id, &lost)).await?;

@@ -7,6 +7,7 @@
 mod background;
 mod check;
 mod damage;
+mod found;
 mod pace;
 mod repair;
 mod runs;
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     damage::{DAMAGED, tell_damaged},
-    repair::FoundDamaged,
+    found::FoundDamaged,
     runs::Wanted,
     verified::Verified,
 };
@@ -115,10 +116,6 @@ impl Scrubber {
         if self.0.config.enabled {
             let scrubber = self.clone();
             self.0.tasks.spawn("scrub", async move { scrubber.background().await });
-            if self.0.config.repair {
-                let scrubber = self.clone();
-                self.0.tasks.spawn("scrub-repair", async move { scrubber.repair_found().await });
-            }
         } else {
             self.set_state(ScrubState::Off);
         }
@@ -155,11 +152,15 @@ impl Scrubber {
         self.0.settlers.iter().find(|(known, _)| known.name() == project).map(|(_, settler)| settler)
     }
 
-    /// Says whether somebody else wants the disks more than what happens by itself.
-    fn is_busy(&self) -> bool {
-        let runs = |state| matches!(state, JobState::Running | JobState::Placing);
+    /// Says whether people wait for a reading of their own.
+    fn is_wanted_by_people(&self) -> bool {
         self.0.people.load(Ordering::Relaxed) > 0
-            || self.0.replicator.board.active().iter().any(|job| runs(job.state))
+    }
+
+    /// Says whether something is being fetched or put in place.
+    fn is_line_busy(&self) -> bool {
+        let runs = |state| matches!(state, JobState::Running | JobState::Placing);
+        self.0.replicator.board.active().iter().any(|job| runs(job.state))
     }
 }
 

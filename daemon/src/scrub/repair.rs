@@ -1,17 +1,12 @@
 //! What is damaged is fetched again from whoever has it, and put in its place; what lay there goes to the trash.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use avalon_protocol::{
     control::{JobState, RepairState},
     id::VersionId,
     plan::Decision,
 };
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Scrubber, damage::others};
@@ -20,55 +15,10 @@ use crate::{core::blocking, replicate::jobs::Job};
 /// How soon it is noticed that a job has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Versions that were found damaged by whoever looked at them for another reason. What happens by itself fetches them again.
-#[derive(Debug, Default)]
-pub struct FoundDamaged {
-    versions: Mutex<BTreeSet<VersionId>>,
-    news: Notify,
-}
-
-impl FoundDamaged {
-    /// Adds one.
-    pub fn add(&self, version: VersionId) {
-        self.lock().insert(version);
-        self.news.notify_one();
-    }
-
-    /// Waits until there is one, and takes all.
-    async fn take(&self) -> BTreeSet<VersionId> {
-        loop {
-            let found = std::mem::take(&mut *self.lock());
-            if !found.is_empty() {
-                return found;
-            }
-            self.news.notified().await;
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeSet<VersionId>> {
-        // Every change under the lock is one insertion, or all are taken.
-        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// What became of it, and why not more.
 pub(super) type Repaired = (RepairState, Option<String>);
 
 impl Scrubber {
-    /// Has fetched again what others found damaged, until the daemon stops.
-    pub(super) async fn repair_found(&self) {
-        let stop = self.0.tasks.token();
-        loop {
-            let found = tokio::select! {
-                () = stop.cancelled() => return,
-                found = self.0.core.damaged.take() => found,
-            };
-            for version in found {
-                self.begin_repair(&version).await;
-            }
-        }
-    }
-
     /// Has a version fetched again. Its job goes on by itself, and says how it ends.
     pub(super) async fn begin_repair(&self, version: &VersionId) {
         if let Err((state, why)) = self.fetch_again(version).await {
@@ -92,7 +42,10 @@ impl Scrubber {
                     return (RepairState::Fetching, None);
                 }
                 JobState::Queued | JobState::Running | JobState::Placing => {
-                    self.0.core.clock.sleep(LOOK_AGAIN).await;
+                    tokio::select! {
+                        () = self.0.tasks.token().cancelled_owned() => return (RepairState::Fetching, None),
+                        () = self.0.core.clock.sleep(LOOK_AGAIN) => {}
+                    }
                 }
             }
         }
@@ -119,7 +72,9 @@ impl Scrubber {
         let Some(pulled) = pulled else { return Err(failed("nothing is known of it".into())) };
         match (pulled.decision, pulled.job) {
             (_, Some(job)) => Ok(job),
-            (Decision::Have(_), None) => Err((RepairState::Repaired, None)),
+            (Decision::Have(_), None) => {
+                Err(failed("it still counts as held here; try again in a moment".into()))
+            }
             (_, None) => Err(failed(format!("it may not come here: avalonctl why {version}"))),
         }
     }

@@ -191,7 +191,20 @@ impl Scrubber {
         reader: Reader<'_>,
         count: &(dyn Fn(u64) + Send + Sync),
     ) -> Checked {
-        let Ok(_turn) = self.0.turn.acquire().await else { return Checked::Stopped };
+        let stop = self.0.tasks.token();
+        let nobody = CancellationToken::new();
+        let cancelled = match reader {
+            Reader::Person(cancelled) => cancelled,
+            Reader::Itself => &nobody,
+        };
+        let _turn = tokio::select! {
+            turn = self.0.turn.acquire() => match turn {
+                Ok(turn) => turn,
+                Err(_) => return Checked::Stopped,
+            },
+            () = stop.cancelled() => return Checked::Stopped,
+            () = cancelled.cancelled() => return Checked::Stopped,
+        };
         let core = &self.0.core;
         let bad = match self.check(target, reader, count).await {
             Checked::Read(bad) => bad,

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{background::Aside, *};
 use crate::{
-    clock::Clock as _,
     fixture::{Node, Studio, manifest, project, version},
     replicate::jobs::ReplicatorHandle,
 };
@@ -39,13 +38,23 @@ fn file_of(node: &Node, manifest: &Manifest) -> PathBuf {
     node.dir.join(manifest.dir().as_str()).join(manifest.files()[0].path.as_str())
 }
 
-/// Changes a byte and puts the time back, as rot does not change it.
+/// Changes a byte as a disk does: nothing else of the file is another than before, here because the catalog is told what is there now.
 fn rot(node: &Node, manifest: &Manifest) {
     let path = file_of(node, manifest);
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let mtime = file.metadata().unwrap().modified().unwrap();
     file.write_all_at(b"A", 0).unwrap();
     file.set_modified(mtime).unwrap();
+    unnoticed(node, manifest);
+}
+
+/// Makes the catalog believe that it has seen the file of a version as it is now.
+fn unnoticed(node: &Node, manifest: &Manifest) {
+    let entry = &manifest.files()[0];
+    let path = manifest.dir().join(&entry.path).unwrap();
+    let stat = node.project().dir().unwrap().stat(&path).unwrap().unwrap();
+    let file = LocalFile::new(entry.hash, &stat, manifest.id());
+    node.core.ledger.update_local_wait(vec![LocalChange::Put { project: project(), path, file }]).unwrap();
 }
 
 fn scrubber(node: &Node) -> (Scrubber, impl FnMut() -> Vec<VersionId>) {
@@ -152,11 +161,14 @@ async fn each_kind_of_damage_has_its_word_and_what_a_person_did_is_no_damage() {
     let published = fs::metadata(file_of(&node, cut)).unwrap().modified().unwrap();
     fs::OpenOptions::new().write(true).open(file_of(&node, cut)).unwrap().set_len(3).unwrap();
     set_time(cut, published);
+    unnoticed(&node, cut);
     fs::remove_file(file_of(&node, gone)).unwrap();
     fs::File::create(file_of(&node, written))
         .unwrap()
         .write_all(CONTENT.to_ascii_uppercase().as_slice())
         .unwrap();
+    // Programs that keep a time are programs all the same.
+    set_time(written, published);
     set_time(touched, published + Duration::from_secs(5));
     let (scrubber, _told) = scrubber(&node);
     let status = read(&node, &scrubber, &[1, 2, 3, 4]).await;
@@ -241,25 +253,34 @@ async fn what_was_not_read_for_longest_comes_first_and_nothing_before_its_time()
 }
 
 #[tokio::test]
-#[expect(clippy::disallowed_methods, reason = "the test waits for it")]
-async fn what_happens_by_itself_lets_people_and_transfers_go_first() {
+async fn what_happens_by_itself_gives_its_turn_to_people() {
     let studio = Studio::new();
     let node = studio.node("srv@london", ProjectMode::OnDemand);
-    publish(&node, 1);
+    let manifest = publish(&node, 1);
     let (scrubber, _told) = scrubber(&node);
+    let now_ms = node.core.now_ms();
+    scrubber.0.verified.note(&manifest.id(), now_ms - 40 * 24 * 3_600_000);
+    assert!(scrubber.may_go_on(Reader::Itself).await);
     scrubber.0.people.fetch_add(1, Ordering::Relaxed);
-    let there = scrubber.clone();
-    let waiting = tokio::spawn(async move { there.may_go_on(Reader::Itself).await });
-    while scrubber.status().state != ScrubState::Waiting {
-        tokio::task::yield_now().await;
-    }
-    assert!(!waiting.is_finished());
+    assert!(!scrubber.may_go_on(Reader::Itself).await, "it does not wait, which would keep the turn");
+    let (stop, mut aside) = (CancellationToken::new(), Aside::new());
+    assert!(scrubber.pass(&mut aside, &stop).await > Duration::ZERO);
+    assert!(scrubber.0.turn.try_acquire().is_ok());
     scrubber.0.people.fetch_sub(1, Ordering::Relaxed);
-    while !waiting.is_finished() {
-        node.clock.advance(Duration::from_secs(2));
-        tokio::task::yield_now().await;
-    }
-    assert!(waiting.await.unwrap());
+    assert!(scrubber.may_go_on(Reader::Itself).await);
     assert_eq!(scrubber.status().state, ScrubState::Running);
-    assert!(node.clock.monotonic() > Duration::ZERO);
+}
+
+#[tokio::test]
+async fn a_held_version_whose_manifest_is_not_to_be_had_is_set_aside() {
+    let studio = Studio::new();
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    let manifest = publish(&node, 1);
+    let (scrubber, _told) = scrubber(&node);
+    scrubber.0.verified.note(&manifest.id(), node.core.now_ms() - 40 * 24 * 3_600_000);
+    let (state, text) = (node.dir.ancestors().nth(2).unwrap().join("state"), manifest.id().to_string());
+    fs::remove_file(state.join("manifests").join(&text[..2]).join(&text)).unwrap();
+    let (stop, mut aside) = (CancellationToken::new(), Aside::new());
+    scrubber.pass(&mut aside, &stop).await;
+    assert!(aside.contains_key(&version(1)), "or it would be tried without end");
 }

@@ -80,7 +80,13 @@ impl Lists {
         };
         self.0.push(brought);
         self.0.sort_by_cached_key(order);
-        self.0.truncate(MAX_CRLS_KEPT);
+        // What somebody brings again and again pushes nothing out: there are as many as the CA numbered, for each admin once.
+        self.0.dedup_by(|again, first| (again.list.number, &again.by) == (first.list.number, &first.by));
+        let mut numbers: Vec<u64> = self.0.iter().map(|one| one.list.number).collect();
+        numbers.dedup();
+        if let Some(too_old) = numbers.get(MAX_CRLS_KEPT) {
+            self.0.retain(|one| one.list.number > *too_old);
+        }
     }
 
     pub(super) fn newest_first(&self) -> impl Iterator<Item = &Brought> {

@@ -154,7 +154,8 @@ impl AdmissionReader {
             let listed = brought.listed(self.ends_by(&brought.by));
             let standing = self.standing_by(Some(&listed));
             let Brought { by, seq, signer, at_ms, .. } = brought;
-            if standing.stands(by, *seq, Some(*at_ms)) && listed.stands(by, *seq, signer, Some(*at_ms)) {
+            // Who is on a list does not bring it, whatever time it names: where others end would be what it says.
+            if standing.stands(by, *seq, Some(*at_ms)) && listed.since(signer).is_none() {
                 return (Some(Arc::new(listed)), standing);
             }
         }

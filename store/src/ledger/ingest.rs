@@ -108,8 +108,8 @@ impl Writer {
         Ok((staged, bodies))
     }
 
-    /// Refuses what would make a peer's feed longer than is taken here. An admin's feed in the studio's project has no limit: what it
-    /// says of rights must come through.
+    /// Refuses what would make a peer's feed longer than is taken here. An admin's feed in the studio's project has no limit, while it is
+    /// trusted: what it says of rights must come through.
     fn check_length(
         &self,
         feed: &FeedId,
@@ -119,7 +119,7 @@ impl Writer {
     ) -> Result<(), IngestError> {
         let limit = self.max_feed_bytes;
         let bytes = file.map_or(0, |file| file.index().bytes());
-        let is_admins = role == Some(Role::Admin);
+        let is_admins = role == Some(Role::Admin) && !self.shared.admission().is_revoked(&feed.node);
         if bytes.saturating_add(added) <= limit
             || added == 0
             || feed.node == self.shared.me

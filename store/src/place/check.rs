@@ -7,7 +7,7 @@ use avalon_protocol::{
 };
 use rayon::prelude::*;
 
-use super::{Damaged, PlaceError, Placing, Replaces};
+use super::{PlaceError, Placing, Replaces};
 use crate::{
     fs::{Dir, FileKind, FileStat},
     object::{
@@ -72,9 +72,8 @@ impl Placing<'_> {
 
     /// Says whether what lies in a file's place, and is not it, is a damaged copy of it that is replaced.
     fn is_damaged(&self, file: &FileEntry, now: &FileStat) -> bool {
-        self.options.damaged == Damaged::Replace
-            && now.kind == FileKind::File
-            && now.mtime_ns == file.mtime_ns
+        let found = self.options.damaged.and_then(|damaged| damaged.get(&self.in_project(&file.path)));
+        now.kind == FileKind::File && found == Some(&now.identity())
     }
 
     /// Says whether other content that lies in a file's place may go to the trash.

@@ -8,7 +8,7 @@ mod files;
 mod renumber;
 mod whole;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use avalon_protocol::{
     hash::ObjectHash,
@@ -22,7 +22,7 @@ use thiserror::Error;
 pub use self::renumber::{KnownObject, RenumberFailed, renumber};
 use self::whole::Whole;
 use crate::{
-    fs::{Dir, FileKind, FileStat, IoError, path_of},
+    fs::{Dir, FileIdentity, FileKind, FileStat, IoError, path_of},
     object::{
         hash::HashError,
         incoming::{VerifiedFile, VerifiedVersion, area_path},
@@ -46,19 +46,9 @@ pub struct PlaceOptions<'a> {
     pub read_only: ReadOnly,
     /// What may be replaced.
     pub replaces: Replaces<'a>,
-    /// Whether a damaged copy of one of the files is replaced besides.
-    pub damaged: Damaged,
-}
-
-/// What becomes of a file that was modified when the manifest says and has other bytes, another size, or cannot be read any
-/// more: no program did that, its disk did. It goes to the trash like all that is replaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Damaged {
-    /// It is other content like any: where the version never was, equal times prove nothing.
-    #[default]
-    Stays,
-    /// It is replaced.
-    Replace,
+    /// Files, by their paths in the project, that are damaged copies and are replaced besides as long as they are exactly these: nobody
+    /// wrote them. They go to the trash like all that is replaced.
+    pub damaged: Option<&'a BTreeMap<RelPath, FileIdentity>>,
 }
 
 /// Which other content may lie where a file of the version belongs. It goes to the trash and is never lost; files that no

@@ -17,8 +17,7 @@ use avalon_protocol::{
 use rustix::fs::inotify;
 
 use super::{
-    Damaged, PlaceError, PlaceOptions, PlacedFile, Placement, ReadOnly, RenumberFailed, Replaces, place,
-    renumber,
+    PlaceError, PlaceOptions, PlacedFile, Placement, ReadOnly, RenumberFailed, Replaces, place, renumber,
 };
 use crate::{
     fs::{WriteMode, path_of},
@@ -398,7 +397,18 @@ fn a_damaged_copy_is_replaced_and_kept_in_the_trash_and_what_somebody_wrote_is_n
     damage("same", b"cut");
     let refused = place(studio.receive(&old), &PlaceOptions::default()).unwrap_err();
     assert!(matches!(refused, PlaceError::Occupied { .. }), "not without being told: {refused:?}");
-    let options = PlaceOptions { damaged: Damaged::Replace, ..PlaceOptions::default() };
+    let found = |studio: &Studio| {
+        let paths = ["a.abc", "same"].map(|name| path_of(&format!("{VERSION_DIR}/{name}")));
+        paths.map(|path| (path.clone(), studio.project.stat(&path).unwrap().unwrap().identity())).into()
+    };
+    let damaged: BTreeMap<_, _> = found(&studio);
+    damage("a.abc", b"ano");
+    let options = PlaceOptions { damaged: Some(&damaged), ..PlaceOptions::default() };
+    let refused = place(studio.receive(&old), &options).unwrap_err();
+    assert!(matches!(refused, PlaceError::Occupied { .. }), "somebody wrote it since: {refused:?}");
+    damage("a.abc", b"onf");
+    let damaged = found(&studio);
+    let options = PlaceOptions { damaged: Some(&damaged), ..PlaceOptions::default() };
     place(studio.receive(&old), &options).unwrap();
     let dir = content(&studio.path().join(VERSION_DIR));
     assert_eq!((&dir["a.abc"][..], &dir["same"][..]), (&b"one"[..], &b"same"[..]));
@@ -406,6 +416,8 @@ fn a_damaged_copy_is_replaced_and_kept_in_the_trash_and_what_somebody_wrote_is_n
     assert_eq!(content(&trash), expect(&[("a.abc", b"onf"), ("same", b"cut")]));
     damage("a.abc", b"onf");
     write(&studio, &format!("{VERSION_DIR}/t/x"), b"by somebody");
+    let damaged = found(&studio);
+    let options = PlaceOptions { damaged: Some(&damaged), ..PlaceOptions::default() };
     let refused = place(studio.receive(&old), &options).unwrap_err();
     assert!(
         matches!(&refused, PlaceError::Occupied { path } if path.as_str().ends_with("t/x")),

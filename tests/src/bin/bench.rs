@@ -9,13 +9,8 @@ use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
-    let mut args = std::env::args();
-    let name = args.next().unwrap_or_default();
-    match name.rsplit('/').next() {
-        Some("avalond") => avalond::command::main(),
-        Some("avalonctl") => ExitCode::from(avalonctl::app::main().code()),
-        _ => avalon_tests::bench::main(&args.collect::<Vec<_>>()),
-    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    avalon_tests::daemons::by_name().unwrap_or_else(|| avalon_tests::bench::main(&args))
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -9,12 +9,10 @@ use std::{path::Path, process::ExitCode};
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().collect();
-    match args.first().and_then(|name| name.rsplit('/').next()) {
-        Some("avalond") => return avalond::command::main(),
-        Some("avalonctl") => return ExitCode::from(avalonctl::app::main().code()),
-        _ => {}
+    if let Some(code) = avalon_tests::daemons::by_name() {
+        return code;
     }
+    let args: Vec<String> = std::env::args().collect();
     if let [_, attack, plan, counts] = args.as_slice()
         && attack == "attack"
     {

@@ -6,12 +6,10 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().collect();
-    match args.first().and_then(|name| name.rsplit('/').next()) {
-        Some("avalond") => return avalond::command::main(),
-        Some("avalonctl") => return ExitCode::from(avalonctl::app::main().code()),
-        _ => {}
+    if let Some(code) = avalon_tests::daemons::by_name() {
+        return code;
     }
+    let args: Vec<String> = std::env::args().collect();
     run(args.get(1..).unwrap_or_default())
 }
 

@@ -19,6 +19,7 @@ pub mod visibility;
 use std::{
     cell::Cell,
     path::{Path, PathBuf},
+    process::ExitCode,
     time::{Duration, SystemTime},
 };
 
@@ -44,6 +45,16 @@ pub struct Programs {
     pub avalond: PathBuf,
     /// The command line.
     pub avalonctl: PathBuf,
+}
+
+/// Runs the daemon or the command line when this program was started by one of their names.
+pub fn by_name() -> Option<ExitCode> {
+    let name = std::env::args().next()?;
+    match name.rsplit('/').next() {
+        Some("avalond") => Some(avalond::command::main()),
+        Some("avalonctl") => Some(ExitCode::from(avalonctl::app::main().code())),
+        _ => None,
+    }
 }
 
 /// A studio. Its daemons must be dropped before it; they are, when they are declared after it.

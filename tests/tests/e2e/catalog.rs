@@ -4,11 +4,8 @@ use std::{
     fs,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime},
 };
 
-use avalon_certs::Identity;
 use avalon_protocol::{
     control::ListReply,
     exit_code::ExitCode,
@@ -17,16 +14,12 @@ use avalon_protocol::{
     mode::ProjectMode,
     record::{Held, Record},
 };
-use avalon_store::{
-    ledger::{CatalogCare, Ledger, LedgerConfig},
-    state_dir::StateDir,
-};
 use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use walkdir::WalkDir;
 
-use crate::support::{LONDON, MONTREAL, model, publish_beauty, publish_model, studio};
+use crate::support::{LONDON, MONTREAL, model, open_ledger, publish_beauty, publish_model, studio};
 
 /// Montreal, stopped, with all that london has, and what it lists.
 fn filled_and_stopped(studio: &Studio) -> (Daemon, Daemon, ListReply) {
@@ -175,21 +168,8 @@ fn a_catalog_is_exported_imported_and_counted_by_the_command_line() {
 
 /// Gives a node that is stopped so many records that its catalog takes a while.
 fn add_records(daemon: &Daemon, count: u32) {
-    let state = StateDir::open(&daemon.config.state_dir).unwrap();
-    let identity = Identity::load(&state.root.path().join("identity"), SystemTime::now()).unwrap();
+    let (_state, ledger) = open_ledger(daemon);
     let project: ProjectName = "lantern".parse().unwrap();
-    let config = LedgerConfig {
-        me: identity.node().clone(),
-        signer: identity.signer(),
-        trust: Arc::new(identity.trust()),
-        projects: vec![(project.clone(), None)],
-        on_change: Arc::new(drop),
-        now: Arc::new(Duration::default),
-        extract: None,
-        max_feed_bytes: u64::MAX,
-        care: CatalogCare::default(),
-    };
-    let (ledger, _) = Ledger::open(&state, config).unwrap();
     let records = (1..=count).map(|number| {
         let version = VersionId {
             project: project.clone(),

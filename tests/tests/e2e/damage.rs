@@ -106,7 +106,7 @@ fn a_file_that_changed_behind_the_daemons_back_is_not_served_as_what_it_was() {
     flip(&file, 2 << 20);
     fs::File::options().write(true).open(&file).unwrap().set_modified(mtime).unwrap();
     london.start();
-    london.until("somebody hears of it", |api| api.has_health("damaged").then_some(()));
+    london.until("somebody hears of it", |api| api.has_health("rewritten").then_some(()));
     home.until_connected(LONDON);
     let said = home.ctl(&["pull", &model(1), "--timeout", "3s"]);
     assert_ne!(said.code, 0, "{said:?}");

@@ -9,17 +9,23 @@ use std::{
 use avalon_protocol::{
     control::{HoldingState, ScrubState},
     exit_code::ExitCode,
+    id::ProjectName,
     mode::ProjectMode,
+    rel_path::RelPath,
+};
+use avalon_store::{
+    catalog::{LocalChange, LocalFile},
+    fs::Dir,
 };
 use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
 use walkdir::WalkDir;
 
-use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, publish_model, studio};
+use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, open_ledger, publish_model, studio};
 
 const BYTES: usize = 3 << 20;
 
-/// Changes one byte of a file and leaves its time, as a disk does.
-fn rot(path: &Path, at: u64) {
+/// Changes one byte of a file and puts its time back, as some programs do.
+fn flip(path: &Path, at: u64) {
     let mut file = fs::File::options().read(true).write(true).open(path).unwrap();
     let mtime = file.metadata().unwrap().modified().unwrap();
     let mut byte = [0];
@@ -28,6 +34,26 @@ fn rot(path: &Path, at: u64) {
     file.seek(SeekFrom::Start(at)).unwrap();
     file.write_all(&[byte[0] ^ 0x20]).unwrap();
     file.set_modified(mtime).unwrap();
+}
+
+/// Changes one byte of a file of a daemon that is stopped, as a disk does: whoever looks sees the file that the catalog knows. What
+/// writes to a file changes its ctime, so here the catalog is told the one that it has now.
+fn rot(daemon: &Daemon, inside: &str, at: u64) {
+    flip(&daemon.path(inside), at);
+    let (project, path): (ProjectName, RelPath) = ("lantern".parse().unwrap(), inside.parse().unwrap());
+    let now = Dir::open(&daemon.config.project_dir()).unwrap().stat(&path).unwrap().unwrap();
+    let (_state, ledger) = open_ledger(daemon);
+    let known = ledger.local_file(&project, &path).unwrap().unwrap();
+    let file = LocalFile::new(known.hash, &now, known.manifest);
+    ledger.update_local_wait(vec![LocalChange::Put { project, path, file }]).unwrap();
+    ledger.close().unwrap();
+}
+
+/// As [`rot`] for one that runs again afterwards.
+fn rots(daemon: &mut Daemon, inside: &str, at: u64) {
+    assert_eq!(daemon.terminate().code(), Some(0));
+    rot(daemon, inside, at);
+    daemon.start();
 }
 
 fn in_trash(daemon: &Daemon) -> Vec<Vec<u8>> {
@@ -68,8 +94,10 @@ fn rot_is_found_told_and_repaired_from_another_site_by_one_command() {
     london.restart();
     assert_eq!(verified(&london, &model(1)), Some(first), "a restart forgets nothing");
 
-    let file = london.path(&format!("{MODEL}/v001/modelDefault.usdc"));
-    rot(&file, 2 << 20);
+    let inside = format!("{MODEL}/v001/modelDefault.usdc");
+    let file = london.path(&inside);
+    rots(&mut london, &inside, 2 << 20);
+    london.until_connected(MONTREAL);
     let said = london.ctl(&["verify", "lantern", "--json"]).expect(ExitCode::Integrity).json();
     assert_eq!(said["damaged"].as_array().unwrap().len(), 1, "{said}");
     assert_eq!(
@@ -113,7 +141,7 @@ fn without_another_copy_the_file_stays_and_so_does_what_is_told_until_it_is_put_
     let mut london = studio.on_demand(LONDON, &[]);
     let dir = publish_model(&london, 1, &tree::noise(1, BYTES));
     let file = dir.join("modelDefault.usdc");
-    rot(&file, 12_345);
+    rots(&mut london, &format!("{MODEL}/v001/modelDefault.usdc"), 12_345);
     let damaged = fs::read(&file).unwrap();
     for _ in 0..2 {
         let said = london.ctl(&["verify", "--repair", "--json"]).expect(ExitCode::Integrity).json();
@@ -128,7 +156,8 @@ fn without_another_copy_the_file_stays_and_so_does_what_is_told_until_it_is_put_
         london.until("it is told again", |api| api.has_health("damaged").then_some(()));
     }
     assert_eq!(london.api().locate_one(&model(1)).unwrap().generation, 1);
-    rot(&file, 12_345);
+    // Somebody puts it right.
+    flip(&file, 12_345);
     london.ctl(&["verify"]).expect(ExitCode::Ok);
     london.until_complete_at(&model(1), LONDON);
     london.until("it is well again", |api| (!api.has_health("damaged")).then_some(()));
@@ -137,20 +166,53 @@ fn without_another_copy_the_file_stays_and_so_does_what_is_told_until_it_is_put_
 #[test]
 fn a_hero_that_rots_is_no_new_generation() {
     let studio = studio();
-    let london = studio.on_demand(LONDON, &[]);
+    let mut london = studio.on_demand(LONDON, &[]);
     let montreal = studio.mirror(MONTREAL, &[&london]);
     let (name, mut events) = ("lantern:robot/modelDefault@hero", london.events());
-    let file = london.path(&format!("{MODEL}/hero/modelDefault.usdc"));
+    let inside = format!("{MODEL}/hero/modelDefault.usdc");
+    let file = london.path(&inside);
     tree::write(&file, &tree::noise(3, BYTES));
     assert_eq!(events.published(name), 1);
     london.until_complete_at(name, MONTREAL);
-    rot(&file, 99);
-    // It comes back from montreal by itself.
-    london.until("it is repaired", |_| (!in_trash(&london).is_empty()).then_some(()));
+    rots(&mut london, &inside, 99);
+    london.ctl(&["verify"]).expect(ExitCode::Integrity);
+    // The next start reads what the catalog does not know any more.
+    london.restart();
+    london.until("it is told again", |api| api.has_health("damaged").then_some(()));
+    london.until_connected(MONTREAL);
+    let said = london.ctl(&["verify", "--repair", "--json"]).good();
+    assert_eq!(said["damaged"][0]["repair"], "repaired", "{said}");
+    assert_eq!(in_trash(&london).len(), 1);
     london.until_complete_at(name, LONDON);
     assert_eq!(fs::read(&file).unwrap(), tree::noise(3, BYTES));
     assert_eq!(london.api().locate_one(name).unwrap().generation, 1, "what rotted went nowhere");
     tree::assert_equal(&london.path(""), &montreal.path(""));
+}
+
+#[test]
+fn what_a_program_wrote_that_keeps_the_time_of_a_file_is_a_persons_and_nothing_replaces_it() {
+    let studio = studio();
+    let (london, montreal) = two_sites(&studio, "interval = \"2s\"\nrate = \"1GB/s\"");
+    let file = london.path(&format!("{MODEL}/v001/modelDefault.usdc"));
+    flip(&file, 77);
+    let written = fs::read(&file).unwrap();
+    london.until("it is told", |api| api.has_health("rewritten").then_some(()));
+    let said = london.ctl(&["verify", "--repair", "--json"]);
+    assert!(!said.stdout.contains("\"rot\""), "{said:?}");
+    assert!(!london.api().has_health("damaged") && in_trash(&london).is_empty());
+    assert_eq!(fs::read(&file).unwrap(), written);
+    // A hero that such a program wrote is the next state of it.
+    let (name, mut events) = ("lantern:robot/modelDefault@hero", london.events());
+    let hero = london.path(&format!("{MODEL}/hero/modelDefault.usdc"));
+    tree::write(&hero, &tree::noise(3, BYTES));
+    assert_eq!(events.published(name), 1);
+    flip(&hero, 5);
+    assert_eq!(events.published(name), 2);
+    montreal.until("it has the second", |_| {
+        fs::read(montreal.path(&format!("{MODEL}/hero/modelDefault.usdc")))
+            .ok()
+            .filter(|read| *read == fs::read(&hero).unwrap())
+    });
 }
 
 #[test]
@@ -171,8 +233,9 @@ fn what_is_due_is_read_by_itself_and_the_times_are_shown() {
     london.until("it is read again", |_| verified(&london, &model(1)).filter(|now| *now > first));
     // While nobody watches, as a disk does it: found at the start or by the next reading, and repaired without a word.
     london.terminate();
-    let file = london.path(&format!("{MODEL}/v001/modelDefault.usdc"));
-    rot(&file, 5);
+    let inside = format!("{MODEL}/v001/modelDefault.usdc");
+    let file = london.path(&inside);
+    rot(&london, &inside, 5);
     london.start();
     london.until_connected(MONTREAL);
     london.until("it is good again", |_| (fs::read(&file).unwrap() == tree::noise(1, BYTES)).then_some(()));

@@ -1,7 +1,16 @@
 //! What every test begins with.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use avalon_certs::Identity;
+use avalon_store::{
+    ledger::{CatalogCare, Ledger, LedgerConfig},
+    state_dir::StateDir,
+};
 use avalon_tests::daemons::{Programs, Studio, daemon::Daemon, tree};
 
 pub(crate) const LONDON: &str = "srv@london";
@@ -51,4 +60,23 @@ pub(crate) fn publish_model(daemon: &Daemon, version: u32, content: &[u8]) -> Pa
 
 pub(crate) fn model(version: u32) -> String {
     format!("lantern:robot/modelDefault@v{version:03}")
+}
+
+/// Opens the ledger of a daemon that is stopped.
+pub(crate) fn open_ledger(daemon: &Daemon) -> (StateDir, Ledger) {
+    let state = StateDir::open(&daemon.config.state_dir).unwrap();
+    let identity = Identity::load(&state.root.path().join("identity"), avalon_tests::daemons::now()).unwrap();
+    let config = LedgerConfig {
+        me: identity.node().clone(),
+        signer: identity.signer(),
+        trust: Arc::new(identity.trust()),
+        projects: vec![(daemon.config.project.parse().unwrap(), None)],
+        on_change: Arc::new(drop),
+        now: Arc::new(Duration::default),
+        extract: None,
+        max_feed_bytes: u64::MAX,
+        care: CatalogCare::default(),
+    };
+    let (ledger, _) = Ledger::open(&state, config).unwrap();
+    (state, ledger)
 }

@@ -53,7 +53,7 @@ use super::{
 use crate::{
     core::{Core, blocking},
     project::Project,
-    scrub::DAMAGED,
+    scrub::{self, DAMAGED},
 };
 
 /// A version directory that was proved whole.
@@ -244,10 +244,15 @@ impl Recording<'_> {
         whole: WholeVersion,
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
-        if let Some(damaged) = self.damaged(&relation).await
-            && whole.about.rewrites != Rewrites::Accept
-        {
-            return self.tell_damaged(damaged).await;
+        let damaged = self.damaged(&whole.version.dir);
+        if !damaged.is_empty() {
+            if whole.about.rewrites != Rewrites::Accept {
+                let (core, version, files) = (Arc::clone(self.core), self.version.clone(), damaged.clone());
+                blocking(move || scrub::tell_damaged(&core, &version, &files)).await;
+                return Err(RecordError::Damaged { version: self.version, damaged });
+            }
+            let (core, name) = (Arc::clone(self.core), self.project.name().clone());
+            blocking(move || core.damaged.forget(&name, damaged.iter())).await;
         }
         match relation {
             Relation::Known(manifest) if whole.purpose == Purpose::Publish && self.grew(manifest).await => {

@@ -1,0 +1,135 @@
+//! Files that were found damaged. Their disk changed them and nobody wrote them, so nothing concludes from what they hold that
+//! somebody did, and they alone are replaced when the version comes again.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use avalon_protocol::{id::ProjectName, rel_path::RelPath};
+use avalon_store::fs::{Dir, FileIdentity};
+use serde::{Deserialize, Serialize};
+
+use crate::{log::ErrorChain, state_file::StateFile};
+
+/// More than that on one node is a disk that is thrown away. Those beyond are forgotten by a restart.
+const MOST_KEPT: usize = 10_000;
+
+/// What was found, with what identified it then: a file that somebody writes is another one.
+#[derive(Debug)]
+pub struct FoundDamaged {
+    file: Option<StateFile>,
+    marks: Mutex<Marks>,
+}
+
+type Marks = BTreeMap<(ProjectName, RelPath), FileIdentity>;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Kept {
+    files: Vec<Mark>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Mark {
+    project: ProjectName,
+    path: RelPath,
+    size: u64,
+    mtime_ns: i64,
+    ctime_ns: i64,
+    inode: u64,
+}
+
+impl FoundDamaged {
+    /// Goes on with what was found before. Blocks.
+    pub fn open(root: &Dir) -> Self {
+        let file = StateFile::new(root, "damaged.json", "avalon.damaged/1");
+        let kept: Kept = match file.read() {
+            Ok(kept) => kept.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(error = %ErrorChain(&error), "which files are damaged cannot be read; they are found again");
+                Kept::default()
+            }
+        };
+        let mark = |Mark { project, path, size, mtime_ns, ctime_ns, inode }| {
+            ((project, path), FileIdentity { size, mtime_ns, ctime_ns, inode })
+        };
+        let marks = kept.files.into_iter().map(mark).collect();
+        Self { file: Some(file), marks: Mutex::new(marks) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn unkept() -> Self {
+        Self { file: None, marks: Mutex::default() }
+    }
+
+    /// Notes files. Blocks.
+    pub fn add(&self, project: &ProjectName, files: impl Iterator<Item = (RelPath, FileIdentity)>) {
+        let mut marks = self.lock();
+        marks.extend(files.map(|(path, identity)| ((project.clone(), path), identity)));
+        self.write(&marks);
+    }
+
+    /// Says whether a file is one of them, as it was found.
+    pub fn has(&self, project: &ProjectName, path: &RelPath, identity: FileIdentity) -> bool {
+        self.lock().get(&(project.clone(), path.clone())) == Some(&identity)
+    }
+
+    /// Returns those of a project.
+    pub fn of(&self, project: &ProjectName) -> BTreeMap<RelPath, FileIdentity> {
+        let marks = self.lock();
+        let of_project = marks.iter().filter(|((of, _), _)| of == project);
+        of_project.map(|((_, path), identity)| (path.clone(), *identity)).collect()
+    }
+
+    /// Forgets files, because others lie there now or a person took them as they are. Blocks.
+    pub fn forget<'a>(&self, project: &ProjectName, paths: impl Iterator<Item = &'a RelPath>) {
+        let mut marks = self.lock();
+        let before = marks.len();
+        for path in paths {
+            marks.remove(&(project.clone(), path.clone()));
+        }
+        if marks.len() != before {
+            self.write(&marks);
+        }
+    }
+
+    fn write(&self, marks: &Marks) {
+        let Some(file) = &self.file else { return };
+        let mark = |((project, path), identity): (&(ProjectName, RelPath), &FileIdentity)| {
+            let FileIdentity { size, mtime_ns, ctime_ns, inode } = *identity;
+            Mark { project: project.clone(), path: path.clone(), size, mtime_ns, ctime_ns, inode }
+        };
+        let kept = Kept { files: marks.iter().take(MOST_KEPT).map(mark).collect() };
+        if let Err(error) = file.write(&kept) {
+            tracing::warn!(error = %ErrorChain(&error), "which files are damaged is not kept over a restart");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Marks> {
+        // Each change under the lock is of whole entries.
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_is_known_over_restarts_until_it_is_another_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let project: ProjectName = "lantern".parse().unwrap();
+        let path = |text: &str| text.parse::<RelPath>().unwrap();
+        let identity = |ctime_ns| FileIdentity { size: 7, mtime_ns: 1, ctime_ns, inode: 9 };
+        let found = FoundDamaged::open(&dir);
+        found.add(&project, [(path("a/b"), identity(2)), (path("a/c"), identity(3))].into_iter());
+        for found in [found, FoundDamaged::open(&dir)] {
+            assert!(found.has(&project, &path("a/b"), identity(2)) && found.of(&project).len() == 2);
+            assert!(!found.has(&project, &path("a/b"), identity(4)), "somebody wrote it");
+            assert!(!found.has(&"comet".parse().unwrap(), &path("a/b"), identity(2)));
+        }
+        FoundDamaged::open(&dir).forget(&project, [path("a/b")].iter());
+        assert_eq!(FoundDamaged::open(&dir).of(&project).into_keys().collect::<Vec<_>>(), [path("a/c")]);
+    }
+}
