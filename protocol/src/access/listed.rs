@@ -140,6 +140,21 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_is_brought_again_and_again_pushes_none_out_and_who_is_on_it_does_not_bring_it() {
+        let mut reader = AdmissionReader::default();
+        let seven = list(7, &[(9, THEN_MS)]);
+        reader.add_list(&studio("td@x"), 0, under(1), (THEN_MS, seven.clone()));
+        // Names that come first in the order, of one who is on the list, and of one who is revoked.
+        for seq in 0..40 {
+            reader.add_list(&studio("a@x"), seq, under(9), (THEN_MS - 1, seven.clone()));
+            reader.add_list(&studio("b@x"), seq, under(2), (THEN_MS + 1, seven.clone()));
+        }
+        reader.add(&studio("td@x"), 1, under(1), revoked_at("b@x", THEN_MS));
+        let admission = reader.finish(&|_, _| None);
+        assert_eq!(admission.listed().unwrap().by().to_string(), "td@x");
+    }
+
+    #[test]
     fn what_is_signed_under_a_revoked_certificate_ends_when_it_was_revoked_and_nothing_else_does() {
         let mut reader = AdmissionReader::default();
         reader.add_list(&studio("a@x"), 0, under(1), (THEN_MS, list(7, &[(9, THEN_MS + 1)])));

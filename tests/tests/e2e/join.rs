@@ -317,7 +317,12 @@ fn certificates_are_renewed_ten_times_while_versions_come_and_go() {
     assert_eq!((failed(&home), failed(&london)), (0, 0));
     assert!(!home.log().contains("peer connection ended"), "no connection was dropped");
     // What was signed by all those keys is one feed, for whoever reads it anew.
-    let montreal = studio.mirror("srv@montreal", &[&london]);
-    montreal.until_complete_at(&model(version), "srv@montreal");
-    montreal.until_complete_at(&model(1), "srv@montreal");
+    let montreal = studio.on_demand("srv@montreal", &[&london]);
+    montreal.until("it knows all of them", |api| {
+        (api.list().versions.len() == usize::try_from(version).unwrap()).then_some(())
+    });
+    for number in [1, version] {
+        montreal.api().pull(&model(number)).unwrap();
+        montreal.until_complete_at(&model(number), "srv@montreal");
+    }
 }
