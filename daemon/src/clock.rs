@@ -21,8 +21,10 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Returns the time of day, for people and records; it may jump.
     fn now(&self) -> SystemTime;
-    /// Returns the time since the clock was made; it only goes forward.
+    /// Returns the time since the clock was made; it only goes forward, and stands still while the machine sleeps.
     fn monotonic(&self) -> Duration;
+    /// Returns a time that only goes forward, also while the machine sleeps, where the system can tell.
+    fn with_sleep(&self) -> Duration;
     /// Waits for as long as `duration`; at once when it is zero.
     fn sleep(&self, duration: Duration) -> Sleep;
 }
@@ -89,6 +91,17 @@ impl Clock for RealClock {
         self.start.elapsed()
     }
 
+    #[cfg(target_os = "linux")]
+    fn with_sleep(&self) -> Duration {
+        let since_boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::try_from(since_boot).unwrap_or_default()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn with_sleep(&self) -> Duration {
+        self.monotonic()
+    }
+
     #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else takes")]
     fn sleep(&self, duration: Duration) -> Sleep {
         Box::pin(tokio::time::sleep(duration))
@@ -100,12 +113,13 @@ impl Clock for RealClock {
 pub struct ManualClock {
     start: SystemTime,
     elapsed: watch::Sender<Duration>,
+    slept: watch::Sender<Duration>,
 }
 
 impl ManualClock {
     /// Makes a clock that shows `start`.
     pub fn starting_at(start: SystemTime) -> Self {
-        Self { start, elapsed: watch::Sender::new(Duration::ZERO) }
+        Self { start, elapsed: watch::Sender::new(Duration::ZERO), slept: watch::Sender::new(Duration::ZERO) }
     }
 
     /// Makes a clock that shows a fixed day in 2026.
@@ -117,6 +131,11 @@ impl ManualClock {
     pub fn advance(&self, duration: Duration) {
         self.elapsed.send_modify(|elapsed| *elapsed += duration);
     }
+
+    /// Lets the machine sleep: waits go on behind it as if nothing had been.
+    pub fn sleep_machine(&self, duration: Duration) {
+        self.slept.send_modify(|slept| *slept += duration);
+    }
 }
 
 impl Default for ManualClock {
@@ -127,11 +146,15 @@ impl Default for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> SystemTime {
-        self.start + self.monotonic()
+        self.start + self.with_sleep()
     }
 
     fn monotonic(&self) -> Duration {
         *self.elapsed.borrow()
+    }
+
+    fn with_sleep(&self) -> Duration {
+        self.monotonic() + *self.slept.borrow()
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {
@@ -189,5 +212,8 @@ mod tests {
         let before = clock.monotonic();
         clock.sleep(Duration::from_millis(1)).await;
         assert!(clock.monotonic() >= before + Duration::from_millis(1));
+        let before = clock.with_sleep();
+        clock.sleep(Duration::from_millis(1)).await;
+        assert!(clock.with_sleep() >= before + Duration::from_millis(1));
     }
 }

@@ -163,6 +163,15 @@ impl Studio {
         self.open(&name, mode, CatalogCare::default(), Arc::new(drop))
     }
 
+    /// Gives a node a new certificate under its name, and restarts it.
+    pub(crate) fn reissue(&self, node: Node) -> Node {
+        let (name, role) = (node.core.me.clone(), node.core.role);
+        let at = self.dir.path().join(name.to_string()).join("identity");
+        std::fs::remove_dir_all(&at).unwrap();
+        self.authority.issue_into(&IssueRequest::new(name, role), &at, self.clock.now()).unwrap();
+        self.reopen(node)
+    }
+
     /// Restarts a node whose catalog somebody deleted, and which builds it only when the gate opens.
     pub(crate) fn without_catalog(&self, node: Node) -> (Node, Arc<Gate>) {
         let (name, mode) = (node.core.me.to_string(), node.project().mode());

@@ -1,8 +1,9 @@
 //! How old this node's knowledge of the studio's rights is: whoever is cut off does not hear who was revoked.
 //!
 //! It is fresh while a node that has the studio's feeds is connected, an admin's, a site's or one that issues, and everything that it says
-//! it has of them is here. An admin's node is never cut off from itself: what it says is what the others wait for. The age is counted by the
-//! monotonic clock while the daemon runs, and by the wall clock over restarts; one that was set back makes nothing younger.
+//! it has of them is here. An admin's node is never cut off from itself: what it says is what the others wait for. The age is counted by a
+//! clock that nobody sets and that goes on while the machine sleeps, and by the wall clock over restarts; one that was set back makes nothing
+//! younger.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -62,7 +63,7 @@ struct Kept {
 
 #[derive(Debug)]
 struct Known {
-    /// How old it was at a time of the monotonic clock.
+    /// How old it was at a time of the clock that nobody sets.
     age: Duration,
     at: Duration,
     written: Option<Duration>,
@@ -104,7 +105,7 @@ impl Knowledge {
                 Duration::MAX
             }
         };
-        let known = Known { age, at: clock.monotonic(), written: None };
+        let known = Known { age, at: clock.with_sleep(), written: None };
         let (health, clock) = (health.clone(), Arc::clone(clock));
         let is_source = role == Role::Admin;
         let refuses = watch::Sender::new(false);
@@ -122,7 +123,7 @@ impl Knowledge {
             return Duration::ZERO;
         }
         let known = self.lock();
-        known.age.saturating_add(self.clock.monotonic().saturating_sub(known.at))
+        known.age.saturating_add(self.clock.with_sleep().saturating_sub(known.at))
     }
 
     /// Says whether it is so old that this node records nothing new.
@@ -142,7 +143,7 @@ impl Knowledge {
 
     /// All that somebody who knows has is here. Blocks now and then.
     pub fn heard(&self) {
-        let now = self.clock.monotonic();
+        let now = self.clock.with_sleep();
         let is_due = {
             let mut known = self.lock();
             (known.age, known.at) = (Duration::ZERO, now);
@@ -158,7 +159,7 @@ impl Knowledge {
         let age = u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX);
         let kept = Kept { heard_at_ms: now_ms.saturating_sub(age), written_at_ms: now_ms };
         match self.file.write(&kept) {
-            Ok(()) => self.lock().written = Some(self.clock.monotonic()),
+            Ok(()) => self.lock().written = Some(self.clock.with_sleep()),
             Err(error) => {
                 tracing::warn!(error = %ErrorChain(&error), "how old the knowledge of rights is was not kept; it is tried again");
             }
@@ -174,7 +175,7 @@ impl Knowledge {
             None => self.health.clear(OLD),
         }
         // A clock that is set back over a restart makes it younger by this much at most.
-        let now = self.clock.monotonic();
+        let now = self.clock.with_sleep();
         if self.lock().written.is_some_and(|at| now.saturating_sub(at) >= WRITE_EVERY) {
             self.write();
         }
@@ -290,6 +291,15 @@ mod tests {
         knowledge.heard();
         knowledge.look();
         assert!(place.board.items().is_empty() && !*changed.borrow() && knowledge.age().is_zero());
+    }
+
+    #[test]
+    fn a_machine_that_sleeps_hears_nothing() {
+        let place = Place::new();
+        let knowledge = place.open(Role::Site, limits());
+        place.clock.advance(HOUR);
+        place.clock.sleep_machine(2 * HOUR);
+        assert!(knowledge.is_too_old() && knowledge.age() == 3 * HOUR);
     }
 
     #[test]

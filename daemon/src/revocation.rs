@@ -41,14 +41,14 @@ impl Core {
         let before = self.revocations.now();
         let nodes: Vec<NodeId> =
             admission.revoked().keys().filter(|node| !before.has_node(node)).cloned().collect();
-        let mut revoked = Revoked::clone(&before);
-        nodes.iter().for_each(|node| revoked.add_node(node.clone()));
-        // The newest list says it all; without one nothing is revoked by a list.
+        // The newest list says it all; without one nothing is revoked by a list. It also says whose word about names does not count any more.
+        let mut revoked = Revoked::default();
+        admission.revoked().keys().for_each(|node| revoked.add_node(node.clone()));
         let list = admission.listed().map(|listed| listed.list());
         revoked.set_certificates(list.into_iter().flat_map(|list| list.revoked.keys().copied()));
         let is_other_list = !revoked.has_certificates_of(&before);
         let list = list.filter(|_| is_other_list).map(|list| (list.number, list.revoked.len()));
-        if is_other_list || !nodes.is_empty() {
+        if *before != revoked {
             self.revocations.replace(revoked);
         }
         News { nodes, list }
@@ -112,6 +112,7 @@ mod tests {
     use crate::{
         clock::Clock as _,
         fixture::{Node, Studio, draft, project, published, version},
+        policy::Apply,
         rights::RevokeError,
     };
 
@@ -208,6 +209,78 @@ mod tests {
         home.publishes(&late.finish().unwrap());
         london.hears(&home);
         assert_eq!(known(&london), [1]);
+    }
+
+    /// Lets an admin apply a policy that changes nothing about this test.
+    fn apply(at: &Node, serial: u64) {
+        let document = format!(
+            "schema = \"avalon.policy/1\"\n[defaults]\nkeep = \"on-demand\"\nmin_copies = 1\n# {serial}\n[[grant]]\nto = \
+             \"home\"\nprojects = \"*\"\nactions = \"publish\"\n"
+        );
+        let (author, comment) = ("anna".to_owned(), String::new());
+        at.core.apply_policy(Apply { document, author, comment, replaces: None }).unwrap();
+    }
+
+    #[test]
+    fn a_node_with_a_new_certificate_goes_on_and_what_a_thief_wrote_under_the_old_one_counts_nowhere() {
+        let studio = Studio::new();
+        let london = studio.node(LONDON, ProjectMode::OnDemand);
+        let home = studio.node_as(HOME, Role::Workstation, ProjectMode::OnDemand);
+        let mut late = draft(2, b"x");
+        late.published_at_ms = home.core.now_ms();
+        publishes(&home, 1);
+        london.hears(&home);
+        studio.clock.advance(Duration::from_secs(60));
+        publish(&london, &list_of(&studio, HOME)).unwrap();
+        // The thief, with an older time; then the owner, who does not hear of the list before.
+        home.publishes(&late.finish().unwrap());
+        studio.clock.advance(Duration::from_secs(60));
+        let home = studio.reissue(home);
+        publishes(&home, 3);
+        london.hears(&home);
+        assert_eq!(known(&london), [1, 3]);
+        // Whatever is judged from now on, by whom and how often, it stays so.
+        for serial in 1..=2 {
+            apply(&london, serial);
+            london.core.record_ended();
+            assert_eq!(known(&london), [1, 3], "after policy {serial}");
+        }
+    }
+
+    #[test]
+    fn what_an_admin_wrote_between_two_lists_stands_and_whom_one_on_a_list_revoked_is_let_in_again() {
+        let studio = Studio::new();
+        let london = studio.node(LONDON, ProjectMode::OnDemand);
+        let rome = studio.node("srv@rome", ProjectMode::OnDemand);
+        let revokes =
+            |at: &Node, whom: &str| drop(at.core.revoke_node(&whom.parse().unwrap(), note(), note()));
+        let out = || {
+            london.core.take_revoked();
+            let now = london.core.revocations.now();
+            ["ws1@a", "ws2@a", "ws3@a"].map(|node| now.has_node(&node.parse().unwrap()))
+        };
+        let of_studio = ProjectName::studio();
+        revokes(&rome, "ws1@a");
+        studio.clock.advance(Duration::from_secs(60));
+        let first = list_of(&studio, "srv@rome");
+        studio.clock.advance(Duration::from_secs(60));
+        // The thief.
+        revokes(&rome, "ws2@a");
+        london.hears_of(&rome, &of_studio);
+        assert_eq!(out(), [true, true, false]);
+        publish(&london, &first).unwrap();
+        assert_eq!(out(), [true, false, false], "what a listed admin said of others does not count any more");
+        let rome = studio.reissue(rome);
+        revokes(&rome, "ws3@a");
+        london.hears_of(&rome, &of_studio);
+        assert_eq!(out(), [true, false, true]);
+        studio.clock.advance(Duration::from_secs(60));
+        publish(&london, &list_of(&studio, "srv@rome")).unwrap();
+        assert_eq!(
+            out(),
+            [true, false, true],
+            "what was said under the second certificate in its time stands"
+        );
     }
 
     #[test]

@@ -13,11 +13,12 @@ use avalon_protocol::{id::NodeId, limits::MAX_CRL_BYTES};
 
 use super::{Authority, AuthorityError, ISSUING_VALIDITY, ListNumber, ToRevoke, params::since_epoch};
 use crate::{
-    key_file::{Access, Existing, write_durably},
+    key_file::{Access, Existing, WriteError, write_durably},
     revocation::RevocationList,
 };
 
 const BOOK_FILE: &str = "issued.txt";
+const LOCK_FILE: &str = "issued.lock";
 const LIST_PREFIX: &str = "revoked-";
 const LIST_SUFFIX: &str = ".crl";
 
@@ -36,11 +37,24 @@ pub struct MadeList {
 
 /// Notes that a certificate was issued to a node.
 pub(super) fn note(dir: &Path, serial: &[u8], node: &NodeId, what: &str) -> Result<(), AuthorityError> {
+    let _one_at_a_time = lock(dir)?;
     let path = dir.join(BOOK_FILE);
     let mut text = read(&path)?;
     text.push_str(&format!("{} {node} {what}\n", hex(serial)));
     write_durably(&path, text.as_bytes(), Access::Private, Existing::Replace)
         .map_err(|source| AuthorityError::Write { what: "the book of what was issued", source })
+}
+
+/// Waits until nobody else changes the book or makes a list; until what it returns is dropped.
+fn lock(dir: &Path) -> Result<fs::File, AuthorityError> {
+    let failed = |source| AuthorityError::Write {
+        what: "the lock of the book of what was issued",
+        source: WriteError { action: "lock", path: dir.join(LOCK_FILE), source },
+    };
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(dir.join(LOCK_FILE));
+    let file = file.map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
 }
 
 fn read(path: &Path) -> Result<String, AuthorityError> {
@@ -87,6 +101,7 @@ impl Authority {
         serials: &[Vec<u8>],
         now: SystemTime,
     ) -> Result<MadeList, AuthorityError> {
+        let _one_at_a_time = lock(&self.dir)?;
         let mut new: Vec<Vec<u8>> = serials.to_vec();
         if let Some(node) = node.filter(|_| serials.is_empty()) {
             new = self.issued_to(node)?;
@@ -193,6 +208,18 @@ mod tests {
         let since = list(&studio, &third).revoked().into_iter().map(|one| one.since).max().unwrap();
         assert_eq!(since, later + Duration::from_secs(1), "what was said in that second before stays");
         assert!(new.to_protocol().made_at_ms > old.to_protocol().made_at_ms);
+    }
+
+    #[test]
+    fn what_is_issued_at_one_time_is_all_in_the_book() {
+        let studio = Studio::new("a");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..8).for_each(|_| drop(studio.identity("ws1@home"))));
+            }
+        });
+        let made = studio.authority.revoke(Some(&node("ws1@home")), &[], day_one()).unwrap();
+        assert_eq!(made.certificates, 32);
     }
 
     #[test]

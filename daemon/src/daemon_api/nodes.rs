@@ -66,16 +66,23 @@ impl DaemonApi {
 fn items(core: &Core, connected: &BTreeSet<NodeId>) -> Vec<NodeItem> {
     let (admission, now_ms) = (core.ledger.admission(), core.now_ms());
     let mut roles: BTreeMap<NodeId, Role> = BTreeMap::new();
-    let mut revoked: BTreeMap<NodeId, u64> = admission.revoked().clone();
+    // Under which certificate a node writes now is not in every feed of it: it is not out as long as one of them goes on.
+    let mut listed: BTreeMap<NodeId, Option<u64>> = BTreeMap::new();
     for project in core.feed_projects() {
         for (node, head) in core.ledger.heads(&project) {
             let feed = FeedId { project: project.clone(), node: node.clone() };
             let signer = head.next_seq.checked_sub(1).and_then(|seq| core.ledger.signer_at(&feed, seq));
             let Some(signer) = signer else { continue };
             roles.insert(node.clone(), signer.role);
-            if let Some(since_ms) = admission.listed_since(&signer) {
-                revoked.entry(node).or_insert(since_ms);
-            }
+            let since_ms = admission.listed_since(&signer);
+            let of_node = listed.entry(node).or_insert(since_ms);
+            *of_node = of_node.and_then(|before| Some(before.min(since_ms?)));
+        }
+    }
+    let mut revoked: BTreeMap<NodeId, u64> = admission.revoked().clone();
+    for (node, since_ms) in listed.into_iter().filter(|(node, _)| !connected.contains(node)) {
+        if let Some(since_ms) = since_ms {
+            revoked.entry(node).or_insert(since_ms);
         }
     }
     roles.insert(core.me.clone(), core.ledger.own_role());

@@ -1,6 +1,6 @@
 //! Keeping what was said while rights change: up to where each feed is judged by which rights.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     access::{Admission, Rights, Role},
@@ -68,18 +68,9 @@ impl Core {
     pub(super) fn judge_listed(&self, list: &CertificateList) -> Vec<Record> {
         let mut judging = Judging::new(self, self.now_ms());
         for (feed, head) in self.all_feeds().into_iter().filter(|(feed, _)| feed.node != self.me) {
-            let Some(signer) = self.signer_in(&feed, head) else { continue };
-            let known = signer.certificates.iter().flatten();
-            let Some(since_ms) = known.filter_map(|id| list.revoked.get(id)).min().copied() else { continue };
-            if feed.project.is_studio() {
-                let listed = judging.admission.listed().and_then(|listed| listed.end_of(&feed.node));
-                let next_seq = listed.unwrap_or(head.next_seq).min(head.next_seq);
-                let rights = Admission::rights_of_studio(signer.role);
-                let chain = self.ledger.chain_before(&feed, next_seq);
-                judging.judged.push(Judged { feed, next_seq, rights, at_ms: judging.now_ms, chain });
-            } else if judging.admission.listed_since(&signer).is_none() {
-                judging.ended(&feed, head);
-                judging.since(&feed, head, since_ms);
+            match feed.project.is_studio() {
+                true => judging.end_certificates(&feed, head, list),
+                false => judging.since_listed(&feed, head, list),
             }
         }
         judging.judged.into_iter().map(Record::Judged).collect()
@@ -107,22 +98,29 @@ impl Core {
         self.ledger.role_at(feed, head.next_seq.checked_sub(1)?)
     }
 
-    /// Under which certificate a feed was signed last.
-    fn signer_in(&self, feed: &FeedId, head: FeedHead) -> Option<Signer> {
-        self.ledger.signer_at(feed, head.next_seq.checked_sub(1)?)
+    /// Returns which records of a feed are signed under what, in order.
+    fn signed(&self, feed: &FeedId, head: FeedHead) -> Vec<(Range<u64>, Signer)> {
+        let signers = self.ledger.signers(feed);
+        let ends = signers.iter().skip(1).map(|(from_seq, _)| *from_seq).chain([head.next_seq]);
+        let ranges = signers.iter().zip(ends).map(|((from_seq, signer), end)| (*from_seq..end, *signer));
+        // What came meanwhile is not looked at.
+        ranges
+            .map(|(range, signer)| (range.start..range.end.min(head.next_seq), signer))
+            .filter(|(range, _)| !range.is_empty())
+            .collect()
     }
 
-    /// Returns the first record of a feed from `judged` on that says it is not older than `at_ms`.
-    fn first_said_from(&self, feed: &FeedId, judged: u64, at_ms: u64) -> Result<Option<u64>, LedgerError> {
+    /// Returns the first of these records of a feed that says it is not older than `at_ms`.
+    fn first_said(&self, feed: &FeedId, among: Range<u64>, at_ms: u64) -> Result<Option<u64>, LedgerError> {
         let mut from_seq = 0;
-        loop {
+        while from_seq < among.end {
             let groups = self.ledger.read_groups(feed, from_seq, RECORDS_FRAME_TARGET_BYTES)?;
             let bodies = groups.iter().filter_map(|group| postcard::from_bytes::<Group>(&group.body).ok());
             let before = from_seq;
             for body in bodies {
                 let found = (body.first_seq..).zip(&body.records).find(|(seq, raw)| {
                     let record = Record::in_feed(raw, &feed.project).ok();
-                    *seq >= judged
+                    among.contains(seq)
                         && record
                             .and_then(|record| Admission::said_at_ms(&record))
                             .is_some_and(|said| said >= at_ms)
@@ -133,9 +131,10 @@ impl Core {
                 from_seq = body.first_seq + body.records.len() as u64;
             }
             if from_seq == before {
-                return Ok(None);
+                break;
             }
         }
+        Ok(None)
     }
 }
 
@@ -175,11 +174,11 @@ impl<'a> Judging<'a> {
             since_ms = end_ms;
         }
         for end_ms in ends {
-            match self.core.first_said_from(feed, self.last(feed).0, end_ms) {
+            match self.core.first_said(feed, self.last(feed).0..head.next_seq, end_ms) {
                 Ok(first) => {
                     let before = end_ms.saturating_sub(1);
-                    let rights = admission.rights(&feed.node, role, &feed.project, before);
-                    self.judge((feed, head), first.unwrap_or(head.next_seq), rights, end_ms);
+                    let rights = |role| admission.rights(&feed.node, role, &feed.project, before);
+                    self.judge((feed, head), first.unwrap_or(head.next_seq), &rights, end_ms);
                 }
                 Err(error) => {
                     tracing::warn!(%feed, error = %ErrorChain(&error), "what was said before a grant ended cannot be read");
@@ -189,36 +188,97 @@ impl<'a> Judging<'a> {
         }
     }
 
-    /// Judges what stands in a feed before the first record that is not older than `since_ms` by what its author may do now.
-    fn since(&mut self, feed: &FeedId, head: FeedHead, since_ms: u64) {
-        let Some(role) = self.core.role_in(feed, head) else { return };
-        match self.core.first_said_from(feed, self.last(feed).0, since_ms) {
-            Ok(first) => {
-                let rights = self.admission.rights(&feed.node, role, &feed.project, self.now_ms);
-                self.judge((feed, head), first.unwrap_or(head.next_seq), rights, self.now_ms);
+    /// Says where a studio feed ends for what is signed under certificates on a list: behind what is here of it. Where an older list ended one,
+    /// it stays so.
+    fn end_certificates(&mut self, feed: &FeedId, head: FeedHead, list: &CertificateList) {
+        let admission = Arc::clone(&self.admission);
+        let known_end = |id| admission.listed().and_then(|listed| listed.end_of(&feed.node, id));
+        let mut ends = BTreeMap::new();
+        for (range, signer) in self.core.signed(feed, head) {
+            for id in signer.certificates.into_iter().flatten().filter(|id| list.revoked.contains_key(id)) {
+                ends.insert(id, (known_end(id).unwrap_or(range.end).min(head.next_seq), signer.role));
             }
-            // What it says is judged by times alone.
-            Err(error) => {
-                tracing::warn!(%feed, error = %ErrorChain(&error), "what was said under a revoked certificate cannot be read");
+        }
+        let places: BTreeMap<u64, Role> = ends.into_values().collect();
+        for (next_seq, role) in places {
+            let (rights, chain) =
+                (Admission::rights_of_studio(role), self.core.ledger.chain_before(feed, next_seq));
+            self.judged.push(Judged { feed: feed.clone(), next_seq, rights, at_ms: self.now_ms, chain });
+        }
+    }
+
+    /// Judges what stands in a feed under each certificate that is newly on a list: what lies before its first record that is not older than
+    /// the revocation by what its author may do now. Of the rest under that certificate nothing counts.
+    fn since_listed(&mut self, feed: &FeedId, head: FeedHead, list: &CertificateList) {
+        let is_news = |signer: &Signer| self.admission.listed_since(signer).is_none();
+        let signed = self.core.signed(feed, head).into_iter().filter(|(_, signer)| is_news(signer));
+        let since = |signer: &Signer| {
+            signer.certificates.iter().flatten().filter_map(|id| list.revoked.get(id)).min().copied()
+        };
+        let revoked: Vec<_> = signed.filter_map(|(range, signer)| Some((range, since(&signer)?))).collect();
+        if revoked.is_empty() {
+            return;
+        }
+        self.ended(feed, head);
+        let (admission, now_ms) = (Arc::clone(&self.admission), self.now_ms);
+        let rights = |role| admission.rights(&feed.node, role, &feed.project, now_ms);
+        for (range, since_ms) in revoked {
+            match self.core.first_said(feed, self.last(feed).0.max(range.start)..range.end, since_ms) {
+                Ok(None) => self.judge((feed, head), range.end, &rights, now_ms),
+                Ok(Some(first)) => {
+                    self.judge((feed, head), first, &rights, now_ms);
+                    // Of what is signed under it later nothing is known yet.
+                    if range.end < head.next_seq {
+                        self.judge((feed, head), range.end, &|_| Rights::NONE, now_ms);
+                    }
+                }
+                // What it says is judged by times alone.
+                Err(error) => {
+                    tracing::warn!(%feed, error = %ErrorChain(&error), "what was said under a revoked certificate cannot be read");
+                }
             }
         }
     }
 
     /// Judges what stands in a feed by now by what its author may do now.
     fn now(&mut self, feed: &FeedId, head: FeedHead) {
-        let Some(signer) = self.core.signer_in(feed, head) else { return };
-        let rights = match self.admission.takes_word() {
+        let (admission, now_ms) = (Arc::clone(&self.admission), self.now_ms);
+        let rights = |role| match admission.takes_word() {
             true => Rights::ALL,
-            false if self.admission.listed_since(&signer).is_some() => Rights::NONE,
-            false => self.admission.rights(&feed.node, signer.role, &feed.project, self.now_ms),
+            false => admission.rights(&feed.node, role, &feed.project, now_ms),
         };
-        self.judge((feed, head), head.next_seq, rights, self.now_ms);
+        self.judge((feed, head), head.next_seq, &rights, now_ms);
     }
 
-    fn judge(&mut self, (feed, head): (&FeedId, FeedHead), next_seq: u64, rights: Rights, at_ms: u64) {
-        if next_seq <= self.last(feed).0 {
-            return;
+    /// Judges what stands in a feed before `next_seq` and was not judged: by these rights of the role that its certificate had, and by none where
+    /// that is on a list.
+    fn judge(
+        &mut self,
+        (feed, head): (&FeedId, FeedHead),
+        next_seq: u64,
+        rights: &dyn Fn(Role) -> Rights,
+        at_ms: u64,
+    ) {
+        let (from_seq, _) = self.last(feed);
+        let mut places: Vec<(u64, Rights)> = Vec::new();
+        for (range, signer) in self.core.signed(feed, head) {
+            let end = range.end.min(next_seq);
+            if end <= from_seq.max(range.start) {
+                continue;
+            }
+            let rights = match self.admission.listed_since(&signer) {
+                Some(_) => Rights::NONE,
+                None => rights(signer.role),
+            };
+            match places.last_mut().filter(|(_, before)| *before == rights) {
+                Some((place, _)) => *place = end,
+                None => places.push((end, rights)),
+            }
         }
+        places.into_iter().for_each(|(place, rights)| self.push((feed, head), place, rights, at_ms));
+    }
+
+    fn push(&mut self, (feed, head): (&FeedId, FeedHead), next_seq: u64, rights: Rights, at_ms: u64) {
         self.last.insert(feed.clone(), (next_seq, at_ms));
         let chain: Option<ChainHash> = match next_seq == head.next_seq {
             true => Some(head.chain),
@@ -244,7 +304,7 @@ pub(super) async fn judge_ends(core: Arc<Core>, stop: CancellationToken) {
 }
 
 impl Core {
-    pub(super) fn record_ended(&self) {
+    pub(crate) fn record_ended(&self) {
         if self.ledger.own_role() != Role::Admin || self.ledger.admission().is_revoked(&self.me) {
             return;
         }

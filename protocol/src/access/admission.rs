@@ -101,6 +101,8 @@ impl Admission {
         let Some((action, said_at_ms)) = needs(record) else { return Ok(()) };
         let is_admitted = match feed.project.is_studio() {
             true => self.admits_of_studio(&feed.node, seq, &signer, record),
+            // The CA stands above whoever judged it.
+            false if self.is_listed_by(&signer, said_at_ms) => false,
             false if self.takes_word => true,
             false => {
                 let rights = self.judged_by(feed, seq);
@@ -108,6 +110,11 @@ impl Admission {
             }
         };
         if is_admitted { Ok(()) } else { Err(action) }
+    }
+
+    fn is_listed_by(&self, signer: &Signer, said_at_ms: Option<u64>) -> bool {
+        let since_ms = self.listed_since(signer);
+        since_ms.is_some_and(|since_ms| said_at_ms.is_some_and(|said| said >= since_ms))
     }
 
     /// In the studio's own feeds certificates count, and who is trusted; no policy, and nobody's word about itself.
@@ -142,7 +149,8 @@ impl Admission {
             && since(self) == since(other)
             && self.policy == other.policy
             && self.listed == other.listed;
-        if self.takes_word != other.takes_word {
+        // The CA's lists count before every place.
+        if self.takes_word != other.takes_word || self.listed != other.listed {
             return Some(0);
         }
         if is_same {

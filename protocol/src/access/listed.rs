@@ -3,12 +3,15 @@
 //! The CA stands above every admin: what is on its list counts also against who brought it. An admin's node only brings it, and whoever is no
 //! admin any more cannot. Of several lists the newest counts whose author could say so when it was said, by that list itself.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::{
     id::NodeId,
     limits::MAX_CRLS_KEPT,
-    signing::{CertificateList, Signer},
+    signing::{CertificateId, CertificateList, Signer},
 };
 
 /// The list of revoked certificates that counts.
@@ -17,9 +20,12 @@ pub struct Listed {
     list: CertificateList,
     /// Who brought it.
     by: NodeId,
-    /// Where whoever brought it said that the studio feeds of others stood: what is signed under a revoked certificate ends there.
-    ends: BTreeMap<NodeId, u64>,
+    /// Where whoever brought it said that a studio feed ends for what is signed under a certificate on it.
+    ends: BTreeMap<Used, u64>,
 }
+
+/// A certificate in the studio feed of a node: a node goes on there under others, and each ends for itself.
+pub(super) type Used = (NodeId, CertificateId);
 
 impl Listed {
     /// Returns the list.
@@ -39,14 +45,15 @@ impl Listed {
     }
 
     /// Returns where a node's feed of the studio ends for what it signed under a revoked certificate, if whoever brought the list said so.
-    pub fn end_of(&self, node: &NodeId) -> Option<u64> {
-        self.ends.get(node).copied()
+    pub fn end_of(&self, node: &NodeId, certificate: CertificateId) -> Option<u64> {
+        self.ends.get(&(node.clone(), certificate)).copied()
     }
 
     /// Says whether what stands at `seq` in a node's feed of the studio was said while its certificate was good.
     pub(super) fn stands(&self, node: &NodeId, seq: u64, signer: &Signer, said_at_ms: Option<u64>) -> bool {
         let Some(since_ms) = self.since(signer) else { return true };
-        said_at_ms.is_some_and(|at_ms| at_ms < since_ms) && self.ends.get(node).is_none_or(|end| seq < *end)
+        let mut ends = signer.certificates.iter().flatten().filter_map(|id| self.end_of(node, *id));
+        said_at_ms.is_some_and(|at_ms| at_ms < since_ms) && ends.all(|end| seq < end)
     }
 }
 
@@ -61,9 +68,25 @@ pub(super) struct Brought {
 }
 
 impl Brought {
-    /// Makes it the list that counts, where `ends` says where its author said that studio feeds stood.
-    pub(super) fn listed(&self, ends: BTreeMap<NodeId, u64>) -> Listed {
-        Listed { list: self.list.clone(), by: self.by.clone(), ends }
+    /// Makes it the list that counts. `began` says from which record on a certificate was used, `places` where whoever brought the list said
+    /// that certificates in studio feeds end. Which of the places is that of a certificate follows from where it began: the first behind that.
+    pub(super) fn listed(
+        &self,
+        began: &BTreeMap<Used, u64>,
+        places: &BTreeMap<NodeId, BTreeSet<u64>>,
+    ) -> Listed {
+        let end_of = |node: &NodeId, from_seq: u64| {
+            let places = places.get(node)?;
+            // A place at the beginning is that of a history which is not here, or of a feed that there was not.
+            places
+                .first()
+                .filter(|first| **first == 0)
+                .or_else(|| places.range(from_seq + 1..).next())
+                .copied()
+        };
+        let on_it = began.iter().filter(|((_, id), _)| self.list.revoked.contains_key(id));
+        let ends = on_it.filter_map(|(used, from_seq)| Some((used.clone(), end_of(&used.0, *from_seq)?)));
+        Listed { list: self.list.clone(), by: self.by.clone(), ends: ends.collect() }
     }
 }
 
@@ -98,7 +121,7 @@ impl Lists {
 mod tests {
     use super::*;
     use crate::{
-        access::{AdmissionReader, Rights, Role},
+        access::{Admission, AdmissionReader, Rights, Role},
         feed::FeedId,
         hash::ManifestId,
         id::ProjectName,
@@ -152,6 +175,41 @@ mod tests {
         reader.add(&studio("td@x"), 1, under(1), revoked_at("b@x", THEN_MS));
         let admission = reader.finish(&|_, _| None);
         assert_eq!(admission.listed().unwrap().by().to_string(), "td@x");
+    }
+
+    #[test]
+    fn each_certificate_in_a_feed_ends_for_itself() {
+        let mut reader = AdmissionReader::default();
+        // Eve wrote ten records under 5 and ten under 6, before each of them was lost.
+        for (from_seq, serial) in [(0, 5), (10, 6), (25, 5)] {
+            reader.signed_from(&studio("eve@x"), from_seq, &under(serial));
+        }
+        for (seq, end) in [(0, 20), (1, 10)] {
+            reader.add(&studio("a@x"), seq, under(1), judged(studio("eve@x"), end, Rights::ALL));
+        }
+        reader.add_list(&studio("a@x"), 2, under(1), (THEN_MS, list(8, &[(5, THEN_MS), (6, THEN_MS)])));
+        let admission = reader.finish(&|_, _| None);
+        for (seq, serial, counts) in
+            [(9, 5, true), (10, 5, false), (19, 6, true), (20, 6, false), (25, 5, false), (25, 7, true)]
+        {
+            let said = revoked_at("z@x", THEN_MS - 1);
+            let is_admitted = admission.admits(&studio("eve@x"), seq, under(serial), &said).is_ok();
+            assert_eq!(is_admitted, counts, "record {seq} under {serial}");
+        }
+    }
+
+    #[test]
+    fn the_cas_word_counts_before_whoever_judged_a_feed() {
+        let mut reader = AdmissionReader::default();
+        reader.add(&studio("a@x"), 0, under(1), judged(feed(), 9, Rights::ALL));
+        reader.add_list(&studio("a@x"), 1, under(1), (THEN_MS, list(7, &[(5, THEN_MS)])));
+        let admission = reader.finish(&|_, _| None);
+        let said =
+            |at_ms| Record::Published(Published { published_at_ms: at_ms, ..published(1, 1, 2, 1, None) });
+        for (serial, at_ms, counts) in [(5, THEN_MS - 1, true), (5, THEN_MS, false), (6, THEN_MS, true)] {
+            assert_eq!(admission.admits(&feed(), 3, under(serial), &said(at_ms)).is_ok(), counts);
+        }
+        assert_eq!(admission.differs_from(&Admission::default(), &feed()), Some(0));
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Reading an [`Admission`] from the studio's own feeds.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Admission, Rights, Role,
-    listed::{Brought, Listed, Lists},
+    listed::{Brought, Listed, Lists, Used},
     standing::{Revocation, Standing, Statement},
 };
 use crate::{
@@ -49,15 +52,26 @@ pub struct AdmissionReader {
     revocations: Vec<(Signer, Revocation)>,
     judged: Vec<(NodeId, u64, Signer, Judged)>,
     lists: Lists,
+    /// From which record on a certificate was used in a studio feed.
+    began: BTreeMap<Used, u64>,
     extract: Option<Extract>,
 }
 
 impl AdmissionReader {
+    /// Notes that from this record on one of the studio's feeds is signed under this certificate.
+    pub fn signed_from(&mut self, feed: &FeedId, seq: u64, signer: &Signer) {
+        for id in signer.certificates.iter().flatten() {
+            let from_seq = self.began.entry((feed.node.clone(), *id)).or_insert(seq);
+            *from_seq = seq.min(*from_seq);
+        }
+    }
+
     /// Adds a record that stands at `seq` in one of the studio's feeds, under this certificate. Those of others than admins
     /// are passed over, and so are those that say nothing about rights. Lists of revoked certificates are added by
     /// [`AdmissionReader::add_list`], once they are read.
     pub fn add(&mut self, feed: &FeedId, seq: u64, signer: impl Into<Signer>, record: Record) {
         let signer = signer.into();
+        self.signed_from(feed, seq, &signer);
         if signer.role != Role::Admin {
             return;
         }
@@ -91,6 +105,7 @@ impl AdmissionReader {
         (at_ms, list): (u64, CertificateList),
     ) {
         let signer = signer.into();
+        self.signed_from(feed, seq, &signer);
         if signer.role == Role::Admin {
             self.lists.add(Brought { by: feed.node.clone(), seq, signer, at_ms, list });
         }
@@ -151,7 +166,7 @@ impl AdmissionReader {
     /// that list itself.
     fn standing(&self) -> (Option<Arc<Listed>>, Standing) {
         for brought in self.lists.newest_first() {
-            let listed = brought.listed(self.ends_by(&brought.by));
+            let listed = brought.listed(&self.began, &self.places_by(&brought.by));
             let standing = self.standing_by(Some(&listed));
             let Brought { by, seq, signer, at_ms, .. } = brought;
             // Who is on a list does not bring it, whatever time it names: where others end would be what it says.
@@ -178,16 +193,15 @@ impl AdmissionReader {
         Standing::of(&revocations, &statements)
     }
 
-    /// Returns where a node said last that the studio feeds of others stood: whoever got a new certificate goes on behind an older place.
-    fn ends_by(&self, node: &NodeId) -> BTreeMap<NodeId, u64> {
-        let mut ends: BTreeMap<NodeId, u64> = BTreeMap::new();
+    /// Returns where a node said that certificates in the studio feeds of others end.
+    fn places_by(&self, node: &NodeId) -> BTreeMap<NodeId, BTreeSet<u64>> {
+        let mut places: BTreeMap<NodeId, BTreeSet<u64>> = BTreeMap::new();
         for (by, _, _, judged) in &self.judged {
             if by == node && judged.feed.project.is_studio() {
-                let end = ends.entry(judged.feed.node.clone()).or_insert(judged.next_seq);
-                *end = judged.next_seq.max(*end);
+                places.entry(judged.feed.node.clone()).or_default().insert(judged.next_seq);
             }
         }
-        ends
+        places
     }
 }
 

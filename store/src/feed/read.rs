@@ -1,7 +1,7 @@
 //! Reading groups of a feed that is open, from any thread, while it grows.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufReader, Read as _, Seek as _, SeekFrom},
     sync::{PoisonError, RwLock},
 };
@@ -107,6 +107,16 @@ impl FeedIndex {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let (_, certified) = state.certified.iter().rev().find(|(from_seq, _)| *from_seq <= seq)?;
         Some(Signer { role, certificates: certified.certificates })
+    }
+
+    /// Returns under what it is signed from which record on, as far as that decides about rights.
+    pub(crate) fn signers(&self) -> Vec<(u64, Signer)> {
+        let starts: BTreeSet<u64> = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let roles = state.roles.iter().map(|(seq, _)| *seq);
+            state.certified.iter().map(|(seq, _)| *seq).chain(roles).collect()
+        };
+        starts.into_iter().filter_map(|seq| Some((seq, self.signer_at(seq)?))).collect()
     }
 
     /// Returns under which certificates a group that begins at this record may be signed: that of the group with the record before

@@ -79,16 +79,19 @@ fn read(
         if !index.has_role(Role::Admin) {
             continue;
         }
-        visit(&index, 0, end(&index)?, &mut |group| {
+        let end_seq = end(&index)?;
+        for (from_seq, signer) in index.signers().into_iter().filter(|(from_seq, _)| *from_seq < end_seq) {
+            reader.signed_from(index.feed(), from_seq, &signer);
+        }
+        visit(&index, 0, end_seq, &mut |group| {
             let signer = signer_of(&index, group);
             for (seq, raw) in (group.first_seq..).zip(&group.records).filter(|_| signer.role == Role::Admin) {
                 match Record::in_feed(raw, &group.feed.project) {
-                    Ok(Record::Crl(crl)) => match shared.trust.certificate_list(&crl.der) {
-                        Ok(list) => reader.add_list(&group.feed, seq, signer, (crl.at_ms, list)),
-                        Err(error) => {
-                            tracing::warn!(feed = %group.feed, seq, error = %ErrorChain(&error), "a list of revoked certificates is passed over");
+                    Ok(Record::Crl(crl)) => {
+                        if let Some(list) = shared.lists.read(&crl.der, &*shared.trust, (&group.feed, seq)) {
+                            reader.add_list(&group.feed, seq, signer, (crl.at_ms, list));
                         }
-                    },
+                    }
                     Ok(record) => reader.add(&group.feed, seq, signer, record),
                     Err(_) => {}
                 }

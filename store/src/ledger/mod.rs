@@ -11,6 +11,7 @@ mod error;
 mod export;
 mod fork;
 mod ingest;
+mod lists;
 mod load;
 mod mending;
 mod open;
@@ -416,6 +417,11 @@ impl Ledger {
     pub fn signer_at(&self, feed: &FeedId, seq: u64) -> Option<Signer> {
         let index = self.inner.shared.feed(feed)?;
         index.signer_at(seq).filter(|_| seq < index.head().next_seq)
+    }
+
+    /// Returns under what a feed is signed from which record on, as far as that decides about rights.
+    pub fn signers(&self, feed: &FeedId) -> Vec<(u64, Signer)> {
+        self.inner.shared.feed(feed).map_or_else(Vec::new, |index| index.signers())
     }
 
     /// Reads a list of revoked certificates that the studio's CA signed.

@@ -17,7 +17,7 @@ use avalon_protocol::{
     signing::RecordTrust,
 };
 
-use super::{RebuildError, mending::Mending, own::Allowed};
+use super::{RebuildError, lists::ReadLists, mending::Mending, own::Allowed};
 use crate::{
     catalog::{CatalogError, CatalogStore, Cause},
     error_chain::ErrorChain,
@@ -39,6 +39,8 @@ pub(super) struct Shared {
     pub(super) manifests: ManifestFiles,
     /// Whose signatures count.
     pub(super) trust: Arc<dyn RecordTrust>,
+    /// The CA's lists that were read.
+    pub(super) lists: ReadLists,
     feeds: RwLock<Feeds>,
     catalog: RwLock<Arc<dyn CatalogStore>>,
     missing: Mutex<Missing>,
@@ -101,6 +103,7 @@ impl Shared {
             projects,
             manifests,
             trust,
+            lists: ReadLists::default(),
             feeds: RwLock::default(),
             catalog: RwLock::new(store),
             missing: Mutex::default(),
