@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex},
     time::Duration,
 };
@@ -139,6 +139,11 @@ impl Studio {
         let studio = "northlight".parse().unwrap();
         let authority = Authority::create(&studio, &dir.path().join("ca"), clock.now()).unwrap();
         Self { dir, authority, clock }
+    }
+
+    /// Where all of it lies, the CA in `ca`.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Makes a node such as `srv@london`. All nodes of a studio have one clock.

@@ -423,6 +423,19 @@ mod tests {
     }
 
     #[test]
+    fn how_old_knowledge_may_be_is_read_and_off_unless_it_stands_there() {
+        let limits = |more: &str| parse(&format!("{MINIMAL}{more}")).unwrap().knowledge;
+        let day = Duration::from_hours(24);
+        let off = KnowledgeLimits { max_age: None, grace: None, serves_when_old: true };
+        assert_eq!(limits(""), off);
+        let warns = KnowledgeLimits { max_age: Some(day), ..off };
+        assert_eq!(limits("knowledge_max_age = \"1d\"\n"), warns);
+        let refuses = KnowledgeLimits { grace: Some(2 * day), serves_when_old: false, ..warns };
+        let text = "knowledge_max_age = \"1d\"\nrevocation_grace = \"48h\"\nserve_when_old = false\n";
+        assert_eq!(limits(text), refuses);
+    }
+
+    #[test]
     fn wrong_values_say_what_would_be_right() {
         check_refused("[node]\n", "avalond.toml:1: missing key `state_dir`");
         check_refused("[node]\nstate_dir = 5\n", "avalond.toml:2:");
@@ -433,6 +446,15 @@ mod tests {
             &format!("{MINIMAL}max_feed_bytes = \"much\"\n"),
             "node.max_feed_bytes: \"much\" is not an amount",
         );
+        check_refused(
+            &format!("{MINIMAL}revocation_grace = \"1d\"\n"),
+            "node.revocation_grace: it counts from node.knowledge_max_age, which is not set",
+        );
+        check_refused(
+            &format!("{MINIMAL}knowledge_max_age = \"1d\"\nserve_when_old = false\n"),
+            "node.serve_when_old: it holds when node.revocation_grace is over, which is not set",
+        );
+        check_refused(&format!("{MINIMAL}knowledge_max_age = \"old\"\n"), "node.knowledge_max_age: ");
         check_refused(&format!("{MINIMAL}[[peer]]\naddress = \"host\"\n"), "not host:port");
         check_refused(&format!("{MINIMAL}[settle]\nquiet = \"soon\"\n"), "not a duration");
         check_refused(&format!("{MINIMAL}[log]\nlevel = \"inof\"\n"), "log.level");

@@ -9,9 +9,11 @@ use avalon_protocol::{
     access::Role,
     control::{ErrorCode, PeerState, PeerStatus},
     exit_code::ExitCode,
+    hash::ObjectHash,
     mode::ProjectMode,
+    wire::{FetchObjects, Request, Want},
 };
-use avalon_tests::daemons::{Studio, daemon::Daemon, tree};
+use avalon_tests::daemons::{Studio, daemon::Daemon, raw::RawPeer, tree};
 
 use crate::support::{HOME, LONDON, MODEL, MONTREAL, model, publish_model, studio};
 
@@ -180,10 +182,23 @@ fn a_node_that_is_cut_off_records_nothing_after_a_while_and_goes_on_when_it_hear
     let mut td = studio.on_demand(TD, &[]);
     let mut home = studio.node_as(HOME, Role::Workstation, ProjectMode::OnDemand);
     home.config.peers = vec![td.listen()];
-    home.config.extra = "knowledge_max_age = \"1s\"\nrevocation_grace = \"1s\"\n".into();
+    home.config.extra =
+        "knowledge_max_age = \"1s\"\nrevocation_grace = \"1s\"\nserve_when_old = false\n".into();
     home.start();
     home.until_connected(TD);
-    publish_model(&home, 1, b"with the others");
+    let content = b"with the others";
+    publish_model(&home, 1, content);
+    let guest = studio.dir().join("guest");
+    studio.issue_as("ws2@home", Role::Workstation, &guest);
+    let gives = |home: &Daemon| {
+        let (object, size) = (ObjectHash::of(content), content.len() as u64);
+        let want = Want { object, size, first_block: 0, blocks: 1, with_list: false };
+        let request =
+            Request::Objects(FetchObjects { project: "lantern".parse().unwrap(), wants: vec![want] });
+        let (peer, _) = RawPeer::greet(&guest, &home.listen(), &["lantern"]);
+        peer.ask(&request).windows(content.len()).any(|part| part == content)
+    };
+    assert!(gives(&home));
     // The same port again, so that it is found.
     td.config.listen = td.listen();
     assert_eq!(td.terminate().code(), Some(0));
@@ -202,12 +217,13 @@ fn a_node_that_is_cut_off_records_nothing_after_a_while_and_goes_on_when_it_hear
     assert!(said.code != 0 && format!("{said:?}").contains("has not heard for too long"), "{said:?}");
     let age = home.api().status().knowledge_age_seconds;
     assert!(age >= 2.0, "{age}");
+    assert!(!gives(&home), "its configuration says that it serves nobody then");
     td.start();
     home.until("it records again", |api| {
         let item = api.publish(&dir);
         item.error.is_none().then_some(())
     });
-    assert!(!home.api().has_health("rights-knowledge-old"));
+    assert!(!home.api().has_health("rights-knowledge-old") && gives(&home));
     // An admin's node alone is not cut off from itself.
     assert_eq!(td.api().status().knowledge_age_seconds, 0.0);
 }
