@@ -306,13 +306,16 @@ mod tests {
         // One of a copy of the CA's directory that does not know what the others revoked.
         let copy = studio.dir().join("copy of the CA");
         std::fs::create_dir(&copy).unwrap();
-        for name in std::fs::read_dir(studio.dir().join("ca")).unwrap().map(|entry| entry.unwrap().file_name()) {
+        for name in
+            std::fs::read_dir(studio.dir().join("ca")).unwrap().map(|entry| entry.unwrap().file_name())
+        {
             if !name.to_string_lossy().ends_with(".crl") {
                 std::fs::copy(studio.dir().join("ca").join(&name), copy.join(&name)).unwrap();
             }
         }
         let copy = avalon_certs::Authority::open(&copy).unwrap();
-        let short = (7..10).map(|serial| copy.revoke(None, &[vec![serial]], studio.clock.now()).unwrap().path);
+        let short =
+            (7..10).map(|serial| copy.revoke(None, &[vec![serial]], studio.clock.now()).unwrap().path);
         let short = publish(&london, &std::fs::read(short.last().unwrap()).unwrap());
         assert!(matches!(short, Err(RevokeError::ShorterList { number: 3, missing: 2 })), "{short:?}");
         // An older one that comes later changes nothing.

@@ -213,12 +213,14 @@ mod tests {
     #[test]
     fn what_is_issued_at_one_time_is_all_in_the_book() {
         let studio = Studio::new("a");
+        let (dir, node) = (&studio.authority.dir, node("ws1@home"));
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..8).for_each(|_| drop(studio.identity("ws1@home"))));
+            for first in [1, 9, 17, 25] {
+                let node = &node;
+                scope.spawn(move || (first..first + 8).for_each(|n| note(dir, &[n], node, "node").unwrap()));
             }
         });
-        let made = studio.authority.revoke(Some(&node("ws1@home")), &[], day_one()).unwrap();
+        let made = studio.authority.revoke(Some(&node), &[], day_one()).unwrap();
         assert_eq!(made.certificates, 32);
     }
 
