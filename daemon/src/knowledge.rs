@@ -34,6 +34,11 @@ const LOOK_LEAST: Duration = Duration::from_millis(100);
 /// How often it is written down: a restart makes it older by as much at most.
 const WRITE_EVERY: Duration = Duration::from_secs(60);
 
+/// The two clocks are not read at one moment: less is no sleep.
+const NAP: Duration = Duration::from_secs(1);
+/// After how long without a word a connection has ended for certain.
+const SILENCE: Duration = Duration::from_secs(35);
+
 const OLD: &str = "rights-knowledge-old";
 
 /// What the configuration says about it.
@@ -213,10 +218,38 @@ fn old(is_too_old: bool) -> Health {
     }
 }
 
+/// Says since when this machine has been awake: a connection that died in its sleep looks alive until it has been silent for a while.
+#[derive(Debug)]
+struct Awake {
+    /// How much of its time the machine had slept by the last look.
+    slept: Duration,
+    /// When it was found to have slept.
+    since: Option<Duration>,
+}
+
+impl Awake {
+    fn new(clock: &dyn Clock) -> Self {
+        Self { slept: clock.with_sleep().saturating_sub(clock.monotonic()), since: None }
+    }
+
+    /// Says whether what looks connected now was connected after the last sleep.
+    fn is_long(&mut self, clock: &dyn Clock) -> bool {
+        let (slept, now) = (clock.with_sleep().saturating_sub(clock.monotonic()), clock.monotonic());
+        if slept > self.slept + NAP {
+            self.since = Some(now);
+        }
+        self.slept = slept;
+        self.since.is_none_or(|since| now.saturating_sub(since) > SILENCE)
+    }
+}
+
 /// Follows whether somebody is connected who knows, until the daemon stops.
 pub async fn follow(core: Arc<Core>, net: Net, stop: CancellationToken) {
+    let mut awake = Awake::new(&*core.clock);
     loop {
-        let knows = net.links().iter().any(|link| link.may_know_rights() && link.has_studio_of());
+        let is_long_awake = awake.is_long(&*core.clock);
+        let knows =
+            is_long_awake && net.links().iter().any(|link| link.may_know_rights() && link.has_studio_of());
         let there = Arc::clone(&core);
         blocking(move || {
             if knows {
@@ -300,6 +333,21 @@ mod tests {
         place.clock.advance(HOUR);
         place.clock.sleep_machine(2 * HOUR);
         assert!(knowledge.is_too_old() && knowledge.age() == 3 * HOUR);
+    }
+
+    #[test]
+    fn what_looks_connected_after_a_sleep_is_not_believed_at_once() {
+        assert!(SILENCE > Duration::from_millis(crate::net::endpoint::IDLE_LIMIT_MS.into()));
+        let clock = ManualClock::new();
+        let mut awake = Awake::new(&clock);
+        let mut is_long_after = |advance| {
+            clock.advance(advance);
+            awake.is_long(&clock)
+        };
+        assert!(is_long_after(Duration::ZERO) && is_long_after(HOUR));
+        clock.sleep_machine(HOUR);
+        let answers = [0, 30, 4, 2, 60].map(|seconds| is_long_after(Duration::from_secs(seconds)));
+        assert_eq!(answers, [false, false, false, true, true]);
     }
 
     #[test]

@@ -41,12 +41,16 @@ impl Core {
         let before = self.revocations.now();
         let nodes: Vec<NodeId> =
             admission.revoked().keys().filter(|node| !before.has_node(node)).cloned().collect();
-        // The newest list says it all; without one nothing is revoked by a list. It also says whose word about names does not count any more.
-        let mut revoked = Revoked::default();
-        admission.revoked().keys().for_each(|node| revoked.add_node(node.clone()));
+        // The newest list says it all; without one nothing is revoked by a list.
         let list = admission.listed().map(|listed| listed.list());
+        let mut revoked = Revoked::default();
         revoked.set_certificates(list.into_iter().flat_map(|list| list.revoked.keys().copied()));
         let is_other_list = !revoked.has_certificates_of(&before);
+        // A list also says whose word about names does not count any more. Admins who revoke each other let nobody in again.
+        if !is_other_list {
+            revoked = Revoked::clone(&before);
+        }
+        admission.revoked().keys().for_each(|node| revoked.add_node(node.clone()));
         let list = list.filter(|_| is_other_list).map(|list| (list.number, list.revoked.len()));
         if *before != revoked {
             self.revocations.replace(revoked);
@@ -248,6 +252,66 @@ mod tests {
     }
 
     #[test]
+    fn a_list_that_comes_after_the_new_certificate_takes_only_what_was_said_under_the_old_one() {
+        let studio = Studio::new();
+        let london = studio.node(LONDON, ProjectMode::OnDemand);
+        let home = studio.node_as(HOME, Role::Workstation, ProjectMode::OnDemand);
+        publishes(&home, 1);
+        studio.clock.advance(Duration::from_secs(60));
+        let list = list_of(&studio, HOME);
+        studio.clock.advance(Duration::from_secs(60));
+        // The thief.
+        publishes(&home, 2);
+        let home = studio.reissue(home);
+        publishes(&home, 3);
+        london.hears(&home);
+        apply(&london, 1);
+        assert_eq!(known(&london), [1, 2, 3]);
+        publish(&london, &list).unwrap();
+        assert_eq!(known(&london), [1, 3], "also what was judged before");
+        apply(&london, 2);
+        assert_eq!(known(&london), [1, 3]);
+    }
+
+    #[test]
+    fn older_times_help_nobody_where_all_was_judged_before_the_list() {
+        let studio = Studio::new();
+        let london = studio.node(LONDON, ProjectMode::OnDemand);
+        let home = studio.node_as(HOME, Role::Workstation, ProjectMode::OnDemand);
+        publishes(&home, 1);
+        london.hears(&home);
+        apply(&london, 1);
+        studio.clock.advance(Duration::from_secs(60));
+        let mut late = draft(2, b"x");
+        late.published_at_ms = home.core.now_ms();
+        studio.clock.advance(Duration::from_secs(60));
+        publish(&london, &list_of(&studio, HOME)).unwrap();
+        home.publishes(&late.finish().unwrap());
+        london.hears(&home);
+        assert_eq!(known(&london), [1]);
+    }
+
+    #[test]
+    fn what_a_revoked_admin_made_others_judge_is_open_again_when_the_ca_puts_it_on_a_list() {
+        let studio = Studio::new();
+        let (london, rome) =
+            (studio.node(LONDON, ProjectMode::OnDemand), studio.node("srv@rome", ProjectMode::OnDemand));
+        let home = studio.node_as(HOME, Role::Workstation, ProjectMode::OnDemand);
+        publishes(&home, 1);
+        let list = list_of(&studio, "srv@rome");
+        studio.clock.advance(Duration::from_secs(60));
+        // The thief has rome's key.
+        rome.core.revoke_node(&home.core.me, note(), note()).unwrap();
+        publishes(&home, 2);
+        london.hears(&home);
+        london.hears_of(&rome, &ProjectName::studio());
+        apply(&london, 1);
+        assert_eq!(known(&london), [1]);
+        publish(&london, &list).unwrap();
+        assert_eq!(known(&london), [1, 2]);
+    }
+
+    #[test]
     fn what_an_admin_wrote_between_two_lists_stands_and_whom_one_on_a_list_revoked_is_let_in_again() {
         let studio = Studio::new();
         let london = studio.node(LONDON, ProjectMode::OnDemand);
@@ -303,6 +367,11 @@ mod tests {
         for old in [&first, &second] {
             assert!(matches!(publish(&london, old), Err(RevokeError::OldList { known: 2, .. })));
         }
+        // One that was made where the clock is ahead.
+        let ahead = studio.clock.now() + Duration::from_hours(25);
+        let ahead = studio.authority.revoke(None, &[vec![99]], ahead).unwrap();
+        let ahead = publish(&london, &std::fs::read(ahead.path).unwrap());
+        assert!(matches!(ahead, Err(RevokeError::ListAhead { number: 3 })), "{ahead:?}");
         // One of a copy of the CA's directory that does not know what the others revoked.
         let copy = studio.dir().join("copy of the CA");
         std::fs::create_dir(&copy).unwrap();

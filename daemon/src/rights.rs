@@ -21,6 +21,8 @@ use thiserror::Error;
 use self::judging::judge_ends;
 use crate::{core::Core, tasks::Tasks};
 
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
 /// Why a node was not revoked.
 #[derive(Debug, Error)]
 pub enum RevokeError {
@@ -66,6 +68,12 @@ pub enum RevokeError {
         number: u64,
         /// How many it lacks.
         missing: usize,
+    },
+    /// The clock where it was made was wrong, or this one is.
+    #[error("list {number} revokes certificates as of more than a day from now by this node's clock")]
+    ListAhead {
+        /// Its number.
+        number: u64,
     },
     /// It fits into no record.
     #[error("the list is larger than the limit of {MAX_CRL_BYTES} bytes")]
@@ -135,6 +143,9 @@ impl Core {
             }
         }
         let now_ms = self.now_ms();
+        if list.revoked.values().any(|since_ms| *since_ms > now_ms.saturating_add(DAY_MS)) {
+            return Err(RevokeError::ListAhead { number: list.number });
+        }
         let mut records = self.judge_listed(&list);
         records.push(Record::Crl(Crl { der, author, comment, at_ms: now_ms }));
         let committed = self.ledger.commit_wait(&ProjectName::studio(), records, Vec::new(), now_ms);

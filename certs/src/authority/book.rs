@@ -102,6 +102,9 @@ impl Authority {
         now: SystemTime,
     ) -> Result<MadeList, AuthorityError> {
         let _one_at_a_time = lock(&self.dir)?;
+        if now < self.certificate.valid_from() {
+            return Err(AuthorityError::Clock);
+        }
         let mut new: Vec<Vec<u8>> = serials.to_vec();
         if let Some(node) = node.filter(|_| serials.is_empty()) {
             new = self.issued_to(node)?;
@@ -110,6 +113,8 @@ impl Authority {
             }
         }
         let (last, mut revoked) = match self.newest_list()? {
+            // All that is signed since then would count nowhere any more, and a list never shrinks.
+            Some(list) if now < list.made_at => return Err(AuthorityError::Clock),
             Some(list) => (list.number, list.revoked()),
             None => (0, Vec::new()),
         };
@@ -208,6 +213,17 @@ mod tests {
         let since = list(&studio, &third).revoked().into_iter().map(|one| one.since).max().unwrap();
         assert_eq!(since, later + Duration::from_secs(1), "what was said in that second before stays");
         assert!(new.to_protocol().made_at_ms > old.to_protocol().made_at_ms);
+    }
+
+    #[test]
+    fn a_clock_that_cannot_be_right_makes_no_list() {
+        let studio = Studio::new("a");
+        let revoke = |serial, now| studio.authority.revoke(None, &[vec![serial]], now).map(drop);
+        let refused = revoke(1, UNIX_EPOCH + Duration::from_secs(86_400));
+        assert!(matches!(refused, Err(AuthorityError::Clock)), "{refused:?}");
+        revoke(1, day_one() + Duration::from_secs(86_400)).unwrap();
+        assert!(matches!(revoke(2, day_one()), Err(AuthorityError::Clock)));
+        revoke(2, day_one() + Duration::from_secs(86_401)).unwrap();
     }
 
     #[test]

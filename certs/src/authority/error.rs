@@ -111,7 +111,7 @@ pub enum AuthorityError {
         validity: Duration,
     },
     /// The time is before 1970 or near the end of the calendar of X.509.
-    #[error("this machine's clock cannot be right; set it before issuing certificates")]
+    #[error("this machine's clock cannot be right; set it first")]
     Clock,
     /// The system has no randomness to give.
     #[error("the system's random number generator failed")]

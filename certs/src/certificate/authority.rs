@@ -21,6 +21,7 @@ pub struct AuthorityCertificate {
     /// The name in DER, as it stands in the issuer field of what it issued.
     subject: Vec<u8>,
     public_key: PublicKey,
+    valid_from: SystemTime,
     expires_at: SystemTime,
     delegates: bool,
 }
@@ -42,10 +43,12 @@ impl AuthorityCertificate {
                 return Err(CertificateError::Foreign { studio });
             }
             let delegates = path_length(certificate)?.is_none_or(|length| length > 0);
-            Ok((studio, subject, public_key, system_time(certificate.validity().not_after), delegates))
+            let validity = certificate.validity();
+            let period = (system_time(validity.not_before), system_time(validity.not_after));
+            Ok((studio, subject, public_key, period, delegates))
         })?;
-        let (studio, subject, public_key, expires_at, delegates) = read;
-        Ok(Self { der, studio, subject, public_key, expires_at, delegates })
+        let (studio, subject, public_key, (valid_from, expires_at), delegates) = read;
+        Ok(Self { der, studio, subject, public_key, valid_from, expires_at, delegates })
     }
 
     /// Reads a certificate and checks that this authority itself issued it to a node of its studio, at whatever time.
@@ -116,6 +119,11 @@ impl AuthorityCertificate {
     /// Returns the studio that it speaks for.
     pub fn studio(&self) -> &StudioName {
         &self.studio
+    }
+
+    /// Returns from when on it is valid.
+    pub fn valid_from(&self) -> SystemTime {
+        self.valid_from
     }
 
     /// Returns when it ends; it issues nothing that outlives it.

@@ -80,7 +80,9 @@ fn items(core: &Core, connected: &BTreeSet<NodeId>) -> Vec<NodeItem> {
         }
     }
     let mut revoked: BTreeMap<NodeId, u64> = admission.revoked().clone();
-    for (node, since_ms) in listed.into_iter().filter(|(node, _)| !connected.contains(node)) {
+    for (node, since_ms) in
+        listed.into_iter().filter(|(node, _)| *node != core.me && !connected.contains(node))
+    {
         if let Some(since_ms) = since_ms {
             revoked.entry(node).or_insert(since_ms);
         }
@@ -126,6 +128,10 @@ fn refused(error: &RevokeError) -> ApiError {
         RevokeError::ShorterList { .. } => (
             ErrorCode::BadRequest,
             "bring the lists of all copies of the studio CA's directory together in one, then: avalonctl ca revoke",
+        ),
+        RevokeError::ListAhead { .. } => (
+            ErrorCode::BadRequest,
+            "set the clocks of this machine and of that with the studio CA, then make the list again: avalonctl ca revoke",
         ),
         RevokeError::LongList => {
             (ErrorCode::BadRequest, "revoke nodes by name: avalonctl node revoke NODE@SITE")

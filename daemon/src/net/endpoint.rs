@@ -42,7 +42,7 @@ const SEND_WINDOW_RATE: u128 = 1_000_000_000;
 /// Streams that the peer may have open: the control stream and its requests, of which 32 are worked on.
 const MAX_STREAMS: u32 = 64;
 /// A peer that is silent for as long is gone.
-const IDLE_LIMIT_MS: u32 = 30_000;
+pub(crate) const IDLE_LIMIT_MS: u32 = 30_000;
 /// How often a silent connection says that it lives: three times within [`IDLE_LIMIT_MS`], and within the 30 seconds
 /// for which home routers keep a UDP mapping.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);

@@ -49,6 +49,11 @@ impl Listed {
         self.ends.get(&(node.clone(), certificate)).copied()
     }
 
+    /// Returns where certificates on it end in studio feeds, as far as that was said.
+    pub fn ends(&self) -> impl Iterator<Item = (&NodeId, CertificateId, u64)> {
+        self.ends.iter().map(|((node, id), end)| (node, *id, *end))
+    }
+
     /// Says whether what stands at `seq` in a node's feed of the studio was said while its certificate was good.
     pub(super) fn stands(&self, node: &NodeId, seq: u64, signer: &Signer, said_at_ms: Option<u64>) -> bool {
         let Some(since_ms) = self.since(signer) else { return true };
@@ -69,7 +74,8 @@ pub(super) struct Brought {
 
 impl Brought {
     /// Makes it the list that counts. `began` says from which record on a certificate was used, `places` where whoever brought the list said
-    /// that certificates in studio feeds end. Which of the places is that of a certificate follows from where it began: the first behind that.
+    /// that certificates in studio feeds end. Which of the places is that of a certificate follows from where it began: the first behind that. One that
+    /// began behind all of them was never seen there by whoever brought the list.
     pub(super) fn listed(
         &self,
         began: &BTreeMap<Used, u64>,
@@ -78,11 +84,8 @@ impl Brought {
         let end_of = |node: &NodeId, from_seq: u64| {
             let places = places.get(node)?;
             // A place at the beginning is that of a history which is not here, or of a feed that there was not.
-            places
-                .first()
-                .filter(|first| **first == 0)
-                .or_else(|| places.range(from_seq + 1..).next())
-                .copied()
+            let none = places.first().filter(|first| **first == 0);
+            none.or_else(|| places.range(from_seq + 1..).next()).or_else(|| places.last()).copied()
         };
         let on_it = began.iter().filter(|((_, id), _)| self.list.revoked.contains_key(id));
         let ends = on_it.filter_map(|(used, from_seq)| Some((used.clone(), end_of(&used.0, *from_seq)?)));
@@ -181,17 +184,32 @@ mod tests {
     fn each_certificate_in_a_feed_ends_for_itself() {
         let mut reader = AdmissionReader::default();
         // Eve wrote ten records under 5 and ten under 6, before each of them was lost.
-        for (from_seq, serial) in [(0, 5), (10, 6), (25, 5)] {
+        // The thief also has one that was never used before.
+        for (from_seq, serial) in [(0, 5), (10, 6), (25, 5), (30, 8)] {
             reader.signed_from(&studio("eve@x"), from_seq, &under(serial));
         }
         for (seq, end) in [(0, 20), (1, 10)] {
             reader.add(&studio("a@x"), seq, under(1), judged(studio("eve@x"), end, Rights::ALL));
         }
-        reader.add_list(&studio("a@x"), 2, under(1), (THEN_MS, list(8, &[(5, THEN_MS), (6, THEN_MS)])));
+        reader.add_list(
+            &studio("a@x"),
+            2,
+            under(1),
+            (THEN_MS, list(8, &[(5, THEN_MS), (6, THEN_MS), (8, THEN_MS)])),
+        );
+        // What stands there under another certificate than the list, or behind it, is no place of it.
+        reader.add(&studio("a@x"), 1, under(2), judged(studio("eve@x"), 0, Rights::NONE));
+        reader.add(&studio("a@x"), 3, under(1), judged(studio("eve@x"), 0, Rights::NONE));
         let admission = reader.finish(&|_, _| None);
-        for (seq, serial, counts) in
-            [(9, 5, true), (10, 5, false), (19, 6, true), (20, 6, false), (25, 5, false), (25, 7, true)]
-        {
+        for (seq, serial, counts) in [
+            (9, 5, true),
+            (10, 5, false),
+            (19, 6, true),
+            (20, 6, false),
+            (25, 5, false),
+            (25, 7, true),
+            (30, 8, false),
+        ] {
             let said = revoked_at("z@x", THEN_MS - 1);
             let is_admitted = admission.admits(&studio("eve@x"), seq, under(serial), &said).is_ok();
             assert_eq!(is_admitted, counts, "record {seq} under {serial}");

@@ -52,6 +52,8 @@ pub struct AdmissionReader {
     revocations: Vec<(Signer, Revocation)>,
     judged: Vec<(NodeId, u64, Signer, Judged)>,
     lists: Lists,
+    /// Where each node brought lists.
+    brought_at: BTreeMap<NodeId, BTreeSet<u64>>,
     /// From which record on a certificate was used in a studio feed.
     began: BTreeMap<Used, u64>,
     extract: Option<Extract>,
@@ -107,6 +109,7 @@ impl AdmissionReader {
         let signer = signer.into();
         self.signed_from(feed, seq, &signer);
         if signer.role == Role::Admin {
+            self.brought_at.entry(feed.node.clone()).or_default().insert(seq);
             self.lists.add(Brought { by: feed.node.clone(), seq, signer, at_ms, list });
         }
     }
@@ -166,7 +169,7 @@ impl AdmissionReader {
     /// that list itself.
     fn standing(&self) -> (Option<Arc<Listed>>, Standing) {
         for brought in self.lists.newest_first() {
-            let listed = brought.listed(&self.began, &self.places_by(&brought.by));
+            let listed = brought.listed(&self.began, &self.places_of(brought));
             let standing = self.standing_by(Some(&listed));
             let Brought { by, seq, signer, at_ms, .. } = brought;
             // Who is on a list does not bring it, whatever time it names: where others end would be what it says.
@@ -193,11 +196,16 @@ impl AdmissionReader {
         Standing::of(&revocations, &statements)
     }
 
-    /// Returns where a node said that certificates in the studio feeds of others end.
-    fn places_by(&self, node: &NodeId) -> BTreeMap<NodeId, BTreeSet<u64>> {
+    /// Returns where whoever brought a list said, with that list and under one certificate, that certificates in the studio feeds of others end.
+    fn places_of(&self, brought: &Brought) -> BTreeMap<NodeId, BTreeSet<u64>> {
+        let before = self.brought_at.get(&brought.by).and_then(|seqs| seqs.range(..brought.seq).next_back());
+        let from_seq = before.map_or(0, |seq| seq + 1);
         let mut places: BTreeMap<NodeId, BTreeSet<u64>> = BTreeMap::new();
-        for (by, _, _, judged) in &self.judged {
-            if by == node && judged.feed.project.is_studio() {
+        for (by, seq, signer, judged) in &self.judged {
+            let is_of_it = *by == brought.by
+                && (from_seq..brought.seq).contains(seq)
+                && signer.certificates == brought.signer.certificates;
+            if is_of_it && judged.feed.project.is_studio() {
                 places.entry(judged.feed.node.clone()).or_default().insert(judged.next_seq);
             }
         }

@@ -31,7 +31,7 @@ pub(super) struct Statement {
 struct End {
     /// The earliest time that a revocation names.
     at_ms: u64,
-    /// The lowest place that was named; none where whoever revoked it named none. Then times count.
+    /// The lowest place that was named with a revocation; none where whoever revoked it named none. Then times count.
     next_seq: Option<u64>,
 }
 
@@ -110,7 +110,7 @@ impl Court<'_> {
         if !self.judged.insert(node.clone()) {
             return;
         }
-        let mut by: BTreeSet<&NodeId> = BTreeSet::new();
+        let mut counting: Vec<&Revocation> = Vec::new();
         for one in self.revocations.get(node).cloned().unwrap_or_default() {
             let in_ring = self.standing.are_in_ring(&one.by, node);
             if !in_ring {
@@ -119,16 +119,21 @@ impl Court<'_> {
             if in_ring || self.standing.stands(&one.by, one.seq, Some(one.revoked.at_ms)) {
                 let at_ms = self.standing.revoked.entry(node.clone()).or_insert(one.revoked.at_ms);
                 *at_ms = one.revoked.at_ms.min(*at_ms);
-                by.insert(&one.by);
+                counting.push(one);
             }
         }
         let Some(at_ms) = self.standing.revoked.get(node).copied() else { return };
-        let places = self.statements.get(node).into_iter().flatten().filter(|said| by.contains(&said.by));
-        let counting = places.filter(|said| {
-            self.standing.are_in_ring(&said.by, node)
-                || self.standing.stands(&said.by, said.seq, Some(said.at_ms))
-        });
-        let next_seq = counting.map(|said| said.next_seq).min();
+        // What was said last before the revocation. Older places are those of lists of certificates.
+        let place = |revocation: &&Revocation| {
+            let said = self.statements.get(node).into_iter().flatten().filter(|said| {
+                said.by == revocation.by
+                    && said.seq < revocation.seq
+                    && (self.standing.are_in_ring(&said.by, node)
+                        || self.standing.stands(&said.by, said.seq, Some(said.at_ms)))
+            });
+            said.max_by_key(|said| said.seq).map(|said| said.next_seq)
+        };
+        let next_seq = counting.iter().filter_map(place).min();
         self.standing.ends.insert(node.clone(), End { at_ms, next_seq });
     }
 }
@@ -191,6 +196,15 @@ mod tests {
         // Of a place that somebody names who did not revoke it nothing follows.
         lower.push(statement("d", 2, "b", 0));
         assert!(Standing::of(&more, &lower).stands(&node("b"), 3, None));
+    }
+
+    #[test]
+    fn the_place_that_counts_is_that_in_front_of_the_revocation() {
+        let said =
+            |end| [statement("a", 3, "eve", 4), statement("a", 9, "eve", end), statement("a", 12, "eve", 2)];
+        let stands =
+            |seq| Standing::of(&[revocation("a", 9, "eve")], &said(20)).stands(&node("eve"), seq, None);
+        assert_eq!([stands(4), stands(19), stands(20)], [true, true, false]);
     }
 
     #[test]

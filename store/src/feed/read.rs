@@ -51,6 +51,12 @@ struct State {
     roles: Vec<(u64, Role)>,
 }
 
+/// Returns what holds at a record, where each entry holds from its record on.
+fn at<T>(entries: &[(u64, T)], seq: u64) -> Option<&T> {
+    let behind = entries.partition_point(|(from_seq, _)| *from_seq <= seq);
+    entries[..behind].last().map(|(_, entry)| entry)
+}
+
 /// A place in a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
@@ -98,25 +104,26 @@ impl FeedIndex {
     /// Returns the role of the certificate under which the group with this record is signed.
     pub(crate) fn role_at(&self, seq: u64) -> Option<Role> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        state.roles.iter().rev().find(|(from_seq, _)| *from_seq <= seq).map(|(_, role)| *role)
+        at(&state.roles, seq).copied()
     }
 
     /// Returns under what the group with this record is signed, as far as that decides about rights.
     pub(crate) fn signer_at(&self, seq: u64) -> Option<Signer> {
         let role = self.role_at(seq)?;
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let (_, certified) = state.certified.iter().rev().find(|(from_seq, _)| *from_seq <= seq)?;
-        Some(Signer { role, certificates: certified.certificates })
+        Some(Signer { role, certificates: at(&state.certified, seq)?.certificates })
     }
 
     /// Returns under what it is signed from which record on, as far as that decides about rights.
     pub(crate) fn signers(&self) -> Vec<(u64, Signer)> {
-        let starts: BTreeSet<u64> = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            let roles = state.roles.iter().map(|(seq, _)| *seq);
-            state.certified.iter().map(|(seq, _)| *seq).chain(roles).collect()
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let roles = state.roles.iter().map(|(seq, _)| *seq);
+        let starts: BTreeSet<u64> = state.certified.iter().map(|(seq, _)| *seq).chain(roles).collect();
+        let signer = |seq| {
+            let (role, certified) = (at(&state.roles, seq)?, at(&state.certified, seq)?);
+            Some((seq, Signer { role: *role, certificates: certified.certificates }))
         };
-        starts.into_iter().filter_map(|seq| Some((seq, self.signer_at(seq)?))).collect()
+        starts.into_iter().filter_map(signer).collect()
     }
 
     /// Returns under which certificates a group that begins at this record may be signed: that of the group with the record before

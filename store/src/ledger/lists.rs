@@ -47,19 +47,20 @@ impl ReadLists {
         }
         match trust.certificate_list(der) {
             Ok(list) => {
-                // What is forgotten is only read again.
-                if known.read.len() >= MAX_READ {
-                    known.read.clear();
-                }
                 known.read.insert(hash, list.clone());
+                if known.read.len() > MAX_READ {
+                    // The oldest count least; what is forgotten is only read again.
+                    let oldest = known.read.iter().min_by_key(|(_, list)| list.number).map(|(hash, _)| *hash);
+                    oldest.and_then(|hash| known.read.remove(&hash));
+                }
                 Some(list)
             }
             Err(error) => {
-                tracing::warn!(%feed, seq, error = %ErrorChain(&error), "a list of revoked certificates is passed over");
-                if known.refused.len() >= MAX_REFUSED {
-                    known.refused.clear();
+                // Whoever writes more than are remembered makes work, but no log.
+                if known.refused.len() < MAX_REFUSED {
+                    known.refused.insert(hash);
+                    tracing::warn!(%feed, seq, error = %ErrorChain(&error), "a list of revoked certificates is passed over");
                 }
-                known.refused.insert(hash);
                 None
             }
         }
