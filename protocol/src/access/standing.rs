@@ -4,7 +4,10 @@
 //! nobody trusts any more, whoever passes it on and whenever. Admins that revoke each other, two or more in a ring, cannot be put in
 //! an order: all of them are revoked. All of it follows from the records alone, so that it is the same at all nodes that have them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use crate::{id::NodeId, record::Revoked};
 
@@ -131,7 +134,7 @@ impl Court<'_> {
                     && (self.standing.are_in_ring(&said.by, node)
                         || self.standing.stands(&said.by, said.seq, Some(said.at_ms)))
             });
-            said.max_by_key(|said| said.seq).map(|said| said.next_seq)
+            said.max_by_key(|said| (said.seq, Reverse(said.next_seq))).map(|said| said.next_seq)
         };
         let next_seq = counting.iter().filter_map(place).min();
         self.standing.ends.insert(node.clone(), End { at_ms, next_seq });
