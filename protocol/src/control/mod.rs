@@ -64,8 +64,8 @@ pub use self::{
         VerifyStatus,
     },
     version::{
-        FileItem, HoldingState, InfoReply, ListReply, NodeHolding, Presence, PublishItem, PublishReply,
-        PublishRequest, PublishState, RetiredItem, VersionItem, WhereItem, WhereReply,
+        FileItem, HoldingState, InfoReply, ListReply, MAX_LISTED, NodeHolding, Presence, PublishItem,
+        PublishReply, PublishRequest, PublishState, RetiredItem, VersionItem, WhereItem, WhereReply,
     },
     why::{WhyAnswer, WhyReply, WhyState},
 };
