@@ -344,6 +344,20 @@ impl Ledger {
         Ok(stored)
     }
 
+    /// As [`Ledger::put_manifest`] for many, which costs little more than one.
+    ///
+    /// # Errors
+    /// [`ManifestFileError`]; some of them may be there then.
+    pub fn put_manifests(&self, manifests: &[Manifest]) -> Result<(), ManifestFileError> {
+        let bytes: Vec<Vec<u8>> = manifests.iter().map(Manifest::encode).collect();
+        let with_bytes: Vec<(ManifestId, &[u8])> =
+            manifests.iter().zip(&bytes).map(|(manifest, bytes)| (manifest.id(), bytes.as_slice())).collect();
+        self.inner.shared.manifests.put_all(&with_bytes)?;
+        let shared = &self.inner.shared;
+        manifests.iter().for_each(|manifest| shared.note_stored(manifest.id(), manifest.project()));
+        Ok(())
+    }
+
     /// Says whether a manifest is here; it is not read.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ use crate::daemons::{
 };
 
 /// Nothing takes so long; what does has failed.
-const LIMIT: Duration = Duration::from_secs(1800);
+pub(super) const LIMIT: Duration = Duration::from_secs(1800);
 /// How often each question is asked.
 const ASKED: u64 = 200;
 /// How often the long ones are.
@@ -38,7 +38,7 @@ const REST: Duration = Duration::from_secs(10);
 pub(super) struct Figures(Vec<(String, f64)>);
 
 impl Figures {
-    fn note(&mut self, name: impl Into<String>, value: f64) {
+    pub(super) fn note(&mut self, name: impl Into<String>, value: f64) {
         let name = name.into();
         eprintln!("  {name:<40} {value:>12.3}");
         self.0.push((name, value));
@@ -49,10 +49,14 @@ impl Figures {
         &self.0
     }
 
+    /// Returns them by name.
+    pub(super) fn json(&self) -> Value {
+        self.0.iter().map(|(name, value)| (name.clone(), json!((value * 1e4).round() / 1e4))).collect()
+    }
+
     /// Returns one line of JSON.
     pub(super) fn line(&self, plan: Plan) -> Value {
-        let figures: serde_json::Map<String, Value> =
-            self.0.iter().map(|(name, value)| (name.clone(), json!((value * 1e4).round() / 1e4))).collect();
+        let figures = self.json();
         json!({
             "schema": "avalon.bench/1", "shape": "scale", "versions": plan.versions, "files_per_version": plan.files,
             "records_per_group": plan.group, "held": plan.held, "figures": figures,
@@ -117,7 +121,7 @@ pub(super) fn measure(
 }
 
 /// Starts the daemon and waits until it is ready, however long that takes.
-fn begin(daemon: &mut Daemon) {
+pub(super) fn begin(daemon: &mut Daemon) {
     let start = Instant::now();
     let process = daemon.launch();
     while !process.log.wait_for("avalond::app: ready") {
@@ -127,7 +131,7 @@ fn begin(daemon: &mut Daemon) {
 }
 
 /// Waits until the catalog has every version, and every file where the server holds them.
-fn until_complete(api: &Api, plan: Plan) {
+pub(super) fn until_complete(api: &Api, plan: Plan) {
     let start = Instant::now();
     let files = if plan.held { plan.versions * plan.files } else { 0 };
     loop {
@@ -144,7 +148,7 @@ fn until_complete(api: &Api, plan: Plan) {
 }
 
 /// Waits until the daemon has looked at everything once: it takes no processor time to speak of.
-fn settled(daemon: &mut Daemon) {
+pub(super) fn settled(daemon: &mut Daemon) {
     let pid = daemon.process().pid();
     let start = Instant::now();
     loop {
@@ -157,7 +161,7 @@ fn settled(daemon: &mut Daemon) {
     }
 }
 
-fn memory(daemon: &mut Daemon, figures: &mut Figures, when: &str) {
+pub(super) fn memory(daemon: &mut Daemon, figures: &mut Figures, when: &str) {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.process().pid())).unwrap_or_default();
     for (field, name) in [("VmRSS:", "memory"), ("VmHWM:", "most memory")] {
         let line = status.lines().find_map(|line| line.strip_prefix(field));
@@ -189,7 +193,13 @@ fn questions(api: &Api, figures: &mut Figures, plan: Plan) {
     ask(api, figures, "where of a name with a fault", ASKED_LONG * 4, |number| {
         format!("{}?project={PROJECT}&ref={}x/renderLayer1", route::WHERE, asset(number))
     });
-    ask(api, figures, "ls of all", ASKED_LONG, |_| format!("{}?project={PROJECT}", route::VERSIONS));
+    ask(api, figures, "ls, a page of 500", ASKED, |number| {
+        let after = version(number * each);
+        format!("{}?project={PROJECT}&limit=500&after={after}", route::VERSIONS)
+    });
+    ask(api, figures, "ls, the longest page", ASKED_LONG, |_| {
+        format!("{}?project={PROJECT}", route::VERSIONS)
+    });
     let of_asset = SUBSETS * SLOTS;
     eprintln!("  (an asset has {of_asset} versions)");
 }

@@ -4,6 +4,7 @@
 mod cgroup;
 mod generate;
 mod measure;
+pub mod watch;
 
 use std::{io::Write as _, process::ExitCode};
 
