@@ -124,11 +124,11 @@ fn versions_of_each_project_are_counted_and_once_more_in_a_catalog_of_an_earlier
     assert_eq!(counts(&open(temp.path())), [4, 0, 0]);
     tamper(temp.path(), |db| {
         let row = db.get([0]).unwrap().unwrap();
-        let (payload, _) = super::envelope::open(0, &[], &row).unwrap();
-        let (sums, versions) = super::tally::Tally::from_bytes(payload).unwrap();
+        let (payload, _) = envelope::open(0, &[], &row).unwrap();
+        let (sums, versions) = tally::Tally::from_bytes(payload).unwrap();
         assert!(versions.is_some());
         let before = postcard::to_stdvec(&(FORMAT, sums)).unwrap();
-        db.insert([0], super::envelope::seal(0, &[], &before).0).unwrap();
+        db.insert([0], envelope::seal(0, &[], &before).0).unwrap();
     });
     assert_eq!(counts(&open(temp.path())), [4, 0, 0]);
 }
