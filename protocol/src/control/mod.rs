@@ -74,7 +74,7 @@ pub use self::{
 pub mod route {
     /// GET: [`super::StatusReply`].
     pub const STATUS: &str = "/v1/status";
-    /// GET `?ref=&project=`: [`super::ListReply`]; without a ref all of the project.
+    /// GET `?ref=&project=&limit=&after=`: [`super::ListReply`]; without a ref all of the project.
     pub const VERSIONS: &str = "/v1/versions";
     /// GET `?ref=&project=`: [`super::WhereReply`].
     pub const WHERE: &str = "/v1/where";

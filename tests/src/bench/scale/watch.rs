@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use avalon_protocol::mode::ProjectMode;
+use avalon_protocol::{exit_code, mode::ProjectMode};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use super::{
     measure::{Figures, LIMIT, begin, memory, settled, until_complete},
     number,
 };
-use crate::daemons::{Studio, daemon::Daemon, tree};
+use crate::daemons::{PROJECT, Studio, daemon::Daemon, tree};
 
 const USAGE: &str = "\
 usage: bench watch [--versions N] [--files-per-version N] [--events N] [--idle SECONDS]
@@ -68,9 +68,15 @@ pub fn run(args: &[String]) -> ExitCode {
     for version in 1..=STORM_VERSIONS {
         fs::create_dir_all(server.path(&storm_dir(version))).expect("room for a directory");
     }
+    // The one that was made with the records knows of no files.
+    fs::remove_dir_all(server.config.state_dir.join("catalog")).expect("the catalog is there");
     let start = Instant::now();
     begin(&mut server);
     until_complete(&server.api(), plan);
+    // Nobody else can know more of its feeds: they were made for it.
+    for project in ["_studio", PROJECT] {
+        server.ctl(&["feed", "release", project]).expect(exit_code::ExitCode::Ok);
+    }
     until_logged(&mut server, "reason=Started", 1);
     figures.note("all that can be is watched, s", start.elapsed().as_secs_f64());
     settled(&mut server);
