@@ -233,6 +233,9 @@ fn open_row<'a>(table: Table, key: &[u8], value: &'a [u8]) -> Result<(&'a [u8], 
     envelope::open(table.tag(), key, value).ok_or(Cause::Row { table })
 }
 
+/// A row that changes: its table and key, and what it adds to the sums before and after.
+type Change<'a> = (Table, &'a [u8], Option<RowMark>, Option<RowMark>);
+
 impl Engine {
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
@@ -286,7 +289,7 @@ impl Engine {
         let mut books = self.books();
         let mut tally = books.tally.clone();
         let mut batch = sled::Batch::default();
-        let mut seen: Vec<(Table, &[u8], Option<RowMark>, Option<RowMark>)> = Vec::new();
+        let mut seen: Vec<Change<'_>> = Vec::new();
         let scanned = books.scan.as_ref().map(|scan| scan.last_key.clone());
         for (table, key, value) in set.iter() {
             let full = full_key(table, key);
