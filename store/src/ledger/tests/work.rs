@@ -45,7 +45,7 @@ fn costs(assets: u32) -> Vec<(&'static str, u64)> {
         costs.push((name, ledger.rows_read() - before));
     };
     let all = (assets * SUBSETS * SLOTS) as usize;
-    count("count", &|| ledger.version_count(&project()).unwrap() as usize, all);
+    count("count", &|| usize::try_from(ledger.version_count(&project()).unwrap()).unwrap(), all);
     count("one", &|| usize::from(ledger.version(&id(7, 3, 2)).unwrap().is_some()), 1);
     count("subset", &|| ledger.subset_versions(&id(7, 3, 2)).unwrap().len(), SLOTS as usize);
     count("asset", &|| ledger.versions(&project(), Some(&asset), None, 100).unwrap().len(), 20);
