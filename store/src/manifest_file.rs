@@ -17,7 +17,10 @@ use avalon_protocol::{
 };
 use thiserror::Error;
 
-use crate::fs::{Dir, FILES_SYNCED_ONE_BY_ONE, IoError, WriteMode, path_of};
+use crate::{
+    error_chain::ErrorChain,
+    fs::{Dir, FILES_SYNCED_ONE_BY_ONE, IoError, WriteMode, path_of},
+};
 
 /// The manifests of this node.
 #[derive(Debug, Clone)]
@@ -131,6 +134,7 @@ impl ManifestFiles {
         if manifests.len() < FILES_SYNCED_ONE_BY_ONE || !self.dir.reports_sync_errors() {
             return manifests.iter().try_for_each(|(id, bytes)| self.put_bytes(*id, bytes).map(|_| ()));
         }
+        let mut written = Vec::new();
         for (id, bytes) in manifests {
             let failed = |source| ManifestFileError::new(*id, source);
             {
@@ -139,11 +143,18 @@ impl ManifestFiles {
             }
             if !matches!(self.bytes(*id), Ok(Some(_))) {
                 // Until the sync below a power cut may leave a torn file. Its name says so when it is read, and no record names it.
+                written.push(file_path(*id));
                 self.dir.write_derived(&file_path(*id), bytes).map_err(failed)?;
             }
         }
         let Some((first, _)) = manifests.first() else { return Ok(()) };
-        self.dir.sync_filesystem().map_err(|source| ManifestFileError::new(*first, source))
+        self.dir.sync_filesystem().map_err(|source| {
+            // The kernel may call them clean now. What is not there is written anew, and not believed for being read.
+            for left in written.iter().filter_map(|path| self.dir.remove_file(path).err()) {
+                tracing::warn!(error = %ErrorChain(&left), "a manifest that was not synced stays");
+            }
+            ManifestFileError::new(*first, source)
+        })
     }
 
     /// Reads a manifest, if it is here.
