@@ -17,7 +17,10 @@ use avalon_protocol::{
 };
 use thiserror::Error;
 
-use crate::fs::{Dir, IoError, WriteMode, path_of};
+use crate::{
+    error_chain::ErrorChain,
+    fs::{Dir, FILES_SYNCED_ONE_BY_ONE, IoError, WriteMode, path_of},
+};
 
 /// The manifests of this node.
 #[derive(Debug, Clone)]
@@ -125,6 +128,35 @@ impl ManifestFiles {
         Ok(StoredManifest { id })
     }
 
+    /// As [`ManifestFiles::put`] for many, with their canonical bytes at hand: from 16 on, one sync of the volume makes all of them
+    /// durable, where that can be believed. When it fails, some of them may be there.
+    pub(crate) fn put_all(&self, manifests: &[(ManifestId, &[u8])]) -> Result<(), ManifestFileError> {
+        if manifests.len() < FILES_SYNCED_ONE_BY_ONE || !self.dir.reports_sync_errors() {
+            return manifests.iter().try_for_each(|(id, bytes)| self.put_bytes(*id, bytes).map(|_| ()));
+        }
+        let mut written = Vec::new();
+        for (id, bytes) in manifests {
+            let failed = |source| ManifestFileError::new(*id, source);
+            {
+                let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+                self.dir.create_dirs(&directory_of(*id)).map_err(failed)?;
+            }
+            if !matches!(self.bytes(*id), Ok(Some(_))) {
+                // Until the sync below a power cut may leave a torn file. Its name says so when it is read, and no record names it.
+                written.push(file_path(*id));
+                self.dir.write_derived(&file_path(*id), bytes).map_err(failed)?;
+            }
+        }
+        let Some((first, _)) = manifests.first() else { return Ok(()) };
+        self.dir.sync_filesystem().map_err(|source| {
+            // The kernel may call them clean now. What is not there is written anew, and not believed for being read.
+            for left in written.iter().filter_map(|path| self.dir.remove_file(path).err()) {
+                tracing::warn!(error = %ErrorChain(&left), "a manifest that was not synced stays");
+            }
+            ManifestFileError::new(*first, source)
+        })
+    }
+
     /// Reads a manifest, if it is here.
     ///
     /// # Errors
@@ -172,12 +204,23 @@ impl ManifestFiles {
     /// [`IoError`] when a directory cannot be listed.
     pub fn ids(&self) -> Result<HashSet<ManifestId>, IoError> {
         let mut ids = HashSet::new();
-        for directory in self.dir.list(None)? {
-            let Ok(path) = directory.rel_path() else { continue };
-            let files = self.dir.list(Some(&path))?;
-            ids.extend(files.iter().filter_map(|file| file.name.to_str()?.parse::<ManifestId>().ok()));
+        for byte in 0..=u8::MAX {
+            ids.extend(self.ids_beginning(byte)?);
         }
         Ok(ids)
+    }
+
+    /// Returns the names of the manifests that are here and begin with this byte: a part of about 256 that are alike, since all of
+    /// a large studio's are many.
+    ///
+    /// # Errors
+    /// [`IoError`] when a directory cannot be listed.
+    pub fn ids_beginning(&self, byte: u8) -> Result<HashSet<ManifestId>, IoError> {
+        let files = match self.dir.list(Some(&path_of(&format!("{byte:02x}")))) {
+            Err(error) if error.is_not_found() => return Ok(HashSet::new()),
+            files => files?,
+        };
+        Ok(files.iter().filter_map(|file| file.name.to_str()?.parse::<ManifestId>().ok()).collect())
     }
 }
 
@@ -210,7 +253,28 @@ mod tests {
             assert_eq!(files.put(&manifest).unwrap().id(), manifest.id());
         }
         assert_eq!(files.get(manifest.id()).unwrap(), Some(manifest.clone()));
-        assert_eq!(files.ids().unwrap(), [manifest.id()].into());
+        for byte in 0..=u8::MAX {
+            let is_its_own = manifest.id().as_bytes().first() == Some(&byte);
+            let expected = is_its_own.then(|| manifest.id()).into_iter().collect();
+            assert_eq!(files.ids_beginning(byte).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn many_are_put_together_whether_new_known_or_damaged() {
+        let (temp, files) = files();
+        let all: Vec<Manifest> = (1..40).map(|number| manifest(number, &[("a.abc", b"abc")])).collect();
+        files.put(&all[3]).unwrap();
+        files.put(&all[7]).unwrap();
+        let damaged = temp.path().join(file_path(all[7].id()).as_str());
+        std::fs::File::options().write(true).open(damaged).and_then(|file| file.set_len(10)).unwrap();
+        let bytes: Vec<Vec<u8>> = all.iter().map(Manifest::encode).collect();
+        let given: Vec<(ManifestId, &[u8])> =
+            all.iter().map(Manifest::id).zip(bytes.iter().map(Vec::as_slice)).collect();
+        files.put_all(&given).unwrap();
+        for manifest in &all {
+            assert_eq!(files.get(manifest.id()).unwrap().as_ref(), Some(manifest));
+        }
     }
 
     #[test]

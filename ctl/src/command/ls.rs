@@ -34,10 +34,7 @@ pub(crate) struct LsArgs {
 /// Lists versions.
 pub(crate) async fn run(context: &Context<'_>, args: &LsArgs) -> Result<ExitCode, Failure> {
     let reference = args.reference.as_deref().map(|text| listing(text, args.all)).transpose()?;
-    let reply: ListReply =
-        context.client.get(route::VERSIONS, &query(context, reference.as_deref(), args)).await.map_err(
-            |error| with_hint(error.into(), ErrorCode::NotFound, "list what exists: avalonctl ls"),
-        )?;
+    let reply = list(context, reference.as_deref(), args).await?;
     if context.output.is_json() {
         context.output.json(&reply);
         return Ok(ExitCode::Ok);
@@ -55,13 +52,33 @@ pub(crate) async fn run(context: &Context<'_>, args: &LsArgs) -> Result<ExitCode
     Ok(ExitCode::Ok)
 }
 
-fn query<'q>(
-    context: &'q Context<'_>,
-    reference: Option<&'q str>,
-    args: &LsArgs,
-) -> [(&'static str, Option<&'q str>); 3] {
-    let [reference, project] = context.query(reference);
-    [reference, project, ("retired", args.retired.then_some("true"))]
+/// Asks for page after page.
+async fn list(context: &Context<'_>, reference: Option<&str>, args: &LsArgs) -> Result<ListReply, Failure> {
+    let mut all: Option<ListReply> = None;
+    loop {
+        let after = all.as_ref().and_then(|all| all.next.clone());
+        let [reference, project] = context.query(reference);
+        let query =
+            [reference, project, ("retired", args.retired.then_some("true")), ("after", after.as_deref())];
+        let page: ListReply = context.client.get(route::VERSIONS, &query).await.map_err(|error| {
+            with_hint(error.into(), ErrorCode::NotFound, "list what exists: avalonctl ls")
+        })?;
+        let all = match &mut all {
+            None => all.insert(page),
+            Some(all) => {
+                all.versions.extend(page.versions);
+                all.next = page.next;
+                all
+            }
+        };
+        if all.next.is_none() {
+            return Ok(ListReply {
+                schema: all.schema.clone(),
+                versions: std::mem::take(&mut all.versions),
+                next: None,
+            });
+        }
+    }
 }
 
 /// Checks a reference and returns what to ask for.
@@ -127,8 +144,10 @@ mod tests {
             growing: Vec::new(),
         };
         let daemon = FakeDaemon::start();
-        daemon
-            .on("GET /v1/versions", &ListReply { schema: "avalonctl.ls/1".into(), versions: vec![version] });
+        daemon.on(
+            "GET /v1/versions",
+            &ListReply { schema: "avalonctl.ls/1".into(), versions: vec![version], next: None },
+        );
         daemon
     }
 
@@ -186,7 +205,10 @@ mod tests {
     #[test]
     fn nothing_is_said_on_stdout_when_there_is_nothing() {
         let daemon = FakeDaemon::start();
-        daemon.on("GET /v1/versions", &ListReply { schema: "avalonctl.ls/1".into(), versions: vec![] });
+        daemon.on(
+            "GET /v1/versions",
+            &ListReply { schema: "avalonctl.ls/1".into(), versions: vec![], next: None },
+        );
         let ran = daemon.run(&["ls"]);
         assert_eq!((ran.exit, ran.stdout.as_str(), ran.stderr.as_str()), (0, "", "no versions\n"));
     }

@@ -47,7 +47,8 @@ impl<S: Send + Sync> FromRequestParts<S> for RefQuery {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let Params(query): Params<Self> = Params::from_request_parts(parts, state).await?;
         let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        Ok(Self { reference: given(query.reference), project: given(query.project), retired: query.retired })
+        let (reference, project) = (given(query.reference), given(query.project));
+        Ok(Self { reference, project, after: given(query.after), ..query })
     }
 }
 

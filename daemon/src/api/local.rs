@@ -242,6 +242,10 @@ pub struct RefQuery {
     /// Whether a list has versions that are out of use, too.
     #[serde(default)]
     pub retired: bool,
+    /// How many versions a list has at most; 10,000 without it, and never more.
+    pub limit: Option<usize>,
+    /// The version behind which a list begins: what the answer before gave as `next`.
+    pub after: Option<String>,
 }
 
 /// Which versions, and where. What is empty counts as not given.

@@ -85,7 +85,7 @@ async fn parameters_reach_the_daemon_decoded() {
         Call::Query(RefQuery {
             reference: Some(reference.into()),
             project: project.map(Into::into),
-            retired: false,
+            ..RefQuery::default()
         })
     };
     let calls = [query("lantern:robot/modelDefault@v012", None), query("a/*", Some("lantern"))];

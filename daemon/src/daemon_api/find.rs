@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use avalon_protocol::{
     control::{ApiError, ErrorCode},
-    id::{AssetName, ProjectName, VersionId},
-    reference::{Reference, VersionSelector},
+    id::{AssetName, ProjectName, SubsetName, VersionId, VersionSlot},
+    reference::{Pattern, Reference, VersionSelector},
     version_fold::VersionFold,
 };
 
@@ -14,8 +14,6 @@ use crate::{api::RefQuery, core::blocking};
 
 /// How many versions are read from the catalog at a time.
 const PAGE: usize = 1000;
-/// How many suggestions an error makes.
-const SUGGESTIONS: usize = 3;
 
 /// Whether versions that are out of use are found when their number is not named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,14 +54,34 @@ impl DaemonApi {
         hidden: Hidden,
     ) -> Result<Found, ApiError> {
         let project = self.project_of(reference, project)?;
-        let asset = (!reference.asset.is_glob()).then(|| reference.asset.as_str().parse::<AssetName>().ok());
-        let known = self.versions(&project, asset.flatten()).await?;
-        let found = select(reference, known, hidden);
+        let known = self.candidates(&project, reference).await?;
+        let found = select(reference, &known, hidden);
         if !found.is_empty() {
             return Ok(found);
         }
-        let all = self.versions(&project, None).await?;
-        Err(not_found(reference, &project, &all))
+        Err(self.not_found(reference, &project).await?)
+    }
+
+    /// Reads what a reference may name, and no more than that: one version, a subset, an asset, or all of the project.
+    async fn candidates(&self, project: &ProjectName, reference: &Reference) -> Result<Found, ApiError> {
+        let asset = exact::<AssetName>(&reference.asset);
+        let (Some(asset), Some(subset)) = (asset.clone(), exact::<SubsetName>(&reference.subset)) else {
+            return self.versions(project, asset).await;
+        };
+        self.until_catalog().await;
+        let slot = match reference.version {
+            VersionSelector::Slot(slot) => Some(slot),
+            VersionSelector::Latest | VersionSelector::All => None,
+        };
+        let (ledger, project) = (self.core.ledger.clone(), project.clone());
+        let read = blocking(move || {
+            let id = VersionId { project, asset, subset, slot: slot.unwrap_or(VersionSlot::Hero) };
+            match slot {
+                None => ledger.subset_versions(&id),
+                Some(_) => Ok(ledger.version(&id)?.map(|fold| (id, fold)).into_iter().collect()),
+            }
+        });
+        read.await.map_err(|error| catalog_failed(&self.core.ledger, &error))
     }
 
     /// Returns the versions for a list: all of a project, or those that a reference names, or of a lone asset.
@@ -87,7 +105,7 @@ impl DaemonApi {
         self.find_also(&reference, project, hidden).await
     }
 
-    fn named_project(&self, name: &str) -> Result<ProjectName, ApiError> {
+    pub(super) fn named_project(&self, name: &str) -> Result<ProjectName, ApiError> {
         let known = name.parse().ok().filter(|name| self.core.projects.contains_key(name));
         known.ok_or_else(|| {
             let names: Vec<&str> = self.core.projects.keys().map(ProjectName::as_str).collect();
@@ -160,75 +178,36 @@ impl DaemonApi {
     }
 }
 
-fn bad_reference(error: &(dyn std::error::Error + 'static)) -> ApiError {
+pub(super) fn bad_reference(error: &(dyn std::error::Error + 'static)) -> ApiError {
     ApiError::new(ErrorCode::BadReference, crate::log::ErrorChain(error).to_string())
         .with_hint("write [project:]asset/subset[/representation][@version], such as robot/modelDefault@v002")
 }
 
+/// Returns the name that a pattern is, unless it is a glob.
+pub(super) fn exact<N: std::str::FromStr>(pattern: &Pattern) -> Option<N> {
+    (!pattern.is_glob()).then(|| pattern.as_str().parse().ok()).flatten()
+}
+
 /// Keeps what the reference names; a version of which nothing was published yet is not there.
-fn select(reference: &Reference, known: Found, hidden: Hidden) -> Found {
+fn select(reference: &Reference, known: &Found, hidden: Hidden) -> Found {
+    let shown = known.iter().filter(|(_, fold)| is_shown(reference, fold, hidden));
+    let shown: Vec<&(VersionId, VersionFold)> = shown.collect();
+    let selected = reference.select(shown.iter().map(|(version, _)| version));
+    // It is sorted: to look each up in a list as long as the catalog would take its square.
+    let found = shown.into_iter().filter(|(version, _)| selected.binary_search(version).is_ok());
+    found.cloned().collect()
+}
+
+/// Says whether a version may be meant by a reference that names it.
+pub(super) fn is_shown(reference: &Reference, fold: &VersionFold, hidden: Hidden) -> bool {
     let is_named = matches!(reference.version, VersionSelector::Slot(_));
-    let is_shown = |fold: &VersionFold| hidden == Hidden::Found || is_named || fold.retired().is_none();
-    let published = known.into_iter().filter(|(_, fold)| !fold.generations().is_empty() && is_shown(fold));
-    let published = published.filter(|(_, fold)| has_representation(reference, fold));
-    let published: Found = published.collect();
-    let selected = reference.select(published.iter().map(|(version, _)| version));
-    published.into_iter().filter(|(version, _)| selected.contains(version)).collect()
+    !fold.generations().is_empty()
+        && (hidden == Hidden::Found || is_named || fold.retired().is_none())
+        && has_representation(reference, fold)
 }
 
 fn has_representation(reference: &Reference, fold: &VersionFold) -> bool {
     let Some(wanted) = &reference.representation else { return true };
     let mut names = fold.generations().values().flat_map(|generation| &generation.representations);
     names.any(|name| wanted.matches(name.as_str()))
-}
-
-fn not_found(reference: &Reference, project: &ProjectName, all: &Found) -> ApiError {
-    let wanted = format!("{}/{}", reference.asset.as_str(), reference.subset.as_str());
-    let message = format!("nothing named {:?} in project {project}", reference.to_string());
-    let error = ApiError::new(ErrorCode::NotFound, message);
-    let mut names: Vec<String> =
-        all.iter().map(|(version, _)| format!("{}/{}", version.asset, version.subset)).collect();
-    names.dedup();
-    if names.contains(&wanted) {
-        let same =
-            all.iter().filter(|(version, _)| format!("{}/{}", version.asset, version.subset) == wanted);
-        let slots: Vec<String> = same
-            .map(|(version, fold)| match fold.retired() {
-                Some(_) => format!("{} (retired)", version.slot),
-                None => version.slot.to_string(),
-            })
-            .collect();
-        let shown = slots.iter().rev().take(8).rev().cloned().collect::<Vec<_>>().join(", ");
-        return error.with_hint(format!("{wanted} has {shown}"));
-    }
-    let nearest = nearest(&wanted, &names);
-    error.with_hint(if nearest.is_empty() {
-        "list what exists: avalonctl ls".to_owned()
-    } else {
-        format!(
-            "did you mean {}? list what exists: avalonctl ls {}",
-            nearest.join(" or "),
-            reference.asset.as_str()
-        )
-    })
-}
-
-fn nearest(wanted: &str, names: &[String]) -> Vec<String> {
-    let mut scored: Vec<(f64, &String)> =
-        names.iter().map(|name| (strsim::jaro_winkler(wanted, name), name)).collect();
-    scored.retain(|(score, _)| *score > 0.75);
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-    scored.into_iter().take(SUGGESTIONS).map(|(_, name)| name.clone()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn suggests_what_is_nearly_that_and_nothing_else() {
-        let names = ["robot/modelDefault", "robot/rigDefault", "sh010/beauty"].map(String::from);
-        assert_eq!(nearest("robto/modelDefault", &names)[0], "robot/modelDefault");
-        assert!(nearest("zzz/qqq", &names).is_empty());
-    }
 }

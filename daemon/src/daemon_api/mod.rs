@@ -11,6 +11,7 @@ mod frames;
 mod inputs;
 mod invite;
 mod nodes;
+mod page;
 mod lifetime;
 mod limit;
 mod policy;
@@ -24,6 +25,7 @@ mod reserve;
 mod show;
 mod space;
 mod status;
+mod suggest;
 mod verify;
 mod why;
 

@@ -31,14 +31,18 @@ const MOST_GROWING: usize = 500;
 
 impl DaemonApi {
     pub(super) async fn list_reply(&self, query: RefQuery) -> Result<ListReply, ApiError> {
-        let found = self.find_listed(&query).await?;
+        let (found, next) = self.find_page(&query).await?;
         let items = found.iter().filter_map(|(version, fold)| self.list_item(version, fold));
         let mut versions: Vec<VersionItem> = items.collect();
         let growing = self.growing_of(&found).await;
         for item in &mut versions {
             item.growing = growing.get(&item.reference).cloned().unwrap_or_default();
         }
-        Ok(ListReply { schema: "avalonctl.ls/1".into(), versions })
+        Ok(ListReply {
+            schema: "avalonctl.ls/1".into(),
+            versions,
+            next: next.map(|version| version.to_string()),
+        })
     }
 
     /// Returns which representations still grow, by version. That stands in manifests, and to read one for every version of a

@@ -31,7 +31,7 @@ impl DaemonApi {
 
     /// Returns all versions of a project, or of all, those that are out of use too: they take room as long as they are here.
     async fn all_of(&self, project: Option<String>) -> Result<Found, ApiError> {
-        self.find_listed(&RefQuery { reference: None, project, retired: true }).await
+        self.find_listed(&RefQuery { project, retired: true, ..RefQuery::default() }).await
     }
 
     pub(super) fn verify_status(&self, id: &str) -> Result<VerifyStatus, ApiError> {

@@ -1,6 +1,6 @@
 //! One project's publishing: the settler, and what becomes of the versions that it hands over.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::Path, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     check::CheckProblem,
@@ -214,12 +214,17 @@ impl Publisher {
 
     fn pending_changed(&self, pending: &[super::settle::PendingVersion]) {
         let known = self.project.pending();
+        let known: HashSet<(&str, &[String])> =
+            known.iter().map(|version| (version.dir.as_str(), version.why.as_slice())).collect();
         let now: Vec<PendingVersion> = pending
             .iter()
             .map(|version| PendingVersion { dir: version.dir.to_string(), why: version.why.clone() })
             .collect();
-        let news: Vec<PendingVersion> =
-            now.iter().filter(|version| !known.contains(version)).cloned().collect();
+        let news: Vec<PendingVersion> = now
+            .iter()
+            .filter(|version| !known.contains(&(version.dir.as_str(), version.why.as_slice())))
+            .cloned()
+            .collect();
         self.project.set_pending(now);
         for PendingVersion { dir, why } in news {
             let project = self.project.name().to_string();

@@ -9,7 +9,7 @@ use avalon_protocol::{
     close_code::CloseCode,
     control::{EventKind, Health, PeerState, Severity},
     feed::{FeedId, SealedGroup},
-    id::{NodeId, ProjectName},
+    id::{NodeId, ProjectName, VersionId},
     limits::{MAX_MANIFEST_WANTS, RECORDS_FRAME_TARGET_BYTES},
     manifest::Manifest,
     record::Record,
@@ -421,22 +421,26 @@ async fn fetch_missing(
                 return all_stored;
             }
         };
-        let mut stored = Vec::new();
-        for (bytes, (id, version)) in fetched.into_iter().zip(missing) {
-            let Some(bytes) = bytes else { continue };
-            let (ledger, meant) = (core.ledger.clone(), version.clone());
-            let kept = blocking(move || match Manifest::decode(&bytes) {
-                Ok(manifest) if manifest.id() == id && *manifest.version() == meant => {
-                    ledger.put_manifest(&manifest).is_ok()
+        let (ledger, peer) = (core.ledger.clone(), link.node().clone());
+        let stored = blocking(move || {
+            let good = fetched.into_iter().zip(missing).filter_map(|(bytes, (id, version))| {
+                let manifest = Manifest::decode(&bytes?).ok();
+                let manifest = manifest.filter(|good| good.id() == id && *good.version() == version);
+                if manifest.is_none() {
+                    tracing::warn!(%peer, manifest = %id, "a manifest is refused");
                 }
-                _ => false,
+                manifest
             });
-            if kept.await {
-                stored.push(version);
-            } else {
-                tracing::warn!(peer = %link.node(), manifest = %id, "a manifest is refused or cannot be stored");
+            let good: Vec<Manifest> = good.collect();
+            match ledger.put_manifests(&good) {
+                Ok(()) => good.iter().map(|manifest| manifest.version().clone()).collect(),
+                Err(error) => {
+                    tracing::warn!(%peer, error = %ErrorChain(&error), "manifests cannot be stored");
+                    Vec::new()
+                }
             }
-        }
+        });
+        let stored: Vec<VersionId> = stored.await;
         if stored.is_empty() {
             return all_stored;
         }

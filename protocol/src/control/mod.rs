@@ -64,8 +64,8 @@ pub use self::{
         VerifyStatus,
     },
     version::{
-        FileItem, HoldingState, InfoReply, ListReply, NodeHolding, Presence, PublishItem, PublishReply,
-        PublishRequest, PublishState, RetiredItem, VersionItem, WhereItem, WhereReply,
+        FileItem, HoldingState, InfoReply, ListReply, MAX_LISTED, NodeHolding, Presence, PublishItem,
+        PublishReply, PublishRequest, PublishState, RetiredItem, VersionItem, WhereItem, WhereReply,
     },
     why::{WhyAnswer, WhyReply, WhyState},
 };
@@ -74,7 +74,7 @@ pub use self::{
 pub mod route {
     /// GET: [`super::StatusReply`].
     pub const STATUS: &str = "/v1/status";
-    /// GET `?ref=&project=`: [`super::ListReply`]; without a ref all of the project.
+    /// GET `?ref=&project=&limit=&after=`: [`super::ListReply`]; without a ref all of the project.
     pub const VERSIONS: &str = "/v1/versions";
     /// GET `?ref=&project=`: [`super::WhereReply`].
     pub const WHERE: &str = "/v1/where";

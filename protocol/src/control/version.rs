@@ -15,7 +15,13 @@ pub struct ListReply {
     pub schema: String,
     /// The versions in order.
     pub versions: Vec<VersionItem>,
+    /// The version behind which to go on, as `after`, where there are more; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
+
+/// How many versions one answer to `ls` has at most, and without a limit.
+pub const MAX_LISTED: usize = 10_000;
 
 /// One version in a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

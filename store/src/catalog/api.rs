@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use avalon_protocol::id::ProjectName;
+
 use super::{CatalogError, envelope::TableSum};
 
 /// Most rows that one scan returns; callers page with the last key.
@@ -134,10 +136,19 @@ pub trait CatalogStore: Send + Sync + std::fmt::Debug {
         self.sum(table).rows
     }
 
+    /// Returns how many versions of a project there are, from a counter: that may be asked often.
+    ///
+    /// # Errors
+    /// [`CatalogError`] when the store has failed.
+    fn versions_in(&self, project: &ProjectName) -> Result<u64, CatalogError>;
+
     /// Returns how many bytes the keys and values of all rows take, from counters.
     fn live_bytes(&self) -> u64 {
         Table::ALL.into_iter().map(|table| self.sum(table).bytes).sum()
     }
+
+    /// Returns how many rows were read so far for [`CatalogStore::get`] and [`CatalogStore::scan`]: what questions cost.
+    fn rows_read(&self) -> u64;
 
     /// Returns how many bytes it takes on disk.
     ///

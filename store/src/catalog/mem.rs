@@ -5,6 +5,8 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
+use avalon_protocol::id::ProjectName;
+
 use super::{
     CatalogError, CatalogStore, MAX_PAGE_ROWS, Row, Table, WriteSet,
     envelope::{TableSum, row_mark},
@@ -71,6 +73,17 @@ impl CatalogStore for MemStore {
     fn row_count(&self, table: Table) -> u64 {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
         rows.keys().filter(|(of, _)| *of == table).count() as u64
+    }
+
+    fn versions_in(&self, project: &ProjectName) -> Result<u64, CatalogError> {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let name = project.as_str().as_bytes();
+        let is_of = |key: &[u8]| key.split(|byte| *byte == 0).next() == Some(name);
+        Ok(rows.keys().filter(|(of, key)| *of == Table::Versions && is_of(key)).count() as u64)
+    }
+
+    fn rows_read(&self) -> u64 {
+        0
     }
 
     fn disk_bytes(&self) -> Result<u64, CatalogError> {

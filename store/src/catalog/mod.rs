@@ -22,6 +22,7 @@ mod mem;
 mod rows;
 mod sled;
 mod snapshot;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod unbuilt;

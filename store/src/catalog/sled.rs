@@ -13,19 +13,20 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::{self, Builder, JoinHandle},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
+use avalon_protocol::id::ProjectName;
 
 use super::{
     CatalogError, CatalogStore, Cause, FORMAT, MAX_PAGE_ROWS, Row, Table, WriteSet,
     api::Fsync,
-    envelope::{self, RowMark, Sums, TableSum},
+    envelope::{self, RowMark, TableSum},
+    tally::{Counts, Tally},
 };
 use crate::error_chain::ErrorChain;
 
@@ -65,6 +66,7 @@ struct Engine {
     flushing: Mutex<()>,
     failed: OnceLock<Cause>,
     dirty: AtomicBool,
+    rows_read: AtomicU64,
 }
 
 impl std::fmt::Debug for Engine {
@@ -75,7 +77,7 @@ impl std::fmt::Debug for Engine {
 
 #[derive(Debug)]
 struct Books {
-    sums: Sums,
+    tally: Tally,
     /// A scan that is under way: how far it is, and what it added up so far.
     scan: Option<Scan>,
 }
@@ -83,13 +85,7 @@ struct Books {
 #[derive(Debug, Default)]
 struct Scan {
     last_key: Vec<u8>,
-    sums: Sums,
-}
-
-#[derive(Serialize, Deserialize)]
-struct SumsRow {
-    format: u16,
-    sums: Sums,
+    tally: Tally,
 }
 
 impl SledStore {
@@ -105,20 +101,21 @@ impl SledStore {
         fsync: impl FnOnce(Fsync) -> Fsync,
     ) -> Result<Self, Cause> {
         let db = open_patiently(directory)?;
-        let sums = match db.get(SUMS_KEY).map_err(cause_of)? {
-            Some(value) => read_sums(&value)?,
-            None if db.is_empty() => Sums::default(),
+        let tally = match db.get(SUMS_KEY).map_err(cause_of)? {
+            Some(value) => read_tally(&value, &db)?,
+            None if db.is_empty() => Tally::default(),
             None => return Err(Cause::StrayRow),
         };
         let engine = Arc::new(Engine {
             generation,
             db,
             fsync: fsync(fsync_of(directory).map_err(|error| fsync_cause(&error))?),
-            books: Mutex::new(Books { sums, scan: None }),
+            books: Mutex::new(Books { tally, scan: None }),
             scanning: Mutex::new(()),
             flushing: Mutex::new(()),
             failed: OnceLock::new(),
             dirty: AtomicBool::new(false),
+            rows_read: AtomicU64::new(0),
         });
         let flusher = Flusher::spawn(&engine).map_err(|error| cause_of(sled::Error::Io(error)))?;
         Ok(Self { engine, _flusher: flusher })
@@ -158,14 +155,26 @@ fn is_locked(error: &io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
 
-fn read_sums(value: &[u8]) -> Result<Sums, Cause> {
+fn read_tally(value: &[u8], db: &sled::Db) -> Result<Tally, Cause> {
     let [tag] = SUMS_KEY;
     let (payload, _) = envelope::open(tag, &[], value).ok_or(Cause::StrayRow)?;
     let (found, _) = postcard::take_from_bytes::<u16>(payload).map_err(|_| Cause::StrayRow)?;
     if found != FORMAT {
         return Err(Cause::OtherFormat { found, expected: FORMAT });
     }
-    postcard::from_bytes::<SumsRow>(payload).map(|row| row.sums).map_err(|_| Cause::StrayRow)
+    let (sums, versions) = Tally::from_bytes(payload).ok_or(Cause::StrayRow)?;
+    let versions = versions.map_or_else(|| count_versions(db), Ok)?;
+    Ok(Tally { sums, versions })
+}
+
+/// Of a catalog of an earlier version, which did not count them.
+fn count_versions(db: &sled::Db) -> Result<Counts, Cause> {
+    let mut counts = Counts::default();
+    for item in db.scan_prefix([Table::Versions.tag()]) {
+        let (full, _) = item.map_err(cause_of)?;
+        counts.replace(split_key(&full)?.1, false, true);
+    }
+    Ok(counts)
 }
 
 impl Flusher {
@@ -224,6 +233,9 @@ fn open_row<'a>(table: Table, key: &[u8], value: &'a [u8]) -> Result<(&'a [u8], 
     envelope::open(table.tag(), key, value).ok_or(Cause::Row { table })
 }
 
+/// A row that changes: its table and key, and what it adds to the sums before and after.
+type Change<'a> = (Table, &'a [u8], Option<RowMark>, Option<RowMark>);
+
 impl Engine {
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
@@ -242,6 +254,7 @@ impl Engine {
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<(Vec<u8>, RowMark)>, Cause> {
+        self.rows_read.fetch_add(1, Ordering::Relaxed);
         let Some(value) = self.db.get(full_key(table, key)).map_err(cause_of)? else { return Ok(None) };
         let (payload, hash) = open_row(table, key, &value)?;
         Ok(Some((payload.to_vec(), hash)))
@@ -265,6 +278,7 @@ impl Engine {
             if !full.starts_with(&prefix) {
                 break;
             }
+            self.rows_read.fetch_add(1, Ordering::Relaxed);
             let (_, key) = split_key(&full)?;
             rows.push((key.to_vec(), open_row(table, key, &value)?.0.to_vec()));
         }
@@ -273,29 +287,29 @@ impl Engine {
 
     fn commit(&self, set: &WriteSet) -> Result<(), Cause> {
         let mut books = self.books();
-        let mut sums = books.sums;
+        let mut tally = books.tally.clone();
         let mut batch = sled::Batch::default();
-        let mut seen: Vec<(Table, Option<RowMark>, Option<RowMark>)> = Vec::new();
+        let mut seen: Vec<Change<'_>> = Vec::new();
         let scanned = books.scan.as_ref().map(|scan| scan.last_key.clone());
         for (table, key, value) in set.iter() {
             let full = full_key(table, key);
             let old = self.get(table, key)?.map(|(_, hash)| hash);
             let sealed = value.map(|value| envelope::seal(table.tag(), key, value));
             let new = sealed.as_ref().map(|(_, hash)| *hash);
-            replace(&mut sums, table, old, new);
+            tally.replace(table, key, old, new);
             if scanned.as_ref().is_some_and(|last| full <= *last) {
-                seen.push((table, old, new));
+                seen.push((table, key, old, new));
             }
             match sealed {
                 Some((value, _)) => batch.insert(full, value),
                 None => batch.remove(full),
             }
         }
-        batch.insert(&SUMS_KEY, seal_sums(sums)?);
+        batch.insert(&SUMS_KEY, seal_tally(&tally)?);
         self.db.apply_batch(batch).map_err(cause_of)?;
-        books.sums = sums;
+        books.tally = tally;
         if let Some(scan) = &mut books.scan {
-            seen.into_iter().for_each(|(table, old, new)| replace(&mut scan.sums, table, old, new));
+            seen.into_iter().for_each(|(table, key, old, new)| scan.tally.replace(table, key, old, new));
         }
         self.dirty.store(true, Ordering::Release);
         Ok(())
@@ -315,7 +329,6 @@ impl Engine {
     /// Adds up one more page; says whether there was one.
     fn scan_page(&self) -> Result<bool, Cause> {
         let mut books = self.books();
-        let sums = books.sums;
         let scan = books.scan.get_or_insert_default();
         let first = if scan.last_key.is_empty() {
             Bound::Excluded(SUMS_KEY.to_vec())
@@ -326,32 +339,22 @@ impl Engine {
         for item in self.db.range((first, Bound::Unbounded)).take(MAX_PAGE_ROWS) {
             let (full, value) = item.map_err(cause_of)?;
             let (table, key) = split_key(&full)?;
-            scan.sums.of_mut(table).add(&open_row(table, key, &value)?.1);
+            scan.tally.replace(table, key, None, Some(open_row(table, key, &value)?.1));
             scan.last_key = full.to_vec();
             rows += 1;
         }
         if rows > 0 {
             return Ok(true);
         }
-        let difference = scan.sums.difference(&sums);
-        books.scan = None;
+        let scan = books.scan.take().unwrap_or_default();
+        let difference = scan.tally.difference(&books.tally);
         difference.map_or(Ok(false), |table| Err(Cause::Rows { table }))
     }
 }
 
-fn replace(sums: &mut Sums, table: Table, old: Option<RowMark>, new: Option<RowMark>) {
-    if let Some(old) = old {
-        sums.of_mut(table).subtract(&old);
-    }
-    if let Some(new) = new {
-        sums.of_mut(table).add(&new);
-    }
-}
-
-fn seal_sums(sums: Sums) -> Result<Vec<u8>, Cause> {
+fn seal_tally(tally: &Tally) -> Result<Vec<u8>, Cause> {
     let [tag] = SUMS_KEY;
-    let payload = postcard::to_stdvec(&SumsRow { format: FORMAT, sums });
-    let payload = payload.map_err(|error| Cause::Engine { text: error.to_string() })?;
+    let payload = tally.to_bytes().map_err(|error| Cause::Engine { text: error.to_string() })?;
     Ok(envelope::seal(tag, &[], &payload).0)
 }
 
@@ -384,7 +387,15 @@ impl CatalogStore for SledStore {
     }
 
     fn sum(&self, table: Table) -> TableSum {
-        *self.engine.books().sums.of(table)
+        *self.engine.books().tally.sums.of(table)
+    }
+
+    fn versions_in(&self, project: &ProjectName) -> Result<u64, CatalogError> {
+        self.engine.run(|| Ok(self.engine.books().tally.versions.of(project.as_str().as_bytes())))
+    }
+
+    fn rows_read(&self) -> u64 {
+        self.engine.rows_read.load(Ordering::Relaxed)
     }
 
     fn disk_bytes(&self) -> Result<u64, CatalogError> {

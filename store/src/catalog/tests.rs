@@ -100,6 +100,40 @@ fn put(keys: impl IntoIterator<Item = u32>, value: &[u8]) -> WriteSet {
 }
 
 #[test]
+fn versions_of_each_project_are_counted_and_once_more_in_a_catalog_of_an_earlier_version() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path());
+    let key = |project: &str, number: u8| [project.as_bytes(), &[0], b"sh010", &[0, number]].concat();
+    let mut set = WriteSet::default();
+    (0..5).for_each(|number| set.put(Table::Versions, key("lantern", number), vec![number]));
+    (0..3).for_each(|number| set.put(Table::Versions, key("lan", number), vec![number]));
+    set.put(Table::LocalFiles, key("lantern", 9), vec![]);
+    store.commit(&set).unwrap();
+    let mut set = WriteSet::default();
+    set.put(Table::Versions, key("lantern", 1), vec![7]);
+    set.remove(Table::Versions, key("lantern", 2));
+    set.remove(Table::Versions, key("lantern", 20));
+    (0..3).for_each(|number| set.remove(Table::Versions, key("lan", number)));
+    store.commit(&set).unwrap();
+    let counts = |store: &SledStore| {
+        store.verify().unwrap();
+        ["lantern", "lan", "nobody"].map(|name| store.versions_in(&name.parse().unwrap()).unwrap())
+    };
+    assert_eq!(counts(&store), [4, 0, 0]);
+    drop(store);
+    assert_eq!(counts(&open(temp.path())), [4, 0, 0]);
+    tamper(temp.path(), |db| {
+        let row = db.get([0]).unwrap().unwrap();
+        let (payload, _) = envelope::open(0, &[], &row).unwrap();
+        let (sums, versions) = tally::Tally::from_bytes(payload).unwrap();
+        assert!(versions.is_some());
+        let before = postcard::to_stdvec(&(FORMAT, sums)).unwrap();
+        db.insert([0], envelope::seal(0, &[], &before).0).unwrap();
+    });
+    assert_eq!(counts(&open(temp.path())), [4, 0, 0]);
+}
+
+#[test]
 fn verifying_while_commits_go_on_finds_nothing_wrong() {
     let temp = tempfile::tempdir().unwrap();
     let store = open(temp.path());

@@ -1,5 +1,7 @@
 //! What stands for the catalog from a start that found none of use until one is built: it answers nothing.
 
+use avalon_protocol::id::ProjectName;
+
 use super::{CatalogError, CatalogStore, Cause, Row, Table, TableSum, WriteSet};
 
 /// A generation that cannot be used, by its number.
@@ -43,6 +45,14 @@ impl CatalogStore for Unbuilt {
 
     fn sum(&self, _: Table) -> TableSum {
         TableSum::default()
+    }
+
+    fn versions_in(&self, _: &ProjectName) -> Result<u64, CatalogError> {
+        self.refuse()
+    }
+
+    fn rows_read(&self) -> u64 {
+        0
     }
 
     fn disk_bytes(&self) -> Result<u64, CatalogError> {

@@ -13,6 +13,8 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
+use avalon_protocol::id::ProjectName;
+
 use super::writer::Writer;
 use crate::{
     catalog::{
@@ -75,6 +77,14 @@ impl CatalogStore for Watched {
 
     fn sum(&self, table: Table) -> TableSum {
         self.inner.sum(table)
+    }
+
+    fn versions_in(&self, project: &ProjectName) -> Result<u64, CatalogError> {
+        self.inner.versions_in(project)
+    }
+
+    fn rows_read(&self) -> u64 {
+        self.inner.rows_read()
     }
 
     fn disk_bytes(&self) -> Result<u64, CatalogError> {

@@ -40,13 +40,12 @@ impl Writer {
     ) -> Result<Ingested, IngestError> {
         let (staged, bodies) = self.accept(feed, groups)?;
         let wanted = self.wanted(feed, (&staged, &bodies), manifests)?;
-        let mut manifests_stored = Vec::new();
-        for (manifest, bytes) in &wanted {
-            let stored = self.shared.manifests.put_bytes(manifest.id(), bytes);
-            let stored = stored.map_err(|source| IngestError::ManifestFile { feed: feed.clone(), source })?;
-            self.shared.note_stored(stored.id(), manifest.project());
-            manifests_stored.push(stored.id());
-        }
+        let manifests: Vec<(ManifestId, &[u8])> =
+            wanted.iter().map(|(manifest, bytes)| (manifest.id(), *bytes)).collect();
+        let stored = self.shared.manifests.put_all(&manifests);
+        stored.map_err(|source| IngestError::ManifestFile { feed: feed.clone(), source })?;
+        wanted.iter().for_each(|(manifest, _)| self.shared.note_stored(manifest.id(), manifest.project()));
+        let manifests_stored = manifests.into_iter().map(|(id, _)| id).collect();
         let appended = self.append(feed, staged.clone());
         let groups: Vec<SealedGroup> = staged.into_iter().map(|staged| staged.group).collect();
         let applied = self.durable(feed, &groups);

@@ -85,7 +85,8 @@ pub(super) fn open_with(
     let mut report = OpenReport::default();
     let feeds = open_feeds(state, &config, &mut report)?;
     let manifests = ManifestFiles::new(state.manifests.clone());
-    let stored = manifests.ids().map_err(|source| OpenError::Manifests { source })?;
+    // Whether they can be listed shows before anything is changed.
+    manifests.ids_beginning(0).map_err(|source| OpenError::Manifests { source })?;
     let projects = config.projects.into_iter().filter_map(|(name, dir)| Some((name, dir?))).collect();
     let signer = SharedSigner::new(config.signer);
     let is_vendor = own_role(&signer, &*config.trust, &config.me) == Role::Vendor;
@@ -110,7 +111,7 @@ pub(super) fn open_with(
     shared.note_checkpoint(newest);
     let care = Care::new(config.care, &generations, shared.store().generation(), took, newest);
     if report.rebuilding.is_none() {
-        let found = replay::find_missing(&shared, &*shared.store(), &stored);
+        let found = replay::find_missing(&shared, &*shared.store());
         found.map_err(|source| OpenError::Catalog { source: source.into() })?;
     }
     let (urgent, urgent_jobs) = sync_channel(QUEUE_JOBS);

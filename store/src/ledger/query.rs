@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use avalon_protocol::{
     feed::{FeedHead, FeedId, SealedGroup},
     hash::{ManifestId, ObjectHash},
-    id::{AssetName, NodeId, ProjectName, VersionId},
+    id::{AssetName, NodeId, ProjectName, SubsetName, VersionId},
     manifest::Manifest,
     rel_path::RelPath,
     version_fold::VersionFold,
@@ -105,6 +105,25 @@ fn bad_key(store: &dyn CatalogStore, table: Table) -> CatalogError {
     CatalogError::damaged(store.generation(), Cause::Row { table })
 }
 
+/// Returns the first version beneath `prefix`, then the first that is not of the same `group`, and so on.
+fn first_of_each(
+    store: &dyn CatalogStore,
+    prefix: &[u8],
+    limit: usize,
+    group: impl Fn(&VersionId) -> Vec<u8>,
+) -> Result<Vec<VersionId>, CatalogError> {
+    let (mut found, mut after) = (Vec::new(), None::<Vec<u8>>);
+    while found.len() < limit {
+        let rows = store.scan(Table::Versions, prefix, after.as_deref(), 1)?;
+        let Some((key, _)) = rows.first() else { break };
+        let id = version_of_key(key).ok_or_else(|| bad_key(store, Table::Versions))?;
+        // No name has this byte.
+        after = Some([group(&id), vec![u8::MAX]].concat());
+        found.push(id);
+    }
+    Ok(found)
+}
+
 fn places_in(
     store: &dyn CatalogStore,
     prefix: &[u8],
@@ -196,21 +215,50 @@ impl Ledger {
         })
     }
 
-    /// Counts the versions of a project that records are about. Reads their keys, a page at a time.
+    /// Returns how many versions of a project records are about, from a counter.
     ///
     /// # Errors
     /// [`CatalogError`]; the catalog is being rebuilt then.
     pub fn version_count(&self, project: &ProjectName) -> Result<u64, CatalogError> {
+        self.inner.ask(|store| store.versions_in(project))
+    }
+
+    /// Returns the names of assets of a project that begin with `start`, in order, at most `limit`. Reads a row for each.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn assets(
+        &self,
+        project: &ProjectName,
+        start: &str,
+        limit: usize,
+    ) -> Result<Vec<AssetName>, CatalogError> {
         self.inner.ask(|store| {
-            let prefix = versions_prefix(project, None);
-            let (mut count, mut after) = (0, None::<Vec<u8>>);
-            loop {
-                let rows = store.scan(Table::Versions, &prefix, after.as_deref(), MAX_PAGE_ROWS)?;
-                let Some((last, _)) = rows.last() else { return Ok(count) };
-                after = Some(last.clone());
-                count += rows.len() as u64;
-            }
+            let prefix = [versions_prefix(project, None), start.as_bytes().to_vec()].concat();
+            let known = first_of_each(store, &prefix, limit, |id| versions_prefix(project, Some(&id.asset)))?;
+            Ok(known.into_iter().map(|id| id.asset).collect())
         })
+    }
+
+    /// Returns the names of subsets of an asset, in order, at most `limit`. Reads a row for each.
+    ///
+    /// # Errors
+    /// [`CatalogError`]; the catalog is being rebuilt then.
+    pub fn subsets(
+        &self,
+        project: &ProjectName,
+        asset: &AssetName,
+        limit: usize,
+    ) -> Result<Vec<SubsetName>, CatalogError> {
+        self.inner.ask(|store| {
+            let known = first_of_each(store, &versions_prefix(project, Some(asset)), limit, subset_prefix)?;
+            Ok(known.into_iter().map(|id| id.subset).collect())
+        })
+    }
+
+    /// Returns how many rows of the catalog were read so far for questions and changes.
+    pub fn rows_read(&self) -> u64 {
+        self.inner.shared.store().rows_read()
     }
 
     /// Returns the version that a published manifest belongs to.
@@ -294,6 +342,20 @@ impl Ledger {
         let stored = self.inner.shared.manifests.put(manifest)?;
         self.inner.shared.note_stored(stored.id(), manifest.project());
         Ok(stored)
+    }
+
+    /// As [`Ledger::put_manifest`] for many, which costs little more than one.
+    ///
+    /// # Errors
+    /// [`ManifestFileError`]; some of them may be there then.
+    pub fn put_manifests(&self, manifests: &[Manifest]) -> Result<(), ManifestFileError> {
+        let bytes: Vec<Vec<u8>> = manifests.iter().map(Manifest::encode).collect();
+        let with_bytes: Vec<(ManifestId, &[u8])> =
+            manifests.iter().zip(&bytes).map(|(manifest, bytes)| (manifest.id(), bytes.as_slice())).collect();
+        self.inner.shared.manifests.put_all(&with_bytes)?;
+        let shared = &self.inner.shared;
+        manifests.iter().for_each(|manifest| shared.note_stored(manifest.id(), manifest.project()));
+        Ok(())
     }
 
     /// Says whether a manifest is here; it is not read.

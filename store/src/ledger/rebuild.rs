@@ -132,10 +132,7 @@ impl Writer {
         if !std::mem::take(&mut self.is_missing_unknown) {
             return;
         }
-        let stored = self.shared.manifests.ids();
-        let found =
-            stored.map_err(CatalogError::switch).and_then(|ids| find_missing(&self.shared, store, &ids));
-        if let Err(error) = found {
+        if let Err(error) = find_missing(&self.shared, store) {
             self.is_missing_unknown = true;
             self.shared.note_damage(&error);
             tracing::warn!(error = %ErrorChain(&error), "missing manifests not looked for");

@@ -1,6 +1,6 @@
 //! Building the catalog from what is true: feeds, manifests, and the files that are there.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use avalon_protocol::{
     access::Admission,
@@ -243,21 +243,22 @@ fn remove_row(batch: &mut Batch<'_>, manifest: &Manifest, path: RelPath) -> Resu
     }
 }
 
-/// Notes every published generation whose manifest is not in `stored`.
-pub(super) fn find_missing(
-    shared: &Shared,
-    store: &dyn CatalogStore,
-    stored: &HashSet<ManifestId>,
-) -> Result<(), CatalogError> {
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let rows = store.scan(Table::Manifests, &[], after.as_deref(), MAX_PAGE_ROWS)?;
-        let Some((last, _)) = rows.last() else { return Ok(()) };
-        after = Some(last.clone());
-        for (key, value) in rows {
-            if let Some(id) = manifest_of_key(&key).filter(|id| !stored.contains(id)) {
-                shared.note_missing(id, VersionId::from_row(store, &value)?);
+/// Notes every published generation whose manifest is not here. A part of the manifests at a time: all their names would take
+/// memory that is never given back.
+pub(super) fn find_missing(shared: &Shared, store: &dyn CatalogStore) -> Result<(), CatalogError> {
+    for byte in 0..=u8::MAX {
+        let stored = shared.manifests.ids_beginning(byte).map_err(CatalogError::switch)?;
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let rows = store.scan(Table::Manifests, &[byte], after.as_deref(), MAX_PAGE_ROWS)?;
+            let Some((last, _)) = rows.last() else { break };
+            after = Some(last.clone());
+            for (key, value) in rows {
+                if let Some(id) = manifest_of_key(&key).filter(|id| !stored.contains(id)) {
+                    shared.note_missing(id, VersionId::from_row(store, &value)?);
+                }
             }
         }
     }
+    Ok(())
 }

@@ -17,6 +17,7 @@ pub mod publish;
 pub mod raw_quinn;
 pub mod report;
 pub mod rsync;
+pub mod scale;
 pub mod syncthing;
 pub mod transfer;
 
@@ -32,6 +33,8 @@ const USAGE: &str = "\
 usage: bench SHAPE [--rounds N] [--seed N] [--limit SECONDS] [--source DIR] [--only NAME,NAME]
 shapes: lan-large lan-small wan-large wan-small grid delta multi-source preempt limit latency hash publish
         netem [--mbit N] [--rtt-ms N] [--loss SHARE] [--check]   a link for programs started by hand
+        scale [--versions N,N] ...       a catalog of so many versions; --held, --cgroup MIB and others
+        watch [--versions N] ...         a tree of so many directories and files
         congestion grid|shares|loopback [ROUNDS] [CONTROLLER]    congestion controllers on one stream of raw quinn
 Links are emulated with network namespaces: that needs root.";
 
@@ -80,6 +83,8 @@ pub fn main(args: &[String]) -> ExitCode {
     match shape.as_str() {
         "netem" => return crate::netem::command::run(args),
         "congestion" => return congestion::run(args),
+        "scale" => return scale::run(args),
+        "watch" => return scale::watch::run(args),
         "raw-quinn" => return raw_quinn::command(args),
         _ => {}
     }

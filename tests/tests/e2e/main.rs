@@ -49,3 +49,4 @@ mod support;
 mod upgrade;
 mod users;
 mod vanish;
+mod watching;

@@ -227,7 +227,10 @@ impl LocalApi for Fake {
     }
 
     fn list(&self, query: RefQuery) -> BoxFuture<'_, Result<ListReply, ApiError>> {
-        self.reply(Call::Query(query), ListReply { schema: "avalonctl.ls/1".into(), versions: Vec::new() })
+        self.reply(
+            Call::Query(query),
+            ListReply { schema: "avalonctl.ls/1".into(), versions: Vec::new(), next: None },
+        )
     }
 
     fn locate(&self, query: RefQuery) -> BoxFuture<'_, Result<WhereReply, ApiError>> {

@@ -43,6 +43,9 @@ use crate::{
 
 /// How many requests wait; an artist publishes one at a time, a farm some dozens.
 const REQUESTS: usize = 64;
+/// How many times as long as a scan took there is none after it, but for what is asked for or was lost: a tree so large that it
+/// takes a minute is not looked at all the time.
+const REST_AFTER_SCAN: u32 = 20;
 /// How many settled versions wait for the next stage before no further version is looked at.
 const MAX_OUTBOX: usize = 4;
 
@@ -69,6 +72,8 @@ pub struct Settler {
     /// When the next scan begins; `None` while one runs that nobody has called too old.
     rescan_at_ms: Option<u64>,
     root_poll_at_ms: u64,
+    /// When the scan that runs, or the last one, began.
+    scan_began_ms: u64,
 }
 
 /// Everything that can happen to a settler.
@@ -120,6 +125,7 @@ impl Settler {
             scan: Background::idle(),
             outbox: Vec::new(),
             rescan_at_ms: None,
+            scan_began_ms: 0,
             root_poll_at_ms: 0,
         };
         (settler, handle)
@@ -196,6 +202,7 @@ impl Settler {
         let Some(root) = &self.root else { return };
         if self.scan.is_idle() && self.rescan_at_ms.is_some_and(|rescan| now_ms >= rescan) {
             self.rescan_at_ms = None;
+            self.scan_began_ms = now_ms;
             let (dir, source, stop) = (root.dir.clone(), self.source.clone(), self.scan_token.clone());
             self.scan
                 .start(move || scan::scan_project(&dir, &source.templates, source.known.as_ref(), &stop));
@@ -334,10 +341,14 @@ impl Settler {
             WatcherState::On => self.config.rescan,
             _ => self.config.rescan_unwatched,
         };
+        let took = Duration::from_millis(now_ms.saturating_sub(self.scan_began_ms));
+        let pause = pause.max(took.saturating_mul(REST_AFTER_SCAN));
         // One that was asked for while this one ran comes at once.
         self.rescan_at_ms.get_or_insert(now_ms.saturating_add(millis(pause)));
         match result {
             Ok(report) => {
+                let (project, versions) = (&self.source.name, report.versions.len());
+                tracing::debug!(%project, versions, took_ms = took.as_millis(), "the project was scanned");
                 self.versions.scanned(&report, &self.source.templates, now_ms, now);
                 let summary = summary_of(&report, now);
                 self.health.send_modify(|health| {

@@ -44,6 +44,8 @@ pub(super) struct Versions {
     queue: BTreeSet<(u64, RelPath)>,
     /// Found by a scan and not looked at yet.
     backlog: BTreeSet<RelPath>,
+    /// Those of which there is something to tell: of a new project's many entries few wait at a time.
+    told: BTreeSet<RelPath>,
     settling: usize,
 }
 
@@ -138,6 +140,7 @@ impl Versions {
             entries: BTreeMap::new(),
             queue: BTreeSet::new(),
             backlog: BTreeSet::new(),
+            told: BTreeSet::new(),
             settling: 0,
         }
     }
@@ -181,11 +184,13 @@ impl Versions {
 
     /// Notes whether the next stage could record a version.
     pub(super) fn attempted(&mut self, version: VersionDir, failed: Option<String>, now: SystemTime) {
+        let dir = version.dir.clone();
         if failed.is_some() {
             self.entry(version, now).failed = failed;
         } else if let Some(entry) = self.entries.get_mut(&version.dir) {
             entry.failed = None;
         }
+        self.note_told(&dir);
     }
 
     /// Takes the versions of a scan in that hold something unknown, and lets go of those that are recorded now.
@@ -283,6 +288,13 @@ impl Versions {
 
     /// Draws the conclusion of a look; returns what is to be handed on.
     pub(super) fn looked(&mut self, looked: Looked, templates: &TemplateSet, now_ms: u64) -> Option<Settled> {
+        let dir = looked.dir.clone();
+        let settled = self.conclude(looked, templates, now_ms);
+        self.note_told(&dir);
+        settled
+    }
+
+    fn conclude(&mut self, looked: Looked, templates: &TemplateSet, now_ms: u64) -> Option<Settled> {
         let Looked { dir, mut settle, asked, seen } = looked;
         let entry = self.entries.get_mut(&dir)?;
         entry.stage = Stage::Rest;
@@ -427,8 +439,7 @@ impl Versions {
 
     /// Returns what is waited for, in order.
     pub(super) fn pending(&self) -> Vec<PendingVersion> {
-        let waits = |entry: &Entry| !entry.why.is_empty() || entry.failed.is_some();
-        let waiting = self.entries.iter().filter(|(_, entry)| waits(entry));
+        let waiting = self.told.iter().filter_map(|dir| Some((dir, self.entries.get(dir)?)));
         waiting
             .map(|(dir, entry)| PendingVersion {
                 dir: dir.clone(),
@@ -437,6 +448,17 @@ impl Versions {
                 failed: entry.failed.clone(),
             })
             .collect()
+    }
+
+    /// Notes whether there is something to tell of a version, after it may have changed.
+    fn note_told(&mut self, dir: &RelPath) {
+        let is_told =
+            self.entries.get(dir).is_some_and(|entry| !entry.why.is_empty() || entry.failed.is_some());
+        if !is_told {
+            self.told.remove(dir);
+        } else if !self.told.contains(dir) {
+            self.told.insert(dir.clone());
+        }
     }
 
     fn entry(&mut self, version: VersionDir, now: SystemTime) -> &mut Entry {
@@ -478,6 +500,7 @@ impl Versions {
     fn remove(&mut self, dir: &RelPath) {
         self.unschedule(dir);
         self.backlog.remove(dir);
+        self.told.remove(dir);
         if let Some(Entry { stage: Stage::Settling(_), .. }) = self.entries.remove(dir) {
             self.settling -= 1;
         }

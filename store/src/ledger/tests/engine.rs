@@ -82,6 +82,12 @@ impl CatalogStore for Hooked {
     fn sum(&self, table: Table) -> TableSum {
         self.inner.sum(table)
     }
+    fn versions_in(&self, project: &ProjectName) -> Result<u64, CatalogError> {
+        self.inner.versions_in(project)
+    }
+    fn rows_read(&self) -> u64 {
+        self.inner.rows_read()
+    }
     fn disk_bytes(&self) -> Result<u64, CatalogError> {
         self.inner.disk_bytes()
     }

@@ -18,6 +18,7 @@ mod readers;
 mod rights;
 mod standing;
 mod studio;
+mod work;
 
 use std::{
     collections::BTreeMap,
