@@ -147,6 +147,14 @@ impl Tree {
         files.find(|file| file.object == *object).map(|file| &file.bytes)
     }
 
+    /// Says whether an object is in any version of a project for certain.
+    pub fn has_durable(&self, project: &ProjectName, object: &ObjectHash) -> bool {
+        let mut dirs = self.dirs.iter().filter(|(version, _)| version.project == *project);
+        dirs.any(|(_, dir)| {
+            dir.files.iter().any(|(path, file)| file.object == *object && dir.is_durable(path))
+        })
+    }
+
     /// Loses renames that were not synced, each by itself, and what artists had just saved.
     pub fn crash(&mut self, dice: &mut ChaCha8Rng) -> Fallen {
         let mut fallen = Fallen::default();

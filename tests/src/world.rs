@@ -298,6 +298,7 @@ impl World {
                 for node in 0..self.nodes.len() {
                     self.nodes[node].disk.bad_sync = false;
                     self.nodes[node].has_room(&mut self.env);
+                    self.check(node)?;
                     self.restart(node)?;
                 }
             }

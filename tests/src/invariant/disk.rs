@@ -250,7 +250,8 @@ pub(super) fn invariant_no_second_candidate_is_placed(
         })?;
     }
     let before = seen.visible.get(version);
-    let was_placing = before.is_some_and(|files| files.values().any(|(_, durable)| !durable));
+    let was_placing = seen.placing.contains(version)
+        || before.is_some_and(|files| files.values().any(|(_, durable)| !durable));
     if was_placing {
         // What was begun before the conflict was known is finished.
         return Ok(());
@@ -284,8 +285,13 @@ pub(super) fn invariant_nothing_comes_unasked(
     })
 }
 
-/// Remembers what is visible of a version.
+/// Remembers what is visible of a version, and whether that is about to be more.
 pub(super) fn remember(node: &SimNode, version: &VersionId, seen: &mut Seen) {
+    if node.is_placing(version) {
+        seen.placing.insert(version.clone());
+    } else {
+        seen.placing.remove(version);
+    }
     let Some(dir) = node.disk.tree.dir(version) else {
         seen.visible.remove(version);
         return;

@@ -87,7 +87,8 @@ impl SimNode {
         }
     }
 
-    pub(super) fn is_placing(&self, version: &VersionId) -> bool {
+    /// Says whether files of a version are being renamed in.
+    pub fn is_placing(&self, version: &VersionId) -> bool {
         let fetch = self.life.as_ref().and_then(|life| life.fetches.get(version));
         fetch.is_some_and(|fetch| fetch.stage >= Stage::Placing)
     }

@@ -153,7 +153,7 @@ impl SimNode {
     pub(super) fn drop_placed_parts(&mut self) {
         let parts: Vec<_> = self.disk.incoming.keys().cloned().collect();
         for (project, object) in parts {
-            if self.disk.tree.object(&project, &object).is_some() {
+            if self.disk.tree.has_durable(&project, &object) {
                 self.disk.incoming.remove(&project, object);
             }
         }

@@ -149,7 +149,9 @@ impl SimNode {
 
     /// Hears that there is room again.
     pub fn has_room(&mut self, env: &mut Env) {
-        self.disk.full = false;
+        if !std::mem::take(&mut self.disk.full) {
+            return;
+        }
         self.ask_for_manifests(env);
         self.pump_all(env);
     }
