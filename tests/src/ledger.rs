@@ -236,9 +236,8 @@ impl Ledger {
         let mut lost = Lost::default();
         let mut kept = false;
         for log in self.feeds.values_mut() {
-            let frame = |group: &StoredGroup| {
-                FRAME_BYTES + group.sealed.body.len() + group.sealed.signature.len()
-            };
+            let frame =
+                |group: &StoredGroup| FRAME_BYTES + group.sealed.body.len() + group.sealed.signature.len();
             let unsynced: Vec<usize> = log.groups[log.on_disk..].iter().map(frame).collect();
             if unsynced.is_empty() {
                 continue;

@@ -115,8 +115,7 @@ fn noticed(way: Mutation) -> Option<(Run, &'static str)> {
 
 #[test]
 fn every_wrong_way_to_do_it_is_noticed() {
-    let unnoticed: Vec<Mutation> =
-        Mutation::ALL.into_iter().filter(|way| noticed(*way).is_none()).collect();
+    let unnoticed: Vec<Mutation> = Mutation::ALL.into_iter().filter(|way| noticed(*way).is_none()).collect();
     assert!(unnoticed.is_empty(), "nobody noticed {unnoticed:?} in {MUTANT_SEEDS} seeds");
 }
 

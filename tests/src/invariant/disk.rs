@@ -199,7 +199,9 @@ pub(super) fn invariant_entries_come_last(
                 let files = || manifest.files().iter();
                 let is_entry = files().any(|entry| entry.path == *path && manifest.is_entry(entry));
                 let mut others = files().filter(|file| !manifest.is_entry(file));
-                !is_entry || dir.unsynced_whole || others.all(|file| dir.has(file) && dir.is_durable(&file.path))
+                !is_entry
+                    || dir.unsynced_whole
+                    || others.all(|file| dir.has(file) && dir.is_durable(&file.path))
             })
     };
     let by_artist =

@@ -196,7 +196,5 @@ fn keeps_acknowledged(
     acknowledged: &BTreeMap<NodeIndex, BTreeSet<(VersionId, ContentId)>>,
 ) -> Checked {
     let mut all = acknowledged.get(&node.who.node).into_iter().flatten();
-    all.try_for_each(|(version, content)| {
-        disk::invariant_acknowledged_is_durable(node, version, *content)
-    })
+    all.try_for_each(|(version, content)| disk::invariant_acknowledged_is_durable(node, version, *content))
 }

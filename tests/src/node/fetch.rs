@@ -276,7 +276,8 @@ impl SimNode {
                 }
                 let trusting = env.is_wrong(Mutation::TrustsBytes);
                 let incoming = &mut self.disk.incoming;
-                let taken = incoming.take_block(project, (want.object, want.size), (*index, bytes), trusting).is_ok();
+                let taken =
+                    incoming.take_block(project, (want.object, want.size), (*index, bytes), trusting).is_ok();
                 if taken {
                     let delay_ms = env.sync_ms(60);
                     let (project, object) = (project.clone(), want.object);

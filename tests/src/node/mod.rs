@@ -235,7 +235,8 @@ impl SimNode {
         let feed = self.own_feed(project);
         let now = Duration::from_millis(env.now_ms);
         let Some(life) = self.life.as_mut().filter(|life| life.outbox.contains_key(project)) else { return };
-        let waits = life.own.writing(project, now) != Writing::Free && !env.is_wrong(Mutation::WritesAfterRestore);
+        let waits =
+            life.own.writing(project, now) != Writing::Free && !env.is_wrong(Mutation::WritesAfterRestore);
         if waits || self.disk.full || self.disk.ledger.is_closed(&feed) {
             env.note(&if waits { Note::WriteWaits(self.who.node) } else { Note::NoRoom(self.who.node) });
             if self.disk.full && env.is_wrong(Mutation::ForgetsWithoutRoom) {

@@ -95,7 +95,10 @@ impl SimNode {
         let was_up = self.stop(env);
         let dice = &mut env.dice;
         // What a killed process left in the page cache goes too.
-        let lost = self.disk.ledger.crash(|bytes| if dice.random_bool(0.3) { bytes } else { dice.random_range(0..=bytes) });
+        let lost = self
+            .disk
+            .ledger
+            .crash(|bytes| if dice.random_bool(0.3) { bytes } else { dice.random_range(0..=bytes) });
         let fallen = self.disk.tree.crash(dice);
         let torn_blocks = self.disk.incoming.crash(dice);
         for manifest in std::mem::take(&mut self.disk.unsynced_manifests) {

@@ -216,7 +216,9 @@ impl SimNode {
         }
         let future_ms = env.clock_ms(self.ahead_ms) + 300_000;
         let peer = life.links.get(&id).map(|link| link.peer);
-        if env.is_wrong(Mutation::RefusesTheFuture) && records.groups.iter().any(|g| written_ms(g) > future_ms) {
+        if env.is_wrong(Mutation::RefusesTheFuture)
+            && records.groups.iter().any(|g| written_ms(g) > future_ms)
+        {
             return vec![];
         }
         let before = self.disk.ledger.written_head(&feed).next_seq;

@@ -60,8 +60,7 @@ impl Scenario {
         }
         let mut place = 0..;
         self.agenda.retain(|_| !place.next().is_some_and(|place| goes(Piece::Event(place))));
-        let gone: Vec<NodeIndex> =
-            (0..self.nodes.len()).filter(|node| goes(Piece::Node(*node))).collect();
+        let gone: Vec<NodeIndex> = (0..self.nodes.len()).filter(|node| goes(Piece::Node(*node))).collect();
         gone.into_iter().rev().for_each(|node| self.remove(node));
         self
     }
@@ -159,8 +158,8 @@ mod tests {
             }
             for one in 0..before - 1 {
                 for other in one + 1..before - 1 {
-                    let missing = are_neighbours(&less.nodes, one, other)
-                        && !less.lines.contains_key(&(one, other));
+                    let missing =
+                        are_neighbours(&less.nodes, one, other) && !less.lines.contains_key(&(one, other));
                     assert!(!missing, "seed {seed}: no line between {one} and {other}");
                 }
             }

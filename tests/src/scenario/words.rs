@@ -29,9 +29,8 @@ impl Scenario {
                 let who = self.name(*node);
                 match deed {
                     Deed::Publish { version, files } => {
-                        let file = |file: &crate::content::SavedFile| {
-                            format!("{} ({} bytes)", file.path, file.len)
-                        };
+                        let file =
+                            |file: &crate::content::SavedFile| format!("{} ({} bytes)", file.path, file.len);
                         let files: Vec<String> = files.iter().map(file).collect();
                         format!("{who} saves {version}: {}", files.join(", "))
                     }
