@@ -121,7 +121,7 @@ fn every_wrong_way_to_do_it_is_noticed() {
 
 #[test]
 fn a_failing_seed_shrinks_to_a_few_events_that_break_the_same_promise() {
-    for way in [Mutation::TrustsPageCache, Mutation::TrustsTornBlocks, Mutation::PublishesUnsynced] {
+    for way in [Mutation::PublishesUnsynced, Mutation::ForgetsCursor, Mutation::RefusesTheFuture] {
         let (run, promise) = noticed(way).expect("some seed notices it");
         let all = run.scenario().pieces().len();
         let smallest = shrink(&run).expect("it fails");
