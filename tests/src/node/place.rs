@@ -89,7 +89,12 @@ impl SimNode {
             env.wake(self.who, 500, Wake::PlaceNext(version.clone()));
             return;
         }
-        let bytes = self.content(version, file, env).expect("the stage before made it durable");
+        let Some(bytes) = self.content(version, file, env) else {
+            // A failed fsync took it: what came for another version is not believed either.
+            self.forget_fetch(version);
+            env.wake(self.who, 500, Wake::Retry(version.clone()));
+            return;
+        };
         let dir = self.disk.tree.dir_mut(version);
         dir.files.insert(file.path.clone(), TreeFile { object: file.hash, bytes });
         dir.unsynced.insert(file.path.clone());
