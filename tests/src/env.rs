@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use avalon_protocol::{
     feed::{FeedHead, FeedId},
-    hash::ObjectHash,
+    hash::{ContentId, ObjectHash},
     id::{ProjectName, VersionId},
     rel_path::RelPath,
     wire::Want,
@@ -17,7 +17,11 @@ use crate::{
     event::{Event, NodeIndex, Note, Wake},
     event_log::EventLog,
     link::Network,
+    mutation::Mutation,
 };
+
+/// The true time at which every story begins, in milliseconds since 1970.
+const EPOCH_MS: u64 = 1_790_000_000_000;
 
 /// What a node said in the current step, for the invariants to judge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +82,40 @@ pub enum Said {
         /// Which.
         version: VersionId,
     },
+    /// What an artist had just saved was lost with the power, or is torn.
+    Lost {
+        /// Where.
+        node: NodeIndex,
+        /// In which version.
+        version: VersionId,
+        /// The path within it.
+        path: RelPath,
+        /// What is there now.
+        torn: Option<ObjectHash>,
+    },
+    /// "Your version is published": to whoever saved it.
+    Acknowledged {
+        /// Where.
+        node: NodeIndex,
+        /// Which.
+        version: VersionId,
+        /// The content that was published.
+        content: ContentId,
+    },
+    /// Incoming blocks of an object are not believed any more, because an fsync failed.
+    Forgot {
+        /// Where.
+        node: NodeIndex,
+        /// In which project.
+        project: ProjectName,
+        /// Which object.
+        object: ObjectHash,
+    },
+    /// The state was put back to a backup.
+    Restored {
+        /// Where.
+        node: NodeIndex,
+    },
     /// "This feed has two histories": nobody here ever makes one.
     Fork {
         /// Who says it.
@@ -109,6 +147,8 @@ pub struct Env {
     pub log: EventLog,
     /// Whether things may still break and liars may still lie.
     pub faults: bool,
+    /// In which way nodes go wrong, if they do.
+    pub wrong: Option<Mutation>,
     /// What was said in this step.
     pub said: Vec<Said>,
     agenda: Agenda<Event>,
@@ -124,6 +164,7 @@ impl Env {
             network,
             log,
             faults: true,
+            wrong: None,
             said: Vec::new(),
             agenda: Agenda::new(),
             appointments: 0,
@@ -167,6 +208,16 @@ impl Env {
     /// Says yes in so many of a hundred cases while there are faults.
     pub fn fault(&mut self, percent: u32) -> bool {
         self.faults && self.chance(percent)
+    }
+
+    /// Says whether nodes go wrong in this way.
+    pub fn is_wrong(&self, way: Mutation) -> bool {
+        self.wrong == Some(way)
+    }
+
+    /// Returns the time by a clock that is so far ahead, in milliseconds since 1970.
+    pub fn clock_ms(&self, ahead_ms: i64) -> u64 {
+        (EPOCH_MS + self.now_ms).saturating_add_signed(ahead_ms)
     }
 
     /// Returns how long an fsync takes: mostly at most `usual_ms`, and now and then much longer.

@@ -166,8 +166,45 @@ pub enum Fault {
         /// Which.
         node: NodeIndex,
     },
+    /// A node's process is killed; what it had written stays with the system, synced or not.
+    Kill {
+        /// Which.
+        node: NodeIndex,
+    },
     /// A node starts again.
     Restart {
+        /// Which.
+        node: NodeIndex,
+    },
+    /// A node's disk has no room any more.
+    Full {
+        /// Which.
+        node: NodeIndex,
+    },
+    /// It has room again.
+    Room {
+        /// Which.
+        node: NodeIndex,
+    },
+    /// The next fsync at a node fails: the disk does not get what it should have written, and the system forgets that.
+    BadSync {
+        /// Which.
+        node: NodeIndex,
+    },
+    /// A node's clock is set.
+    Clock {
+        /// Which.
+        node: NodeIndex,
+        /// How far it is ahead of the true time from now on, in milliseconds.
+        ahead_ms: i64,
+    },
+    /// A backup is made of a node's state.
+    Backup {
+        /// Which.
+        node: NodeIndex,
+    },
+    /// A node is stopped and its state put back to the backup.
+    Restore {
         /// Which.
         node: NodeIndex,
     },
@@ -285,6 +322,38 @@ pub enum Note {
     Applied(NodeIndex, u64),
     /// Two policies have the serial that stands, as a node sees it.
     AppliedTwice(NodeIndex, u64),
+    /// A publish was acknowledged: it is durable here.
+    Acknowledged(NodeIndex, VersionId),
+    /// A node's process was killed.
+    Killed(NodeIndex),
+    /// The last group that reached the disk before the power went was torn at some byte.
+    TornGroup(NodeIndex),
+    /// What was written later survived and something earlier did not.
+    OutOfOrder(NodeIndex),
+    /// Incoming blocks that were not synced survived: some of them torn.
+    TornBlocks(NodeIndex, u64),
+    /// The catalog lags behind the feeds at a start.
+    CatalogLags(NodeIndex),
+    /// A file that an artist had just saved was lost or torn with the power.
+    LostSaved(NodeIndex, VersionId),
+    /// Something found no room.
+    NoRoom(NodeIndex),
+    /// An fsync of a feed failed.
+    FeedSyncFailed(NodeIndex),
+    /// An fsync of incoming objects failed.
+    IncomingSyncFailed(NodeIndex),
+    /// An fsync of a publish failed.
+    PublishSyncFailed(NodeIndex),
+    /// A clock was set, by more than a year.
+    ClockJumped(NodeIndex),
+    /// A node's state was put back to a backup, with fewer records of its own than it had.
+    Restored(NodeIndex),
+    /// Its own records came back.
+    TakenBack(NodeIndex),
+    /// A record waits until it is known how far the own feed went.
+    WriteWaits(NodeIndex),
+    /// A packet was lost and sent again.
+    Resent,
 }
 
 /// A close code that can be serialised.
@@ -320,6 +389,22 @@ impl Note {
             Self::WokeUp(..) => "woke_up",
             Self::Applied(..) => "applied",
             Self::AppliedTwice(..) => "applied_twice",
+            Self::Acknowledged(..) => "acknowledged",
+            Self::Killed(..) => "killed",
+            Self::TornGroup(..) => "torn_group",
+            Self::OutOfOrder(..) => "out_of_order",
+            Self::TornBlocks(..) => "torn_blocks",
+            Self::CatalogLags(..) => "catalog_lags",
+            Self::LostSaved(..) => "lost_saved",
+            Self::NoRoom(..) => "no_room",
+            Self::FeedSyncFailed(..) => "feed_sync_failed",
+            Self::IncomingSyncFailed(..) => "incoming_sync_failed",
+            Self::PublishSyncFailed(..) => "publish_sync_failed",
+            Self::ClockJumped(..) => "clock_jumped",
+            Self::Restored(..) => "restored",
+            Self::TakenBack(..) => "taken_back",
+            Self::WriteWaits(..) => "write_waits",
+            Self::Resent => "resent",
         }
     }
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, ops::Range, path::Path};
 
 use crate::{
     event_log::Recording,
-    world::{self, Failure, Report},
+    shrink::{Kept, Smallest, shrink},
+    world::{self, Failure, Report, Run},
     year,
 };
 
@@ -85,7 +86,7 @@ pub fn run_seeds(simulation: Simulation, seeds: Range<u64>, log_dir: &Path) -> R
 }
 
 /// Runs one of `shares` equal shares of the seeds from 0 to `seeds`, and checks what they were like. `AVALON_SEEDS` says how many
-/// instead; with `AVALON_SEED` only that seed is run, in its share, and printed.
+/// instead; with `AVALON_SEED` only that seed is run, in its share, and printed; of it, only the pieces that `AVALON_KEEP` names.
 ///
 /// # Panics
 /// When a promise is broken, or a variable is not a number.
@@ -98,7 +99,11 @@ pub fn run_share(
 ) {
     let result = match number("AVALON_SEED") {
         Some(seed) if seed % shares != index => return,
-        Some(seed) => run_seed(simulation, seed, log_dir).map(|report| println!("{report:#?}")),
+        Some(seed) => match std::env::var("AVALON_KEEP") {
+            Ok(kept) => kept.parse().and_then(|kept| replay(seed, kept, log_dir)),
+            Err(_) => run_seed(simulation, seed, log_dir),
+        }
+        .map(|report| println!("{report:#?}")),
         None => {
             let seeds = number("AVALON_SEEDS").unwrap_or(seeds).div_ceil(shares);
             run_seeds(simulation, index * seeds..(index + 1) * seeds, log_dir).map(|summary| check(&summary))
@@ -131,26 +136,64 @@ pub fn run_seed(simulation: Simulation, seed: u64, log_dir: &Path) -> Result<Rep
     Ok(report)
 }
 
+/// Tells what is left of the story of a seed, with a full log of it.
+///
+/// # Errors
+/// The text of the failure.
+pub fn replay(seed: u64, kept: Kept, log_dir: &Path) -> Result<Report, String> {
+    let run = Run { keep: Some(kept), ..Run::new(seed) };
+    world::tell(&run, Recording::Full)
+        .map_err(|failure| format!("{}\n{}", broke(&failure), written(&failure, log_dir)))
+}
+
+fn broke(failure: &Failure) -> String {
+    format!(
+        "seed {} broke the promise `{}` at step {} ({} ms): {}",
+        failure.seed, failure.violation.invariant, failure.step, failure.at_ms, failure.violation.detail
+    )
+}
+
+/// Writes the log of a failure and says where.
+fn written(failure: &Failure, log_dir: &Path) -> String {
+    let file = log_dir.join(format!("sim-{}.jsonl", failure.seed));
+    failure.log.write(&file).map_or_else(
+        |error| format!("the log could not be written to {}: {error}", file.display()),
+        |()| format!("every step is in {}", file.display()),
+    )
+}
+
 /// Runs the failed seed again with a full log, writes the log and says everything that a person needs.
 fn explain(simulation: Simulation, failure: &Failure, log_dir: &Path) -> String {
     let seed = failure.seed;
-    let file = log_dir.join(format!("sim-{seed}.jsonl"));
     let written = match simulation.run(seed, Recording::Full) {
-        Err(again) => again.log.write(&file).map_or_else(
-            |error| format!("the log could not be written to {}: {error}", file.display()),
-            |()| format!("every step is in {}", file.display()),
-        ),
+        Err(again) => written(&again, log_dir),
         Ok(_) => {
             "the same seed then ran without failure: the simulation itself is not deterministic".to_owned()
         }
     };
+    let test = simulation.test();
+    let replay = format!("replay: AVALON_SEED={seed} cargo test -p avalon-tests --test {test}");
+    let smallest = match simulation {
+        Simulation::Catalogs => shrink(&Run::new(seed)).map(|smallest| tell_smallest(&smallest)),
+        Simulation::Year => None,
+    };
+    [Some(broke(failure)), Some(written), Some(replay), smallest]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Says what is left of a story that was shrunk, and how to run that.
+pub fn tell_smallest(smallest: &Smallest) -> String {
+    let Smallest { run, failure, runs } = smallest;
+    let kept = run.keep.clone().unwrap_or_default();
+    let story = run.told().words().join("\n    ");
     format!(
-        "seed {seed} broke the promise `{}` at step {} ({} ms): {}\n{written}\nreplay: AVALON_SEED={seed} cargo \
-         test -p avalon-tests --test {}",
-        failure.violation.invariant,
-        failure.step,
-        failure.at_ms,
-        failure.violation.detail,
-        simulation.test()
+        "the smallest story of {runs} that still does:\n    {story}\n    {}\nreplay it: AVALON_SEED={seed} \
+         AVALON_KEEP={kept} cargo test -p avalon-tests --test sim_catalogs_converge, or --bin sim -- --seed {seed} \
+         --keep {kept}",
+        broke(failure),
+        seed = run.seed,
     )
 }

@@ -9,6 +9,9 @@ use avalon_protocol::{
     plan::Missing,
 };
 
+use rand::Rng as _;
+use rand_chacha::ChaCha8Rng;
+
 use crate::content::Bytes;
 
 /// What is here of one object.
@@ -112,20 +115,19 @@ impl Incoming {
         Ok(())
     }
 
-    /// Takes a block of an object after checking it; it is not synced yet.
+    /// Takes a block of an object after checking it, unless the node trusts everybody; it is not synced yet.
     ///
     /// # Errors
     /// [`Refused`], also when the block list is not here.
     pub fn take_block(
         &mut self,
         project: &ProjectName,
-        object: ObjectHash,
-        size: u64,
-        index: u64,
-        bytes: &[u8],
+        (object, size): (ObjectHash, u64),
+        (index, bytes): (u64, &[u8]),
+        trusting: bool,
     ) -> Result<(), Refused> {
         let part = self.parts.entry((project.clone(), object)).or_insert_with(|| Part::new(object, size));
-        if !part.list.as_ref().is_some_and(|list| list.accepts(index, bytes)) {
+        if !trusting && !part.list.as_ref().is_some_and(|list| list.accepts(index, bytes)) {
             return Err(Refused);
         }
         part.blocks.entry(index).or_insert_with(|| Block { bytes: bytes.to_vec(), synced: false });
@@ -152,10 +154,31 @@ impl Incoming {
         self.parts.remove(&(project.clone(), object));
     }
 
-    /// Loses every block that was not synced.
-    pub fn crash(&mut self) {
+    /// Loses of the blocks that were not synced some whole, some in part; returns how many are torn.
+    pub fn crash(&mut self, dice: &mut ChaCha8Rng) -> u64 {
+        let mut torn = 0;
         for part in self.parts.values_mut() {
-            part.blocks.retain(|_, block| block.synced);
+            part.blocks.retain(|_, block| {
+                let fate = if block.synced { 2 } else { dice.random_range(0..3) };
+                if fate == 1 && !block.bytes.is_empty() {
+                    let end = dice.random_range(0..block.bytes.len());
+                    block.bytes[end..].fill(0);
+                    torn += 1;
+                }
+                fate > 0
+            });
+        }
+        torn
+    }
+
+    /// Reads every block again that was not synced, as a start does, and drops those whose bytes are wrong, unless the node
+    /// trusts them.
+    pub fn reread(&mut self, trusting: bool) {
+        for part in self.parts.values_mut() {
+            let list = part.list.as_ref();
+            part.blocks.retain(|index, block| {
+                block.synced || trusting || list.is_some_and(|list| list.accepts(*index, &block.bytes))
+            });
         }
         self.parts.retain(|_, part| !part.blocks.is_empty());
     }

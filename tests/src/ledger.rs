@@ -13,7 +13,13 @@ use avalon_protocol::{
     version_fold::VersionFold,
 };
 
-use crate::toy_trust::{ToySigner, ToyTrust};
+use crate::{
+    mutation::Mutation,
+    toy_trust::{ToySigner, ToyTrust},
+};
+
+/// Bytes of a group's frame beside its body and its signature.
+const FRAME_BYTES: usize = 12;
 
 /// One group of a feed with what it says.
 #[derive(Debug, Clone)]
@@ -28,18 +34,26 @@ pub struct StoredGroup {
     pub records: Vec<Record>,
 }
 
-/// One feed on one node's disk.
-#[derive(Debug)]
+/// One feed on one node's disk: what was written, what of it counts, and what the disk has for certain.
+#[derive(Debug, Clone)]
 pub struct FeedLog {
     groups: Vec<StoredGroup>,
+    /// How many groups the node takes for durable.
     synced: usize,
+    /// How many groups no loss of power takes. The two only differ where nodes go wrong.
+    on_disk: usize,
+    /// An fsync failed: nothing is written until the next start.
+    closed: bool,
+    /// What the last fsync should have written is nowhere but in memory, and no other fsync writes it.
+    doomed: bool,
     /// Stands behind the last group that is written.
     reader: FeedReader,
 }
 
 impl FeedLog {
     fn new(feed: FeedId) -> Self {
-        Self { groups: Vec::new(), synced: 0, reader: FeedReader::new(feed) }
+        let reader = FeedReader::new(feed);
+        Self { groups: Vec::new(), synced: 0, on_disk: 0, closed: false, doomed: false, reader }
     }
 
     fn write(&mut self, sealed: &SealedGroup) -> Result<(), FeedError> {
@@ -51,9 +65,38 @@ impl FeedLog {
         Ok(())
     }
 
-    /// Returns the groups that survive a crash for certain.
+    fn synced_to(&mut self, groups: usize) {
+        self.synced = groups;
+        if !self.doomed {
+            self.on_disk = groups;
+        }
+    }
+
+    /// Cuts the feed to so many groups.
+    fn cut(&mut self, feed: &FeedId, groups: usize) {
+        if groups >= self.groups.len() {
+            return;
+        }
+        self.groups.truncate(groups);
+        self.reader = FeedReader::new(feed.clone());
+        for group in &self.groups {
+            self.reader.accept(&group.sealed, &ToyTrust).expect("it was accepted before");
+        }
+    }
+
+    /// Returns the groups that the node takes for durable.
     pub fn synced(&self) -> &[StoredGroup] {
         &self.groups[..self.synced]
+    }
+
+    /// Returns the groups that survive a loss of power for certain.
+    pub fn on_disk(&self) -> &[StoredGroup] {
+        &self.groups[..self.on_disk]
+    }
+
+    /// Says whether it takes no more groups before the next start.
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Returns where the synced groups end.
@@ -63,7 +106,7 @@ impl FeedLog {
 }
 
 /// All feeds of one node and the catalog over them.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Ledger {
     feeds: BTreeMap<FeedId, FeedLog>,
     folds: BTreeMap<VersionId, VersionFold>,
@@ -118,6 +161,16 @@ impl Ledger {
         log.groups.len()
     }
 
+    /// Returns where a feed ends with what is written and may not be durable.
+    pub fn written_head(&self, feed: &FeedId) -> FeedHead {
+        self.feeds.get(feed).map_or(FeedHead::EMPTY, |log| log.reader.head())
+    }
+
+    /// Says whether a feed takes no more groups before the next start.
+    pub fn is_closed(&self, feed: &FeedId) -> bool {
+        self.feeds.get(feed).is_some_and(FeedLog::is_closed)
+    }
+
     /// Returns how many groups of a feed are written, synced or not.
     pub fn written(&self, feed: &FeedId) -> usize {
         self.feeds.get(feed).map_or(0, |log| log.groups.len())
@@ -146,7 +199,7 @@ impl Ledger {
     pub fn sync(&mut self, feed: &FeedId, groups: usize) -> BTreeSet<VersionId> {
         let Some(log) = self.feeds.get_mut(feed) else { return BTreeSet::new() };
         let before = log.synced;
-        log.synced = groups.clamp(before, log.groups.len());
+        log.synced_to(groups.clamp(before, log.groups.len()));
         let mut versions = BTreeSet::new();
         for group in &log.groups[before..log.synced] {
             versions.extend(group.records.iter().filter_map(|record| record.version().cloned()));
@@ -166,49 +219,93 @@ impl Ledger {
         (read.last().map_or(from_seq, |group| group.head.next_seq), read)
     }
 
-    /// Loses what was not synced, except as many groups of each feed as `survive` says, given how many there are;
-    /// returns whether anything was lost.
-    pub fn crash(&mut self, mut survive: impl FnMut(usize) -> usize) -> bool {
-        let mut lost = false;
-        for log in self.feeds.values_mut() {
-            let unsynced = log.groups.len() - log.synced;
-            let keep = if unsynced == 0 { 0 } else { survive(unsynced).min(unsynced) };
-            lost |= keep < unsynced;
-            log.groups.truncate(log.synced + keep);
+    /// Hears that an fsync of a feed failed: what it should have written is cut off, and the feed is closed.
+    pub fn sync_failed(&mut self, feed: &FeedId, wrong: Option<Mutation>) {
+        let Some(log) = self.feeds.get_mut(feed) else { return };
+        if wrong == Some(Mutation::BelievesSecondSync) {
+            log.doomed = true;
+            return;
         }
+        log.closed = true;
+        log.cut(feed, log.synced);
+    }
+
+    /// Loses what the disk does not have, except for as many of the bytes written since as `survive` says of each feed, given how
+    /// many there are.
+    pub fn crash(&mut self, mut survive: impl FnMut(usize) -> usize) -> Lost {
+        let mut lost = Lost::default();
+        let mut kept = false;
+        for log in self.feeds.values_mut() {
+            let frame =
+                |group: &StoredGroup| FRAME_BYTES + group.sealed.body.len() + group.sealed.signature.len();
+            let unsynced: Vec<usize> = log.groups[log.on_disk..].iter().map(frame).collect();
+            if unsynced.is_empty() {
+                continue;
+            }
+            let mut left = if log.doomed { 0 } else { survive(unsynced.iter().sum()) };
+            let whole = unsynced.iter().take_while(|bytes| {
+                let is_whole = **bytes <= left;
+                left -= if is_whole { **bytes } else { 0 };
+                is_whole
+            });
+            let whole = whole.count();
+            lost.torn |= whole < unsynced.len() && left > 0;
+            lost.groups |= whole < unsynced.len();
+            kept |= whole > 0;
+            log.groups.truncate(log.on_disk + whole);
+            (log.on_disk, log.doomed) = (log.groups.len(), false);
+            log.synced = log.synced.min(log.on_disk);
+        }
+        lost.out_of_order = lost.groups && kept;
         lost
     }
 
-    /// Opens the feeds after a crash: reads all groups again, syncs what is there, and brings the catalog up to date, on
-    /// top of what it had or from nothing.
-    pub fn reopen(&mut self, catalog: CatalogAtStart) {
-        if catalog == CatalogAtStart::Lost {
-            self.folds.clear();
+    /// Forgets what is not durable: what a backup has.
+    #[must_use]
+    pub fn backup(&self) -> Self {
+        let mut backup = self.clone();
+        for log in backup.feeds.values_mut() {
+            log.groups.truncate(log.on_disk);
+            log.synced = log.on_disk;
         }
+        backup
+    }
+
+    /// Opens the feeds at a start: reads all groups again, syncs what is there, for a process that was killed had not, and brings
+    /// the catalog up to date, which has as many groups of each feed as `in_catalog` says, given how many there are.
+    pub fn reopen(&mut self, mut in_catalog: impl FnMut(usize) -> usize, wrong: Option<Mutation>) {
+        self.folds.clear();
         // The daemon folds the policies from their feeds at every start.
         self.policy = PolicyFold::default();
         for (feed, log) in &mut self.feeds {
             let groups = std::mem::take(&mut log.groups);
-            *log = FeedLog::new(feed.clone());
+            let before = std::mem::replace(log, FeedLog::new(feed.clone()));
             for group in &groups {
                 log.write(&group.sealed).expect("it was accepted before");
             }
-            log.synced = log.groups.len();
-            for group in &log.groups {
-                apply(&mut self.folds, feed, group);
-                apply_policies(&mut self.policy, feed, group);
+            (log.on_disk, log.doomed) = (before.on_disk, before.doomed);
+            log.synced_to(log.groups.len());
+            if wrong == Some(Mutation::TrustsPageCache) {
+                log.on_disk = before.on_disk;
             }
+            let applied = in_catalog(log.groups.len());
+            let missed = if wrong == Some(Mutation::ForgetsCursor) { log.groups.len() } else { applied };
+            let (had, rest) = (&log.groups[..applied], &log.groups[missed..]);
+            had.iter().chain(rest).for_each(|group| apply(&mut self.folds, feed, group));
+            log.groups.iter().for_each(|group| apply_policies(&mut self.policy, feed, group));
         }
     }
 }
 
-/// What became of the catalog while the node was down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CatalogAtStart {
-    /// It is there and may lag behind the feeds.
-    Kept,
-    /// It has to be built again.
-    Lost,
+/// What a loss of power took of the feeds.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// Some groups.
+    pub groups: bool,
+    /// A group of which some bytes had reached the disk.
+    pub torn: bool,
+    /// Groups of one feed, and not those of another that were written in the same time.
+    pub out_of_order: bool,
 }
 
 /// Applies a group to the folds of the versions that it names.

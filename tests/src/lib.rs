@@ -24,6 +24,7 @@ pub mod incoming;
 pub mod invariant;
 pub mod ledger;
 pub mod link;
+pub mod mutation;
 #[cfg(target_os = "linux")]
 pub mod netem;
 pub mod node;
@@ -32,8 +33,10 @@ pub mod recorded;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod reliability;
 pub mod reply;
+pub mod report;
 pub mod sbom;
 pub mod scenario;
+pub mod shrink;
 pub mod toy_trust;
 pub mod tree;
 pub mod world;

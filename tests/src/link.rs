@@ -18,6 +18,9 @@ const IDLE_TIMEOUT_MS: u64 = 8000;
 /// How long a dial waits for an answer, in milliseconds.
 pub const DIAL_TIMEOUT_MS: u64 = 2000;
 
+/// After this long a packet that is lost again and again gets through, in milliseconds: or the connection would be given up.
+const MOST_RESENT_MS: u64 = 4000;
+
 /// How good the line between two nodes is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Quality {
@@ -27,6 +30,8 @@ pub struct Quality {
     pub jitter_ms: u64,
     /// The speed.
     pub bytes_per_ms: u64,
+    /// Of a hundred packets so many are lost; each is sent again, which takes its time.
+    pub loss_percent: u32,
 }
 
 /// One connection.
@@ -128,7 +133,12 @@ impl Env {
     fn delay_ms(&mut self, one: NodeIndex, other: NodeIndex, bytes: usize) -> u64 {
         let quality = self.network.quality(one, other);
         let jitter_ms = self.between(0..=quality.jitter_ms);
-        quality.delay_ms + jitter_ms + bytes as u64 / quality.bytes_per_ms
+        let mut resent_ms = 0;
+        while quality.loss_percent > 0 && resent_ms < MOST_RESENT_MS && self.fault(quality.loss_percent) {
+            resent_ms += (3 * quality.delay_ms).max(2 * resent_ms);
+            self.note(&Note::Resent);
+        }
+        quality.delay_ms + jitter_ms + resent_ms + bytes as u64 / quality.bytes_per_ms
     }
 
     /// Connects two nodes that reach each other; both hear of it, the acceptor later.
@@ -324,7 +334,7 @@ mod tests {
 
     /// Two nodes with a connection, both sides established.
     fn connected(seed: u64) -> (Env, ConnectionId) {
-        let quality = Quality { delay_ms: 10, jitter_ms: 200, bytes_per_ms: 100 };
+        let quality = Quality { delay_ms: 10, jitter_ms: 200, bytes_per_ms: 100, loss_percent: 20 };
         let network = Network::new([((0, 1), quality)].into());
         let mut env = Env::new(ChaCha8Rng::seed_from_u64(seed), network, EventLog::new(Recording::HashOnly));
         let id = env.connect(0, 1);

@@ -1,5 +1,8 @@
 //! What one seed means: the studio, what its people do and what breaks, all chosen before the first step.
 
+mod pieces;
+mod words;
+
 use std::collections::BTreeMap;
 
 use avalon_protocol::{
@@ -21,6 +24,8 @@ const SITES: [&str; 4] = ["london", "montreal", "home-anna", "archive"];
 const PROJECTS: [&str; 2] = ["lantern", "harbour"];
 /// One seed in this many has a file of several blocks.
 const LARGE_FILE_SEEDS: u32 = 8;
+/// How wrong a clock may be: ten years.
+const WORST_CLOCK_MS: i64 = 10 * 365 * 24 * 3600 * 1000;
 
 /// One node as it was installed.
 #[derive(Debug, Clone)]
@@ -33,8 +38,8 @@ pub struct NodePlan {
     pub dials: Vec<NodeIndex>,
     /// Whether it serves wrong bytes now and then.
     pub liar: bool,
-    /// How far its clock is ahead, in milliseconds.
-    pub ahead_ms: u64,
+    /// How far its clock is ahead of the true time, in milliseconds; behind, where it is negative.
+    pub ahead_ms: i64,
 }
 
 /// A studio and its story.
@@ -48,6 +53,9 @@ pub struct Scenario {
     pub agenda: Vec<(u64, Event)>,
     /// When the last fault is over.
     pub faults_end_ms: u64,
+    /// Whether nodes also fail in ways that are drawn while they run: answers break off, syncs take long, the power goes in the
+    /// middle of placing, and the liar lies.
+    pub by_chance: bool,
 }
 
 struct Writer<'a> {
@@ -65,12 +73,15 @@ impl Scenario {
         let lines = draw_lines(dice, &mut nodes);
         let faults_end_ms = dice.random_range(15_000..40_000);
         let large_left = u32::from(dice.random_ratio(1, LARGE_FILE_SEEDS));
-        let scenario = Self { nodes, lines, agenda: Vec::new(), faults_end_ms };
+        let scenario = Self { nodes, lines, agenda: Vec::new(), faults_end_ms, by_chance: true };
         let mut writer = Writer { dice, scenario, next_key: 1000, large_left, partitions: 0 };
         writer.versions();
         writer.policies();
         writer.faults();
+        writer.disks();
+        writer.clocks();
         let mut scenario = writer.scenario;
+        scenario.agenda.sort_by_key(|(at_ms, _)| *at_ms);
         scenario.agenda.push((scenario.faults_end_ms, Event::Fault(Fault::End)));
         scenario
     }
@@ -99,7 +110,7 @@ fn draw_nodes(dice: &mut ChaCha8Rng) -> Vec<NodePlan> {
             projects: serves,
             dials: Vec::new(),
             liar: liar == Some(index),
-            ahead_ms: dice.random_range(0..100_000),
+            ahead_ms: draw_clock(dice),
         });
     }
     nodes
@@ -136,13 +147,20 @@ fn are_neighbours(nodes: &[NodePlan], one: NodeIndex, other: NodeIndex) -> bool 
     shared.any(|project| !(one + 1..other).any(|between| serves(between, project)))
 }
 
+/// Most clocks are wrong by seconds, some by years.
+fn draw_clock(dice: &mut ChaCha8Rng) -> i64 {
+    let most_ms = if dice.random_bool(0.2) { WORST_CLOCK_MS } else { 100_000 };
+    dice.random_range(-most_ms..=most_ms)
+}
+
 fn draw_quality(dice: &mut ChaCha8Rng, near: bool) -> Quality {
     match (near, dice.random_range(0..6)) {
-        (true, _) => Quality { delay_ms: 1, jitter_ms: 4, bytes_per_ms: 100_000 },
-        (false, 0) => Quality { delay_ms: 150, jitter_ms: 350, bytes_per_ms: 100 },
-        (false, _) => {
+        (true, _) => Quality { delay_ms: 1, jitter_ms: 4, bytes_per_ms: 100_000, loss_percent: 0 },
+        (false, 0) => Quality { delay_ms: 150, jitter_ms: 350, bytes_per_ms: 100, loss_percent: 0 },
+        (false, kind) => {
             let delay_ms = dice.random_range(5..120);
-            Quality { delay_ms, jitter_ms: delay_ms, bytes_per_ms: 10_000 }
+            let loss_percent = if kind == 1 { dice.random_range(1..=30) } else { 0 };
+            Quality { delay_ms, jitter_ms: delay_ms, bytes_per_ms: 10_000, loss_percent }
         }
     }
 }
@@ -271,9 +289,47 @@ impl Writer<'_> {
         }
         for _ in 0..self.dice.random_range(0..5) {
             let (at_ms, node) = (self.dice.random_range(0..end_ms), self.dice.random_range(0..nodes));
-            self.at(at_ms, Event::Fault(Fault::Crash { node }));
+            let fault = if self.dice.random_bool(0.3) { Fault::Kill { node } } else { Fault::Crash { node } };
+            self.at(at_ms, Event::Fault(fault));
             let back_ms = at_ms + self.dice.random_range(10..6000);
             self.at(back_ms, Event::Fault(Fault::Restart { node }));
+        }
+    }
+
+    /// Disks that are full for a while, that lose what an fsync should have written, and that are put back to a backup.
+    fn disks(&mut self) {
+        let (end_ms, nodes) = (self.scenario.faults_end_ms, self.scenario.nodes.len());
+        if self.dice.random_bool(0.3) {
+            let (at_ms, node) = (self.dice.random_range(0..end_ms), self.dice.random_range(0..nodes));
+            self.at(at_ms, Event::Fault(Fault::Full { node }));
+            let room_ms = at_ms + self.dice.random_range(100..8000);
+            self.at(room_ms, Event::Fault(Fault::Room { node }));
+        }
+        for _ in 0..self.dice.random_range(0..3) {
+            let (at_ms, node) = (self.dice.random_range(0..end_ms), self.dice.random_range(0..nodes));
+            self.at(at_ms, Event::Fault(Fault::BadSync { node }));
+        }
+        if self.dice.random_bool(0.15) {
+            let (at_ms, node) = (self.dice.random_range(0..end_ms), self.dice.random_range(0..nodes));
+            self.at(at_ms, Event::Fault(Fault::Backup { node }));
+            let later_ms = at_ms + self.dice.random_range(1000..15_000);
+            self.at(later_ms, Event::Fault(Fault::Restore { node }));
+            let back_ms = later_ms + self.dice.random_range(10..4000);
+            self.at(back_ms, Event::Fault(Fault::Restart { node }));
+        }
+    }
+
+    /// Clocks that jump while the nodes run, mostly there and back.
+    fn clocks(&mut self) {
+        let (end_ms, nodes) = (self.scenario.faults_end_ms, self.scenario.nodes.len());
+        for _ in 0..self.dice.random_range(0..3) {
+            let (at_ms, node) = (self.dice.random_range(0..end_ms), self.dice.random_range(0..nodes));
+            let ahead_ms = self.dice.random_range(-WORST_CLOCK_MS..=WORST_CLOCK_MS);
+            self.at(at_ms, Event::Fault(Fault::Clock { node, ahead_ms }));
+            if self.dice.random_bool(0.7) {
+                let later_ms = at_ms + self.dice.random_range(100..10_000);
+                self.at(later_ms, Event::Fault(Fault::Clock { node, ahead_ms: 0 }));
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The project trees of one node: version directories that appear by a rename and are durable after an fsync.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use avalon_protocol::{
     hash::ObjectHash,
@@ -9,7 +9,13 @@ use avalon_protocol::{
     rel_path::RelPath,
 };
 
+use rand::Rng as _;
+use rand_chacha::ChaCha8Rng;
+
 use crate::content::Bytes;
+
+/// The file that every version has.
+pub const MAIN_FILE: &str = "main.abc";
 
 /// A visible file.
 #[derive(Debug, Clone)]
@@ -27,8 +33,19 @@ pub struct VersionDir {
     pub files: BTreeMap<RelPath, TreeFile>,
     /// The directory itself was renamed in and not synced yet.
     pub unsynced_whole: bool,
-    /// Files that were renamed in and not synced yet, in that order.
-    pub unsynced: Vec<RelPath>,
+    /// Files that were renamed in and not synced yet.
+    pub unsynced: BTreeSet<RelPath>,
+    /// Files that an artist has just written: nobody has synced them.
+    pub unsaved: BTreeSet<RelPath>,
+}
+
+/// What a loss of power took of the trees.
+#[derive(Debug, Default)]
+pub struct Fallen {
+    /// Versions that were in the middle of being placed.
+    pub interrupted: Vec<VersionId>,
+    /// Files that artists had just saved, and what is there now.
+    pub saved: Vec<(VersionId, RelPath, Option<ObjectHash>)>,
 }
 
 impl VersionDir {
@@ -59,7 +76,45 @@ impl VersionDir {
 
     /// Says whether a path is certain to survive a crash.
     pub fn is_durable(&self, path: &RelPath) -> bool {
-        !self.unsynced_whole && !self.unsynced.contains(path)
+        !self.unsynced_whole && !self.unsynced.contains(path) && !self.unsaved.contains(path)
+    }
+
+    /// Makes everything that a manifest names durable, whoever wrote it.
+    pub fn sync(&mut self, manifest: &Manifest) {
+        self.unsynced_whole = false;
+        for file in manifest.files() {
+            self.unsynced.remove(&file.path);
+            self.unsaved.remove(&file.path);
+        }
+    }
+
+    /// Loses what artists had just saved, or the end of it; without its main file a version is not left half.
+    fn lose_saved(&mut self, dice: &mut ChaCha8Rng) -> Vec<(RelPath, Option<ObjectHash>)> {
+        let unsaved = std::mem::take(&mut self.unsaved);
+        let mut lost = Vec::new();
+        let mut all_gone = false;
+        for path in unsaved.iter().rev() {
+            let Some(file) = self.files.get_mut(path) else { continue };
+            let fate = dice.random_range(0..3);
+            if fate == 0 {
+                all_gone |= path.as_str() == MAIN_FILE;
+                self.files.remove(path);
+                lost.push((path.clone(), None));
+            } else if fate == 1 && !file.bytes.is_empty() {
+                let end = dice.random_range(0..file.bytes.len());
+                file.bytes = file.bytes[..end].into();
+                file.object = ObjectHash::of(&file.bytes);
+                lost.push((path.clone(), Some(file.object)));
+            }
+        }
+        if all_gone {
+            lost.clear();
+            for path in unsaved {
+                self.files.remove(&path);
+                lost.push((path, None));
+            }
+        }
+        lost
     }
 }
 
@@ -92,25 +147,33 @@ impl Tree {
         files.find(|file| file.object == *object).map(|file| &file.bytes)
     }
 
-    /// Loses renames that were not synced: a new directory when `survives(1)` says 0, and of a directory that grew all
-    /// files but the first `survives(n)` of n. Returns the versions that were in the middle.
-    pub fn crash(&mut self, mut survives: impl FnMut(usize) -> usize) -> Vec<VersionId> {
-        let mut interrupted = Vec::new();
+    /// Says whether an object is in any version of a project for certain.
+    pub fn has_durable(&self, project: &ProjectName, object: &ObjectHash) -> bool {
+        let mut dirs = self.dirs.iter().filter(|(version, _)| version.project == *project);
+        dirs.any(|(_, dir)| {
+            dir.files.iter().any(|(path, file)| file.object == *object && dir.is_durable(path))
+        })
+    }
+
+    /// Loses renames that were not synced, each by itself, and what artists had just saved.
+    pub fn crash(&mut self, dice: &mut ChaCha8Rng) -> Fallen {
+        let mut fallen = Fallen::default();
         self.dirs.retain(|version, dir| {
             if dir.unsynced_whole || !dir.unsynced.is_empty() {
-                interrupted.push(version.clone());
+                fallen.interrupted.push(version.clone());
             }
-            if std::mem::take(&mut dir.unsynced_whole) && survives(1) == 0 {
+            let lost = dir.lose_saved(dice);
+            fallen.saved.extend(lost.into_iter().map(|(path, torn)| (version.clone(), path, torn)));
+            if std::mem::take(&mut dir.unsynced_whole) && dice.random_bool(0.5) {
                 return false;
             }
-            let unsynced = std::mem::take(&mut dir.unsynced);
-            if !unsynced.is_empty() {
-                for path in unsynced.iter().skip(survives(unsynced.len())) {
-                    dir.files.remove(path);
+            for path in std::mem::take(&mut dir.unsynced) {
+                if dice.random_bool(0.5) {
+                    dir.files.remove(&path);
                 }
             }
-            true
+            !dir.files.is_empty()
         });
-        interrupted
+        fallen
     }
 }

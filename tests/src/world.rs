@@ -17,8 +17,10 @@ use crate::{
     event_log::{EventLog, Recording},
     invariant::{Checked, Checker, Scope, Violation},
     link::Network,
+    mutation::Mutation,
     node::SimNode,
     scenario::Scenario,
+    shrink::Kept,
 };
 
 /// How long after the last fault and the last deed everything may take to be where it belongs, in virtual milliseconds.
@@ -70,12 +72,59 @@ pub struct World {
     converged: bool,
 }
 
+/// What is told: the story of a seed, or what is left of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The seed.
+    pub seed: u64,
+    /// The pieces of its story that are told; all without it.
+    pub keep: Option<Kept>,
+    /// In which way all nodes go wrong, if they do.
+    pub wrong: Option<Mutation>,
+}
+
+impl Run {
+    /// The whole story of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, keep: None, wrong: None }
+    }
+
+    /// Returns the whole story of the seed.
+    pub fn scenario(&self) -> Scenario {
+        Scenario::draw(&mut self.dice(0))
+    }
+
+    /// Returns what is told of it.
+    pub fn told(&self) -> Scenario {
+        let whole = self.scenario();
+        match &self.keep {
+            Some(kept) => whole.keep(kept),
+            None => whole,
+        }
+    }
+
+    /// The story and what happens by chance have dice of their own, so that less of the story changes chance as little as can be.
+    fn dice(&self, stream: u64) -> ChaCha8Rng {
+        let mut dice = ChaCha8Rng::seed_from_u64(self.seed);
+        dice.set_stream(stream);
+        dice
+    }
+}
+
 /// Runs a seed to its end.
 ///
 /// # Errors
 /// [`Failure`] at the first broken promise.
 pub fn run(seed: u64, recording: Recording) -> Result<Report, Box<Failure>> {
-    let mut world = World::new(seed, recording);
+    tell(&Run::new(seed), recording)
+}
+
+/// Runs a story to its end.
+///
+/// # Errors
+/// [`Failure`] at the first broken promise.
+pub fn tell(run: &Run, recording: Recording) -> Result<Report, Box<Failure>> {
+    let (seed, mut world) = (run.seed, World::new(run, recording));
     loop {
         let checked = world.step();
         if let Err(violation) = checked {
@@ -96,12 +145,12 @@ pub fn run(seed: u64, recording: Recording) -> Result<Report, Box<Failure>> {
 }
 
 impl World {
-    /// Builds the studio of a seed, with all its nodes running.
-    pub fn new(seed: u64, recording: Recording) -> Self {
-        let mut dice = ChaCha8Rng::seed_from_u64(seed);
-        let scenario = Scenario::draw(&mut dice);
-        let names = Arc::new(scenario.nodes.iter().map(|plan| plan.id.clone()).collect::<Vec<_>>());
-        let mut env = Env::new(dice, Network::new(scenario.lines), EventLog::new(recording));
+    /// Builds the studio of a story, with all its nodes running.
+    pub fn new(run: &Run, recording: Recording) -> Self {
+        let scenario = run.told();
+        let names = Arc::new(scenario.names());
+        let mut env = Env::new(run.dice(1), Network::new(scenario.lines), EventLog::new(recording));
+        (env.faults, env.wrong) = (scenario.by_chance, run.wrong);
         let mut nodes: Vec<SimNode> = scenario
             .nodes
             .iter()
@@ -221,16 +270,53 @@ impl World {
                 self.env.network.down.insert(node);
                 self.check(node)?;
             }
+            Fault::Kill { node } => {
+                self.nodes[node].kill(&mut self.env);
+                self.env.network.down.insert(node);
+                self.check(node)?;
+            }
             Fault::Restart { node } => self.restart(node)?,
+            Fault::Full { node } => self.nodes[node].disk.full = true,
+            Fault::Room { node } => {
+                self.nodes[node].has_room(&mut self.env);
+                self.check(node)?;
+            }
+            Fault::BadSync { node } => self.nodes[node].disk.bad_sync = true,
+            Fault::Clock { node, ahead_ms } => self.nodes[node].set_clock(ahead_ms, &mut self.env),
+            Fault::Backup { node } => self.nodes[node].back_up(),
+            Fault::Restore { node } => {
+                if self.is_known_elsewhere(node) {
+                    self.nodes[node].kill(&mut self.env);
+                    self.env.network.down.insert(node);
+                    self.nodes[node].restore(&mut self.env);
+                    self.check(node)?;
+                }
+            }
             Fault::End => {
                 self.env.faults = false;
                 self.env.heal_all();
                 for node in 0..self.nodes.len() {
+                    self.nodes[node].disk.bad_sync = false;
+                    self.nodes[node].has_room(&mut self.env);
+                    self.check(node)?;
                     self.restart(node)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Says whether every other node that serves a project has all that a node recorded about it: a restore makes no second
+    /// history then, whomever it meets first. Others are in `sim_feeds_restored`.
+    fn is_known_elsewhere(&self, node: NodeIndex) -> bool {
+        let node = &self.nodes[node];
+        node.projects.keys().all(|project| {
+            let feed = node.own_feed(project);
+            let head = node.disk.ledger.head(&feed);
+            let mut others =
+                self.nodes.iter().filter(|other| other.id != node.id && other.projects.contains_key(project));
+            others.all(|other| other.disk.ledger.head(&feed) == head)
+        })
     }
 
     fn restart(&mut self, node: NodeIndex) -> Checked {

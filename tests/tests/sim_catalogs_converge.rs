@@ -1,21 +1,26 @@
-//! Seeded simulation of studios of 3 to 7 nodes, with delay, loss, partitions, crashes and a liar: after every step all
-//! promises hold, and once the faults are over everything arrives where it belongs.
+//! Seeded simulation of studios of 3 to 7 nodes, with delay, loss, partitions, kills, losses of power, disks that tear, fill and
+//! fail, clocks off by years, backups and a liar: after every step all promises hold, and once the faults are over everything
+//! arrives where it belongs.
 //!
-//! `AVALON_SEED=123` runs that seed alone, `AVALON_SEEDS=5000` as many seeds in all. Each test runs its share, so that they
+//! `AVALON_SEED=123` runs that seed alone, of it with `AVALON_KEEP=0,3-5` only these pieces; `AVALON_SEEDS=5000` as many seeds in all. Each test runs its share, so that they
 //! run in parallel.
 
 use std::path::Path;
 
 use avalon_tests::{
     event_log::Recording,
-    harness::{Simulation, Summary, run_share},
-    world::{CONVERGENCE_LIMIT_MS, run},
+    harness::{Simulation, Summary, replay, run_share, tell_smallest},
+    mutation::Mutation,
+    shrink::{Smallest, shrink},
+    world::{CONVERGENCE_LIMIT_MS, Run, run, tell},
 };
 
 /// How many seeds the tests below run together.
 const SEEDS: u64 = 1000;
 /// How many tests share them.
 const SHARES: u64 = 4;
+/// In how many seeds each wrong way has to be noticed at the latest.
+const MUTANT_SEEDS: u64 = 1000;
 
 fn log_dir() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -50,6 +55,22 @@ fn check(summary: &Summary) {
         "woke_up",
         "applied",
         "applied_twice",
+        "acknowledged",
+        "killed",
+        "torn_group",
+        "out_of_order",
+        "torn_blocks",
+        "catalog_lags",
+        "lost_saved",
+        "no_room",
+        "feed_sync_failed",
+        "incoming_sync_failed",
+        "publish_sync_failed",
+        "clock_jumped",
+        "restored",
+        "taken_back",
+        "write_waits",
+        "resent",
     ] {
         assert!(summary.counts.contains_key(what), "no seed had {what}: {summary:#?}");
     }
@@ -81,4 +102,64 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
         |seed, recording| run(seed, recording).map(|report| report.trace).expect("no promise is broken");
     assert_eq!(trace(7, Recording::HashOnly), trace(7, Recording::Full));
     assert_ne!(trace(7, Recording::HashOnly), trace(8, Recording::HashOnly));
+}
+
+/// The first seed that notices a wrong way.
+fn noticed(way: Mutation) -> Option<(Run, &'static str)> {
+    (0..MUTANT_SEEDS).map(|seed| Run { wrong: Some(way), ..Run::new(seed) }).find_map(|run| {
+        let failure = tell(&run, Recording::HashOnly).err()?;
+        println!("{way:?}: seed {}, {}", run.seed, failure.violation.invariant);
+        Some((run, failure.violation.invariant))
+    })
+}
+
+#[test]
+fn every_wrong_way_to_do_it_is_noticed() {
+    let unnoticed: Vec<Mutation> = Mutation::ALL.into_iter().filter(|way| noticed(*way).is_none()).collect();
+    assert!(unnoticed.is_empty(), "nobody noticed {unnoticed:?} in {MUTANT_SEEDS} seeds");
+}
+
+#[test]
+fn a_failing_seed_shrinks_to_a_few_events_that_break_the_same_promise() {
+    for way in [Mutation::PublishesUnsynced, Mutation::ForgetsCursor, Mutation::RefusesTheFuture] {
+        let (run, promise) = noticed(way).expect("some seed notices it");
+        let all = run.scenario().pieces().len();
+        let smallest = shrink(&run).expect("it fails");
+        let Smallest { run: small, failure, .. } = &smallest;
+        println!("{}", tell_smallest(&smallest));
+        assert_eq!(failure.violation.invariant, promise);
+        let again = tell(small, Recording::HashOnly).expect_err("what is left fails");
+        assert_eq!((again.step, &again.violation), (failure.step, &failure.violation), "and always so");
+        let kept = small.keep.as_ref().expect("something went").0.len();
+        assert!(kept <= 12 && kept < all / 2, "{way:?}: {kept} of {all} pieces are left");
+        let shrunk_again = shrink(&run).expect("it fails");
+        assert_eq!(shrunk_again.run, *small, "shrinking is no chance");
+    }
+}
+
+#[test]
+fn what_is_left_of_a_story_is_replayed_by_its_pieces() {
+    let run = Run { wrong: Some(Mutation::PublishesUnsynced), ..Run::new(0) };
+    let smallest = shrink(&run).expect("the first publish fails");
+    let text = tell_smallest(&smallest);
+    let kept = smallest.run.keep.expect("something went");
+    assert!(text.contains(&format!("AVALON_SEED=0 AVALON_KEEP={kept} ")), "{text}");
+    assert!(text.contains(" saves "), "{text}");
+    // The nodes of this build do nothing wrong.
+    let report = replay(0, kept, log_dir()).expect("no promise is broken");
+    assert!(report.steps < run_steps(0), "{report:?}");
+}
+
+fn run_steps(seed: u64) -> u64 {
+    run(seed, Recording::HashOnly).expect("no promise is broken").steps
+}
+
+#[test]
+fn what_is_left_of_a_story_gives_the_same_trace_each_time() {
+    for seed in 0..5 {
+        let pieces = Run::new(seed).scenario().pieces().len();
+        let kept = avalon_tests::shrink::Kept((0..pieces).filter(|piece| piece % 3 != 1).collect());
+        let trace = || replay(seed, kept.clone(), log_dir()).map(|report| report.trace);
+        assert_eq!(trace(), trace());
+    }
 }

@@ -127,6 +127,11 @@ impl FeedFile {
         if let Err(error) = last.file.sync() {
             tracing::error!(%feed, %error, "feed closed: fdatasync failed");
             self.poisoned = true;
+            // The system keeps what the disk did not take and counts it as written: the next start would read it, and no later
+            // sync would tell.
+            if let Err(error) = last.file.cut(last.length) {
+                tracing::error!(%feed, %error, "what could not be made durable stays behind in the feed");
+            }
             return Err(AppendError::Poisoned { feed });
         }
         for (staged, frame_bytes) in run {

@@ -117,7 +117,8 @@ pub(crate) fn newest_claimed(feeds: &Dir, feed: &FeedId) -> u64 {
     claimed.max().unwrap_or(0)
 }
 
-/// Opens a feed: checks every checksum, the chain and the signatures, and cuts a torn end off.
+/// Opens a feed: checks every checksum, the chain and the signatures, cuts a torn end off, and makes durable what it has read: a
+/// process that was killed may have left its last groups in memory only.
 ///
 /// # Errors
 /// [`FeedFileError`]; where `is_damage` says so, nothing on disk has been changed and the feed has to come from a peer.
@@ -126,7 +127,21 @@ pub(crate) fn open(
     feed: &FeedId,
     trust: &dyn RecordTrust,
 ) -> Result<(FeedFile, Option<TornTail>), FeedFileError> {
-    read_all(feeds, feed, (trust, Torn::CutOff))
+    open_syncing(feeds, feed, trust, File::sync_data)
+}
+
+/// [`open`], with what makes the last segment durable. Earlier ones were when it was begun.
+pub(super) fn open_syncing(
+    feeds: &Dir,
+    feed: &FeedId,
+    trust: &dyn RecordTrust,
+    sync: impl Fn(&File) -> io::Result<()>,
+) -> Result<(FeedFile, Option<TornTail>), FeedFileError> {
+    let (opening, torn) = read_all(feeds, feed, (trust, Torn::CutOff))?;
+    if let Some((segment, _, file)) = &opening.last {
+        sync(file).map_err(|error| opening.io("make durable", *segment, error))?;
+    }
+    Ok((opening.into_file(), torn))
 }
 
 /// Checks a feed as [`open`] does, and changes nothing: also what a daemon is writing to.
@@ -138,8 +153,8 @@ pub(crate) fn check(
     feed: &FeedId,
     trust: &dyn RecordTrust,
 ) -> Result<(FeedHead, Option<TornTail>), FeedFileError> {
-    let (file, torn) = read_all(feeds, feed, (trust, Torn::Leave))?;
-    Ok((file.index().head(), torn))
+    let (opening, torn) = read_all(feeds, feed, (trust, Torn::Leave))?;
+    Ok((opening.into_file().index().head(), torn))
 }
 
 /// What becomes of a torn end.
@@ -149,11 +164,11 @@ enum Torn {
     Leave,
 }
 
-fn read_all(
+fn read_all<'a>(
     feeds: &Dir,
     feed: &FeedId,
-    (trust, torn_end): (&dyn RecordTrust, Torn),
-) -> Result<(FeedFile, Option<TornTail>), FeedFileError> {
+    (trust, torn_end): (&'a dyn RecordTrust, Torn),
+) -> Result<(Opening<'a>, Option<TornTail>), FeedFileError> {
     let io = |source| FeedFileError::Io { feed: feed.clone(), source };
     let path = feed_path(feeds, feed).map_err(io)?;
     let dir = feeds.open_dir(&path).map_err(io)?;
@@ -174,13 +189,8 @@ fn read_all(
     for segment in &numbers {
         opening.read_segment(*segment, *segment as usize + 1 == numbers.len())?;
     }
-    let Opening { index, reader, last, torn, .. } = opening;
-    let opened = FeedFile::new(Arc::new(index), reader);
-    let opened = match last {
-        Some((number, length, file)) => opened.with_last(number, length, Box::new(file)),
-        None => opened,
-    };
-    Ok((opened, torn))
+    let torn = opening.torn.take();
+    Ok((opening, torn))
 }
 
 struct Opening<'a> {
@@ -193,6 +203,14 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
+    fn into_file(self) -> FeedFile {
+        let opened = FeedFile::new(Arc::new(self.index), self.reader);
+        match self.last {
+            Some((number, length, file)) => opened.with_last(number, length, Box::new(file)),
+            None => opened,
+        }
+    }
+
     fn feed(&self) -> FeedId {
         self.index.feed().clone()
     }

@@ -259,6 +259,35 @@ fn a_failed_fdatasync_closes_the_feed_for_good() {
 }
 
 #[test]
+fn what_an_fdatasync_did_not_make_durable_is_not_read_at_the_next_start() {
+    let (world, heads) = World::with_groups(2, u64::MAX);
+    let (mut file, _) = world.open().unwrap();
+    file.replace_file(Box::new(Failing { sync: full(), ..failing(&world) }));
+    append_one(&mut file, 2).unwrap_err();
+    drop(file);
+    let (again, torn) = world.open().unwrap();
+    assert_eq!((again.head(), torn), (heads[1], None));
+}
+
+#[test]
+fn a_start_makes_durable_what_it_reads_or_does_not_open_the_feed() {
+    let (world, heads) = World::with_groups(2, u64::MAX);
+    let synced = std::cell::Cell::new(0);
+    let feed = feed(NODE);
+    let sync = |file: &fs::File| {
+        synced.set(file.metadata()?.len());
+        Ok(())
+    };
+    let (file, _) = repair::open_syncing(&world.feeds, &feed, &ToyTrust, sync).unwrap();
+    assert_eq!(file.head(), heads[1]);
+    assert_eq!(synced.get(), fs::metadata(world.segment(0)).unwrap().len());
+    let refused = repair::open_syncing(&world.feeds, &feed, &ToyTrust, |_| Err(full().unwrap()));
+    let error = refused.map(|_| ()).unwrap_err();
+    assert!(matches!(&error, FeedFileError::Io { source, .. } if source.is_no_space()), "{error:?}");
+    assert_eq!(world.open().unwrap().0.head(), heads[1], "nothing was changed");
+}
+
+#[test]
 fn an_append_that_cannot_be_undone_closes_the_feed() {
     let (world, _) = World::with_groups(2, u64::MAX);
     let (mut file, _) = world.open().unwrap();

@@ -1,19 +1,26 @@
 //! Runs many seeds of the simulated studio: `cargo run --release -p avalon-tests --bin sim -- [--year] --seeds 20000
-//! [--from N] [--jobs N]`; with `--year`, studio years. Prints one line of JSON; a broken promise is printed to standard error
-//! and makes the exit code 1. `--wrong NAME` runs years in a wrong way of `tests/src/year/mutation.rs` and prints the seeds
-//! that notice it.
+//! [--from N] [--jobs N] [--ledger FILE]`; with `--year`, studio years. Prints one line of JSON, which `--ledger` also appends to
+//! a file; a broken promise is printed to standard error and makes the exit code 1. `--seed N` runs one seed, and with `--keep
+//! 0,3-5` only these pieces of its story. `--wrong NAME` runs seeds in a wrong way of `tests/src/mutation.rs`, or with `--year` of
+//! `tests/src/year/mutation.rs`, and prints which notice it; of the former with the smallest story.
 
 use std::{
+    fs::OpenOptions,
+    io::Write as _,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::Instant,
 };
 
 use avalon_tests::{
     event_log::Recording,
-    harness::{Simulation, Summary, run_seed},
-    year::{self, mutation::Mutation},
+    harness::{Simulation, Summary, replay, run_seed, tell_smallest},
+    mutation::Mutation,
+    report::Report,
+    shrink::{Kept, shrink},
+    world::Run,
+    year,
 };
 
 /// What the command line asks for.
@@ -22,38 +29,93 @@ struct Options {
     seeds: u64,
     from: u64,
     jobs: u64,
-    wrong: Option<Mutation>,
+    seed: Option<u64>,
+    keep: Option<Kept>,
+    wrong: Option<String>,
+    ledger: Option<PathBuf>,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options =
-        Options { simulation: Simulation::Catalogs, seeds: 1000, from: 0, jobs: 1, wrong: None };
+    let mut options = Options {
+        simulation: Simulation::Catalogs,
+        seeds: 1000,
+        from: 0,
+        jobs: 1,
+        seed: None,
+        keep: None,
+        wrong: None,
+        ledger: None,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         if name == "--year" {
             options.simulation = Simulation::Year;
             continue;
         }
-        let value = arguments.next().ok_or_else(|| format!("{name} needs a number"))?;
-        if name == "--wrong" {
-            let way = Mutation::ALL.into_iter().find(|way| format!("{way:?}") == value);
-            options.wrong =
-                Some(way.ok_or_else(|| format!("{value} is no wrong way; there are {:?}", Mutation::ALL))?);
-            continue;
-        }
-        let number = value.parse().map_err(|_| format!("{name} needs a number, not {value}"))?;
+        let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+        let number = || value.parse::<u64>().map_err(|_| format!("{name} needs a number, not {value}"));
         match name.as_str() {
-            "--seeds" => options.seeds = number,
-            "--from" => options.from = number,
-            "--jobs" => options.jobs = number.max(1),
+            "--wrong" => options.wrong = Some(value),
+            "--keep" => options.keep = Some(value.parse()?),
+            "--ledger" => options.ledger = Some(value.into()),
+            "--seed" => options.seed = Some(number()?),
+            "--seeds" => options.seeds = number()?,
+            "--from" => options.from = number()?,
+            "--jobs" => options.jobs = number()?.max(1),
             _ => {
                 return Err(format!(
-                    "{name} is not known; there are --year, --seeds, --from, --jobs and --wrong"
+                    "{name} is not known; there are --year, --seeds, --from, --jobs, --ledger, --seed, --keep and --wrong"
                 ));
             }
         }
     }
+    if options.keep.is_some() && (options.seed.is_none() || options.simulation == Simulation::Year) {
+        return Err("--keep names pieces of the story of one --seed, and not of a year".to_owned());
+    }
     Ok(options)
+}
+
+/// Runs seeds in a wrong way and prints which of them notice it.
+fn run_wrong(options: &Options, name: &str) -> Result<(), String> {
+    let seeds = options.from..options.from + options.seeds;
+    if options.simulation == Simulation::Year {
+        let ways = year::mutation::Mutation::ALL;
+        let way = ways.into_iter().find(|way| format!("{way:?}") == name);
+        let way = way.ok_or_else(|| format!("{name} is no wrong way; there are {ways:?}"))?;
+        for seed in seeds {
+            if let Err(failure) = year::run(seed, Recording::HashOnly, Some(way)) {
+                println!("{way:?}: seed {seed}, {}", failure.violation.invariant);
+            }
+        }
+        return Ok(());
+    }
+    let way = Mutation::ALL.into_iter().find(|way| format!("{way:?}") == name);
+    let way = way.ok_or_else(|| format!("{name} is no wrong way; there are {:?}", Mutation::ALL))?;
+    for seed in seeds {
+        if let Some(smallest) = shrink(&Run { wrong: Some(way), ..Run::new(seed) }) {
+            println!("{way:?}: seed {seed}, {}", tell_smallest(&smallest));
+        }
+    }
+    Ok(())
+}
+
+/// Runs one seed, or some pieces of its story.
+fn run_one(options: &Options, seed: u64) -> Result<(), String> {
+    let log_dir = std::env::temp_dir();
+    let report = match &options.keep {
+        Some(kept) => replay(seed, kept.clone(), &log_dir)?,
+        None => run_seed(options.simulation, seed, &log_dir)?,
+    };
+    println!("{report:#?}");
+    Ok(())
+}
+
+/// Appends a line to the ledger.
+fn append(ledger: &Path, report: &Report) -> Result<(), String> {
+    let line = serde_json::to_string(report).map_err(|error| error.to_string())?;
+    let file = OpenOptions::new().append(true).create(true).open(ledger);
+    let appended = file.and_then(|mut file| writeln!(file, "{line}"));
+    appended.map_err(|error| format!("cannot append to {}: {error}; the line is {line}", ledger.display()))
 }
 
 /// Takes the next seed until there are none; returns what its seeds were like and how many failed.
@@ -75,6 +137,34 @@ fn work(simulation: Simulation, next: &AtomicU64, end: u64) -> (Summary, u64) {
     }
 }
 
+/// Runs all seeds and says what they came to.
+fn run_all(options: &Options) -> Result<(), String> {
+    let (next, end) = (AtomicU64::new(options.from), options.from + options.seeds);
+    let name = match options.simulation {
+        Simulation::Catalogs => "simulation",
+        Simulation::Year => "simulated years",
+    };
+    let mut report = Report::new(name.to_owned(), options.from);
+    let results: Vec<(Summary, u64)> = thread::scope(|scope| {
+        let jobs: Vec<_> =
+            (0..options.jobs).map(|_| scope.spawn(|| work(options.simulation, &next, end))).collect();
+        jobs.into_iter().map(|job| job.join().expect("a job does not panic")).collect()
+    });
+    let mut total = Summary::default();
+    results.iter().for_each(|(summary, _)| total.merge(summary));
+    report.stop();
+    (report.runs, report.steps) = (options.seeds, total.steps);
+    report.bad = results.iter().map(|(_, bad)| bad).sum();
+    report.faults = total.counts.iter().map(|(what, count)| ((*what).to_owned(), *count)).collect();
+    let rate = options.seeds as f64 / report.seconds;
+    let line = serde_json::json!({
+        "report": report, "seeds_per_second": rate, "slowest_convergence_ms": total.slowest_ms,
+    });
+    println!("{line}");
+    options.ledger.iter().try_for_each(|ledger| append(ledger, &report))?;
+    if report.bad == 0 { Ok(()) } else { Err(format!("{} seeds broke a promise", report.bad)) }
+}
+
 fn main() -> ExitCode {
     let options = match options() {
         Ok(options) => options,
@@ -83,34 +173,16 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if let Some(wrong) = options.wrong {
-        for seed in options.from..options.from + options.seeds {
-            if let Err(failure) = year::run(seed, Recording::HashOnly, Some(wrong)) {
-                println!("{wrong:?}: seed {seed}, {}", failure.violation.invariant);
-            }
+    let done = match (&options.wrong, options.seed) {
+        (Some(name), _) => run_wrong(&options, name),
+        (None, Some(seed)) => run_one(&options, seed),
+        (None, None) => run_all(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
         }
-        return ExitCode::SUCCESS;
     }
-    let (next, end) = (AtomicU64::new(options.from), options.from + options.seeds);
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the speed of the simulation itself is measured in real time"
-    )]
-    let started = Instant::now();
-    let results: Vec<(Summary, u64)> = thread::scope(|scope| {
-        let jobs: Vec<_> =
-            (0..options.jobs).map(|_| scope.spawn(|| work(options.simulation, &next, end))).collect();
-        jobs.into_iter().map(|job| job.join().expect("a job does not panic")).collect()
-    });
-    let seconds = started.elapsed().as_secs_f64();
-    let mut total = Summary::default();
-    results.iter().for_each(|(summary, _)| total.merge(summary));
-    let bad: u64 = results.iter().map(|(_, bad)| bad).sum();
-    let line = serde_json::json!({
-        "from": options.from, "seeds": options.seeds, "ok": total.seeds, "bad": bad, "steps": total.steps,
-        "slowest_convergence_ms": total.slowest_ms, "seconds": seconds,
-        "seeds_per_second": options.seeds as f64 / seconds, "counts": total.counts,
-    });
-    println!("{line}");
-    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use avalon_protocol::{
     feed::FeedId,
-    hash::{ChainHash, ObjectHash},
+    hash::{ChainHash, ContentId, ObjectHash},
     id::{ProjectName, VersionId},
     manifest::Manifest,
     mode::ProjectMode,
@@ -120,12 +120,13 @@ pub(super) fn invariant_nothing_visible_changes(
     node: &SimNode,
     version: &VersionId,
     seen: &Seen,
-    power: bool,
+    (saved, power): (Option<&BTreeMap<RelPath, ObjectHash>>, bool),
 ) -> Checked {
     let dir = node.disk.tree.dir(version);
     for (path, (object, durable)) in seen.visible.get(version).into_iter().flatten() {
         let now = dir.and_then(|dir| dir.files.get(path)).map(|file| file.object);
-        let lost = now.is_none() && power && !durable;
+        let torn = now.is_some() && saved.and_then(|saved| saved.get(path)) == now.as_ref();
+        let lost = power && !durable && (now.is_none() || torn);
         ensure(now == Some(*object) || lost, "nothing_visible_changes", || {
             format!("{} had {} at {version} {path}, now {now:?}", node.id, object.short())
         })?;
@@ -169,16 +170,65 @@ fn contains(manifest: &Manifest, base: &Manifest) -> bool {
     base.files().iter().all(has)
 }
 
+/// What was acknowledged to whoever published it is in the durable records.
+pub(super) fn invariant_acknowledged_is_durable(
+    node: &SimNode,
+    version: &VersionId,
+    content: ContentId,
+) -> Checked {
+    let fold = node.disk.ledger.folds().get(version);
+    let mut generations = fold.into_iter().flat_map(|fold| fold.generations().values());
+    ensure(generations.any(|generation| generation.content == content), "acknowledged_is_durable", || {
+        format!("{} acknowledged {version} {} and has no record of it", node.id, content.short())
+    })
+}
+
+/// Where an entry became visible that no artist here saved, everything is visible and durable that it may refer to.
+pub(super) fn invariant_entries_come_last(
+    node: &SimNode,
+    version: &VersionId,
+    saved: Option<&BTreeMap<RelPath, ObjectHash>>,
+) -> Checked {
+    let Some(dir) = node.disk.tree.dir(version) else { return Ok(()) };
+    let manifests: Vec<&Manifest> =
+        node.disk.manifests.values().map(|manifest| &**manifest).filter(|m| m.version() == version).collect();
+    let is_backed = |path: &RelPath, file: &TreeFile| {
+        let mut naming = manifests.iter().filter(|manifest| names(manifest, path, file)).peekable();
+        naming.peek().is_none()
+            || naming.any(|manifest| {
+                let files = || manifest.files().iter();
+                let is_entry = files().any(|entry| entry.path == *path && manifest.is_entry(entry));
+                let mut others = files().filter(|file| !manifest.is_entry(file));
+                !is_entry
+                    || dir.unsynced_whole
+                    || others.all(|file| dir.has(file) && dir.is_durable(&file.path))
+            })
+    };
+    let by_artist =
+        |path: &RelPath, file: &TreeFile| saved.and_then(|saved| saved.get(path)) == Some(&file.object);
+    let odd = dir.files.iter().find(|(path, file)| !by_artist(path, file) && !is_backed(path, file));
+    ensure(odd.is_none(), "entries_come_last", || {
+        format!("{} shows {:?} of {version} before what it refers to", node.id, odd.map(|(path, _)| path))
+    })
+}
+
 /// What a node's durable feed says that it holds, its tree holds, durably, and its manifest is there.
-pub(super) fn invariant_claims_are_true(node: &SimNode, version: &VersionId) -> Checked {
+pub(super) fn invariant_claims_are_true(node: &SimNode, version: &VersionId, seen: &Seen) -> Checked {
     let Some(fold) = node.disk.ledger.folds().get(version) else { return Ok(()) };
     let dir = node.disk.tree.dir(version);
     let durable = |dir: &VersionDir, manifest: &Manifest| {
         dir.has_all(manifest) && manifest.files().iter().all(|file| dir.is_durable(&file.path))
     };
     for id in fold.held_by(&node.id) {
-        let manifest = node.disk.manifests.get(&id);
-        let held = manifest.is_some_and(|manifest| dir.is_some_and(|dir| durable(dir, manifest)));
+        let manifest = node.disk.manifests.get(&id).filter(|_| !node.disk.unsynced_manifests.contains(&id));
+        let Some(manifest) = manifest else {
+            // Of a node that was put back to a backup, records may come back before their manifests.
+            ensure(seen.restored, "claims_are_true", || {
+                format!("{} says that it holds {version} {} and has no manifest", node.id, id.short())
+            })?;
+            continue;
+        };
+        let held = dir.is_some_and(|dir| durable(dir, manifest));
         ensure(held, "claims_are_true", || {
             format!("{} says that it holds {version} {}, and does not", node.id, id.short())
         })?;
@@ -202,7 +252,8 @@ pub(super) fn invariant_no_second_candidate_is_placed(
         })?;
     }
     let before = seen.visible.get(version);
-    let was_placing = before.is_some_and(|files| files.values().any(|(_, durable)| !durable));
+    let was_placing = seen.placing.contains(version)
+        || before.is_some_and(|files| files.values().any(|(_, durable)| !durable));
     if was_placing {
         // What was begun before the conflict was known is finished.
         return Ok(());
@@ -236,8 +287,13 @@ pub(super) fn invariant_nothing_comes_unasked(
     })
 }
 
-/// Remembers what is visible of a version.
+/// Remembers what is visible of a version, and whether that is about to be more.
 pub(super) fn remember(node: &SimNode, version: &VersionId, seen: &mut Seen) {
+    if node.is_placing(version) {
+        seen.placing.insert(version.clone());
+    } else {
+        seen.placing.remove(version);
+    }
     let Some(dir) = node.disk.tree.dir(version) else {
         seen.visible.remove(version);
         return;

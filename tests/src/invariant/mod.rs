@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use avalon_protocol::{
     feed::FeedId,
-    hash::{ChainHash, ObjectHash},
+    hash::{ChainHash, ContentId, ObjectHash},
     id::{ProjectName, VersionId},
     rel_path::RelPath,
     version_fold::VersionFold,
@@ -50,6 +50,8 @@ pub struct Checker {
     saved: Saved,
     /// What somebody asked for where.
     pulled: BTreeSet<(NodeIndex, VersionId)>,
+    /// Publishes that were acknowledged, and their contents.
+    acknowledged: BTreeMap<NodeIndex, BTreeSet<(VersionId, ContentId)>>,
 }
 
 /// What artists saved: where, in which version, at which path.
@@ -66,6 +68,10 @@ struct Seen {
     blocks: BTreeSet<(ProjectName, ObjectHash, u64)>,
     /// The visible files and whether they were durable.
     visible: BTreeMap<VersionId, BTreeMap<RelPath, (ObjectHash, bool)>>,
+    /// Versions that were being placed.
+    placing: BTreeSet<VersionId>,
+    /// Whether its state was put back: what it knew may come back from others only.
+    restored: bool,
 }
 
 /// How much a check looks at.
@@ -96,6 +102,25 @@ impl Checker {
                     let saved = self.saved.entry((*node, version.clone())).or_default();
                     saved.insert(path.clone(), *object);
                 }
+                Said::Lost { node, version, path, torn } => {
+                    let saved = self.saved.entry((*node, version.clone())).or_default();
+                    match torn {
+                        Some(object) => drop(saved.insert(path.clone(), *object)),
+                        None => drop(saved.remove(path)),
+                    }
+                }
+                Said::Acknowledged { node, version, content } => {
+                    disk::invariant_acknowledged_is_durable(&nodes[*node], version, *content)?;
+                    self.acknowledged.entry(*node).or_default().insert((version.clone(), *content));
+                }
+                Said::Forgot { node, project, object } => {
+                    let seen = self.seen.entry(*node).or_default();
+                    seen.blocks.retain(|(of, which, _)| (of, which) != (project, object));
+                }
+                Said::Restored { node } => {
+                    let seen = self.seen.entry(*node).or_default();
+                    (seen.groups, seen.folds, seen.restored) = (BTreeMap::new(), BTreeMap::new(), true);
+                }
                 Said::Pulled { node, version } => {
                     self.pulled.insert((*node, version.clone()));
                 }
@@ -122,6 +147,9 @@ impl Checker {
         if all {
             disk::invariant_catalog_is_the_fold_of_the_feeds(node)?;
             disk::invariant_nobody_knows_any_other_project(node)?;
+            if !seen.restored {
+                keeps_acknowledged(node, &self.acknowledged)?;
+            }
         }
         for version in &versions {
             let here = (node.who.node, version.clone());
@@ -129,13 +157,25 @@ impl Checker {
             disk::invariant_nothing_comes_unasked(node, version, saved, self.pulled.contains(&here))?;
             disk::invariant_catalog_knows_every_durable_record(node, version, seen)?;
             disk::invariant_visible_bytes_are_what_they_should_be(node, version, seen)?;
-            disk::invariant_nothing_visible_changes(node, version, seen, touched.power)?;
-            disk::invariant_versions_appear_whole(node, version, saved)?;
-            disk::invariant_claims_are_true(node, version)?;
+            disk::invariant_nothing_visible_changes(node, version, seen, (saved, touched.power))?;
+            if !seen.restored {
+                // Of a node that was put back to a backup, the manifests of what it shows may come back later.
+                disk::invariant_versions_appear_whole(node, version, saved)?;
+                disk::invariant_entries_come_last(node, version, saved)?;
+            }
+            disk::invariant_claims_are_true(node, version, seen)?;
             disk::invariant_no_second_candidate_is_placed(node, version, seen, saved)?;
             disk::remember(node, version, seen);
         }
         Ok(())
+    }
+
+    /// Checks at the end that all that was ever acknowledged at a node is known there, also where it came back from others.
+    ///
+    /// # Errors
+    /// The first [`Violation`].
+    pub(crate) fn check_acknowledged(&self, node: &SimNode) -> Checked {
+        keeps_acknowledged(node, &self.acknowledged)
     }
 
     fn versions(&self, node: &SimNode) -> BTreeSet<VersionId> {
@@ -149,4 +189,12 @@ impl Checker {
     pub(crate) fn saved(&self) -> &Saved {
         &self.saved
     }
+}
+
+fn keeps_acknowledged(
+    node: &SimNode,
+    acknowledged: &BTreeMap<NodeIndex, BTreeSet<(VersionId, ContentId)>>,
+) -> Checked {
+    let mut all = acknowledged.get(&node.who.node).into_iter().flatten();
+    all.try_for_each(|(version, content)| disk::invariant_acknowledged_is_durable(node, version, *content))
 }

@@ -12,7 +12,12 @@ type Durable = BTreeSet<(ProjectName, ObjectHash, u64)>;
 
 pub(super) fn check(said: &Said, nodes: &[SimNode], durable: &Durable) -> Checked {
     match said {
-        Said::Saved { .. } | Said::Pulled { .. } => Ok(()),
+        Said::Saved { .. }
+        | Said::Pulled { .. }
+        | Said::Lost { .. }
+        | Said::Acknowledged { .. }
+        | Said::Forgot { .. }
+        | Said::Restored { .. } => Ok(()),
         Said::Head { .. } => {
             invariant_only_durable_records_are_announced(said, nodes)?;
             invariant_only_shared_projects_are_spoken_of(said, nodes)
@@ -30,7 +35,7 @@ pub(super) fn check(said: &Said, nodes: &[SimNode], durable: &Durable) -> Checke
 fn invariant_only_durable_records_are_announced(said: &Said, nodes: &[SimNode]) -> Checked {
     let Said::Head { from, feed, head, .. } = said else { return Ok(()) };
     let log = nodes[*from].disk.ledger.feeds().get(feed);
-    let durable = log.is_some_and(|log| log.synced().iter().rev().any(|group| group.head == *head));
+    let durable = log.is_some_and(|log| log.on_disk().iter().rev().any(|group| group.head == *head));
     let detail =
         || format!("node {from} announces {feed} up to {}, which is not durable there", head.next_seq);
     durable.then_some(()).ok_or_else(|| Violation::new("only_durable_records_are_announced", detail()))

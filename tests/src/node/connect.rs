@@ -74,6 +74,9 @@ impl SimNode {
         let Some(life) = self.life.as_mut() else { return };
         life.dialling.remove(&peer);
         life.links.remove(&id);
+        if !life.links.values().any(|link| link.peer == peer && link.ready) {
+            life.own.gone(&self.names[peer], Duration::from_millis(env.now_ms));
+        }
         if !life.links.values().any(|link| link.peer == peer) {
             self.dial_later(peer, 0, env);
         }

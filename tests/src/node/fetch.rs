@@ -15,9 +15,12 @@ use crate::{
     env::{Env, Said},
     event::{ConnectionId, Note, StreamId, Wake},
     incoming::join,
+    mutation::Mutation,
     reply::{Answer, Got},
 };
 
+/// Longer than any story.
+const FOREVER_MS: u64 = 10_000_000;
 /// Most requests under way on one connection.
 const REQUESTS_PER_LINK: usize = 2;
 
@@ -84,7 +87,8 @@ impl SimNode {
         }
     }
 
-    pub(super) fn is_placing(&self, version: &VersionId) -> bool {
+    /// Says whether files of a version are being renamed in.
+    pub fn is_placing(&self, version: &VersionId) -> bool {
         let fetch = self.life.as_ref().and_then(|life| life.fetches.get(version));
         fetch.is_some_and(|fetch| fetch.stage >= Stage::Placing)
     }
@@ -114,6 +118,10 @@ impl SimNode {
             fetch.stage = Stage::Syncing;
             let delay_ms = env.sync_ms(15);
             env.wake(self.who, delay_ms, Wake::Gathered(version.clone()));
+            return;
+        }
+        if self.disk.full {
+            env.note(&Note::NoRoom(self.who.node));
             return;
         }
         self.ask_for_objects(version, id, missing, env);
@@ -256,18 +264,20 @@ impl SimNode {
             Got::Nothing => true,
             Got::Nonsense => false,
             Got::Manifest(id, bytes) => {
-                ManifestId::from_bytes(*blake3::hash(bytes).as_bytes()) == *id
-                    && self.keep_manifest(project, bytes)
+                let matches = ManifestId::from_bytes(*blake3::hash(bytes).as_bytes()) == *id;
+                matches && self.keep_manifest(project, bytes)
             }
             Got::List(want, values) => {
                 self.disk.incoming.take_list(project, want.object, want.size, values.clone()).is_ok()
             }
             Got::Block(want, index, bytes) => {
-                if self.disk.tree.object(project, &want.object).is_some() {
+                if self.disk.full || self.disk.tree.object(project, &want.object).is_some() {
                     return true;
                 }
+                let trusting = env.is_wrong(Mutation::TrustsBytes);
                 let incoming = &mut self.disk.incoming;
-                let taken = incoming.take_block(project, want.object, want.size, *index, bytes).is_ok();
+                let taken =
+                    incoming.take_block(project, (want.object, want.size), (*index, bytes), trusting).is_ok();
                 if taken {
                     let delay_ms = env.sync_ms(60);
                     let (project, object) = (project.clone(), want.object);
@@ -278,8 +288,11 @@ impl SimNode {
         }
     }
 
-    fn shun(&mut self, peer: usize, version: &VersionId, shun_ms: u64, env: &mut Env) {
+    fn shun(&mut self, peer: usize, version: &VersionId, mut shun_ms: u64, env: &mut Env) {
         let Some(life) = self.life.as_mut() else { return };
+        if env.is_wrong(Mutation::NeverAsksAgain) {
+            shun_ms = FOREVER_MS;
+        }
         life.shunned.insert((peer, version.clone()), env.now_ms + shun_ms);
         env.wake(self.who, shun_ms, Wake::Retry(version.clone()));
     }

@@ -32,6 +32,9 @@ impl SimNode {
 
     /// Asks each peer that is free for some manifests that nobody was asked for.
     pub(super) fn ask_for_manifests(&mut self, env: &mut Env) {
+        if self.disk.full {
+            return;
+        }
         for project in self.projects.keys().cloned().collect::<Vec<_>>() {
             let Some(life) = &self.life else { return };
             let requests = || life.links.values().flat_map(|link| link.requests.values());

@@ -1,7 +1,7 @@
 //! One simulated daemon: what it has on disk, what it has in memory, and how events reach its parts.
 //!
 //! `connect` keeps the connections and `talk` drives their sessions, `publish` finds what artists save, `manifests`,
-//! `fetch` and `place` bring versions in, `serve` answers peers. Each corresponds to a stage of the daemon and calls the
+//! `fetch` and `place` bring versions in, `serve` answers peers, `power` starts and stops it. Each corresponds to a stage of the daemon and calls the
 //! same pure code.
 
 mod connect;
@@ -9,6 +9,7 @@ mod fetch;
 mod manifests;
 mod place;
 mod policy;
+mod power;
 mod publish;
 mod serve;
 mod talk;
@@ -16,6 +17,7 @@ mod talk;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use avalon_protocol::{
@@ -25,21 +27,26 @@ use avalon_protocol::{
     id::{NodeId, ProjectName, VersionId},
     manifest::Manifest,
     mode::ProjectMode,
+    own_feed::{OwnFeeds, Writing},
     plan::{Decision, Wish},
     record::RawRecord,
+    rel_path::RelPath,
 };
-use rand::Rng as _;
 
 use self::{fetch::Fetch, talk::Link};
 use crate::{
     env::{Env, Who},
     event::{ConnectionId, Deed, NodeIndex, Note, StreamId, Wake},
     incoming::Incoming,
-    ledger::{CatalogAtStart, Ledger},
+    ledger::Ledger,
+    mutation::Mutation,
     scenario::NodePlan,
     toy_trust::ToySigner,
     tree::Tree,
 };
+
+/// A year in milliseconds.
+const YEAR_MS: u64 = 365 * 24 * 3600 * 1000;
 
 /// What survives a crash, except for what each part says that it loses.
 #[derive(Debug, Default)]
@@ -52,6 +59,12 @@ pub struct Disk {
     pub tree: Tree,
     /// Objects on their way in.
     pub incoming: Incoming,
+    /// Manifests of publishes that are written and not synced.
+    pub unsynced_manifests: BTreeSet<ManifestId>,
+    /// There is no room for anything.
+    pub full: bool,
+    /// The next fsync fails.
+    pub bad_sync: bool,
 }
 
 /// What changed since the invariants were last checked.
@@ -85,14 +98,29 @@ pub struct SimNode {
     life: Option<Life>,
     names: Arc<Vec<NodeId>>,
     dials: Vec<NodeIndex>,
-    ahead_ms: u64,
+    ahead_ms: i64,
     certificates: u32,
+    backup: Option<Backup>,
+    /// Whether the state was ever put back to a backup: the disk shows it at every start.
+    restored: bool,
+}
+
+/// What the power took of an artist's file, and what is there now.
+type LostFile = (VersionId, RelPath, Option<ObjectHash>);
+
+/// What a backup has of a node: its state, and not the trees of its projects.
+#[derive(Debug)]
+struct Backup {
+    ledger: Ledger,
+    manifests: BTreeMap<ManifestId, Arc<Manifest>>,
 }
 
 /// What a crash takes.
 #[derive(Debug)]
 struct Life {
     instance: u64,
+    /// Whether it may write its own feeds yet.
+    own: OwnFeeds,
     links: BTreeMap<ConnectionId, Link>,
     dialling: BTreeSet<NodeIndex>,
     backoffs: BTreeMap<NodeIndex, Backoff>,
@@ -123,6 +151,8 @@ impl SimNode {
             dials: plan.dials.clone(),
             ahead_ms: plan.ahead_ms,
             certificates: 1,
+            backup: None,
+            restored: false,
         }
     }
 
@@ -134,62 +164,6 @@ impl SimNode {
     /// Returns the name of its feed about a project.
     pub fn own_feed(&self, project: &ProjectName) -> FeedId {
         FeedId { project: project.clone(), node: self.id.clone() }
-    }
-
-    /// Starts it: feeds are read, the catalog is brought up to date, every directory without a record is looked at.
-    pub fn start(&mut self, env: &mut Env) {
-        if self.is_up() {
-            return;
-        }
-        self.who.boot += 1;
-        self.touched.power = true;
-        let catalog = if env.chance(50) { CatalogAtStart::Kept } else { CatalogAtStart::Lost };
-        self.disk.ledger.reopen(catalog);
-        self.certificates += u32::from(env.chance(10));
-        self.life = Some(Life {
-            instance: env.dice.random(),
-            links: BTreeMap::new(),
-            dialling: BTreeSet::new(),
-            backoffs: BTreeMap::new(),
-            fetches: BTreeMap::new(),
-            wishes: BTreeSet::new(),
-            outbox: BTreeMap::new(),
-            publishing: BTreeSet::new(),
-            shunned: BTreeMap::new(),
-            no_manifests: BTreeMap::new(),
-        });
-        for peer in self.dials.clone() {
-            let delay_ms = env.between(0..=500);
-            env.wake(self.who, delay_ms, Wake::Dial(peer));
-        }
-        for version in self.disk.tree.dirs().keys() {
-            let delay_ms = env.between(100..=1500);
-            env.wake(self.who, delay_ms, Wake::Settled(version.clone()));
-        }
-        self.drop_placed_parts();
-        self.note_resumed(env);
-        self.plan_all(env);
-    }
-
-    /// Takes the power away: memory goes, and on disk what was not synced may go.
-    pub fn crash(&mut self, env: &mut Env) {
-        if self.life.take().is_none() {
-            return;
-        }
-        self.touched.power = true;
-        let dice = &mut env.dice;
-        let mut survive = |unsynced: usize| dice.random_range(0..=unsynced);
-        let lost = self.disk.ledger.crash(&mut survive);
-        let interrupted = self.disk.tree.crash(&mut survive);
-        self.disk.incoming.crash();
-        if lost {
-            env.note(&Note::LostTail(self.who.node));
-        }
-        for version in interrupted {
-            self.touched.versions.insert(version.clone());
-            env.note(&Note::CrashedWhilePlacing(self.who.node, version));
-        }
-        env.cut_all(self.who.node);
     }
 
     /// Does what somebody here wants done.
@@ -219,10 +193,7 @@ impl SimNode {
             Wake::Advanced { connection, feed, head } => self.advanced(connection, &feed, head, env),
             Wake::Settled(version) => self.settled(&version, env),
             Wake::ManifestSynced { version, manifest } => self.manifest_synced(&version, manifest, env),
-            Wake::IncomingSynced { project, object } => {
-                self.disk.incoming.sync(&project, object);
-                self.touched.objects.insert((project, object));
-            }
+            Wake::IncomingSynced { project, object } => self.incoming_synced(project, object, env),
             Wake::Gathered(version) => self.gathered(&version, env),
             Wake::PlaceNext(version) => self.place_next(&version, env),
             Wake::Sealed(version) => self.sealed(&version, env),
@@ -261,12 +232,49 @@ impl SimNode {
     }
 
     fn commit(&mut self, project: &ProjectName, env: &mut Env) {
-        let Some(records) = self.life.as_mut().and_then(|life| life.outbox.remove(project)) else { return };
         let feed = self.own_feed(project);
+        let now = Duration::from_millis(env.now_ms);
+        let Some(life) = self.life.as_mut().filter(|life| life.outbox.contains_key(project)) else { return };
+        let waits =
+            life.own.writing(project, now) != Writing::Free && !env.is_wrong(Mutation::WritesAfterRestore);
+        if waits || self.disk.full || self.disk.ledger.is_closed(&feed) {
+            env.note(&if waits { Note::WriteWaits(self.who.node) } else { Note::NoRoom(self.who.node) });
+            if self.disk.full && env.is_wrong(Mutation::ForgetsWithoutRoom) {
+                life.outbox.remove(project);
+            }
+            env.wake(self.who, 500, Wake::Commit(project.clone()));
+            return;
+        }
+        let Some(records) = life.outbox.remove(project) else { return };
         let signer = ToySigner::new(&self.id, self.certificates);
-        let groups = self.disk.ledger.append(&feed, records, env.now_ms + self.ahead_ms, &signer);
+        let groups = self.disk.ledger.append(&feed, records, env.clock_ms(self.ahead_ms), &signer);
+        self.own_advanced(&feed);
+        if env.is_wrong(Mutation::AnnouncesBeforeSync) {
+            let head = self.disk.ledger.written_head(&feed);
+            let links = self.life.iter().flat_map(|life| life.links.keys().copied());
+            links.collect::<Vec<_>>().into_iter().for_each(|id| self.advanced(id, &feed, head, env));
+        }
+        if env.is_wrong(Mutation::AcknowledgesBeforeSync) {
+            self.acknowledge_all(env);
+        }
         let delay_ms = env.sync_ms(15);
         env.wake(self.who, delay_ms, Wake::FeedSynced { feed, groups, stored_for: None });
+    }
+
+    /// Tells the rule of who may write how far an own feed goes.
+    fn own_advanced(&mut self, feed: &FeedId) {
+        let next_seq = self.disk.ledger.written_head(feed).next_seq;
+        if let Some(life) = self.life.as_mut() {
+            life.own.advanced(&feed.project, next_seq);
+        }
+    }
+
+    /// Sets its clock.
+    pub fn set_clock(&mut self, ahead_ms: i64, env: &mut Env) {
+        if self.ahead_ms.abs_diff(ahead_ms) > YEAR_MS {
+            env.note(&Note::ClockJumped(self.who.node));
+        }
+        self.ahead_ms = ahead_ms;
     }
 
     /// Decides about a version by what is known now; with the wish of anybody who pulled it.

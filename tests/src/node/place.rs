@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use avalon_protocol::{
-    id::VersionId,
+    hash::ObjectHash,
+    id::{ProjectName, VersionId},
     manifest::{FileEntry, Manifest},
     plan::Decision,
     record::{Held, Record},
@@ -13,8 +14,9 @@ use avalon_protocol::{
 use super::{SimNode, fetch::Stage};
 use crate::{
     content::Bytes,
-    env::Env,
+    env::{Env, Said},
     event::{Note, Wake},
+    mutation::Mutation,
     tree::TreeFile,
 };
 
@@ -27,6 +29,9 @@ impl SimNode {
             self.plan(version, env);
             return;
         }
+        if self.disk.full || std::mem::take(&mut self.disk.bad_sync) {
+            return self.cannot_place(version, &manifest, env);
+        }
         manifest.files().iter().for_each(|file| self.disk.incoming.sync(&version.project, file.hash));
         let contents = manifest.files().iter().map(|file| self.content(version, file, env));
         let contents: Option<Vec<Bytes>> = contents.collect();
@@ -37,7 +42,8 @@ impl SimNode {
             return;
         };
         let here = self.disk.tree.dir(version);
-        if here.is_some_and(|dir| !dir.is_part_of(&manifest)) {
+        let overwrites = env.is_wrong(Mutation::OverwritesOthers);
+        if here.is_some_and(|dir| !dir.is_part_of(&manifest) && !overwrites) {
             // Somebody here saves something else under this number; its record will show the conflict.
             env.note(&Note::Blocked(self.who.node, version.clone()));
             self.forget_fetch(version);
@@ -61,18 +67,70 @@ impl SimNode {
     pub(super) fn place_next(&mut self, version: &VersionId, env: &mut Env) {
         let Some((manifest, Stage::Placing)) = self.fetched(version) else { return };
         let Some(dir) = self.disk.tree.dir(version) else { return };
+        let any_order = env.is_wrong(Mutation::PlacesInAnyOrder);
         let missing = manifest.files().iter().filter(|file| !dir.has(file));
-        let Some(file) = missing.min_by_key(|file| (manifest.is_entry(file), &file.path)) else {
+        let last = |file: &FileEntry| manifest.is_entry(file) && !any_order;
+        let Some(file) = missing.min_by_key(|file| (last(file), &file.path)) else {
             self.seal(version, env);
             return;
         };
-        let bytes = self.content(version, file, env).expect("the stage before made it durable");
+        let others = manifest.files().iter().filter(|file| !manifest.is_entry(file));
+        if last(file) && others.into_iter().any(|file| !dir.is_durable(&file.path)) {
+            // An entry becomes visible when all it refers to is durable.
+            let dir = self.disk.tree.dir_mut(version);
+            dir.sync(&manifest);
+            self.touched.versions.insert(version.clone());
+            let delay_ms = env.sync_ms(10);
+            env.wake(self.who, delay_ms, Wake::PlaceNext(version.clone()));
+            return;
+        }
+        if self.disk.full {
+            env.note(&Note::NoRoom(self.who.node));
+            env.wake(self.who, 500, Wake::PlaceNext(version.clone()));
+            return;
+        }
+        let Some(bytes) = self.content(version, file, env) else {
+            // A failed fsync took it: what came for another version is not believed either.
+            self.forget_fetch(version);
+            env.wake(self.who, 500, Wake::Retry(version.clone()));
+            return;
+        };
         let dir = self.disk.tree.dir_mut(version);
         dir.files.insert(file.path.clone(), TreeFile { object: file.hash, bytes });
-        dir.unsynced.push(file.path.clone());
+        dir.unsynced.insert(file.path.clone());
         self.touched.versions.insert(version.clone());
         let delay_ms = env.between(0..=10);
         env.wake(self.who, delay_ms, Wake::PlaceNext(version.clone()));
+    }
+
+    /// There is no room, or what came could not be synced and none of it is believed again.
+    fn cannot_place(&mut self, version: &VersionId, manifest: &Manifest, env: &mut Env) {
+        let node = self.who.node;
+        if self.disk.full {
+            env.note(&Note::NoRoom(node));
+        } else {
+            env.note(&Note::IncomingSyncFailed(node));
+            manifest.files().iter().for_each(|file| self.forget_incoming(&version.project, file.hash, env));
+        }
+        self.forget_fetch(version);
+        env.wake(self.who, 500, Wake::Retry(version.clone()));
+    }
+
+    /// Hears that an fsync of an incoming object is done, or has failed.
+    pub(super) fn incoming_synced(&mut self, project: ProjectName, object: ObjectHash, env: &mut Env) {
+        if std::mem::take(&mut self.disk.bad_sync) {
+            env.note(&Note::IncomingSyncFailed(self.who.node));
+            self.forget_incoming(&project, object, env);
+            self.pump_all(env);
+            return;
+        }
+        self.disk.incoming.sync(&project, object);
+        self.touched.objects.insert((project, object));
+    }
+
+    fn forget_incoming(&mut self, project: &ProjectName, object: ObjectHash, env: &mut Env) {
+        self.disk.incoming.remove(project, object);
+        env.said.push(Said::Forgot { node: self.who.node, project: project.clone(), object });
     }
 
     fn seal(&mut self, version: &VersionId, env: &mut Env) {
@@ -85,9 +143,9 @@ impl SimNode {
     /// Hears that the version directory is durable: now it may be said that it is here.
     pub(super) fn sealed(&mut self, version: &VersionId, env: &mut Env) {
         let Some((manifest, Stage::Sealing)) = self.fetched(version) else { return };
-        let dir = self.disk.tree.dir_mut(version);
-        dir.unsynced_whole = false;
-        dir.unsynced.clear();
+        if !env.is_wrong(Mutation::RecordsBeforeDirectory) {
+            self.disk.tree.dir_mut(version).sync(&manifest);
+        }
         manifest.files().iter().for_each(|file| self.disk.incoming.remove(&version.project, file.hash));
         self.set_stage(version, Stage::Recording);
         self.touched.versions.insert(version.clone());
@@ -100,7 +158,7 @@ impl SimNode {
     pub(super) fn drop_placed_parts(&mut self) {
         let parts: Vec<_> = self.disk.incoming.keys().cloned().collect();
         for (project, object) in parts {
-            if self.disk.tree.object(&project, &object).is_some() {
+            if self.disk.tree.has_durable(&project, &object) {
                 self.disk.incoming.remove(&project, object);
             }
         }

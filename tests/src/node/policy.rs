@@ -8,8 +8,11 @@ use crate::{env::Env, event::Note};
 impl SimNode {
     /// Applies a policy whose text is a number.
     pub(super) fn apply_policy(&mut self, text: u64, env: &mut Env) -> bool {
+        if self.disk.full {
+            return false;
+        }
         let serial = self.disk.ledger.policy().serial() + 1;
-        let applied_at_ms = env.now_ms + self.ahead_ms;
+        let applied_at_ms = env.clock_ms(self.ahead_ms);
         let policy =
             AppliedPolicy::new(serial, text.to_string(), self.id.to_string(), String::new(), applied_at_ms);
         let record = Record::Policy(policy.expect("it is short"));

@@ -1,11 +1,12 @@
 //! Artists save files; once they are quiet the daemon hashes them, writes the manifest and records the version.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     hash::ObjectHash,
     id::VersionId,
     manifest::Manifest,
+    own_feed::Writing,
     record::{Held, Published, Record},
     version_fold::VersionFold,
 };
@@ -15,13 +16,15 @@ use crate::{
     content::{Publish, SavedFile, draft},
     env::{Env, Said},
     event::{Note, Wake},
+    mutation::Mutation,
     tree::TreeFile,
 };
 
 impl SimNode {
     /// Saves the files of a new version; does nothing when the version is here.
     pub(super) fn save(&mut self, version: &VersionId, files: &[SavedFile], env: &mut Env) -> bool {
-        if !self.projects.contains_key(&version.project) || self.disk.tree.dir(version).is_some() {
+        let serves = self.projects.contains_key(&version.project);
+        if !serves || self.disk.full || self.disk.tree.dir(version).is_some() {
             return false;
         }
         files.iter().for_each(|file| self.write(version, file, env));
@@ -32,7 +35,7 @@ impl SimNode {
     /// Adds a file to a version that is here and is not being placed.
     pub(super) fn add(&mut self, version: &VersionId, file: &SavedFile, env: &mut Env) -> bool {
         let free = self.disk.tree.dir(version).is_some_and(|dir| !dir.files.contains_key(&file.path));
-        if !free || self.is_placing(version) {
+        if !free || self.disk.full || self.is_placing(version) {
             return false;
         }
         self.write(version, file, env);
@@ -40,13 +43,15 @@ impl SimNode {
         true
     }
 
-    /// The artist's application has closed and synced the file before anybody looks at it.
+    /// The artist's application has closed the file before anybody looks at it, and not synced it.
     fn write(&mut self, version: &VersionId, file: &SavedFile, env: &mut Env) {
         let bytes = file.bytes();
         let object = ObjectHash::of(&bytes);
         let (node, path) = (self.who.node, file.path.clone());
         env.said.push(Said::Saved { node, version: version.clone(), path: path.clone(), object });
-        self.disk.tree.dir_mut(version).files.insert(path, TreeFile { object, bytes });
+        let dir = self.disk.tree.dir_mut(version);
+        dir.unsaved.insert(path.clone());
+        dir.files.insert(path, TreeFile { object, bytes });
         self.touched.versions.insert(version.clone());
     }
 
@@ -67,6 +72,14 @@ impl SimNode {
     /// Looks at a version directory in which nothing moves: is there something that no record of ours says?
     pub(super) fn settled(&mut self, version: &VersionId, env: &mut Env) {
         let Some(life) = self.life.as_ref() else { return };
+        let now = Duration::from_millis(env.now_ms);
+        if life.own.writing(&version.project, now) != Writing::Free
+            && !env.is_wrong(Mutation::WritesAfterRestore)
+        {
+            // What this node recorded is not known here yet: it may say this already.
+            env.wake(self.who, 300, Wake::Settled(version.clone()));
+            return;
+        }
         let recording = life.publishing.iter().any(|(publishing, _)| publishing == version);
         if recording || self.is_placing(version) {
             // What is here is about to get its record; the next look starts from that.
@@ -81,6 +94,9 @@ impl SimNode {
         if let Some(same) = known.iter().find(|manifest| dir.is(manifest)) {
             let (manifest, content) = (same.id(), same.content());
             if !fold.holds(&self.id, &manifest) {
+                let same = (*same).clone();
+                self.disk.tree.dir_mut(version).sync(&same);
+                self.touched.versions.insert(version.clone());
                 env.note(&Note::Found(self.who.node, version.clone()));
                 let held = Record::Placed(Held { version: version.clone(), manifest });
                 self.record_publish(version, content, &held, env);
@@ -97,16 +113,23 @@ impl SimNode {
         let before = before.max_by_key(|manifest| {
             (fold.holds(&self.id, &manifest.id()), manifest.draft().generation, manifest.id())
         });
+        if self.disk.full {
+            env.note(&Note::NoRoom(self.who.node));
+            env.wake(self.who, 500, Wake::Settled(version.clone()));
+            return;
+        }
         let publish = Publish {
             version: version.clone(),
             predecessor: before.map(|manifest| (manifest.id(), manifest.draft().generation)),
             author: self.id.to_string(),
-            published_at_ms: env.now_ms + self.ahead_ms,
+            published_at_ms: env.clock_ms(self.ahead_ms),
         };
         let files = dir.files.iter().map(|(path, file)| (path.clone(), file.bytes.len() as u64, file.object));
         let manifest = draft(publish, files).finish().expect("simulated artists keep the rules");
         let (id, content) = (manifest.id(), manifest.content());
-        self.disk.manifests.insert(id, manifest.into());
+        if self.disk.manifests.insert(id, manifest.into()).is_none() {
+            self.disk.unsynced_manifests.insert(id);
+        }
         if let Some(life) = self.life.as_mut() {
             life.publishing.insert((version.clone(), content));
         }
@@ -121,6 +144,20 @@ impl SimNode {
         env: &mut Env,
     ) {
         let Some(manifest) = self.disk.manifests.get(&id).cloned() else { return };
+        if std::mem::take(&mut self.disk.bad_sync) {
+            // The artist hears of it and writes the files again.
+            env.note(&Note::PublishSyncFailed(self.who.node));
+            if let Some(life) = self.life.as_mut() {
+                life.publishing.retain(|(publishing, _)| publishing != version);
+            }
+            env.wake(self.who, 1000, Wake::Settled(version.clone()));
+            return;
+        }
+        self.disk.unsynced_manifests.remove(&id);
+        if !env.is_wrong(Mutation::PublishesUnsynced) {
+            self.disk.tree.dir_mut(version).sync(&manifest);
+        }
+        self.touched.versions.insert(version.clone());
         let published = Published {
             version: version.clone(),
             manifest: id,
@@ -150,16 +187,33 @@ impl SimNode {
         self.record(&version.project, record.to_raw(), env);
     }
 
-    /// Hears that records about these versions are durable: publishes of them may be among those.
-    pub(super) fn publishes_recorded(&mut self, versions: &BTreeSet<VersionId>) {
+    /// Hears that records about these versions are durable: publishes of them may be among those, and whoever saved them is told.
+    pub(super) fn publishes_recorded(&mut self, versions: &BTreeSet<VersionId>, env: &mut Env) {
         let Some(life) = self.life.as_mut() else { return };
         let (folds, me) = (self.disk.ledger.folds(), &self.id);
+        let (node, said) = (self.who.node, &mut env.said);
+        let mut acknowledged = Vec::new();
         life.publishing.retain(|(version, content)| {
             let fold = folds.get(version).filter(|_| versions.contains(version));
             let mut generations = fold.into_iter().flat_map(|fold| fold.generations());
-            !generations.any(|(id, generation)| {
+            let is_recorded = generations.any(|(id, generation)| {
                 generation.content == *content && fold.is_some_and(|fold| fold.holds(me, id))
-            })
+            });
+            if is_recorded {
+                said.push(Said::Acknowledged { node, version: version.clone(), content: *content });
+                acknowledged.push(Note::Acknowledged(node, version.clone()));
+            }
+            !is_recorded
         });
+        acknowledged.iter().for_each(|note| env.note(note));
+    }
+
+    /// What a node does that does not wait for the fsync.
+    pub(super) fn acknowledge_all(&mut self, env: &mut Env) {
+        let Some(life) = self.life.as_ref() else { return };
+        for (version, content) in &life.publishing {
+            let (node, version, content) = (self.who.node, version.clone(), *content);
+            env.said.push(Said::Acknowledged { node, version, content });
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! Carries out what the sessions ask for: sends, reads groups, stores groups.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use avalon_protocol::{
     close_code::CloseCode,
     feed::{FeedError, FeedHead, FeedId, SealedGroup},
-    hash::ManifestId,
+    hash::{ChainHash, ManifestId},
     id::ProjectName,
     limits::INLINE_MANIFEST_BYTES,
     manifest::Manifest,
@@ -18,8 +21,9 @@ use rand::Rng as _;
 use super::{SimNode, fetch::Request};
 use crate::{
     env::{Env, Said},
-    event::{ConnectionId, NodeIndex, Note, StreamId, Wake},
+    event::{ConnectionId, Event, Fault, NodeIndex, Note, StreamId, Wake},
     ledger::{Ledger, StoredGroup},
+    mutation::Mutation,
 };
 
 /// Who sent a message.
@@ -141,6 +145,10 @@ impl SimNode {
                 Effect::Send(message) => self.say(id, message, env),
                 Effect::Ready(_) => {
                     link.ready = true;
+                    let peer = link.peer;
+                    if let Some(life) = self.life.as_mut() {
+                        life.own.greeted(&self.names[peer]);
+                    }
                     self.greeted(id, env);
                 }
                 Effect::ReadGroups { feed, from_seq } => {
@@ -148,8 +156,14 @@ impl SimNode {
                     env.wake(self.who, delay_ms, Wake::GroupsRead { connection: id, feed, from_seq });
                 }
                 Effect::StoreGroups(records) => effects.extend(self.store(id, records, env)),
-                // No feed here has two histories, and none is restored.
-                Effect::ProveFork { .. } | Effect::OwnFeed { .. } | Effect::PeerHead { .. } => {}
+                Effect::OwnFeed { project, next_seq } => {
+                    let (peer, now) = (link.peer, Duration::from_millis(env.now_ms));
+                    if let Some(life) = self.life.as_mut() {
+                        life.own.heard(&project, &self.names[peer], next_seq, now);
+                    }
+                }
+                // No feed here has two histories.
+                Effect::ProveFork { .. } | Effect::PeerHead { .. } => {}
                 // Here everybody may see everything.
                 Effect::Extract(_) => {}
                 Effect::Fork(feed) => env.said.push(Said::Fork { from: self.who.node, feed }),
@@ -194,7 +208,27 @@ impl SimNode {
             self.keep_manifest(&records.feed.project, bytes);
         }
         let feed = records.feed;
+        let Some(life) = self.life.as_mut() else { return vec![] };
+        if self.disk.full || self.disk.ledger.is_closed(&feed) {
+            env.note(&Note::NoRoom(self.who.node));
+            self.close(id, CloseCode::Busy, env);
+            return vec![];
+        }
+        let future_ms = env.clock_ms(self.ahead_ms) + 300_000;
+        let peer = life.links.get(&id).map(|link| link.peer);
+        if env.is_wrong(Mutation::RefusesTheFuture)
+            && records.groups.iter().any(|g| written_ms(g) > future_ms)
+        {
+            return vec![];
+        }
+        let before = self.disk.ledger.written_head(&feed).next_seq;
         let stored = self.disk.ledger.store(&feed, &records.groups);
+        let after = self.disk.ledger.written_head(&feed).next_seq;
+        if let Some(peer) = peer.filter(|_| feed.node == self.id && after > before) {
+            let now = Duration::from_millis(env.now_ms);
+            life.own.came(&feed.project, &self.names[peer], after, now);
+            env.note(&Note::TakenBack(self.who.node));
+        }
         let groups = self.disk.ledger.written(&feed);
         let stored_for = stored.is_ok().then_some(id);
         let delay_ms = env.sync_ms(12);
@@ -215,7 +249,7 @@ impl SimNode {
     /// Keeps a manifest of a project, if it is one; says whether it did.
     pub(super) fn keep_manifest(&mut self, project: &ProjectName, bytes: &[u8]) -> bool {
         let id = ManifestId::from_bytes(*blake3::hash(bytes).as_bytes());
-        if self.disk.manifests.get(&id).is_some_and(|known| known.project() == project) {
+        if self.disk.full || self.disk.manifests.get(&id).is_some_and(|known| known.project() == project) {
             return true;
         }
         let manifest = Manifest::decode(bytes).ok().filter(|manifest| manifest.project() == project);
@@ -232,12 +266,18 @@ impl SimNode {
         stored_for: Option<ConnectionId>,
         env: &mut Env,
     ) {
+        if self.disk.ledger.is_closed(feed) {
+            return;
+        }
+        if std::mem::take(&mut self.disk.bad_sync) {
+            return self.feed_sync_failed(feed, (groups, stored_for), env);
+        }
         let before = self.disk.ledger.head(feed);
         let versions = self.disk.ledger.sync(feed, groups);
         let head = self.disk.ledger.head(feed);
         self.touched.feeds.insert(feed.clone());
         self.touched.versions.extend(versions.iter().cloned());
-        self.publishes_recorded(&versions);
+        self.publishes_recorded(&versions, env);
         let Some(life) = self.life.as_mut() else { return };
         if let Some(connection) = stored_for.filter(|id| life.links.contains_key(id)) {
             // The answer may come late, when the feed goes further already.
@@ -268,6 +308,25 @@ impl SimNode {
         for version in versions {
             self.plan(&version, env);
         }
+    }
+
+    /// The feed is closed; people start the daemon again soon.
+    fn feed_sync_failed(
+        &mut self,
+        feed: &FeedId,
+        (groups, stored_for): (usize, Option<ConnectionId>),
+        env: &mut Env,
+    ) {
+        let node = self.who.node;
+        env.note(&Note::FeedSyncFailed(node));
+        self.disk.ledger.sync_failed(feed, env.wrong);
+        if env.is_wrong(Mutation::BelievesSecondSync) {
+            env.wake(self.who, 10, Wake::FeedSynced { feed: feed.clone(), groups, stored_for });
+            return;
+        }
+        let (off_ms, on_ms) = (env.between(0..=1000), env.between(1001..=3000));
+        env.after(off_ms, Event::Fault(Fault::Kill { node }));
+        env.after(on_ms, Event::Fault(Fault::Restart { node }));
     }
 
     pub(super) fn stored(&mut self, id: ConnectionId, feed: &FeedId, head: FeedHead, env: &mut Env) {
@@ -303,6 +362,12 @@ fn published(group: &StoredGroup) -> impl Iterator<Item = ManifestId> + '_ {
         Record::Published(published) => Some(published.manifest),
         _ => None,
     })
+}
+
+/// When a group was written, by the clock of its node, in milliseconds since 1970.
+fn written_ms(group: &SealedGroup) -> u64 {
+    let start = postcard::take_from_bytes::<(u16, FeedId, u64, ChainHash, u64)>(&group.body);
+    start.map_or(0, |((_, _, _, _, written_ms), _)| written_ms)
 }
 
 /// What a liar does to the records of others that it passes on.

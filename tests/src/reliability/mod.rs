@@ -9,11 +9,12 @@
 
 use std::time::Duration;
 
+pub use crate::report;
+
 pub mod command;
 pub mod crash_points;
 pub mod full_disk;
 pub mod kills;
-pub mod report;
 pub mod scenario;
 pub mod scene;
 pub mod trace;

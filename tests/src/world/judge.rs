@@ -28,7 +28,8 @@ impl World {
             let mut nodes = 0..self.nodes.len();
             return nodes.try_for_each(|node| {
                 self.nodes[node].touched.power = true;
-                self.check(node)
+                self.check(node)?;
+                self.checker.check_acknowledged(&self.nodes[node])
             });
         }
         if self.env.now_ms > self.quiet_ms + CONVERGENCE_LIMIT_MS {

@@ -1,4 +1,5 @@
 //! What a harness came to.
+#![expect(clippy::disallowed_methods, reason = "how long a harness takes is real time")]
 
 use std::{
     any::Any,
@@ -73,11 +74,16 @@ impl Report {
         }
     }
 
+    /// Takes the time so far for all of it.
+    pub fn stop(&mut self) {
+        self.seconds = self.clock.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+    }
+
     /// Plays a run; what goes wrong in it is printed and counted. Returns what it came to, if it came to an end.
     pub fn run(&mut self, name: &str, play: impl FnOnce() -> Result<Outcome, String>) -> Option<Outcome> {
         self.runs += 1;
         let played = panic::catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| Err(words(&*panic)));
-        self.seconds = self.clock.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+        self.stop();
         match played {
             Ok(outcome) => {
                 self.files += outcome.files;
