@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+pub mod bit_flips;
+pub mod catalog_damage;
 pub mod command;
 pub mod crash_points;
 pub mod full_disk;
@@ -16,6 +18,7 @@ pub mod kills;
 pub mod report;
 pub mod scenario;
 pub mod scene;
+pub mod stock;
 pub mod trace;
 pub mod verifier;
 pub mod volume;
