@@ -92,3 +92,31 @@ fn a_catalog_whose_disk_does_not_keep_what_it_took_loses_nothing_acknowledged() 
     node.ledger.sync().unwrap();
     drop((node, mounted, device));
 }
+
+#[test]
+fn an_error_of_writing_back_is_heard_by_each_of_two_that_sync_through_one_handle() {
+    let name = "dead_disk::an_error_of_writing_back_is_heard_by_each_of_two_that_sync_through_one_handle";
+    if !may_mount(name) {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let Some(device) = Device::make(&temp.path().join("device")) else { return };
+    let project = temp.path().join("project");
+    let Some(mounted) = device.mount(&project) else { return };
+    let dir = Dir::open(&project).unwrap();
+    let paths = |who: &str| (0..20).map(|file| path_of(&format!("{who}{file}"))).collect::<Vec<_>>();
+    // Their places are there before the room behind them goes, so that only their bytes fail.
+    let write = |byte: u8| {
+        for path in paths("one").iter().chain(&paths("two")) {
+            fs::write(project.join(path.as_str()), vec![byte; 200_000]).unwrap();
+        }
+    };
+    write(1);
+    dir.sync_files(&paths("one")).unwrap();
+    dir.sync_files(&paths("two")).unwrap();
+    write(2);
+    device.behind.fill(64);
+    dir.sync_files(&paths("one")).unwrap_err();
+    dir.sync_files(&paths("two")).unwrap_err();
+    drop((dir, mounted, device));
+}
