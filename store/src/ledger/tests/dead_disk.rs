@@ -26,7 +26,8 @@ impl Device {
         let behind = Volume::mount(dir, 12 << 10);
         let image = dir.join("image");
         fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-E", "nodiscard", "-O", features]).arg(&image).status();
+        let made =
+            Command::new("mkfs.ext4").args(["-q", "-E", "nodiscard", "-O", features]).arg(&image).status();
         if !made.is_ok_and(|status| status.success()) {
             println!("SKIPPED: mkfs.ext4 does not work here");
             return None;
@@ -114,7 +115,9 @@ fn an_error_of_writing_back_is_heard_also_where_somebody_else_synced_the_volume(
     let dir = Dir::open(&project).unwrap();
     let paths = |who: &str| (0..20).map(|file| path_of(&format!("{who}{file}"))).collect::<Vec<_>>();
     let (one, other) = (paths("one"), paths("other"));
-    let write = |path: &avalon_protocol::rel_path::RelPath| fs::write(project.join(path.as_str()), vec![7; 100_000]).unwrap();
+    let write = |path: &avalon_protocol::rel_path::RelPath| {
+        fs::write(project.join(path.as_str()), vec![7; 100_000]).unwrap()
+    };
     one.iter().for_each(write);
     dir.sync_files(&one).unwrap();
     device.behind.fill(64);
