@@ -1,6 +1,9 @@
 //! A disk under the catalog that takes writes and then cannot keep them: a volume whose device has no room behind it.
 
-use std::process::{Command, Stdio};
+use std::{
+    io,
+    process::{Command, Stdio},
+};
 
 use super::{
     full_disk::{Volume, check_all_there, commit, may_mount},
@@ -116,7 +119,8 @@ fn an_error_of_writing_back_is_heard_also_where_somebody_else_synced_the_volume(
     let paths = |who: &str| (0..20).map(|file| path_of(&format!("{who}{file}"))).collect::<Vec<_>>();
     let (one, other) = (paths("one"), paths("other"));
     let write = |path: &avalon_protocol::rel_path::RelPath| {
-        fs::write(project.join(path.as_str()), vec![7; 100_000]).unwrap()
+        io::Write::write_all(&mut fs::File::create(project.join(path.as_str())).unwrap(), &[7; 100_000])
+            .unwrap()
     };
     one.iter().for_each(write);
     dir.sync_files(&one).unwrap();
