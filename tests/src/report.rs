@@ -39,8 +39,28 @@ pub struct Report {
     pub records: u64,
     /// How long it took.
     pub seconds: f64,
+    /// How long it took until the victim answered again, where that is measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub back: Option<Back>,
     #[serde(skip)]
     clock: Option<Instant>,
+}
+
+/// In milliseconds from the start of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Back {
+    /// Half of them took no longer.
+    pub median_ms: u64,
+    /// None took longer.
+    pub max_ms: u64,
+}
+
+impl Back {
+    /// Takes them from all times; none when there are none.
+    pub fn of(mut times: Vec<u64>) -> Option<Self> {
+        times.sort_unstable();
+        Some(Self { median_ms: *times.get(times.len() / 2)?, max_ms: *times.last()? })
+    }
 }
 
 /// What one run came to.
@@ -48,6 +68,8 @@ pub struct Report {
 pub struct Outcome {
     /// The fault, as `kill Rename`; none when it never came to it.
     pub fault: Option<String>,
+    /// Those of a run that meets many, by kind.
+    pub faults: BTreeMap<String, u64>,
     /// How many files the verifier read.
     pub files: u64,
     /// How many records.
@@ -70,6 +92,7 @@ impl Report {
             files: 0,
             records: 0,
             seconds: 0.0,
+            back: None,
             clock: Some(Instant::now()),
         }
     }
@@ -88,8 +111,9 @@ impl Report {
             Ok(outcome) => {
                 self.files += outcome.files;
                 self.records += outcome.records;
-                if let Some(fault) = &outcome.fault {
-                    *self.faults.entry(fault.clone()).or_default() += 1;
+                let one = outcome.fault.iter().map(|fault| (fault, &1));
+                for (fault, times) in one.chain(&outcome.faults) {
+                    *self.faults.entry(fault.clone()).or_default() += times;
                 }
                 Some(outcome)
             }

@@ -107,3 +107,15 @@ fn a_full_disk_loses_nothing_acknowledged_and_passes() {
         harness("no-space --scenario publish --fs ext4 --runs 2");
     }
 }
+
+#[test]
+fn every_bit_that_rots_is_found_and_comes_back_from_the_other_node() {
+    if systems().contains(&"ext4") {
+        harness("bit-flips --runs 20");
+    }
+}
+
+#[test]
+fn a_damaged_catalog_is_built_anew_and_never_gives_a_wrong_answer() {
+    harness("catalog-damage --runs 8");
+}

@@ -352,7 +352,24 @@ pub async fn to_missing_manifests(
 ) {
     let clock = Arc::clone(&core.clock);
     let fetch = || fetch_all(Arc::clone(&core), net.clone(), replicator.clone());
-    whenever_woken(&*clock, &wake, &stop, fetch).await;
+    tokio::select! {
+        () = whenever_woken(&*clock, &wake, &stop, fetch) => {}
+        () = wake_when_one_is_missing(&core, &wake) => {}
+    }
+}
+
+/// A manifest may be found damaged at any time, by whoever wants to read it.
+async fn wake_when_one_is_missing(core: &Core, wake: &Notify) {
+    let mut was_lacking = false;
+    loop {
+        core.clock.sleep(FIRST_RETRY).await;
+        let is_lacking =
+            core.projects.keys().any(|project| !core.ledger.missing_manifests(project, 1).is_empty());
+        if is_lacking && !was_lacking {
+            wake.notify_one();
+        }
+        was_lacking = is_lacking;
+    }
 }
 
 /// Fetches at each wake, and after waits that grow while something is missing. Dropping a fetch loses nothing that came.

@@ -60,12 +60,24 @@ impl Scrubber {
     /// Begins to read versions, and returns how that stands.
     pub async fn verify(&self, wanted: Wanted) -> VerifyStatus {
         let (core, repair) = (Arc::clone(&self.0.core), wanted.repair);
-        let targets: Vec<Target> = blocking(move || {
-            let versions = wanted.versions.iter();
-            versions.filter_map(|(version, fold)| Target::of(&core, version, fold)).collect()
+        let (targets, unread) = blocking(move || {
+            let (mut targets, mut unread) = (Vec::new(), Vec::new());
+            for (version, fold) in &wanted.versions {
+                match Target::of(&core, version, fold) {
+                    Some(target) => targets.push(target),
+                    None if fold.held_by(&core.me).next().is_some() && unread.len() < MOST_NAMED => {
+                        unread.push(format!(
+                            "{version}: its manifest cannot be read now; it comes from a node that has it"
+                        ));
+                    }
+                    None => {}
+                }
+            }
+            (targets, unread)
         })
         .await;
         let run = self.begin(&targets, repair);
+        run.status().unread = unread;
         let (scrubber, there) = (self.clone(), Arc::clone(&run));
         self.0.people.fetch_add(1, Ordering::Relaxed);
         self.0.tasks.spawn("verify", async move {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error_chain::ErrorChain,
-    fs::{Dir, IoError, Overwrite, WriteMode, path_of},
+    fs::{Dir, FileKind, IoError, Overwrite, WriteMode, path_of},
     time::Monotonic,
 };
 
@@ -98,7 +98,9 @@ impl Generations {
 
     /// Creates the next generation, empty. It does not count before [`Generations::switch`].
     pub(crate) fn create_next(&self) -> Result<Arc<dyn CatalogStore>, CatalogError> {
-        let number = self.highest().map_err(CatalogError::switch)?.map_or(1, |highest| highest + 1);
+        let highest = self.highest().map_err(CatalogError::switch)?.unwrap_or(0);
+        // What a damaged `CURRENT` says may be the last number there is.
+        let number = highest.checked_add(1).unwrap_or(1);
         self.dir.create_dirs(&generation_path(number)).map_err(CatalogError::switch)?;
         self.open_guarded(number).map(|opened| opened.store).map_err(|cause| {
             // The next try takes the next number: on a full disk each would leave something.
@@ -179,6 +181,7 @@ impl Generations {
     /// Removes generations that do not count, and files without their final name: what a crash ended.
     pub(crate) fn tidy(&self) -> Result<(), IoError> {
         self.dir.remove_temporaries()?;
+        self.remove_what_is_no_file(CURRENT)?;
         let current = self.current()?;
         for (name, number) in self.names(GOOD)? {
             if Some(number) != current {
@@ -186,6 +189,15 @@ impl Generations {
             }
         }
         Ok(())
+    }
+
+    /// Something else in the place of a file would be in the way of the next one.
+    fn remove_what_is_no_file(&self, name: &str) -> Result<(), IoError> {
+        let path = path_of(name);
+        match self.dir.stat(&path)? {
+            Some(stat) if stat.kind != FileKind::File => self.dir.remove_tree(&path),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the number in `CURRENT`; a file that is not ours counts as none.

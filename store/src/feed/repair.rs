@@ -265,6 +265,13 @@ impl Opening<'_> {
         }
         match decode_header(&header) {
             Some((FORMAT, first_seq)) if first_seq == self.reader.head().next_seq => Ok(true),
+            // One bit that rotted makes no newer version: what it would write behind that is not known here.
+            Some((format, _))
+                if (format ^ FORMAT).is_power_of_two()
+                    && matches!(read_frame(input), Ok(Frame::Good(..))) =>
+            {
+                Err(self.damaged(at))
+            }
             Some((format, _)) if format > FORMAT => {
                 Err(FeedFileError::NewerFormat { feed: self.feed(), segment: at.segment, format })
             }

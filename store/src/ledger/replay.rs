@@ -22,6 +22,7 @@ use crate::{
     error_chain::ErrorChain,
     feed::{FeedFileError, FeedIndex, body_of},
     fs::{Dir, FileKind},
+    manifest_file::ManifestFileError,
 };
 
 /// How many bytes of a feed are read at a time.
@@ -197,7 +198,12 @@ fn relearn(
                 }
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(error = %ErrorChain(&error), "files of a manifest not looked at"),
+            Err(error) => {
+                tracing::warn!(error = %ErrorChain(&error), "files of a manifest not looked at");
+                if matches!(error, ManifestFileError::Damaged { .. }) {
+                    shared.note_missing(id, version.clone());
+                }
+            }
         }
     }
     Ok(files)

@@ -11,6 +11,7 @@ use std::{
 use nix::libc;
 
 use super::{
+    bit_flips, catalog_damage,
     crash_points::{self, Way},
     full_disk::{self, Sizes},
     kills,
@@ -29,12 +30,14 @@ harnesses: kills          daemons are killed at random moments: --runs kills
            power-cuts     as crash-points, and the volume loses what was not synced: --fs ext4|xfs
            io-errors      each call fails once with EIO: --kind create|write|truncate|sync|rename|remove|attribute|read
            no-space       the volume, or that of the state alone, has less room than is needed: --runs sizes of each, --fs
+           bit-flips      bits of published files, feeds, manifests, block lists and the catalog turn over: --runs flips
+           catalog-damage the catalog is deleted, cut, overwritten, exchanged: --runs damages
            no-space-calls calls fail with ENOSPC from the n-th on: --kind create|write
            Those that try each call in turn try each N-th with --every, the first with --most, some by chance with --runs,
-           and one with --at N, as the message of a bad run names it.
+           and one with --at N, as the message of a bad run names it; of bit-flips and catalog-damage a seed.
 scenarios: publish receive drop rebuild lifetime; all without the option
 Each prints a line of JSON, with its seed; --ledger adds it to a file too.
-It needs Linux on x86_64; for power cuts and full disks root, perl, mkfs.ext4 and mkfs.xfs.";
+It needs Linux on x86_64; for power cuts, full disks and bit flips root, perl, filefrag, mkfs.ext4 and mkfs.xfs.";
 
 /// How many runs a harness that cannot enumerate has, unless it is told.
 const RUNS: u64 = 100;
@@ -102,7 +105,9 @@ pub fn main(arguments: &[String]) -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    if matches!(options.harness.as_str(), "power-cuts" | "no-space") && env::var_os(ALONE).is_none() {
+    if matches!(options.harness.as_str(), "power-cuts" | "no-space" | "bit-flips")
+        && env::var_os(ALONE).is_none()
+    {
         return in_own_mounts(arguments);
     }
     let dir = match tempfile::tempdir() {
@@ -168,6 +173,10 @@ fn run(options: &Options, programs: &Programs, me: &Path) -> Option<Vec<Report>>
     };
     match options.harness.as_str() {
         "kills" => add(kills::kills(programs, runs.unwrap_or(RUNS), seed)),
+        "bit-flips" => add(bit_flips::bit_flips(programs, runs.unwrap_or(RUNS), seed, options.at)),
+        "catalog-damage" => {
+            add(catalog_damage::catalog_damage(programs, runs.unwrap_or(RUNS), seed, options.at))
+        }
         "crash-points" => each(&[Way::Kill], &mut add),
         "power-cuts" => {
             let cuts: Vec<Way> = options.systems.iter().map(|system| Way::Cut(*system)).collect();

@@ -84,7 +84,7 @@ fn play(programs: &Programs, kills: u64, seed: u64) -> Result<Outcome, String> {
     if !verified.faults.is_empty() {
         return Err(verified.faults.join("; "));
     }
-    Ok(Outcome { fault: None, files: verified.files, records: verified.records })
+    Ok(Outcome { files: verified.files, records: verified.records, ..Outcome::default() })
 }
 
 /// Writes a version, and publishes it explicitly one time of two; else the daemon notices. Returns what it acknowledged.

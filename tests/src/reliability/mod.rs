@@ -11,12 +11,15 @@ use std::time::Duration;
 
 pub use crate::report;
 
+pub mod bit_flips;
+pub mod catalog_damage;
 pub mod command;
 pub mod crash_points;
 pub mod full_disk;
 pub mod kills;
 pub mod scenario;
 pub mod scene;
+pub mod stock;
 pub mod trace;
 pub mod verifier;
 pub mod volume;

@@ -314,7 +314,7 @@ impl Scene {
         if !verified.faults.is_empty() {
             return Err(verified.faults.join("; "));
         }
-        Ok(Outcome { fault: None, files: verified.files, records: verified.records })
+        Ok(Outcome { files: verified.files, records: verified.records, ..Outcome::default() })
     }
 }
 

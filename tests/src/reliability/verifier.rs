@@ -63,6 +63,37 @@ pub fn verify(studio: &Studio, nodes: &[&NodeConfig], acknowledged: &[Acknowledg
     verified
 }
 
+/// Folds the feeds at a node in a way of the verifier's own: for each version, by its reference, who says that he holds what stands. Of versions
+/// whose generations follow each other; of a conflict it knows nothing.
+pub fn holders(studio: &Studio, config: &NodeConfig) -> BTreeMap<String, BTreeSet<NodeId>> {
+    let certificate = Authority::certificate_in(&studio.authority_dir()).expect("the studio's CA");
+    let trust = StudioTrust::new(Arc::new(certificate));
+    let node = config.node.parse().expect("a node's name");
+    let mut site = Site { node, config, trust: &trust, verified: &mut Verified::default() };
+    let (mut versions, mut held) = (BTreeMap::new(), BTreeMap::new());
+    for (by, record) in site.read_records(&mut Heads::new()) {
+        match record {
+            Record::Published(published) => {
+                let generations: &mut BTreeMap<_, _> =
+                    versions.entry(published.version.to_string()).or_default();
+                generations.insert(published.manifest, published.predecessor);
+                held.insert((by, published.manifest), true);
+            }
+            Record::Placed(placed) => drop(held.insert((by, placed.manifest), true)),
+            Record::Dropped(dropped) => drop(held.insert((by, dropped.manifest), false)),
+            _ => {}
+        }
+    }
+    let who_holds = |generations: BTreeMap<ManifestId, Option<ManifestId>>| {
+        let followed: BTreeSet<_> = generations.values().flatten().collect();
+        let stands =
+            |manifest: &ManifestId| generations.contains_key(manifest) && !followed.contains(manifest);
+        let holding = held.iter().filter(|((_, manifest), holds)| **holds && stands(manifest));
+        holding.map(|((by, _), _)| by.clone()).collect()
+    };
+    versions.into_iter().map(|(version, generations)| (version, who_holds(generations))).collect()
+}
+
 /// The head of each feed after each of its groups, and at which node it was seen first.
 type Heads = BTreeMap<(FeedId, u64), (blake3::Hash, NodeId)>;
 
@@ -116,8 +147,17 @@ impl Site<'_> {
     }
 
     fn read_feeds(&mut self, heads: &mut Heads) -> Said {
-        let dir = self.config.state_dir.join("feeds").join(PROJECT);
         let mut said = Said::default();
+        for (by, record) in self.read_records(heads) {
+            said.take(record, by == self.node);
+        }
+        said
+    }
+
+    /// Returns all records with whose they are, each feed in its order.
+    fn read_records(&mut self, heads: &mut Heads) -> Vec<(NodeId, Record)> {
+        let dir = self.config.state_dir.join("feeds").join(PROJECT);
+        let mut records = Vec::new();
         for name in names(&dir) {
             // What was put aside as damaged is no feed.
             let Ok(node) = name.parse::<NodeId>() else { continue };
@@ -138,14 +178,11 @@ impl Site<'_> {
                     self.fault(&format!("feed {feed} has another history than at {by}"));
                 }
                 self.verified.records += body.records.len() as u64;
-                for raw in &body.records {
-                    if let Ok(record) = Record::in_feed(raw, &feed.project) {
-                        said.take(record, feed.node == self.node);
-                    }
-                }
+                let known = body.records.iter().filter_map(|raw| Record::in_feed(raw, &feed.project).ok());
+                records.extend(known.map(|record| (feed.node.clone(), record)));
             }
         }
-        said
+        records
     }
 
     fn manifest(&self, id: ManifestId) -> Option<Manifest> {

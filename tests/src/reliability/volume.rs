@@ -2,6 +2,8 @@
 
 use std::{
     fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -95,6 +97,33 @@ impl Volume {
         fs::remove_file(self.mount.join(BALLAST)).map_err(|error| error.to_string())
     }
 
+    /// Turns a bit of a file over as a disk does that rots: none of the file's times changes, and whoever reads it next reads the disk. Nobody
+    /// may be writing the file. Says no when the byte is nowhere on the disk, as one of a hole is.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn rot(&self, path: &Path, at: u64, bit: u8) -> Result<bool, String> {
+        let told = |error: io::Error| format!("{}: {error}", path.display());
+        let file = File::open(path).map_err(told)?;
+        file.sync_all().map_err(told)?;
+        let Some(place) = place_of(path, at)? else { return Ok(false) };
+        let image = File::options().read(true).write(true).open(&self.image).map_err(told)?;
+        let (mut before, mut after) = ([0], [0]);
+        image.read_exact_at(&mut before, place).map_err(told)?;
+        let rotten = [before[0] ^ 1 << bit];
+        image.write_all_at(&rotten, place).map_err(told)?;
+        let begun = Instant::now();
+        // A page that somebody reads in this moment stays.
+        while after != rotten {
+            if begun.elapsed() > UNMOUNT_PATIENCE {
+                return Err(format!("byte {at} of {} stays as it was", path.display()));
+            }
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(|e| told(e.into()))?;
+            file.read_exact_at(&mut after, at).map_err(told)?;
+        }
+        Ok(true)
+    }
+
     fn mount(&mut self) -> Result<(), String> {
         run(Command::new("mount").args(["-o", "loop"]).args([&self.image, &self.mount]))?;
         self.is_mounted = true;
@@ -137,6 +166,27 @@ impl Drop for Volume {
             run(Command::new("umount").arg("--lazy").arg(&self.mount)).ok();
         }
     }
+}
+
+/// Returns where in the image a byte of a file lies.
+fn place_of(path: &Path, at: u64) -> Result<Option<u64>, String> {
+    let output = Command::new("filefrag").args(["-v", "-b1"]).arg(path).output();
+    let output = output.map_err(|error| format!("filefrag: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let place = said.lines().find_map(|line| {
+        // As `0: 0.. 4095: 8650752.. 8654847: 4096: last,eof`.
+        let parts: Vec<&str> = line.split(':').map(str::trim).collect();
+        let [number, logical, physical, _length, flags @ ..] = parts.as_slice() else { return None };
+        number.parse::<u32>().ok()?;
+        let is_data = !flags.iter().any(|flags| flags.contains("unwritten") || flags.contains("inline"));
+        let range = |text: &str| {
+            let (first, last) = text.split_once("..")?;
+            Some((first.trim().parse::<u64>().ok()?, last.trim().parse::<u64>().ok()?))
+        };
+        let ((first, last), (on_disk, _)) = (range(logical)?, range(physical)?);
+        (is_data && (first..=last).contains(&at)).then(|| on_disk + at - first)
+    });
+    Ok(place)
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

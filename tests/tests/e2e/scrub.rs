@@ -190,6 +190,47 @@ fn a_hero_that_rots_is_no_new_generation() {
 }
 
 #[test]
+fn what_rots_together_with_the_catalog_and_the_manifests_or_the_own_feed_is_nobodys_work() {
+    for lost in ["manifests", "feeds/lantern/srv@london"] {
+        let studio = studio();
+        let mut london = studio.on_demand(LONDON, &[]);
+        let montreal = studio.mirror(MONTREAL, &[&london]);
+        let (hero, mut events) = ("lantern:robot/modelDefault@hero", london.events());
+        let rotten = [format!("{MODEL}/hero/modelDefault.usdc"), format!("{MODEL}/v001/modelDefault.usdc")];
+        tree::write(&london.path(&rotten[0]), &tree::noise(3, BYTES));
+        assert_eq!(events.published(hero), 1);
+        publish_model(&london, 1, &tree::noise(1, BYTES));
+        for reference in [hero, &model(1)] {
+            london.until_complete_at(reference, MONTREAL);
+        }
+        london.config.peers = vec![montreal.listen()];
+        assert_eq!(london.terminate().code(), Some(0));
+        rotten.iter().for_each(|inside| flip(&london.path(inside), 99));
+        fs::remove_dir_all(london.config.state_dir.join("catalog")).unwrap();
+        let files = WalkDir::new(london.config.state_dir.join(lost)).into_iter().map(Result::unwrap);
+        for file in files.filter(|entry| entry.file_type().is_file()) {
+            flip(file.path(), file.metadata().unwrap().len() / 2);
+        }
+        london.start();
+        london.until_connected(MONTREAL);
+        london.until("all is good again", |_| {
+            let said = london.ctl(&["verify", "--repair"]);
+            (said.code == 0 && rotten.iter().all(|inside| !is_rotten(&london.path(inside)))).then_some(())
+        });
+        for reference in [hero, &model(1)] {
+            let item = montreal.api().locate_one(reference).unwrap();
+            assert_eq!((item.generation, item.conflict), (1, false), "{lost}: {reference} went nowhere");
+        }
+        assert!(!london.log().contains("tell: published"), "{lost}: {}", london.log());
+        tree::assert_equal(&london.path(""), &montreal.path(""));
+    }
+}
+
+fn is_rotten(path: &Path) -> bool {
+    ![1, 3].iter().any(|seed| fs::read(path).unwrap() == tree::noise(*seed, BYTES))
+}
+
+#[test]
 fn what_a_program_wrote_that_keeps_the_time_of_a_file_is_a_persons_and_nothing_replaces_it() {
     let studio = studio();
     let (london, montreal) = two_sites(&studio, "interval = \"2s\"\nrate = \"1GB/s\"");

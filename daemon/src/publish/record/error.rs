@@ -79,6 +79,15 @@ pub enum RecordError {
         /// Which, in order.
         damaged: Vec<RelPath>,
     },
+    /// The manifest of what this node held is damaged or lost, so nothing can be compared with it.
+    #[error(
+        "the manifest of what this node held of {version} is damaged here, and comes back from a node that has it; until then nothing of \
+         the version is recorded, unless somebody says avalonctl accept {version}"
+    )]
+    NotAtHand {
+        /// The version.
+        version: VersionId,
+    },
     /// Published files were changed in place, and what they were changed from does not stand.
     #[error(
         "another generation of {version} stands than the one that was changed here; put that back, avalonctl restore {version}, \
@@ -190,6 +199,7 @@ impl RecordError {
             | Self::Catalog { .. }
             | Self::Incoming { .. }
             | Self::NumberTaken { .. }
+            | Self::NotAtHand { .. }
             | Self::Paused { .. } => Remedy::TryLater,
             Self::NotGranted { refused, .. } if refused.passes() => Remedy::TryLater,
             Self::StillWaits { .. } => Remedy::Nothing,
@@ -236,7 +246,9 @@ impl RecordError {
             Self::Part { .. } | Self::Incoming { .. } | Self::StillWaits { .. } => ErrorCode::NotWhole,
             Self::NumberTaken { .. } => ErrorCode::NumberTaken,
             Self::NotGranted { refused, .. } => refused.code(),
-            Self::TooManyGenerations { .. } | Self::Damaged { .. } => ErrorCode::Damaged,
+            Self::TooManyGenerations { .. } | Self::Damaged { .. } | Self::NotAtHand { .. } => {
+                ErrorCode::Damaged
+            }
             Self::Manifest { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Catalog { source, .. } if source.is_no_space() => ErrorCode::DiskFull,

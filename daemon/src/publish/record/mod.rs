@@ -144,6 +144,10 @@ pub async fn record(
     let related = blocking(move || relate_files(&core_there, &id, (&dir, &files))).await;
     let (relation, fold) =
         related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
+    // What was here and cannot be read now comes back from a peer; until then it would be taken for the work of somebody who knew nothing.
+    if !matches!(relation, Relation::Known(_)) && whole.about.rewrites != Rewrites::Accept {
+        check_at_hand(core, &version, &fold).await?;
+    }
     let recording = Recording { core, project, version, fold, named };
     let recorded = match (whole.purpose, &relation) {
         (Purpose::Grow, Relation::First | Relation::Grown(_)) if version_grows(&whole) => {
@@ -213,6 +217,16 @@ async fn check_catalog(core: &Arc<Core>, version: &VersionId) -> Result<(), Reco
     }
 }
 
+/// Says whether the manifest is at hand of what this node holds or held last.
+async fn check_at_hand(core: &Arc<Core>, version: &VersionId, fold: &VersionFold) -> Result<(), RecordError> {
+    let Some(held) = damaged::compared_with(core, fold, version.slot) else { return Ok(()) };
+    let ledger = core.ledger.clone();
+    match blocking(move || ledger.manifest(held)).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) | Err(_) => Err(RecordError::NotAtHand { version: version.clone() }),
+    }
+}
+
 /// Refuses what this node has no right to publish: it would state nothing anywhere.
 fn not_granted(core: &Core, version: &VersionId) -> Option<RecordError> {
     let refused = core.check_may(&version.project, Action::Publish).err()?;
@@ -244,7 +258,7 @@ impl Recording<'_> {
         whole: WholeVersion,
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
-        let damaged = self.damaged(&whole.version.dir);
+        let damaged = self.damaged(&whole.version.dir).await;
         if !damaged.is_empty() {
             if whole.about.rewrites != Rewrites::Accept {
                 let (core, version, files) = (Arc::clone(self.core), self.version.clone(), damaged.clone());

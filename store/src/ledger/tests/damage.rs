@@ -102,7 +102,7 @@ fn a_deleted_catalog_is_built_anew() {
 
 #[test]
 fn a_deleted_or_wrong_current_is_built_anew() {
-    for text in [None, Some("77\n"), Some("\u{0}\u{0}")] {
+    for text in [None, Some("77\n"), Some("\u{0}\u{0}"), Some("18446744073709551615\n")] {
         let (world, _) = filled();
         let current = world.state_path().join("catalog/CURRENT");
         match text {
@@ -111,6 +111,16 @@ fn a_deleted_or_wrong_current_is_built_anew() {
         }
         assert_eq!(check_opens_equal(&world).rebuilt, Some(Cause::Absent));
     }
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_current_is_built_anew() {
+    let (world, _) = filled();
+    let current = world.state_path().join("catalog/CURRENT");
+    fs::remove_file(&current).unwrap();
+    fs::create_dir(&current).unwrap();
+    assert_eq!(check_opens_equal(&world).rebuilt, Some(Cause::Absent));
+    assert_eq!(check_opens_equal(&world).rebuilt, None, "once");
 }
 
 /// Damages the catalog in three places for each seed; returns how many were built anew, and how many caught up.

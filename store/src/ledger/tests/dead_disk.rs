@@ -1,12 +1,18 @@
 //! A disk under the catalog that takes writes and then cannot keep them: a volume whose device has no room behind it.
 
-use std::process::{Command, Stdio};
+use std::{
+    io,
+    process::{Command, Stdio},
+};
 
 use super::{
     full_disk::{Volume, check_all_there, commit, may_mount},
     *,
 };
-use crate::catalog::Cause;
+use crate::{
+    catalog::Cause,
+    fs::{Dir, path_of},
+};
 
 /// A device of 64 MiB in a file, made as ext4, on a volume that has less.
 struct Device {
@@ -16,10 +22,15 @@ struct Device {
 
 impl Device {
     fn make(dir: &Path) -> Option<Self> {
+        Self::make_with(dir, "has_journal")
+    }
+
+    fn make_with(dir: &Path, features: &str) -> Option<Self> {
         let behind = Volume::mount(dir, 12 << 10);
         let image = dir.join("image");
         fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-        let made = Command::new("mkfs.ext4").args(["-q", "-E", "nodiscard"]).arg(&image).status();
+        let made =
+            Command::new("mkfs.ext4").args(["-q", "-E", "nodiscard", "-O", features]).arg(&image).status();
         if !made.is_ok_and(|status| status.success()) {
             println!("SKIPPED: mkfs.ext4 does not work here");
             return None;
@@ -91,4 +102,32 @@ fn a_catalog_whose_disk_does_not_keep_what_it_took_loses_nothing_acknowledged() 
     commit(&node, count, 200).unwrap();
     node.ledger.sync().unwrap();
     drop((node, mounted, device));
+}
+
+#[test]
+fn an_error_of_writing_back_is_heard_also_where_somebody_else_synced_the_volume() {
+    let name = "dead_disk::an_error_of_writing_back_is_heard_also_where_somebody_else_synced_the_volume";
+    if !may_mount(name) {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    // Without a journal only the bytes fail, not the whole volume.
+    let Some(device) = Device::make_with(&temp.path().join("device"), "^has_journal") else { return };
+    let project = temp.path().join("project");
+    let Some(mounted) = device.mount(&project) else { return };
+    let dir = Dir::open(&project).unwrap();
+    let paths = |who: &str| (0..20).map(|file| path_of(&format!("{who}{file}"))).collect::<Vec<_>>();
+    let (one, other) = (paths("one"), paths("other"));
+    let write = |path: &avalon_protocol::rel_path::RelPath| {
+        io::Write::write_all(&mut fs::File::create(project.join(path.as_str())).unwrap(), &[7; 100_000])
+            .unwrap()
+    };
+    one.iter().for_each(write);
+    dir.sync_files(&one).unwrap();
+    device.behind.fill(64);
+    other.iter().for_each(write);
+    // Another one hears first that the volume could not write.
+    dir.sync_filesystem().unwrap_err();
+    dir.sync_files(&other).unwrap_err();
+    drop((dir, mounted, device));
 }
