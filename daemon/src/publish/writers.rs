@@ -18,6 +18,9 @@ use avalon_protocol::settle::SeenFile;
 /// How old an answer may be. Whoever opened a file since then changes something, and that is noticed by other means.
 const FRESH_MS: u64 = 250;
 
+/// How often it is looked again for somebody who waits.
+const FURTHER_LOOKS: usize = 6;
+
 /// The bits of `flags` in `/proc/PID/fdinfo/FD` that say how a file is open; zero is for reading only.
 const ACCESS_MODE: u32 = 0o3;
 
@@ -51,6 +54,25 @@ impl Writers {
             return Some(true);
         }
         seen.is_all.then_some(false)
+    }
+
+    /// As [`Writers::hold`], for somebody who waits for the answer: a program that starts another one gives it all its files for a moment,
+    /// until the other one runs. `pause` is called before each further look. Blocks.
+    pub(super) fn still_hold(
+        &self,
+        files: &[SeenFile],
+        now_ms: u64,
+        mut pause: impl FnMut(),
+    ) -> Option<bool> {
+        let mut answer = self.hold(files, now_ms);
+        for _ in 0..FURTHER_LOOKS {
+            if answer != Some(true) {
+                break;
+            }
+            pause();
+            answer = self.hold(files, now_ms);
+        }
+        answer
     }
 }
 
@@ -161,6 +183,29 @@ mod tests {
             end(child);
             assert_ne!(later.hold(&files, 0), Some(true), "yes does not: who closes it may publish at once");
         }
+    }
+
+    #[test]
+    fn what_a_program_gives_to_another_one_for_a_moment_is_not_held_for_who_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.abc");
+        File::create(&path).unwrap();
+        let files = [seen(&path, "a.abc")];
+        let mut child = Some(holder(">>", &path));
+        let mut looks = 0;
+        let answer = Writers::default().still_hold(&files, 0, || {
+            looks += 1;
+            if looks == 2 {
+                end(child.take().unwrap());
+            }
+        });
+        assert_ne!(answer, Some(true));
+        assert_eq!(looks, 2);
+        let child = holder(">>", &path);
+        let mut looks = 0;
+        assert_eq!(Writers::default().still_hold(&files, 0, || looks += 1), Some(true));
+        assert_eq!(looks, FURTHER_LOOKS);
+        end(child);
     }
 
     #[test]

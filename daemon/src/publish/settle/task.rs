@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::Arc,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -46,6 +47,8 @@ const REQUESTS: usize = 64;
 /// How many times as long as a scan took there is none after it, but for what is asked for or was lost: a tree so large that it
 /// takes a minute is not looked at all the time.
 const REST_AFTER_SCAN: u32 = 20;
+/// After how long it is looked again, for somebody who waits, whether a program still has a file open.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// How many settled versions wait for the next stage before no further version is looked at.
 const MAX_OUTBOX: usize = 4;
 
@@ -511,7 +514,10 @@ fn decide(
         Verdict::Whole { .. } | Verdict::Grows { .. } => {}
         verdict => return Seen::Decided(verdict),
     }
-    snapshot.open_writers = writers.hold(&looked_at, now_ms);
+    snapshot.open_writers = match asked {
+        Asked::No => writers.hold(&looked_at, now_ms),
+        Asked::Yes => writers.still_hold(&looked_at, now_ms, || thread::sleep(LOOK_AGAIN)),
+    };
     if snapshot.open_writers != Some(true) {
         return Seen::Decided(verdict);
     }
