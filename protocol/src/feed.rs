@@ -5,6 +5,10 @@
 //! over the head authenticates it all. [`FeedReader`] is the only judge of what may follow what; the disk, the wire and
 //! the simulation all go through it.
 
+mod reread;
+
+pub use self::reread::FeedRereader;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -301,15 +305,8 @@ impl FeedReader {
         let Some(chain) = self.check_signature(group, &certified, trust) else {
             return Err(FeedError::Signature { feed: self.feed.clone(), seq: body.first_seq });
         };
-        // Only what the node itself signed can be a second history of it; a peer that damages what it passes on must not
-        // be able to accuse it.
-        if body.first_seq != self.head.next_seq || body.previous != self.head.chain {
-            return Err(FeedError::Fork { feed: self.feed.clone(), seq: body.first_seq });
-        }
-        self.signed_by = Some(certified);
-        self.newest =
-            self.newest.filter(|newest| newest.valid_from_s > certified.valid_from_s).or(self.signed_by);
-        self.head = FeedHead { next_seq: body.first_seq + body.records.len() as u64, chain };
+        self.check_place(&body)?;
+        self.advance(&body, chain, certified);
         Ok(body)
     }
 
@@ -336,6 +333,23 @@ impl FeedReader {
             return Err(FeedError::Gap { feed: feed(), expected, found: body.first_seq });
         }
         Ok(body)
+    }
+
+    /// Moves on behind a group whose place was checked.
+    fn advance(&mut self, body: &Group, chain: ChainHash, certified: Certified) {
+        self.signed_by = Some(certified);
+        self.newest =
+            self.newest.filter(|newest| newest.valid_from_s > certified.valid_from_s).or(self.signed_by);
+        self.head = FeedHead { next_seq: body.first_seq + body.records.len() as u64, chain };
+    }
+
+    fn check_place(&self, body: &Group) -> Result<(), FeedError> {
+        // Only what the node itself signed can be a second history of it; a peer that damages what it passes on must not
+        // be able to accuse it.
+        if body.first_seq != self.head.next_seq || body.previous != self.head.chain {
+            return Err(FeedError::Fork { feed: self.feed.clone(), seq: body.first_seq });
+        }
+        Ok(())
     }
 
     /// Returns whose key must have signed `body`: that of the last certificate in it, or the one known.
@@ -386,7 +400,7 @@ mod tests {
 
     /// Signs by hashing a secret that stands in the certificate: enough to tell right from wrong.
     #[derive(Debug)]
-    struct Toy(Vec<u8>);
+    pub(super) struct Toy(pub(super) Vec<u8>);
 
     impl RecordSigner for Toy {
         fn sign(&self, message: &[u8]) -> Signature {
@@ -428,7 +442,7 @@ mod tests {
         Signature::from_bytes(bytes)
     }
 
-    fn feed() -> FeedId {
+    pub(super) fn feed() -> FeedId {
         FeedId { project: "lantern".parse().unwrap(), node: "ws1@london".parse().unwrap() }
     }
 
@@ -436,7 +450,7 @@ mod tests {
         Toy(b"ws1@london key 1".to_vec())
     }
 
-    fn placed(byte: u8) -> RawRecord {
+    pub(super) fn placed(byte: u8) -> RawRecord {
         let manifest = crate::hash::ManifestId::from_bytes([byte; 32]);
         Record::Placed(Held { version: version(1), manifest }).to_raw()
     }

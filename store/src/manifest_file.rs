@@ -3,7 +3,7 @@
 //! The name is the BLAKE3 of the content, so reading one proves it.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     io::Read as _,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -17,10 +17,7 @@ use avalon_protocol::{
 };
 use thiserror::Error;
 
-use crate::{
-    error_chain::ErrorChain,
-    fs::{Dir, FILES_SYNCED_ONE_BY_ONE, IoError, WriteMode, path_of},
-};
+use crate::fs::{Dir, FILES_SYNCED_ONE_BY_ONE, IoError, WriteMode, path_of};
 
 /// The manifests of this node.
 #[derive(Debug, Clone)]
@@ -128,33 +125,32 @@ impl ManifestFiles {
         Ok(StoredManifest { id })
     }
 
-    /// As [`ManifestFiles::put`] for many, with their canonical bytes at hand: from 16 on, one sync of the volume makes all of them
-    /// durable, where that can be believed. When it fails, some of them may be there.
+    /// As [`ManifestFiles::put`] for many, with their canonical bytes at hand, which costs less than one after the other.
+    ///
+    /// # Errors
+    /// [`ManifestFileError`]; some of them may be stored then.
     pub(crate) fn put_all(&self, manifests: &[(ManifestId, &[u8])]) -> Result<(), ManifestFileError> {
-        if manifests.len() < FILES_SYNCED_ONE_BY_ONE || !self.dir.reports_sync_errors() {
+        if manifests.len() < FILES_SYNCED_ONE_BY_ONE {
             return manifests.iter().try_for_each(|(id, bytes)| self.put_bytes(*id, bytes).map(|_| ()));
         }
-        let mut written = Vec::new();
+        let (mut new, mut there) = (Vec::new(), BTreeMap::new());
         for (id, bytes) in manifests {
             let failed = |source| ManifestFileError::new(*id, source);
-            {
+            let parent = {
                 let _one_at_a_time = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
-                self.dir.create_dirs(&directory_of(*id)).map_err(failed)?;
-            }
-            if !matches!(self.bytes(*id), Ok(Some(_))) {
-                // Until the sync below a power cut may leave a torn file. Its name says so when it is read, and no record names it.
-                written.push(file_path(*id));
-                self.dir.write_derived(&file_path(*id), bytes).map_err(failed)?;
+                self.dir.create_dirs(&directory_of(*id)).map_err(failed)?
+            };
+            match self.bytes(*id) {
+                Ok(Some(_)) => drop(there.insert(directory_of(*id), (*id, parent))),
+                _ => new.push((file_path(*id), *bytes)),
             }
         }
         let Some((first, _)) = manifests.first() else { return Ok(()) };
-        self.dir.sync_filesystem().map_err(|source| {
-            // The kernel may call them clean now. What is not there is written anew, and not believed for being read.
-            for left in written.iter().filter_map(|path| self.dir.remove_file(path).err()) {
-                tracing::warn!(error = %ErrorChain(&left), "a manifest that was not synced stays");
-            }
-            ManifestFileError::new(*first, source)
-        })
+        self.dir.write_many_atomic(&new).map_err(|source| ManifestFileError::new(*first, source))?;
+        // What has its name is on disk; the name itself may not be.
+        there
+            .values()
+            .try_for_each(|(id, dir)| dir.sync().map_err(|source| ManifestFileError::new(*id, source)))
     }
 
     /// Reads a manifest, if it is here.

@@ -449,13 +449,15 @@ async fn fetch_missing(
                 manifest
             });
             let good: Vec<Manifest> = good.collect();
-            match ledger.put_manifests(&good) {
-                Ok(()) => good.iter().map(|manifest| manifest.version().clone()).collect(),
-                Err(error) => {
-                    tracing::warn!(%peer, error = %ErrorChain(&error), "manifests cannot be stored");
-                    Vec::new()
-                }
+            if ledger.put_manifests(&good).is_ok() {
+                return good.iter().map(|manifest| manifest.version().clone()).collect();
             }
+            // One that cannot be stored must not keep the others out, which would be asked for with it again and again.
+            let stores = |manifest: &&Manifest| {
+                let stored = ledger.put_manifests(std::slice::from_ref(*manifest));
+                stored.map_err(|error| tracing::warn!(%peer, manifest = %manifest.id(), error = %ErrorChain(&error), "a manifest cannot be stored")).is_ok()
+            };
+            good.iter().filter(stores).map(|manifest| manifest.version().clone()).collect()
         });
         let stored: Vec<VersionId> = stored.await;
         if stored.is_empty() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use avalon_protocol::{
-    feed::{FeedError, FeedHead, FeedId, FeedReader},
+    feed::{FeedError, FeedHead, FeedId, FeedReader, FeedRereader, SealedGroup},
     id::{NodeId, ProjectName},
     rel_path::RelPath,
     signing::RecordTrust,
@@ -117,7 +117,7 @@ pub(crate) fn newest_claimed(feeds: &Dir, feed: &FeedId) -> u64 {
     claimed.max().unwrap_or(0)
 }
 
-/// Opens a feed: checks every checksum, the chain and the signatures, cuts a torn end off, and makes durable what it has read: a
+/// Opens a feed: checks every checksum, the chain, and the signatures that vouch for all of it, cuts a torn end off, and makes durable what it has read: a
 /// process that was killed may have left its last groups in memory only.
 ///
 /// # Errors
@@ -141,10 +141,10 @@ pub(super) fn open_syncing(
     if let Some((segment, _, file)) = &opening.last {
         sync(file).map_err(|error| opening.io("make durable", *segment, error))?;
     }
-    Ok((opening.into_file(), torn))
+    Ok((opening.into_file()?, torn))
 }
 
-/// Checks a feed as [`open`] does, and changes nothing: also what a daemon is writing to.
+/// Checks a feed as [`open`] does, every signature too, and changes nothing: also what a daemon is writing to.
 ///
 /// # Errors
 /// [`FeedFileError`].
@@ -154,7 +154,7 @@ pub(crate) fn check(
     trust: &dyn RecordTrust,
 ) -> Result<(FeedHead, Option<TornTail>), FeedFileError> {
     let (opening, torn) = read_all(feeds, feed, (trust, Torn::Leave))?;
-    Ok((opening.into_file().index().head(), torn))
+    Ok((opening.into_file()?.index().head(), torn))
 }
 
 /// What becomes of a torn end.
@@ -180,7 +180,10 @@ fn read_all<'a>(
     }
     let mut opening = Opening {
         index: FeedIndex::new(feed.clone(), dir),
-        reader: FeedReader::new(feed.clone()),
+        reader: match torn_end {
+            Torn::CutOff => Reader::Again(FeedRereader::new(feed.clone())),
+            Torn::Leave => Reader::Each(FeedReader::new(feed.clone())),
+        },
         trust,
         torn_end,
         last: None,
@@ -193,9 +196,47 @@ fn read_all<'a>(
     Ok((opening, torn))
 }
 
+/// How signatures are checked.
+enum Reader {
+    /// Those that vouch for the others.
+    Again(FeedRereader),
+    /// Each.
+    Each(FeedReader),
+}
+
+impl Reader {
+    fn get(&self) -> &FeedReader {
+        match self {
+            Self::Again(rereader) => rereader.reader(),
+            Self::Each(reader) => reader,
+        }
+    }
+
+    fn accept(&mut self, group: SealedGroup, trust: &dyn RecordTrust) -> Result<(), FeedError> {
+        match self {
+            Self::Again(rereader) => rereader.accept(group, trust),
+            Self::Each(reader) => reader.accept(&group, trust).map(drop),
+        }
+    }
+
+    fn check(&self, trust: &dyn RecordTrust) -> Result<(), FeedError> {
+        match self {
+            Self::Again(rereader) => rereader.check(trust),
+            Self::Each(_) => Ok(()),
+        }
+    }
+
+    fn finish(self, trust: &dyn RecordTrust) -> Result<FeedReader, FeedError> {
+        match self {
+            Self::Again(rereader) => rereader.finish(trust),
+            Self::Each(reader) => Ok(reader),
+        }
+    }
+}
+
 struct Opening<'a> {
     index: FeedIndex,
-    reader: FeedReader,
+    reader: Reader,
     trust: &'a dyn RecordTrust,
     torn_end: Torn,
     last: Option<(u32, u64, File)>,
@@ -203,12 +244,16 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn into_file(self) -> FeedFile {
-        let opened = FeedFile::new(Arc::new(self.index), self.reader);
-        match self.last {
+    fn into_file(self) -> Result<FeedFile, FeedFileError> {
+        let feed = self.feed();
+        let (segment, offset) = self.last.as_ref().map_or((0, 0), |(segment, end, _)| (*segment, *end));
+        let reader = self.reader.finish(self.trust);
+        let reader = reader.map_err(|source| FeedFileError::Refused { feed, segment, offset, source })?;
+        let opened = FeedFile::new(Arc::new(self.index), reader);
+        Ok(match self.last {
             Some((number, length, file)) => opened.with_last(number, length, Box::new(file)),
             None => opened,
-        }
+        })
     }
 
     fn feed(&self) -> FeedId {
@@ -243,11 +288,11 @@ impl Opening<'_> {
                 Frame::Bad => return self.end_torn(position, is_last, file),
                 Frame::Good(group, bytes) => {
                     let Position { segment, offset } = position;
-                    self.reader.accept(&group, self.trust).map_err(|source| match source {
+                    self.reader.accept(group, self.trust).map_err(|source| match source {
                         FeedError::Damaged { feed } => FeedFileError::Damaged { feed, segment, offset },
                         source => FeedFileError::Refused { feed: self.feed(), segment, offset, source },
                     })?;
-                    self.index.add_group(position, bytes, &self.reader);
+                    self.index.add_group(position, bytes, self.reader.get());
                     position.offset += bytes;
                 }
             }
@@ -264,7 +309,7 @@ impl Opening<'_> {
             read => read.map_err(|_| self.damaged(at))?,
         }
         match decode_header(&header) {
-            Some((FORMAT, first_seq)) if first_seq == self.reader.head().next_seq => Ok(true),
+            Some((FORMAT, first_seq)) if first_seq == self.reader.get().head().next_seq => Ok(true),
             // One bit that rotted makes no newer version: what it would write behind that is not known here.
             Some((format, _))
                 if (format ^ FORMAT).is_power_of_two()
@@ -283,6 +328,10 @@ impl Opening<'_> {
     /// Cuts off what is bad from `at` on, if it can only be the torn end of an append.
     fn end_torn(&mut self, at: Position, is_last: bool, mut file: File) -> Result<(), FeedFileError> {
         let io = |this: &Self, error| this.io("repair", at.segment, error);
+        // Damage is found before anything is cut off.
+        let Position { segment, offset } = at;
+        let checked = self.reader.check(self.trust);
+        checked.map_err(|source| FeedFileError::Refused { feed: self.feed(), segment, offset, source })?;
         file.seek(SeekFrom::Start(at.offset)).map_err(|error| io(self, error))?;
         let mut rest = Vec::new();
         file.read_to_end(&mut rest).map_err(|_| self.damaged(at))?;

@@ -49,6 +49,14 @@ const TEMPORARY_PREFIX: &str = ".avalon-tmp-";
 
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
+/// A file that has not got its name yet.
+struct Begun {
+    dir: Dir,
+    temporary: RelPath,
+    file: File,
+    name: RelPath,
+}
+
 impl Dir {
     /// Writes a whole file so that after any crash it has the old content or the new, never a part. It is on disk when
     /// this returns.
@@ -77,6 +85,65 @@ impl Dir {
     /// Writes a whole file that is derived from others: readers see the old or the new, a power cut may leave anything.
     pub(crate) fn write_derived(&self, path: &RelPath, bytes: &[u8]) -> Result<(), IoError> {
         self.write_by_rename(path, WriteMode::Replace, Durably::Later, |file| self.put(file, path, bytes))
+    }
+
+    /// As [`Dir::write_atomic`] for many files, which replace what is there: from `FILES_SYNCED_ONE_BY_ONE` on with one sync of the volume,
+    /// where that can be believed. The directories that they lie in must be there, on this volume.
+    ///
+    /// # Errors
+    /// As for [`Dir::write_atomic`]; some files may be new then and others as they were, each whole.
+    pub(crate) fn write_many_atomic(&self, files: &[(RelPath, &[u8])]) -> Result<(), IoError> {
+        if files.len() < FILES_SYNCED_ONE_BY_ONE || !self.reports_sync_errors() {
+            return files
+                .iter()
+                .try_for_each(|(path, bytes)| self.write_atomic(path, bytes, WriteMode::Replace));
+        }
+        files.chunks(HELD_OPEN).try_for_each(|files| {
+            let mut begun = Vec::with_capacity(files.len());
+            let written = self.write_at_once(files, &mut begun);
+            for Begun { dir, temporary, .. } in begun {
+                if let Err(left) = dir.remove_file(&temporary)
+                    && !left.is_not_found()
+                {
+                    tracing::debug!(error = %left, "a temporary file stays behind");
+                }
+            }
+            written
+        })
+    }
+
+    /// Writes files under temporary names and syncs them together before any gets its own: a name that is there can be believed.
+    fn write_at_once(&self, files: &[(RelPath, &[u8])], begun: &mut Vec<Begun>) -> Result<(), IoError> {
+        // Opened before anything is written: it hears of every error of writing back since.
+        let mut dirs: BTreeMap<Option<RelPath>, Self> = BTreeMap::new();
+        for (path, _) in files {
+            let parent = path.parent();
+            if !dirs.contains_key(&parent) {
+                let dir = match &parent {
+                    Some(parent) => self.open_dir(parent)?,
+                    None => self.clone(),
+                };
+                dirs.insert(parent, dir);
+            }
+        }
+        for (path, bytes) in files {
+            let Some(dir) = dirs.get(&path.parent()).cloned() else { continue };
+            let (temporary, file) = dir.create_temporary()?;
+            let name = path_of(path.file_name());
+            begun.push(Begun { dir, temporary, file, name });
+            let Some(Begun { file, .. }) = begun.last() else { continue };
+            self.put(file, path, bytes)?;
+        }
+        if let Some(dir) = dirs.values().next() {
+            dir.sync_filesystem()?;
+        }
+        begun.par_iter().with_max_len(1).try_for_each(|Begun { dir, file, name, .. }| {
+            file.sync_all().map_err(|e| IoError::new("fsync", dir.path().join(name.as_str()), e))
+        })?;
+        for Begun { dir, temporary, name, .. } in &*begun {
+            dir.rename(temporary, dir, name, Overwrite::Replace)?;
+        }
+        dirs.values().try_for_each(Self::sync)
     }
 
     fn put(&self, mut file: &File, path: &RelPath, bytes: &[u8]) -> Result<(), IoError> {

@@ -47,6 +47,8 @@ const REQUESTS: usize = 64;
 /// How many times as long as a scan took there is none after it, but for what is asked for or was lost: a tree so large that it
 /// takes a minute is not looked at all the time.
 const REST_AFTER_SCAN: u32 = 20;
+/// And at most this long, where somebody watches the tree.
+const MOST_REST: Duration = Duration::from_hours(6);
 /// After how long it is looked again, for somebody who waits, whether a program still has a file open.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// How many settled versions wait for the next stage before no further version is looked at.
@@ -340,12 +342,13 @@ impl Settler {
         if self.root.is_none() {
             return;
         }
-        let pause = match &self.health.borrow().watcher {
-            WatcherState::On => self.config.rescan,
-            _ => self.config.rescan_unwatched,
-        };
         let took = Duration::from_millis(now_ms.saturating_sub(self.scan_began_ms));
-        let pause = pause.max(took.saturating_mul(REST_AFTER_SCAN));
+        let rest = if result.is_ok() { took } else { Duration::ZERO };
+        let pause = match &self.health.borrow().watcher {
+            WatcherState::On => self.config.rescan.max(rest.saturating_mul(REST_AFTER_SCAN).min(MOST_REST)),
+            // Nothing else finds what is new there.
+            _ => self.config.rescan_unwatched.max(rest),
+        };
         // One that was asked for while this one ran comes at once.
         self.rescan_at_ms.get_or_insert(now_ms.saturating_add(millis(pause)));
         match result {

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     catalog::Cause,
     fs::{Dir, path_of},
+    manifest_file::ManifestFiles,
 };
 
 /// A device of 64 MiB in a file, made as ext4, on a volume that has less.
@@ -130,4 +131,39 @@ fn an_error_of_writing_back_is_heard_also_where_somebody_else_synced_the_volume(
     dir.sync_filesystem().unwrap_err();
     dir.sync_files(&other).unwrap_err();
     drop((dir, mounted, device));
+}
+
+#[test]
+fn manifests_that_the_disk_could_not_keep_are_not_there_under_their_names() {
+    let name = "dead_disk::manifests_that_the_disk_could_not_keep_are_not_there_under_their_names";
+    if !may_mount(name) {
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let Some(device) = Device::make_with(&temp.path().join("device"), "^has_journal") else { return };
+    let at = temp.path().join("manifests");
+    let Some(mounted) = device.mount(&at) else { return };
+    let files = ManifestFiles::new(Dir::open(&at).unwrap());
+    let bytes: Vec<Vec<u8>> = (0..40_u8).map(|number| vec![number; 50_000]).collect();
+    let all: Vec<(ManifestId, &[u8])> =
+        bytes.iter().map(|bytes| (ManifestId::from_bytes(blake3::hash(bytes).into()), &bytes[..])).collect();
+    device.behind.fill(64);
+    files.put_all(&all).unwrap_err();
+    assert_eq!(files.ids().unwrap().len(), 0, "what was read now would come from memory");
+    // A name that is there is believed by whoever stores one of them.
+    device.behind.empty();
+    drop(files);
+    mounted.release();
+    device.repair();
+    let Some(mounted) = device.mount(&at) else { return };
+    let files = ManifestFiles::new(Dir::open(&at).unwrap());
+    files.put_all(&all).unwrap();
+    drop(files);
+    mounted.release();
+    let Some(mounted) = device.mount(&at) else { return };
+    let files = ManifestFiles::new(Dir::open(&at).unwrap());
+    for (id, bytes) in &all {
+        assert_eq!(files.bytes(*id).unwrap().as_deref(), Some(*bytes));
+    }
+    drop((files, mounted, device));
 }
