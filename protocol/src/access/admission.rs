@@ -32,6 +32,8 @@ pub struct Admission {
     /// Nothing is known of grants, so others have judged.
     pub(super) takes_word: bool,
     pub(super) elsewhere: BTreeSet<Elsewhere>,
+    /// Which chain hashes studio feeds have at places, as whoever judged them says.
+    studio_chains: BTreeMap<NodeId, BTreeMap<u64, BTreeSet<ChainHash>>>,
 }
 
 /// A place in a feed up to which it was judged.
@@ -59,6 +61,14 @@ impl Admission {
         place.rights = place.rights.and(*rights);
         place.at_ms = place.at_ms.max(*at_ms);
         place.chains.extend(chain);
+    }
+
+    /// Adds of which history of a studio feed somebody spoke.
+    pub(super) fn note_chain(&mut self, judged: &Judged) {
+        if let Some(chain) = judged.chain.filter(|_| judged.feed.project.is_studio()) {
+            let of_node = self.studio_chains.entry(judged.feed.node.clone()).or_default();
+            of_node.entry(judged.next_seq).or_default().insert(chain);
+        }
     }
 
     /// Says whether a node is not trusted any more.
@@ -170,9 +180,15 @@ impl Admission {
         let Some(behind) = first_seq.checked_add(1).filter(|behind| *behind <= head.next_seq) else {
             return false;
         };
+        let differs = |chains: &BTreeSet<ChainHash>| chains.iter().any(|chain| *chain != head.chain);
+        if feed.project.is_studio() {
+            let places = self.studio_chains.get(&feed.node);
+            let mut places = places.into_iter().flat_map(|places| places.range(behind..=head.next_seq));
+            return places.any(|(_, chains)| differs(chains));
+        }
         let mut places =
             self.judged.get(feed).into_iter().flat_map(|places| places.range(behind..=head.next_seq));
-        places.any(|(_, place)| place.chains.iter().any(|chain| *chain != head.chain))
+        places.any(|(_, place)| differs(&place.chains))
     }
 
     /// Returns what was said about another history of a feed than the one here.
@@ -416,6 +432,19 @@ mod tests {
         let admission = read(Some(theirs), 12);
         assert!(counts(&admission) && admission.elsewhere().is_empty());
         let contradicts = |next_seq, chain| admission.contradicts(&feed(), 9, &FeedHead { next_seq, chain });
+        assert!(contradicts(12, ours) && contradicts(14, ours));
+        assert!(!contradicts(11, ours) && !contradicts(12, theirs));
+        // So it is where a studio feed ends.
+        let said = Judged {
+            feed: studio("eve@x"),
+            next_seq: 12,
+            rights: Rights::ALL,
+            at_ms: THEN_MS,
+            chain: Some(theirs),
+        };
+        let admission = self::read(&[("a@x", 0, Record::Judged(said))]);
+        let contradicts =
+            |next_seq, chain| admission.contradicts(&studio("eve@x"), 9, &FeedHead { next_seq, chain });
         assert!(contradicts(12, ours) && contradicts(14, ours));
         assert!(!contradicts(11, ours) && !contradicts(12, theirs));
     }

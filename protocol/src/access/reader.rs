@@ -133,6 +133,7 @@ impl AdmissionReader {
     pub fn finish(mut self, chain_of: &dyn Fn(&FeedId, u64) -> Option<ChainHash>) -> Admission {
         let mut admission = Admission::default();
         for (by, _, _, judged) in &mut self.judged {
+            admission.note_chain(judged);
             let ours = judged.chain.and_then(|_| chain_of(&judged.feed, judged.next_seq));
             if ours.is_some() && ours != judged.chain {
                 let (by, feed, next_seq) = (by.clone(), judged.feed.clone(), judged.next_seq);
