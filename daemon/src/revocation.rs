@@ -383,9 +383,10 @@ mod tests {
             }
         }
         let copy = avalon_certs::Authority::open(&copy).unwrap();
-        let short =
-            (7..10).map(|serial| copy.revoke(None, &[vec![serial]], studio.clock.now()).unwrap().path);
-        let short = publish(&london, &std::fs::read(short.last().unwrap()).unwrap());
+        let lists =
+            [7, 8, 9].map(|serial| copy.revoke(None, &[vec![serial]], studio.clock.now()).unwrap().path);
+        let [.., short] = lists;
+        let short = publish(&london, &std::fs::read(short).unwrap());
         assert!(matches!(short, Err(RevokeError::ShorterList { number: 3, missing: 2 })), "{short:?}");
         // An older one that comes later changes nothing.
         london.hears_of(&rome, &ProjectName::studio());

@@ -4,7 +4,7 @@
 //! file; see `docs/storage.md`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs::File,
     io::Write as _,
     process,
@@ -117,13 +117,12 @@ impl Dir {
         // Opened before anything is written: it hears of every error of writing back since.
         let mut dirs: BTreeMap<Option<RelPath>, Self> = BTreeMap::new();
         for (path, _) in files {
-            let parent = path.parent();
-            if !dirs.contains_key(&parent) {
-                let dir = match &parent {
+            if let Entry::Vacant(place) = dirs.entry(path.parent()) {
+                let dir = match place.key() {
                     Some(parent) => self.open_dir(parent)?,
                     None => self.clone(),
                 };
-                dirs.insert(parent, dir);
+                place.insert(dir);
             }
         }
         for (path, bytes) in files {
