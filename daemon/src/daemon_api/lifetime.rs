@@ -236,9 +236,7 @@ impl DaemonApi {
         let Some(dir) = self.core.project(&version.project).and_then(|project| project.dir()) else {
             return Ok(None);
         };
-        let number = |id: &ManifestId| fold.generation(id).map(|generation| generation.generation);
-        let held: Vec<ManifestId> = fold.ever_held_by(&self.core.me).collect();
-        let Some(base) = held.into_iter().max_by_key(number) else { return Ok(None) };
+        let Some(base) = fold.compared_with(version.slot, &self.core.me) else { return Ok(None) };
         let core = Arc::clone(&self.core);
         blocking(move || {
             let Ok(Some(base)) = core.ledger.manifest(base) else { return Ok(None) };

@@ -2,16 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use avalon_protocol::{
-    hash::ManifestId,
-    manifest::FileEntry,
-    rel_path::RelPath,
-    version_fold::{Standing, VersionFold},
-};
+use avalon_protocol::{manifest::FileEntry, rel_path::RelPath};
 use avalon_store::fs::FileIdentity;
 
 use super::{super::hash::NamedFile, Recording};
-use crate::core::{Core, blocking};
+use crate::core::blocking;
 
 impl Recording<'_> {
     /// Returns the files that their disk damaged and that nobody wrote since: they would go everywhere as the next state of a hero.
@@ -21,7 +16,7 @@ impl Recording<'_> {
         let (dir, named) = (dir.clone(), self.named.clone());
         blocking(move || {
             let base =
-                compared_with(&core, &fold, slot).and_then(|id| core.ledger.manifest(id).ok().flatten());
+                fold.compared_with(slot, &core.me).and_then(|id| core.ledger.manifest(id).ok().flatten());
             let entries: BTreeMap<&RelPath, &FileEntry> =
                 base.iter().flat_map(|base| base.files()).map(|file| (&file.path, file)).collect();
             let (mut damaged, mut news) = (Vec::new(), Vec::new());
@@ -54,17 +49,4 @@ impl Recording<'_> {
 fn has_rotted(file: &NamedFile, entry: &FileEntry) -> bool {
     let FileIdentity { size, mtime_ns, .. } = file.stat.identity();
     (size, mtime_ns) == (entry.size, entry.mtime_ns) && file.object != entry.hash
-}
-
-/// Returns the generation that files of a version are compared with: what this node holds or held last.
-pub(super) fn compared_with(
-    core: &Core,
-    fold: &VersionFold,
-    slot: avalon_protocol::id::VersionSlot,
-) -> Option<ManifestId> {
-    let number = |id: &ManifestId| fold.generation(id).map(|generation| generation.generation);
-    match fold.standing(slot) {
-        Standing::Head(head) if fold.holds(&core.me, &head) => Some(head),
-        _ => fold.ever_held_by(&core.me).max_by_key(number),
-    }
 }

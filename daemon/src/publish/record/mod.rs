@@ -219,7 +219,7 @@ async fn check_catalog(core: &Arc<Core>, version: &VersionId) -> Result<(), Reco
 
 /// Says whether the manifest is at hand of what this node holds or held last.
 async fn check_at_hand(core: &Arc<Core>, version: &VersionId, fold: &VersionFold) -> Result<(), RecordError> {
-    let Some(held) = damaged::compared_with(core, fold, version.slot) else { return Ok(()) };
+    let Some(held) = fold.compared_with(version.slot, &core.me) else { return Ok(()) };
     let ledger = core.ledger.clone();
     match blocking(move || ledger.manifest(held)).await {
         Ok(Some(_)) => Ok(()),
