@@ -53,7 +53,7 @@ use super::{
 use crate::{
     core::{Core, blocking},
     project::Project,
-    scrub::{self, DAMAGED},
+    scrub::DAMAGED,
 };
 
 /// A version directory that was proved whole.
@@ -259,14 +259,12 @@ impl Recording<'_> {
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
         let damaged = self.damaged(&whole.version.dir).await;
-        if !damaged.is_empty() {
+        if !damaged.paths.is_empty() {
             if whole.about.rewrites != Rewrites::Accept {
-                let (core, version, files) = (Arc::clone(self.core), self.version.clone(), damaged.clone());
-                blocking(move || scrub::tell_damaged(&core, &version, &files)).await;
-                return Err(RecordError::Damaged { version: self.version, damaged });
+                return Err(self.refuse_damaged(damaged).await);
             }
             let (core, name) = (Arc::clone(self.core), self.project.name().clone());
-            blocking(move || core.damaged.forget(&name, damaged.iter())).await;
+            blocking(move || core.damaged.forget(&name, damaged.paths.iter())).await;
         }
         match relation {
             Relation::Known(manifest) if whole.purpose == Purpose::Publish && self.grew(manifest).await => {
