@@ -156,6 +156,15 @@ impl VersionFold {
         self.holdings.keys().filter(move |(_, holder)| holder == node).map(|(manifest, _)| *manifest)
     }
 
+    /// Returns the generation that files which lie at `node` are compared with: what stands for the version, where the node holds it,
+    /// and else the newest that it holds or once held. After a decision what stands may be older than what it once held.
+    pub fn compared_with(&self, slot: VersionSlot, node: &NodeId) -> Option<ManifestId> {
+        match self.standing(slot) {
+            Standing::Head(head) if self.holds(node, &head) => Some(head),
+            _ => self.ever_held_by(node).max_by_key(|id| self.generation(id).map(|known| known.generation)),
+        }
+    }
+
     /// Returns every node that ever said something about the version.
     pub fn nodes(&self) -> BTreeSet<NodeId> {
         self.holdings.keys().map(|(_, node)| node.clone()).collect()

@@ -86,6 +86,16 @@ impl ManifestFileError {
         matches!(self, Self::NoSpace { .. })
     }
 
+    /// Says, of reading, whether there is no hope in this file: what lies there is not the manifest, or a sector is bad. What the system
+    /// refuses otherwise, as too many open files, may pass.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Io { source, .. } => source.is_of_disk(),
+            Self::Refused { .. } | Self::NoSpace { .. } => false,
+        }
+    }
+
     fn new(id: ManifestId, source: IoError) -> Self {
         if source.is_no_space() { Self::NoSpace { id, source } } else { Self::Io { id, source } }
     }

@@ -27,6 +27,7 @@ use crate::{
     clock::time_of_ms,
     core::{Core, blocking},
     log::ErrorChain,
+    project::Project,
     publish::{
         author,
         settle::{PublishDetails, PublishOutcome, Rewrites},
@@ -141,6 +142,13 @@ impl DaemonApi {
             ));
             return Ok(item);
         };
+        if !rewritten.is_at_hand {
+            let why = format!(
+                "the manifest of what this node held of {version} is damaged here, and comes back by itself from a node that has it; \
+                 where nobody has it, what lies here can be the next generation: avalonctl accept {version}"
+            );
+            return Ok(refuse(item, ErrorCode::Damaged, why));
+        }
         item.changed = rewritten.changed.iter().map(ToString::to_string).collect();
         if matches!(fold.standing(version.slot), Standing::Conflict(_)) {
             return Ok(refuse(item, ErrorCode::Conflict, in_conflict(version)));
@@ -178,6 +186,11 @@ impl DaemonApi {
             return Ok(item);
         };
         item.changed = rewritten.changed.iter().map(ToString::to_string).collect();
+        if !rewritten.is_at_hand {
+            item.messages.push(format!(
+                "the manifest of what this node held of {version} cannot be read, so nobody can say what was changed"
+            ));
+        }
         item.state = LifetimeState::Accepted;
         if is_dry {
             return Ok(item);
@@ -193,7 +206,7 @@ impl DaemonApi {
         let outcome = settler.publish(rewritten.dir, details).await.map_err(|_| stopping())?;
         Ok(match outcome {
             PublishOutcome::Published(published) => {
-                item.messages = published.messages;
+                item.messages.extend(published.messages);
                 item.messages.push(format!("it is generation {} now", published.generation));
                 LifetimeItem { files: published.files, bytes: published.bytes, ..item }
             }
@@ -233,21 +246,38 @@ impl DaemonApi {
         version: &VersionId,
         fold: &VersionFold,
     ) -> Result<Option<Rewritten>, ApiError> {
-        let Some(dir) = self.core.project(&version.project).and_then(|project| project.dir()) else {
-            return Ok(None);
-        };
-        let number = |id: &ManifestId| fold.generation(id).map(|generation| generation.generation);
-        let held: Vec<ManifestId> = fold.ever_held_by(&self.core.me).collect();
-        let Some(base) = held.into_iter().max_by_key(number) else { return Ok(None) };
-        let core = Arc::clone(&self.core);
+        let Some(project) = self.core.project(&version.project).cloned() else { return Ok(None) };
+        let Some(dir) = project.dir() else { return Ok(None) };
+        let Some(base) = fold.compared_with(version.slot, &self.core.me) else { return Ok(None) };
+        let (core, version) = (Arc::clone(&self.core), version.clone());
         blocking(move || {
-            let Ok(Some(base)) = core.ledger.manifest(base) else { return Ok(None) };
+            let Ok(Some(base)) = core.ledger.manifest(base) else {
+                let waiting = waits_at(&project, &version);
+                return Ok(waiting.map(|dir| Rewritten {
+                    base,
+                    dir,
+                    changed: Vec::new(),
+                    is_at_hand: false,
+                }));
+            };
             let changed = changed_files(&core, &dir, &base)?;
-            Ok((!changed.is_empty()).then(|| Rewritten { base: base.id(), dir: base.dir().clone(), changed }))
+            let dir = base.dir().clone();
+            let found = Rewritten { base: base.id(), dir, changed, is_at_hand: true };
+            Ok((!found.changed.is_empty()).then_some(found))
         })
         .await
         .map_err(|error| catalog_failed(&self.core.ledger, &error))
     }
+}
+
+/// Returns where files of a version wait that could not be recorded. Where the manifest of what was held cannot be read, nothing else says
+/// where they lie.
+fn waits_at(project: &Project, version: &VersionId) -> Option<RelPath> {
+    let is_of_it = |dir: &RelPath| {
+        let read = project.templates().invert_dir(dir);
+        read.is_some_and(|read| read.fields.version_id(project.name()) == *version)
+    };
+    project.pending().iter().filter_map(|pending| pending.dir.parse().ok()).find(is_of_it)
 }
 
 /// What was changed in place.
@@ -255,6 +285,8 @@ struct Rewritten {
     base: ManifestId,
     dir: RelPath,
     changed: Vec<RelPath>,
+    /// Whether the manifest can be read; else what was changed is not known.
+    is_at_hand: bool,
 }
 
 /// Returns the files of a generation that are there and are not as it says. Blocks. What the catalog knows is not read again.

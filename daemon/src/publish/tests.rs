@@ -3,7 +3,7 @@
 use std::{fs, io::Write as _, path::PathBuf, time::Duration};
 
 use avalon_protocol::{
-    control::{ErrorCode, Severity},
+    control::{ErrorCode, EventKind, Severity},
     hash::ObjectHash,
     manifest::Completeness,
     mode::ProjectMode,
@@ -11,7 +11,7 @@ use avalon_protocol::{
     settle::{EndMark, SeenFile},
     template::FileRole,
 };
-use avalon_store::fs::FileStat;
+use avalon_store::{catalog::LocalChange, fs::FileStat};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    fixture::{Node, Studio, manifest, version},
+    fixture::{Node, Studio, manifest, project, version},
     log::ErrorChain,
     tasks::Tasks,
 };
@@ -174,6 +174,55 @@ async fn a_file_that_the_disk_lost_is_not_recorded_until_it_is_written_again() {
     assert!(node.core.ledger.version(&version(2)).unwrap().is_none());
     record(&node.core, node.project(), whole(write(&node))).await.unwrap();
     assert!(node.core.ledger.version(&version(2)).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn what_is_found_rotten_when_it_is_recorded_is_not_held_from_then_on_and_is_to_be_repaired() {
+    let studio = Studio::new();
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    let whole = || {
+        let dir: RelPath = DIR.parse().unwrap();
+        let stat = fs::metadata(node.dir.join(DIR).join("modelDefault.abc")).unwrap();
+        let stat = FileStat::from(&stat).identity();
+        WholeVersion {
+            version: node.project().templates().invert_dir(&dir).unwrap(),
+            files: vec![SeenFile {
+                path: "modelDefault.abc".parse().unwrap(),
+                size: stat.size,
+                mtime_ns: stat.mtime_ns,
+                ctime_ns: stat.ctime_ns,
+                inode: stat.inode,
+                end_mark: EndMark::Unknown,
+            }],
+            completeness: Completeness::Quiet,
+            purpose: Purpose::Publish,
+            about: Default::default(),
+        }
+    };
+    write(&node);
+    let recorded = record(&node.core, node.project(), whole()).await.unwrap();
+    // As a disk does it while the catalog is lost.
+    let path = node.dir.join(DIR).join("modelDefault.abc");
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let mtime = file.metadata().unwrap().modified().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"rot", 9).unwrap();
+    file.set_modified(mtime).unwrap();
+    let (project, inside) = (project(), format!("{DIR}/modelDefault.abc").parse().unwrap());
+    node.core.ledger.update_local_wait(vec![LocalChange::Remove { project, path: inside }]).unwrap();
+    let before = node.core.events.last_id();
+    for _ in 0..2 {
+        let refused = record(&node.core, node.project(), whole()).await.unwrap_err();
+        assert!(matches!(refused, RecordError::Damaged { .. }), "{refused:?}");
+    }
+    let fold = node.core.ledger.version(&version(2)).unwrap().unwrap();
+    assert!(!fold.holds(&node.core.me, &recorded.manifest), "nobody is to count on it");
+    let (since, _) = node.core.events.since(before);
+    let count = |is: fn(&EventKind) -> bool| since.iter().filter(|event| is(&event.kind)).count();
+    assert_eq!(count(|kind| matches!(kind, EventKind::Dropped { .. })), 1);
+    assert_eq!(count(|kind| matches!(kind, EventKind::Damaged { .. })), 1);
+    assert!(node.core.health.items().iter().any(|item| item.code == "damaged"));
+    assert_eq!(timeout(PATIENCE, node.core.damaged.asked()).await.unwrap(), version(2));
+    assert!(timeout(BREATH, node.core.damaged.asked()).await.is_err(), "it is asked for once");
 }
 
 fn settled_again(settled: &Settled) -> Settled {

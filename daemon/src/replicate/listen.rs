@@ -358,17 +358,17 @@ pub async fn to_missing_manifests(
     }
 }
 
-/// A manifest may be found damaged at any time, by whoever wants to read it.
+/// A manifest may be found damaged at any time, by whoever wants to read it. Each that is more than at the last look wakes, whether
+/// others are missing already or not.
 async fn wake_when_one_is_missing(core: &Core, wake: &Notify) {
-    let mut was_lacking = false;
+    let mut known = 0;
     loop {
         core.clock.sleep(FIRST_RETRY).await;
-        let is_lacking =
-            core.projects.keys().any(|project| !core.ledger.missing_manifests(project, 1).is_empty());
-        if is_lacking && !was_lacking {
+        let missed = core.ledger.manifests_went_missing();
+        if missed != known {
             wake.notify_one();
         }
-        was_lacking = is_lacking;
+        known = missed;
     }
 }
 

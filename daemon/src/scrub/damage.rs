@@ -3,15 +3,19 @@
 use std::sync::Arc;
 
 use avalon_protocol::{
-    control::{EventKind, Health, Severity},
-    hash::ManifestId,
+    control::{DamageKind, EventKind, Health, Severity},
+    hash::{ManifestId, ObjectHash},
     id::{NodeId, VersionId},
     manifest::Manifest,
     record::{Held, Record},
     rel_path::RelPath,
     version_fold::{Standing, VersionFold},
 };
-use avalon_store::{catalog::LocalChange, fs::Dir, ledger::LedgerError};
+use avalon_store::{
+    catalog::LocalChange,
+    fs::{Dir, FileStat},
+    ledger::LedgerError,
+};
 
 use super::{Target, check::Bad};
 use crate::{
@@ -30,8 +34,49 @@ const MOST_NAMED: usize = 20;
 /// # Errors
 /// [`LedgerError`]; what was noted before stays.
 pub(super) async fn note(core: &Arc<Core>, target: &Target, bad: Vec<Bad>) -> Result<Vec<Bad>, LedgerError> {
+    let _lock = target.project.lock_version(target.manifest.dir()).await;
+    note_locked(core, target, bad).await
+}
+
+/// A file with the size and the time that it was published with, and other bytes.
+#[derive(Debug, Clone)]
+pub struct Rotten {
+    /// Where it lies, relative to the project.
+    pub path: RelPath,
+    /// What it should hold.
+    pub object: ObjectHash,
+    /// What the system said of it.
+    pub stat: FileStat,
+}
+
+/// Notes what was found by who reads for another reason, with the version's lock held; it is fetched again as what is found by itself.
+///
+/// # Errors
+/// [`LedgerError`]; what was noted before stays.
+pub async fn note_rotten(
+    core: &Arc<Core>,
+    project: &Arc<Project>,
+    manifest: Arc<Manifest>,
+    rotten: Vec<Rotten>,
+) -> Result<(), LedgerError> {
+    let bad = rotten.into_iter().map(|Rotten { path, object, stat }| Bad {
+        path,
+        object,
+        damage: DamageKind::Rot,
+        detail: "other bytes than were published".to_owned(),
+        stat: Some(stat),
+        is_lost: true,
+    });
+    let target = Target { version: manifest.version().clone(), manifest, project: Arc::clone(project) };
+    if !note_locked(core, &target, bad.collect()).await?.is_empty() {
+        core.damaged.ask_for(target.version);
+    }
+    Ok(())
+}
+
+/// As [`note`], for who holds the version's lock.
+async fn note_locked(core: &Arc<Core>, target: &Target, bad: Vec<Bad>) -> Result<Vec<Bad>, LedgerError> {
     let Target { version, manifest, project } = target;
-    let _lock = project.lock_version(manifest.dir()).await;
     let Some(dir) = project.dir() else { return Ok(Vec::new()) };
     let project_there = Arc::clone(project);
     let still = blocking(move || still_so(&project_there, &dir, bad)).await;

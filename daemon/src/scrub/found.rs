@@ -2,13 +2,17 @@
 //! somebody did, and they alone are replaced when the version comes again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use avalon_protocol::{id::ProjectName, rel_path::RelPath};
+use avalon_protocol::{
+    id::{ProjectName, VersionId},
+    rel_path::RelPath,
+};
 use avalon_store::fs::{Dir, FileIdentity};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::{log::ErrorChain, state_file::StateFile};
 
@@ -20,6 +24,9 @@ const MOST_KEPT: usize = 10_000;
 pub struct FoundDamaged {
     file: Option<StateFile>,
     marks: Mutex<Marks>,
+    /// Which are to be fetched again.
+    to_repair: Mutex<BTreeSet<VersionId>>,
+    asked: Notify,
 }
 
 type Marks = BTreeMap<(ProjectName, RelPath), FileIdentity>;
@@ -54,12 +61,12 @@ impl FoundDamaged {
             ((project, path), FileIdentity { size, mtime_ns, ctime_ns, inode })
         };
         let marks = kept.files.into_iter().map(mark).collect();
-        Self { file: Some(file), marks: Mutex::new(marks) }
+        Self { file: Some(file), marks: Mutex::new(marks), to_repair: Mutex::default(), asked: Notify::new() }
     }
 
     #[cfg(test)]
     pub(crate) fn unkept() -> Self {
-        Self { file: None, marks: Mutex::default() }
+        Self { file: None, marks: Mutex::default(), to_repair: Mutex::default(), asked: Notify::new() }
     }
 
     /// Notes files. Blocks.
@@ -90,6 +97,22 @@ impl FoundDamaged {
         }
         if marks.len() != before {
             self.write(&marks);
+        }
+    }
+
+    /// Asks for a version to be fetched again. Not kept over a restart: what stays damaged is told then, and repaired by a reading.
+    pub fn ask_for(&self, version: VersionId) {
+        self.to_repair.lock().unwrap_or_else(PoisonError::into_inner).insert(version);
+        self.asked.notify_one();
+    }
+
+    /// Waits for a version that is to be fetched again. For one that waits.
+    pub async fn asked(&self) -> VersionId {
+        loop {
+            if let Some(version) = self.to_repair.lock().unwrap_or_else(PoisonError::into_inner).pop_first() {
+                return version;
+            }
+            self.asked.notified().await;
         }
     }
 

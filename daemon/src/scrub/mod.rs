@@ -32,7 +32,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    damage::{DAMAGED, tell_damaged},
+    damage::{DAMAGED, Rotten, note_rotten, tell_damaged},
     found::FoundDamaged,
     runs::Wanted,
     verified::Verified,
@@ -113,6 +113,10 @@ impl Scrubber {
 
     /// Starts what happens by itself, if the configuration wants it.
     pub fn start(&self) {
+        if self.0.config.repair {
+            let scrubber = self.clone();
+            self.0.tasks.spawn("repair", async move { scrubber.repair_asked().await });
+        }
         if self.0.config.enabled {
             let scrubber = self.clone();
             self.0.tasks.spawn("scrub", async move { scrubber.background().await });

@@ -19,6 +19,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) type Repaired = (RepairState, Option<String>);
 
 impl Scrubber {
+    /// Has fetched again what others than the readings find damaged, until the daemon stops.
+    pub(super) async fn repair_asked(&self) {
+        let stop = self.0.tasks.token();
+        loop {
+            let version = tokio::select! {
+                () = stop.cancelled() => return,
+                version = self.0.core.damaged.asked() => version,
+            };
+            self.begin_repair(&version).await;
+        }
+    }
+
     /// Has a version fetched again. Its job goes on by itself, and says how it ends.
     pub(super) async fn begin_repair(&self, version: &VersionId) {
         if let Err((state, why)) = self.fetch_again(version).await {

@@ -1,14 +1,15 @@
 //! Readings that people ask for. They go on when whoever asked has gone; they end with the daemon.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use avalon_protocol::{
     control::{DamageKind, DamagedFile, RepairState, VerifyState, VerifyStatus},
-    id::VersionId,
+    id::{ProjectName, VersionId},
+    rel_path::RelPath,
     version_fold::VersionFold,
 };
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,12 @@ use super::{
     check::{Bad, Checked},
     damage,
 };
-use crate::{core::blocking, log::ErrorChain, publish::lost};
+use crate::{
+    core::{Core, blocking},
+    log::ErrorChain,
+    project::Project,
+    publish::lost,
+};
 
 /// How many that have ended are remembered.
 const KEPT: usize = 100;
@@ -62,12 +68,20 @@ impl Scrubber {
         let (core, repair) = (Arc::clone(&self.0.core), wanted.repair);
         let (targets, unread) = blocking(move || {
             let (mut targets, mut unread) = (Vec::new(), Vec::new());
+            let damaged = with_damaged(&core, wanted.versions.iter().map(|(version, _)| &version.project));
             for (version, fold) in &wanted.versions {
                 match Target::of(&core, version, fold) {
                     Some(target) => targets.push(target),
                     None if fold.held_by(&core.me).next().is_some() && unread.len() < MOST_NAMED => {
                         unread.push(format!(
                             "{version}: its manifest cannot be read now; it comes from a node that has it"
+                        ));
+                    }
+                    // It is not held since it was found damaged; what it should be like is not known now.
+                    None if damaged.contains(version) && unread.len() < MOST_NAMED => {
+                        unread.push(format!(
+                            "{version}: files of it are damaged, and the manifest of what was held cannot be read now; it comes from \
+                             a node that has it, and where nobody has it: avalonctl accept {version}"
                         ));
                     }
                     None => {}
@@ -302,6 +316,21 @@ impl Scrubber {
             (file.repair, file.reason) = (repair, reason.clone());
         }
     }
+}
+
+/// Returns the versions of projects of which files are known to be damaged. Blocks.
+fn with_damaged<'a>(core: &Core, projects: impl Iterator<Item = &'a ProjectName>) -> BTreeSet<VersionId> {
+    let projects = projects.collect::<BTreeSet<_>>().into_iter().filter_map(|name| core.project(name));
+    let version_of = |project: &Project, file: &RelPath| {
+        let mut dirs = std::iter::successors(file.parent(), RelPath::parent);
+        dirs.find_map(|dir| project.templates().invert_dir(&dir))
+            .map(|dir| dir.fields.version_id(project.name()))
+    };
+    projects
+        .flat_map(|project| {
+            core.damaged.of(project.name()).into_keys().filter_map(|file| version_of(project, &file))
+        })
+        .collect()
 }
 
 fn damaged_file(target: &Target, bad: &Bad) -> DamagedFile {

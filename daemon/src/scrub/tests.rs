@@ -8,6 +8,7 @@ use avalon_protocol::{
     id::VersionId,
     manifest::Manifest,
     mode::ProjectMode,
+    record::{Held, Record},
 };
 use avalon_store::catalog::{LocalChange, LocalFile};
 use tokio_util::sync::CancellationToken;
@@ -146,6 +147,25 @@ async fn rot_is_told_and_neither_held_nor_served_from_then_on_and_nothing_is_rem
     // It is looked at when somebody asks again, though it is not held.
     assert_eq!(read(&node, &scrubber, &[1]).await.damaged.len(), 1);
     drop(other);
+}
+
+#[tokio::test]
+async fn what_rotted_and_then_lost_its_manifest_is_told_and_what_was_dropped_is_not() {
+    let studio = Studio::new();
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    let (rotten, dropped) = (publish(&node, 1), publish(&node, 2));
+    rot(&node, &rotten);
+    let (scrubber, _told) = scrubber(&node);
+    assert_eq!(read(&node, &scrubber, &[1]).await.damaged.len(), 1);
+    node.says(Record::Dropped(Held { version: version(2), manifest: dropped.id() }));
+    fs::remove_file(file_of(&node, &dropped)).unwrap();
+    for manifest in [&rotten, &dropped] {
+        let (state, text) = (node.dir.ancestors().nth(2).unwrap().join("state"), manifest.id().to_string());
+        fs::File::create(state.join("manifests").join(&text[..2]).join(&text)).unwrap();
+    }
+    let status = read(&node, &scrubber, &[1, 2]).await;
+    let [unread] = status.unread.as_slice() else { panic!("{status:?}") };
+    assert!(unread.contains("v001") && unread.contains("manifest"), "{unread}");
 }
 
 #[tokio::test]

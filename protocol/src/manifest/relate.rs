@@ -42,7 +42,7 @@ const LOOKED_INTO: usize = 4;
 
 /// Relates the files of the version directory `dir`, in the order of their paths, to what is known of the version.
 ///
-/// The base is what `me` holds or held last, or else what stands for the version; `manifest_of` reads manifests. A
+/// The base is what `me` holds or held last ([`VersionFold::compared_with`]), or else what stands for the version; `manifest_of` reads manifests. A
 /// generation whose manifest is not at hand cannot be compared and counts as unknown.
 pub fn relate(
     (dir, files): (&RelPath, &[FileEntry]),
@@ -53,8 +53,7 @@ pub fn relate(
 ) -> Relation {
     let content = content_id(files);
     let number = |known: &ManifestId| fold.generation(known).map(|generation| generation.generation);
-    let held: Vec<ManifestId> = fold.ever_held_by(me).collect();
-    let held = held.into_iter().max_by_key(number);
+    let held = fold.compared_with(slot, me);
     let head = match fold.standing(slot) {
         Standing::Head(head) => Some(head),
         Standing::Unknown | Standing::Conflict(_) => None,
@@ -141,7 +140,7 @@ mod tests {
     use crate::{
         hash::ObjectHash,
         manifest::{Completeness, ManifestDraft, Representation},
-        record::{Held, Published, Record, tests::version},
+        record::{Held, Published, Record, Resolved, Said, tests::version},
     };
 
     fn dir() -> RelPath {
@@ -307,6 +306,33 @@ mod tests {
         };
         assert_eq!(shown("1"), Relation::Moved(two.id()));
         assert_eq!(shown("2"), Relation::Known(two.id()));
+    }
+
+    #[test]
+    fn where_a_decision_let_the_older_stand_it_is_the_base_of_who_holds_it() {
+        let theirs = manifest(&[("a", "theirs")], None);
+        let mine = manifest(&[("a", "mine")], None);
+        let newer = manifest(&[("a", "mine"), ("b", "more")], Some(&mine));
+        let me: NodeId = "me@here".parse().unwrap();
+        let held = |manifest: &Manifest| Held { version: version(1), manifest: manifest.id() };
+        let resolved = Resolved::new(version(1), 1, theirs.id(), vec![(mine.id(), 5)], Said::default());
+        let mut fold = VersionFold::default();
+        fold.apply(&"far@there".parse().unwrap(), 0, &published(&theirs));
+        let own = [
+            published(&mine),
+            published(&newer),
+            Record::Resolved(resolved.unwrap()),
+            Record::Dropped(held(&mine)),
+            Record::Dropped(held(&newer)),
+            Record::Placed(held(&theirs)),
+        ];
+        (0..).zip(&own).for_each(|(seq, record)| fold.apply(&me, seq, record));
+        let known = |id: &ManifestId| [&theirs, &mine, &newer].into_iter().find(|m| m.id() == *id).cloned();
+        let files = entries(&[("a", "theirs"), ("c", "a frame")]);
+        let relation = relate((&dir(), &files), VersionSlot::Number(1), &fold, &me, known);
+        assert_eq!(relation, Relation::Grown(theirs.id()));
+        fold.apply(&me, 9, &Record::Dropped(held(&theirs)));
+        assert_eq!(fold.compared_with(VersionSlot::Number(1), &me), Some(newer.id()));
     }
 
     #[test]

@@ -18,7 +18,12 @@ use crate::fs::path_of;
 pub(super) const SEGMENT_BYTES: u64 = 64 << 20;
 pub(super) const HEADER_BYTES: u64 = 16;
 pub(super) const HEADER_LENGTH: usize = 16;
+/// The newest format. The next is 2, then 4: not 3, 5 or 9, which are one bit from 1.
+///
+/// A header whose format is one bit from this one is taken for this one that rotted, and the segment is put aside, where it may be one
+/// of a newer version. Numbers with an odd number of ones are never one bit apart.
 pub(super) const FORMAT: u32 = 1;
+const _: () = assert!(FORMAT.count_ones() % 2 == 1, "one bit that rots must not make a format of another");
 const MAGIC: [u8; 4] = *b"AVLF";
 const FRAME_HEADER_BYTES: usize = 8;
 const BODY_LENGTH_BYTES: usize = 4;

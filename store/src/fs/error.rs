@@ -51,6 +51,11 @@ impl IoError {
         matches!(self.errno(), Some(Errno::ACCESS | Errno::PERM | Errno::ROFS))
     }
 
+    /// Says whether the disk did not give back what lies there, or did not take it.
+    pub fn is_of_disk(&self) -> bool {
+        self.errno() == Some(Errno::IO)
+    }
+
     /// Says whether the volume is mounted read-only.
     pub fn is_read_only(&self) -> bool {
         self.errno() == Some(Errno::ROFS)

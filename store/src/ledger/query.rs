@@ -366,31 +366,38 @@ impl Ledger {
         self.inner.shared.manifests.has(id)
     }
 
-    /// Reads a manifest, if it is here. A damaged one counts as missing from then on.
+    /// Reads a manifest, if it is here. One that is damaged, or gone, counts as missing from then on.
     ///
     /// # Errors
     /// [`ManifestFileError`] when it is damaged or cannot be read.
     pub fn manifest(&self, id: ManifestId) -> Result<Option<Manifest>, ManifestFileError> {
-        self.noting_damage(id, self.inner.shared.manifests.get(id))
+        self.noting_missing(id, self.inner.shared.manifests.get(id))
     }
 
-    /// Reads the canonical bytes of a manifest, if it is here. A damaged one counts as missing from then on.
+    /// Reads the canonical bytes of a manifest, if it is here. One that is damaged, or gone, counts as missing from then on.
     ///
     /// # Errors
     /// [`ManifestFileError`] when it is damaged or cannot be read.
     pub fn manifest_bytes(&self, id: ManifestId) -> Result<Option<Vec<u8>>, ManifestFileError> {
-        self.noting_damage(id, self.inner.shared.manifests.bytes(id))
+        self.noting_missing(id, self.inner.shared.manifests.bytes(id))
     }
 
-    fn noting_damage<T>(
+    pub(super) fn noting_missing<T>(
         &self,
         id: ManifestId,
-        read: Result<T, ManifestFileError>,
-    ) -> Result<T, ManifestFileError> {
-        if let Err(ManifestFileError::Damaged { .. }) = &read
-            && let Ok(Some(version)) = self.version_of(id)
-        {
+        read: Result<Option<T>, ManifestFileError>,
+    ) -> Result<Option<T>, ManifestFileError> {
+        let is_missing = match &read {
+            Ok(found) => found.is_none(),
+            Err(error) => error.is_damage(),
+        };
+        if is_missing && let Ok(Some(version)) = self.version_of(id) {
+            let project = version.project.clone();
             self.inner.shared.note_missing(id, version);
+            // First noted, then looked for: somebody may have stored it meanwhile.
+            if read.is_ok() && self.has_manifest(id).unwrap_or(false) {
+                self.inner.shared.note_stored(id, &project);
+            }
         }
         read
     }
@@ -398,6 +405,11 @@ impl Ledger {
     /// Returns published generations of a project whose manifest is not here, at most `limit`. Does not touch the disk.
     pub fn missing_manifests(&self, project: &ProjectName, limit: usize) -> Vec<(ManifestId, VersionId)> {
         self.inner.shared.missing(project, limit)
+    }
+
+    /// Counts the manifests that came to be missing: a number that has grown means that there is one more to fetch.
+    pub fn manifests_went_missing(&self) -> u64 {
+        self.inner.shared.went_missing()
     }
 
     /// Returns how much there is, from counters.

@@ -22,7 +22,6 @@ use crate::{
     error_chain::ErrorChain,
     feed::{FeedFileError, FeedIndex, body_of},
     fs::{Dir, FileKind},
-    manifest_file::ManifestFileError,
 };
 
 /// How many bytes of a feed are read at a time.
@@ -200,7 +199,7 @@ fn relearn(
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(error = %ErrorChain(&error), "files of a manifest not looked at");
-                if matches!(error, ManifestFileError::Damaged { .. }) {
+                if error.is_damage() {
                     shared.note_missing(id, version.clone());
                 }
             }

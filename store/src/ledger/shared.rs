@@ -44,6 +44,8 @@ pub(super) struct Shared {
     feeds: RwLock<Feeds>,
     catalog: RwLock<Arc<dyn CatalogStore>>,
     missing: Mutex<Missing>,
+    /// How many were put in there, ever.
+    went_missing: AtomicU64,
     /// Which records count.
     admission: RwLock<Arc<Admission>>,
     /// Feeds with two histories, and where the proofs are kept.
@@ -107,6 +109,7 @@ impl Shared {
             feeds: RwLock::default(),
             catalog: RwLock::new(store),
             missing: Mutex::default(),
+            went_missing: AtomicU64::new(0),
             admission: RwLock::default(),
             extract: Mutex::new(extract),
             refreshing: Mutex::default(),
@@ -250,7 +253,13 @@ impl Shared {
 
     pub(super) fn note_missing(&self, manifest: ManifestId, version: VersionId) {
         let mut missing = self.missing.lock().unwrap_or_else(PoisonError::into_inner);
-        missing.entry(version.project.clone()).or_default().insert(manifest, version);
+        if missing.entry(version.project.clone()).or_default().insert(manifest, version).is_none() {
+            self.went_missing.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn went_missing(&self) -> u64 {
+        self.went_missing.load(Ordering::Relaxed)
     }
 
     pub(super) fn note_stored(&self, manifest: ManifestId, project: &ProjectName) {

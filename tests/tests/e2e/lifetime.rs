@@ -165,6 +165,50 @@ fn a_site_that_changed_the_old_file_as_well_keeps_its_own_and_says_so() {
 }
 
 #[test]
+fn a_change_to_what_nobody_has_the_manifest_of_any_more_is_accepted_as_what_comes_after_it() {
+    let studio = studio();
+    let mut london = studio.on_demand(LONDON, &[]);
+    let hero = "lantern:robot/modelDefault@hero";
+    let files = [format!("{MODEL}/v001/{FILE}"), format!("{MODEL}/hero/{FILE}")];
+    let mut events = london.events();
+    publish_model(&london, 1, b"one");
+    tree::write(&london.path(&files[1]), b"one");
+    assert_eq!(events.published(hero), 1);
+    assert_eq!(london.terminate().code(), Some(0));
+    let state = london.config.state_dir.join("manifests");
+    let manifests = walkdir::WalkDir::new(state).into_iter().map(Result::unwrap);
+    for manifest in manifests.filter(|entry| entry.file_type().is_file()) {
+        fs::File::create(manifest.path()).unwrap();
+    }
+    files.iter().for_each(|file| tree::write(&london.path(file), b"better"));
+    london.start();
+    london.until("it is told", |api| api.has_health("publish-failed").then_some(()));
+    for reference in [&model(1), hero] {
+        london.until("it waits for somebody", |_| {
+            let said = london.ctl(&["restore", reference]);
+            (said.stderr.contains("comes back by itself") && said.stderr.contains("accept")).then_some(())
+        });
+        let said = london.ctl(&["accept", reference]).expect(ExitCode::Ok);
+        assert!(said.stdout.contains("cannot be read") && said.stdout.contains("generation 2"), "{said:?}");
+        let item = london.api().locate_one(reference).unwrap();
+        assert_eq!((item.generation, item.conflict), (2, false), "{reference}");
+    }
+    london.until("it is well", |api| (!api.has_health("publish-failed")).then_some(()));
+    london.ctl(&["verify"]).expect(ExitCode::Ok);
+    let mut events = london.events();
+    tree::write(&london.path(&files[1]), b"best");
+    assert_eq!(events.published(hero), 3);
+    // The record says what it follows, so another site takes it as such, and gets it.
+    let montreal = studio.mirror(MONTREAL, &[&london]);
+    for (reference, generation) in [(&*model(1), 2), (hero, 3)] {
+        montreal.until_complete_at(reference, MONTREAL);
+        let item = montreal.api().locate_one(reference).unwrap();
+        assert_eq!((item.generation, item.conflict), (generation, false), "{reference}");
+    }
+    tree::assert_equal(&london.path(""), &montreal.path(""));
+}
+
+#[test]
 fn a_published_file_that_lost_its_end_is_told_and_put_back() {
     let studio = studio();
     let london = studio.mirror(LONDON, &[]);

@@ -3,49 +3,76 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use avalon_protocol::{
-    hash::ManifestId,
-    manifest::FileEntry,
+    manifest::{FileEntry, Manifest},
     rel_path::RelPath,
-    version_fold::{Standing, VersionFold},
 };
 use avalon_store::fs::FileIdentity;
 
-use super::{super::hash::NamedFile, Recording};
-use crate::core::{Core, blocking};
+use super::{super::hash::NamedFile, RecordError, Recording};
+use crate::{
+    core::blocking,
+    scrub::{self, Rotten},
+};
+
+/// What is damaged of a version.
+#[derive(Debug, Default)]
+pub(super) struct Damaged {
+    /// Where, in order.
+    pub(super) paths: Vec<RelPath>,
+    /// What is to be noted, and of which generation: nobody knew it yet, or this node still says that it holds it.
+    news: Option<(Arc<Manifest>, Vec<Rotten>)>,
+}
 
 impl Recording<'_> {
     /// Returns the files that their disk damaged and that nobody wrote since: they would go everywhere as the next state of a hero.
-    pub(super) async fn damaged(&self, dir: &RelPath) -> Vec<RelPath> {
+    pub(super) async fn damaged(&self, dir: &RelPath) -> Damaged {
         let project = self.project.name().clone();
         let (core, fold, slot) = (Arc::clone(self.core), self.fold.clone(), self.version.slot);
         let (dir, named) = (dir.clone(), self.named.clone());
         blocking(move || {
             let base =
-                compared_with(&core, &fold, slot).and_then(|id| core.ledger.manifest(id).ok().flatten());
+                fold.compared_with(slot, &core.me).and_then(|id| core.ledger.manifest(id).ok().flatten());
             let entries: BTreeMap<&RelPath, &FileEntry> =
                 base.iter().flat_map(|base| base.files()).map(|file| (&file.path, file)).collect();
-            let (mut damaged, mut news) = (Vec::new(), Vec::new());
+            let (mut paths, mut rotten) = (Vec::new(), Vec::new());
+            let mut is_news = base.as_ref().is_some_and(|base| fold.holds(&core.me, &base.id()));
             for file in &named {
                 let Ok(path) = dir.join(&file.inside) else { continue };
                 let identity = file.stat.identity();
-                if core.damaged.has(&project, &path, identity) {
-                    damaged.push(path);
+                let entry = entries.get(&file.inside);
+                let known = || core.ledger.local_file(&project, &path).ok().flatten();
+                let is_marked = core.damaged.has(&project, &path, identity);
+                let is_damaged = is_marked
+                    || entry.is_some_and(|entry| has_rotted(file, entry))
+                        && known().is_none_or(|known| known.identity() == identity);
+                if !is_damaged {
                     continue;
                 }
-                let known = || core.ledger.local_file(&project, &path).ok().flatten();
-                if entries.get(&file.inside).is_some_and(|entry| has_rotted(file, entry))
-                    && known().is_none_or(|known| known.identity() == identity)
-                {
-                    news.push((path.clone(), identity));
-                    damaged.push(path);
+                is_news |= !is_marked;
+                if let Some(entry) = entry {
+                    rotten.push(Rotten { path: path.clone(), object: entry.hash, stat: file.stat });
                 }
+                paths.push(path);
             }
-            if !news.is_empty() {
-                core.damaged.add(&project, news.into_iter());
-            }
-            damaged
+            let news = base.filter(|_| is_news && !rotten.is_empty()).map(|base| (Arc::new(base), rotten));
+            Damaged { paths, news }
         })
         .await
+    }
+
+    /// Notes it as when it is found by reading, tells it, and says why nothing is published.
+    pub(super) async fn refuse_damaged(self, damaged: Damaged) -> RecordError {
+        let Damaged { paths, news } = damaged;
+        let noted = match news {
+            Some((base, rotten)) => scrub::note_rotten(self.core, self.project, base, rotten).await,
+            None => Ok(()),
+        };
+        let (core, version, files) = (Arc::clone(self.core), self.version.clone(), paths.clone());
+        blocking(move || scrub::tell_damaged(&core, &version, &files)).await;
+        match noted {
+            Ok(()) => RecordError::Damaged { version: self.version, damaged: paths },
+            Err(source) => RecordError::Ledger { version: self.version, source },
+        }
     }
 }
 
@@ -54,17 +81,4 @@ impl Recording<'_> {
 fn has_rotted(file: &NamedFile, entry: &FileEntry) -> bool {
     let FileIdentity { size, mtime_ns, .. } = file.stat.identity();
     (size, mtime_ns) == (entry.size, entry.mtime_ns) && file.object != entry.hash
-}
-
-/// Returns the generation that files of a version are compared with: what this node holds or held last.
-pub(super) fn compared_with(
-    core: &Core,
-    fold: &VersionFold,
-    slot: avalon_protocol::id::VersionSlot,
-) -> Option<ManifestId> {
-    let number = |id: &ManifestId| fold.generation(id).map(|generation| generation.generation);
-    match fold.standing(slot) {
-        Standing::Head(head) if fold.holds(&core.me, &head) => Some(head),
-        _ => fold.ever_held_by(&core.me).max_by_key(number),
-    }
 }

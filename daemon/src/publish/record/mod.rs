@@ -53,7 +53,7 @@ use super::{
 use crate::{
     core::{Core, blocking},
     project::Project,
-    scrub::{self, DAMAGED},
+    scrub::DAMAGED,
 };
 
 /// A version directory that was proved whole.
@@ -145,9 +145,18 @@ pub async fn record(
     let (relation, fold) =
         related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
     // What was here and cannot be read now comes back from a peer; until then it would be taken for the work of somebody who knew nothing.
-    if !matches!(relation, Relation::Known(_)) && whole.about.rewrites != Rewrites::Accept {
-        check_at_hand(core, &version, &fold).await?;
-    }
+    let relation = match (relation, whole.about.rewrites) {
+        (relation @ Relation::Known(_), _) => relation,
+        (relation, rewrites) => match (not_at_hand(core, &version, &fold).await, rewrites) {
+            (None, _) => relation,
+            (Some(_), Rewrites::Hold) => return Err(RecordError::NotAtHand { version }),
+            // Nobody may have it any more. It is known all the same, and what comes after it is no first generation.
+            (Some(base), Rewrites::Accept) if relation == Relation::First => {
+                Relation::Rewritten { base, changed: Vec::new() }
+            }
+            (Some(_), Rewrites::Accept) => relation,
+        },
+    };
     let recording = Recording { core, project, version, fold, named };
     let recorded = match (whole.purpose, &relation) {
         (Purpose::Grow, Relation::First | Relation::Grown(_)) if version_grows(&whole) => {
@@ -217,14 +226,12 @@ async fn check_catalog(core: &Arc<Core>, version: &VersionId) -> Result<(), Reco
     }
 }
 
-/// Says whether the manifest is at hand of what this node holds or held last.
-async fn check_at_hand(core: &Arc<Core>, version: &VersionId, fold: &VersionFold) -> Result<(), RecordError> {
-    let Some(held) = damaged::compared_with(core, fold, version.slot) else { return Ok(()) };
+/// Returns what this node holds or held last, if its manifest cannot be read. It is asked for from then on.
+async fn not_at_hand(core: &Arc<Core>, version: &VersionId, fold: &VersionFold) -> Option<ManifestId> {
+    let held = fold.compared_with(version.slot, &core.me)?;
     let ledger = core.ledger.clone();
-    match blocking(move || ledger.manifest(held)).await {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) | Err(_) => Err(RecordError::NotAtHand { version: version.clone() }),
-    }
+    let is_at_hand = blocking(move || matches!(ledger.manifest(held), Ok(Some(_)))).await;
+    (!is_at_hand).then_some(held)
 }
 
 /// Refuses what this node has no right to publish: it would state nothing anywhere.
@@ -259,14 +266,12 @@ impl Recording<'_> {
         entries: Entries,
     ) -> Result<Recorded, RecordError> {
         let damaged = self.damaged(&whole.version.dir).await;
-        if !damaged.is_empty() {
+        if !damaged.paths.is_empty() {
             if whole.about.rewrites != Rewrites::Accept {
-                let (core, version, files) = (Arc::clone(self.core), self.version.clone(), damaged.clone());
-                blocking(move || scrub::tell_damaged(&core, &version, &files)).await;
-                return Err(RecordError::Damaged { version: self.version, damaged });
+                return Err(self.refuse_damaged(damaged).await);
             }
             let (core, name) = (Arc::clone(self.core), self.project.name().clone());
-            blocking(move || core.damaged.forget(&name, damaged.iter())).await;
+            blocking(move || core.damaged.forget(&name, damaged.paths.iter())).await;
         }
         match relation {
             Relation::Known(manifest) if whole.purpose == Purpose::Publish && self.grew(manifest).await => {
@@ -511,7 +516,22 @@ impl Recording<'_> {
     /// Returns what this node does not hold any more once these files lie in the version's directory.
     async fn superseded(&self, manifest: &Manifest) -> Vec<Record> {
         let (core, fold, manifest) = (Arc::clone(self.core), self.fold.clone(), manifest.clone());
-        blocking(move || superseded(&core, &fold, &manifest)).await
+        blocking(move || {
+            let mut dropped = superseded(&core, &fold, &manifest);
+            // Somebody accepted what lies here instead of it, and nobody can say what of it is still there.
+            let lost = manifest.draft().predecessor.filter(|before| {
+                fold.held_by(&core.me).any(|held| held == *before)
+                    && !matches!(core.ledger.manifest(*before), Ok(Some(_)))
+            });
+            if let Some(before) = lost {
+                let lost = Record::Dropped(Held { version: manifest.version().clone(), manifest: before });
+                if !dropped.contains(&lost) {
+                    dropped.push(lost);
+                }
+            }
+            dropped
+        })
+        .await
     }
 
     async fn drop_held(&self, gone: &[ManifestId]) -> Result<(), RecordError> {

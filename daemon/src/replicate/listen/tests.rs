@@ -1,6 +1,9 @@
 //! When manifests are asked for again, and what is told of peers.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    task::Poll,
+};
 
 use avalon_protocol::mode::ProjectMode;
 
@@ -117,6 +120,51 @@ async fn a_peer_that_gets_a_manifest_itself_later_is_asked_until_it_has_it() {
     london.core.ledger.put_manifest(&second).unwrap();
     assert_eq!(fetch(&montreal, &net).await, Round::Done);
     assert_eq!(montreal.core.ledger.manifest(second.id()).unwrap().as_ref(), Some(&second));
+}
+
+#[tokio::test]
+async fn each_manifest_that_is_found_missing_wakes_whether_others_are_missing_or_came_back_meanwhile() {
+    let studio = Studio::new();
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    let manifests = [manifest(1, b"one"), manifest(2, b"two"), manifest(3, b"three")];
+    for manifest in &manifests {
+        node.publishes(manifest);
+    }
+    let wake = Arc::new(Notify::new());
+    let (core, wake_there) = (Arc::clone(&node.core), Arc::clone(&wake));
+    let looking = tokio::spawn(async move { wake_when_one_is_missing(&core, &wake_there).await });
+    // Whether somebody was woken at the next look.
+    let woken = async || {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        node.clock.advance(FIRST_RETRY);
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let mut woken = Box::pin(wake.notified());
+        std::future::poll_fn(|context| Poll::Ready(woken.as_mut().poll(context).is_ready())).await
+    };
+    let lose = |manifest: &Manifest| {
+        let (state, name) = (node.dir.ancestors().nth(2).unwrap().join("state"), manifest.id().to_string());
+        std::fs::remove_file(state.join("manifests").join(&name[..2]).join(&name)).unwrap();
+        assert_eq!(node.core.ledger.manifest(manifest.id()).unwrap(), None);
+    };
+    woken().await;
+    assert!(!woken().await, "nothing is missing");
+    lose(&manifests[0]);
+    assert!(woken().await);
+    assert!(!woken().await, "it was told");
+    lose(&manifests[1]);
+    assert!(woken().await, "another one, while the first is still missing");
+    node.core.ledger.put_manifest(&manifests[1]).unwrap();
+    lose(&manifests[1]);
+    assert!(woken().await, "it came and is lost again between two looks");
+    node.core.ledger.put_manifest(&manifests[0]).unwrap();
+    lose(&manifests[2]);
+    assert!(woken().await, "one came, one went");
+    assert!(!woken().await);
+    looking.abort();
 }
 
 #[tokio::test]

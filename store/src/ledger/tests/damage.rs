@@ -2,7 +2,9 @@
 
 use std::io::Write as _;
 
-use crate::catalog::Cause;
+use rustix::io::Errno;
+
+use crate::{catalog::Cause, fs::IoError, manifest_file::ManifestFileError};
 
 use super::*;
 
@@ -356,6 +358,35 @@ fn a_damaged_manifest_counts_as_missing_until_it_comes_again() {
     node.ledger.put_manifest(&manifest).unwrap();
     assert!(node.ledger.missing_manifests(&project(), 5).is_empty());
     assert_eq!(node.ledger.manifest(manifest.id()).unwrap(), Some(manifest));
+}
+
+#[test]
+fn a_manifest_on_a_bad_sector_or_gone_counts_as_missing_and_one_that_only_cannot_be_opened_does_not() {
+    let (world, _) = filled();
+    let node = world.open();
+    let manifest = toy::manifest(1, &[("a.abc", &b"content of 1"[..]), ("b.abc", &b"shared"[..])]);
+    let id = manifest.id();
+    let missing = || node.ledger.missing_manifests(&project(), 5);
+    let read = |errno| {
+        let source = IoError::new("read", "a/b", errno);
+        node.ledger.noting_missing::<()>(id, Err(ManifestFileError::Io { id, source })).unwrap_err();
+    };
+    let before = node.ledger.manifests_went_missing();
+    for errno in [Errno::MFILE, Errno::ACCESS, Errno::NOMEM] {
+        read(errno);
+        assert_eq!(missing(), [], "{errno}");
+    }
+    read(Errno::IO);
+    read(Errno::IO);
+    assert_eq!(missing(), [(id, toy::version(1))]);
+    assert_eq!(node.ledger.manifests_went_missing(), before + 1, "it is known by then");
+    node.ledger.put_manifest(&manifest).unwrap();
+    assert_eq!(missing(), []);
+    let name = id.to_string();
+    fs::remove_file(world.state_path().join("manifests").join(&name[..2]).join(&name)).unwrap();
+    assert_eq!(node.ledger.manifest(id).unwrap(), None);
+    assert_eq!(missing(), [(id, toy::version(1))]);
+    assert_eq!(node.ledger.manifests_went_missing(), before + 2);
 }
 
 /// A generation that is to be judged anew comes into use with that note: nobody may see the old one as mended in between.
