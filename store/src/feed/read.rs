@@ -54,7 +54,7 @@ struct State {
 /// Returns what holds at a record, where each entry holds from its record on.
 fn at<T>(entries: &[(u64, T)], seq: u64) -> Option<&T> {
     let behind = entries.partition_point(|(from_seq, _)| *from_seq <= seq);
-    entries[..behind].last().map(|(_, entry)| entry)
+    entries.get(..behind)?.last().map(|(_, entry)| entry)
 }
 
 /// A place in a feed.
