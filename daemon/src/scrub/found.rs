@@ -100,7 +100,7 @@ impl FoundDamaged {
         }
     }
 
-    /// Asks for a version to be fetched again. Not kept over a restart: what stays damaged is told then, and repaired by a reading.
+    /// Asks for a version to be fetched again. Not kept over a restart: what stays damaged is told then, and a person has it repaired.
     pub fn ask_for(&self, version: VersionId) {
         self.to_repair.lock().unwrap_or_else(PoisonError::into_inner).insert(version);
         self.asked.notify_one();

@@ -189,7 +189,7 @@ fn a_change_to_what_nobody_has_the_manifest_of_any_more_is_accepted_as_what_come
             (said.stderr.contains("comes back by itself") && said.stderr.contains("accept")).then_some(())
         });
         let said = london.ctl(&["accept", reference]).expect(ExitCode::Ok);
-        assert!(said.stdout.contains("cannot be read") && said.stdout.contains("generation 2"), "{said:?}");
+        assert!(said.stderr.contains("cannot be read") && said.stderr.contains("generation 2"), "{said:?}");
         let item = london.api().locate_one(reference).unwrap();
         assert_eq!((item.generation, item.conflict), (2, false), "{reference}");
     }
@@ -197,7 +197,7 @@ fn a_change_to_what_nobody_has_the_manifest_of_any_more_is_accepted_as_what_come
     london.ctl(&["verify"]).expect(ExitCode::Ok);
     let mut events = london.events();
     tree::write(&london.path(&files[1]), b"best");
-    assert_eq!(events.published(hero), 3);
+    while events.published(hero) < 3 {}
     // The record says what it follows, so another site takes it as such, and gets it.
     let montreal = studio.mirror(MONTREAL, &[&london]);
     for (reference, generation) in [(&*model(1), 2), (hero, 3)] {

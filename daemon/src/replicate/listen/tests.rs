@@ -132,7 +132,8 @@ async fn each_manifest_that_is_found_missing_wakes_whether_others_are_missing_or
     }
     let wake = Arc::new(Notify::new());
     let (core, wake_there) = (Arc::clone(&node.core), Arc::clone(&wake));
-    let looking = tokio::spawn(async move { wake_when_one_is_missing(&core, &wake_there).await });
+    let tasks = Tasks::new();
+    tasks.spawn("looking", async move { wake_when_one_is_missing(&core, &wake_there).await });
     // Whether somebody was woken at the next look.
     let woken = async || {
         for _ in 0..20 {
@@ -164,7 +165,6 @@ async fn each_manifest_that_is_found_missing_wakes_whether_others_are_missing_or
     lose(&manifests[2]);
     assert!(woken().await, "one came, one went");
     assert!(!woken().await);
-    looking.abort();
 }
 
 #[tokio::test]
