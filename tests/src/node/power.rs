@@ -6,6 +6,7 @@ use std::{
 };
 
 use avalon_protocol::{
+    hash::ManifestId,
     id::ProjectName,
     own_feed::{OwnFeeds, Signs},
 };
@@ -165,6 +166,11 @@ impl SimNode {
         let manifests = self.disk.manifests.iter().filter(|(id, _)| !unsynced.contains(id));
         let manifests = manifests.map(|(id, manifest)| (*id, manifest.clone())).collect();
         self.backup = Some(Backup { ledger: self.disk.ledger.backup(), manifests });
+    }
+
+    /// Says whether its backup has a manifest.
+    pub fn is_backed_up(&self, manifest: &ManifestId) -> bool {
+        self.backup.as_ref().is_some_and(|backup| backup.manifests.contains_key(manifest))
     }
 
     /// Puts its state back to the backup, if there is one; it is off.
