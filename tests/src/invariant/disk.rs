@@ -310,8 +310,15 @@ pub(super) fn remember(node: &SimNode, version: &VersionId, seen: &mut Seen) {
         seen.visible.remove(version);
         return;
     };
-    let files = dir.files.iter().map(|(path, file)| (path.clone(), (file.object, dir.is_durable(path))));
-    seen.visible.insert(version.clone(), files.collect());
+    let files = || dir.files.iter().map(|(path, file)| (path, (file.object, dir.is_durable(path))));
+    let before = seen.visible.get(version);
+    let is_as_before = before.is_some_and(|before| {
+        before.len() == dir.files.len() && before.iter().map(|(path, file)| (path, *file)).eq(files())
+    });
+    if !is_as_before {
+        let files = files().map(|(path, file)| (path.clone(), file));
+        seen.visible.insert(version.clone(), files.collect());
+    }
 }
 
 fn files<'a>(node: &'a SimNode, version: &VersionId) -> impl Iterator<Item = (&'a RelPath, &'a TreeFile)> {
