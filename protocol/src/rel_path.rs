@@ -209,8 +209,15 @@ impl Borrow<str> for RelPath {
 }
 
 impl Ord for RelPath {
+    /// By the parts from the top, so that a directory stands directly before what is in it. Read byte by byte: manifests and
+    /// directories are searched by it all the time.
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.parts().cmp(other.parts())
+        let (one, other) = (self.0.as_bytes(), other.0.as_bytes());
+        let order = |byte: u8| (byte != b'/', byte);
+        match one.iter().zip(other).find(|(one, other)| one != other) {
+            Some((one, other)) => order(*one).cmp(&order(*other)),
+            None => one.len().cmp(&other.len()),
+        }
     }
 }
 
@@ -290,6 +297,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_order_is_that_of_the_parts(one in "[a!.]{1,3}(/[a!.\u{e9}]{1,3}){0,3}", other in "[a!.]{1,3}(/[a!.\u{e9}]{1,3}){0,3}") {
+            let (one, other) = (RelPath(one), RelPath(other));
+            prop_assert_eq!(one.cmp(&other), one.parts().cmp(other.parts()), "{:?} {:?}", one, other);
+        }
+
         #[test]
         fn what_is_accepted_stays_beneath_the_directory_it_is_joined_to(text in "[a./\\\\: ~\\PC]{0,40}") {
             if let Ok(path) = text.parse::<RelPath>() {

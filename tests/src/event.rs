@@ -338,6 +338,8 @@ pub enum Note {
     LostSaved(NodeIndex, VersionId),
     /// Something found no room.
     NoRoom(NodeIndex),
+    /// The manifest is not here of what lies here: nothing is compared with it and nothing recorded.
+    NotAtHand(NodeIndex, VersionId),
     /// An fsync of a feed failed.
     FeedSyncFailed(NodeIndex),
     /// An fsync of incoming objects failed.
@@ -397,6 +399,7 @@ impl Note {
             Self::CatalogLags(..) => "catalog_lags",
             Self::LostSaved(..) => "lost_saved",
             Self::NoRoom(..) => "no_room",
+            Self::NotAtHand(..) => "not_at_hand",
             Self::FeedSyncFailed(..) => "feed_sync_failed",
             Self::IncomingSyncFailed(..) => "incoming_sync_failed",
             Self::PublishSyncFailed(..) => "publish_sync_failed",

@@ -268,7 +268,20 @@ impl Ledger {
             log.groups.truncate(log.on_disk);
             log.synced = log.on_disk;
         }
+        backup.fold_anew();
         backup
+    }
+
+    /// Makes the catalog from the feeds alone. What a loss of power spared counts for the feed at once, and for the catalog when
+    /// the node starts: whoever copies the state in between has to know.
+    fn fold_anew(&mut self) {
+        (self.folds, self.policy) = Default::default();
+        for (feed, log) in &self.feeds {
+            for group in log.synced() {
+                apply(&mut self.folds, feed, group);
+                apply_policies(&mut self.policy, feed, group);
+            }
+        }
     }
 
     /// Opens the feeds at a start: reads all groups again, syncs what is there, for a process that was killed had not, and brings

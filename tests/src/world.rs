@@ -285,7 +285,7 @@ impl World {
             Fault::Clock { node, ahead_ms } => self.nodes[node].set_clock(ahead_ms, &mut self.env),
             Fault::Backup { node } => self.nodes[node].back_up(),
             Fault::Restore { node } => {
-                if self.is_known_elsewhere(node) {
+                if self.is_known_elsewhere(node) && !self.nodes[node].has_cut_placement() {
                     self.nodes[node].kill(&mut self.env);
                     self.env.network.down.insert(node);
                     self.nodes[node].restore(&mut self.env);
@@ -306,8 +306,9 @@ impl World {
         Ok(())
     }
 
-    /// Says whether every other node that serves a project has all that a node recorded about it: a restore makes no second
-    /// history then, whomever it meets first. Others are in `sim_feeds_restored`.
+    /// Says whether every other node that serves a project has all that a node recorded about it, and some other node each
+    /// manifest: a restore makes no second history then, whomever it meets first, and what it takes away comes back. Others are in
+    /// `sim_feeds_restored`; a manifest that was nowhere else is gone, at real nodes too.
     fn is_known_elsewhere(&self, node: NodeIndex) -> bool {
         let node = &self.nodes[node];
         node.projects.keys().all(|project| {
@@ -316,6 +317,10 @@ impl World {
             let mut others =
                 self.nodes.iter().filter(|other| other.id != node.id && other.projects.contains_key(project));
             others.all(|other| other.disk.ledger.head(&feed) == head)
+        }) && node.disk.manifests.values().all(|manifest| {
+            let is_here = |other: &SimNode| other.disk.manifests.contains_key(&manifest.id());
+            node.is_backed_up(&manifest.id())
+                || self.nodes.iter().any(|other| other.id != node.id && is_here(other))
         })
     }
 

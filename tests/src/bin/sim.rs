@@ -1,5 +1,6 @@
 //! Runs many seeds of the simulated studio: `cargo run --release -p avalon-tests --bin sim -- [--year] --seeds 20000
-//! [--from N] [--jobs N] [--ledger FILE]`; with `--year`, studio years. Prints one line of JSON, which `--ledger` also appends to
+//! [--from N] [--jobs N] [--ledger FILE] [--small]`; with `--year`, studio years, with `--small` only those seeds whose studio
+//! has 3 nodes, as few as there are. Prints one line of JSON, which `--ledger` also appends to
 //! a file; a broken promise is printed to standard error and makes the exit code 1. `--seed N` runs one seed, and with `--keep
 //! 0,3-5` only these pieces of its story. `--wrong NAME` runs seeds in a wrong way of `tests/src/mutation.rs`, or with `--year` of
 //! `tests/src/year/mutation.rs`, and prints which notice it; of the former with the smallest story.
@@ -23,6 +24,9 @@ use avalon_tests::{
     year,
 };
 
+/// How many nodes the smallest studios have.
+const SMALLEST: usize = 3;
+
 /// What the command line asks for.
 struct Options {
     simulation: Simulation,
@@ -31,6 +35,7 @@ struct Options {
     jobs: u64,
     seed: Option<u64>,
     keep: Option<Kept>,
+    small: bool,
     wrong: Option<String>,
     ledger: Option<PathBuf>,
 }
@@ -43,6 +48,7 @@ fn options() -> Result<Options, String> {
         jobs: 1,
         seed: None,
         keep: None,
+        small: false,
         wrong: None,
         ledger: None,
     };
@@ -50,6 +56,10 @@ fn options() -> Result<Options, String> {
     while let Some(name) = arguments.next() {
         if name == "--year" {
             options.simulation = Simulation::Year;
+            continue;
+        }
+        if name == "--small" {
+            options.small = true;
             continue;
         }
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -64,13 +74,19 @@ fn options() -> Result<Options, String> {
             "--jobs" => options.jobs = number()?.max(1),
             _ => {
                 return Err(format!(
-                    "{name} is not known; there are --year, --seeds, --from, --jobs, --ledger, --seed, --keep and --wrong"
+                    "{name} is not known; there are --year, --small, --seeds, --from, --jobs, --ledger, --seed, \
+                     --keep and --wrong"
                 ));
             }
         }
     }
     if options.keep.is_some() && (options.seed.is_none() || options.simulation == Simulation::Year) {
         return Err("--keep names pieces of the story of one --seed, and not of a year".to_owned());
+    }
+    if options.small
+        && (options.seed.is_some() || options.wrong.is_some() || options.simulation == Simulation::Year)
+    {
+        return Err("--small chooses among many seeds of the studio, and not of a year".to_owned());
     }
     Ok(options)
 }
@@ -119,7 +135,7 @@ fn append(ledger: &Path, report: &Report) -> Result<(), String> {
 }
 
 /// Takes the next seed until there are none; returns what its seeds were like and how many failed.
-fn work(simulation: Simulation, next: &AtomicU64, end: u64) -> (Summary, u64) {
+fn work(options: &Options, next: &AtomicU64, end: u64) -> (Summary, u64) {
     let (mut summary, mut bad) = (Summary::default(), 0);
     let log_dir = std::env::temp_dir();
     loop {
@@ -127,7 +143,10 @@ fn work(simulation: Simulation, next: &AtomicU64, end: u64) -> (Summary, u64) {
         if seed >= end {
             return (summary, bad);
         }
-        match run_seed(simulation, seed, &log_dir) {
+        if options.small && Run::new(seed).scenario().nodes.len() > SMALLEST {
+            continue;
+        }
+        match run_seed(options.simulation, seed, &log_dir) {
             Ok(report) => summary.add(&report),
             Err(failure) => {
                 eprintln!("{failure}");
@@ -140,23 +159,23 @@ fn work(simulation: Simulation, next: &AtomicU64, end: u64) -> (Summary, u64) {
 /// Runs all seeds and says what they came to.
 fn run_all(options: &Options) -> Result<(), String> {
     let (next, end) = (AtomicU64::new(options.from), options.from + options.seeds);
-    let name = match options.simulation {
-        Simulation::Catalogs => "simulation",
-        Simulation::Year => "simulated years",
+    let name = match (options.simulation, options.small) {
+        (Simulation::Catalogs, false) => "simulation",
+        (Simulation::Catalogs, true) => "simulation, studios of 3 nodes",
+        (Simulation::Year, _) => "simulated years",
     };
     let mut report = Report::new(name.to_owned(), options.from);
     let results: Vec<(Summary, u64)> = thread::scope(|scope| {
-        let jobs: Vec<_> =
-            (0..options.jobs).map(|_| scope.spawn(|| work(options.simulation, &next, end))).collect();
+        let jobs: Vec<_> = (0..options.jobs).map(|_| scope.spawn(|| work(options, &next, end))).collect();
         jobs.into_iter().map(|job| job.join().expect("a job does not panic")).collect()
     });
     let mut total = Summary::default();
     results.iter().for_each(|(summary, _)| total.merge(summary));
     report.stop();
-    (report.runs, report.steps) = (options.seeds, total.steps);
     report.bad = results.iter().map(|(_, bad)| bad).sum();
+    (report.runs, report.steps) = (total.seeds + report.bad, total.steps);
     report.faults = total.counts.iter().map(|(what, count)| ((*what).to_owned(), *count)).collect();
-    let rate = options.seeds as f64 / report.seconds;
+    let rate = report.runs as f64 / report.seconds;
     let line = serde_json::json!({
         "report": report, "seeds_per_second": rate, "slowest_convergence_ms": total.slowest_ms,
     });

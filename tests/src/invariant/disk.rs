@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use avalon_protocol::{
     feed::FeedId,
-    hash::{ChainHash, ContentId, ObjectHash},
+    hash::{ChainHash, ContentId, ManifestId, ObjectHash},
     id::{ProjectName, VersionId},
     manifest::Manifest,
     mode::ProjectMode,
@@ -135,7 +135,7 @@ pub(super) fn invariant_nothing_visible_changes(
 }
 
 /// A directory holds all of some generation, or what an artist here is saving; beyond that only files of a generation
-/// that follows it, or of the artist.
+/// that follows it, or that has all of the artist's files, or of the artist.
 pub(super) fn invariant_versions_appear_whole(
     node: &SimNode,
     version: &VersionId,
@@ -147,10 +147,16 @@ pub(super) fn invariant_versions_appear_whole(
     let manifests: Vec<&Manifest> =
         node.disk.manifests.values().map(|manifest| &**manifest).filter(|m| m.version() == version).collect();
     let whole: Vec<&Manifest> = manifests.iter().copied().filter(|manifest| dir.has_all(manifest)).collect();
+    let artists = || dir.files.iter().filter(|(path, file)| by_artist(path, file));
+    // What an artist saved and the power took in part is made whole by a twin that another node published.
+    let completes = |manifest: &Manifest| {
+        artists().next().is_some() && artists().all(|(path, file)| names(manifest, path, file))
+    };
     let explained = |path: &RelPath, file: &TreeFile| {
         by_artist(path, file)
             || manifests.iter().any(|manifest| {
-                names(manifest, path, file) && whole.iter().any(|base| contains(manifest, base))
+                names(manifest, path, file)
+                    && (completes(manifest) || whole.iter().any(|base| contains(manifest, base)))
             })
     };
     let odd = dir.files.iter().find(|(path, file)| !explained(path, file));
@@ -246,7 +252,13 @@ pub(super) fn invariant_no_second_candidate_is_placed(
     let Some(fold) = node.disk.ledger.folds().get(version) else { return Ok(()) };
     let standing = fold.standing(version.slot);
     if let Standing::Conflict(heads) = &standing {
-        let held = heads.iter().filter(|head| fold.holds(&node.id, head)).count();
+        // A node that was put back to a backup hears that it holds the third generation before it hears of the second again,
+        // which says that the third follows the first. Until then it takes them for rivals, and does nothing.
+        let follows_unknown = |head: &ManifestId| {
+            let before = fold.generation(head).and_then(|generation| generation.predecessor);
+            seen.restored && before.is_some_and(|before| fold.generation(&before).is_none())
+        };
+        let held = heads.iter().filter(|head| fold.holds(&node.id, head) && !follows_unknown(head)).count();
         ensure(held < 2, "no_second_candidate_is_placed", || {
             format!("{} holds {held} candidates of {version}", node.id)
         })?;
@@ -298,8 +310,15 @@ pub(super) fn remember(node: &SimNode, version: &VersionId, seen: &mut Seen) {
         seen.visible.remove(version);
         return;
     };
-    let files = dir.files.iter().map(|(path, file)| (path.clone(), (file.object, dir.is_durable(path))));
-    seen.visible.insert(version.clone(), files.collect());
+    let files = || dir.files.iter().map(|(path, file)| (path, (file.object, dir.is_durable(path))));
+    let before = seen.visible.get(version);
+    let is_as_before = before.is_some_and(|before| {
+        before.len() == dir.files.len() && before.iter().map(|(path, file)| (path, *file)).eq(files())
+    });
+    if !is_as_before {
+        let files = files().map(|(path, file)| (path.clone(), file));
+        seen.visible.insert(version.clone(), files.collect());
+    }
 }
 
 fn files<'a>(node: &'a SimNode, version: &VersionId) -> impl Iterator<Item = (&'a RelPath, &'a TreeFile)> {

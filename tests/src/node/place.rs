@@ -24,6 +24,15 @@ impl SimNode {
     /// Hears that all objects of a version are durable, and starts to place it if that is still what is wanted.
     pub(super) fn gathered(&mut self, version: &VersionId, env: &mut Env) {
         let Some((manifest, Stage::Syncing)) = self.fetched(version) else { return };
+        if self
+            .life
+            .as_ref()
+            .is_some_and(|life| life.publishing.iter().any(|(recording, _)| recording == version))
+        {
+            // Whoever publishes has the version locked from the hashing to the record; then it is decided anew.
+            env.wake(self.who, 50, Wake::Gathered(version.clone()));
+            return;
+        }
         if self.decide(version) != Decision::Fetch(manifest.id()) {
             self.forget_fetch(version);
             self.plan(version, env);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use avalon_protocol::{
-    hash::ObjectHash,
+    hash::{ManifestId, ObjectHash},
     id::VersionId,
     manifest::Manifest,
     own_feed::Writing,
@@ -89,6 +89,15 @@ impl SimNode {
         let Some(dir) = self.disk.tree.dir(version) else { return };
         let empty = VersionFold::default();
         let fold = self.disk.ledger.folds().get(version).unwrap_or(&empty);
+        // What it grew from is what this node held last, by its own records, and not a twin that another node published. Whose
+        // manifest has to be at hand: a node that was put back hears of its records before their manifests come.
+        let number = |id: &ManifestId| fold.generation(id).map(|generation| generation.generation);
+        let held = fold.ever_held_by(&self.id).max_by_key(number);
+        if held.is_some_and(|held| !self.disk.manifests.contains_key(&held)) {
+            env.note(&Note::NotAtHand(self.who.node, version.clone()));
+            env.wake(self.who, 300, Wake::Settled(version.clone()));
+            return;
+        }
         let known: Vec<&Arc<Manifest>> =
             fold.generations().keys().filter_map(|id| self.disk.manifests.get(id)).collect();
         if let Some(same) = known.iter().find(|manifest| dir.is(manifest)) {
@@ -111,7 +120,8 @@ impl SimNode {
         // What this node holds is what grew; a candidate of somebody else may happen to be a part of it.
         let before = known.iter().filter(|manifest| dir.has_all(manifest));
         let before = before.max_by_key(|manifest| {
-            (fold.holds(&self.id, &manifest.id()), manifest.draft().generation, manifest.id())
+            let id = manifest.id();
+            (held == Some(id), fold.holds(&self.id, &id), manifest.draft().generation, id)
         });
         if self.disk.full {
             env.note(&Note::NoRoom(self.who.node));
@@ -137,12 +147,7 @@ impl SimNode {
         env.wake(self.who, delay_ms, Wake::ManifestSynced { version: version.clone(), manifest: id });
     }
 
-    pub(super) fn manifest_synced(
-        &mut self,
-        version: &VersionId,
-        id: avalon_protocol::hash::ManifestId,
-        env: &mut Env,
-    ) {
+    pub(super) fn manifest_synced(&mut self, version: &VersionId, id: ManifestId, env: &mut Env) {
         let Some(manifest) = self.disk.manifests.get(&id).cloned() else { return };
         if std::mem::take(&mut self.disk.bad_sync) {
             // The artist hears of it and writes the files again.
