@@ -23,7 +23,8 @@ pub fn superseded(core: &Core, fold: &VersionFold, new: &Manifest) -> Vec<Record
         let number = |held: &ManifestId| fold.generation(held).map(|generation| generation.generation);
         let lacks = |held: &ManifestId| match core.ledger.manifest(*held) {
             Ok(Some(held)) => !is_part(&held, new),
-            _ => false,
+            // What it replaces, where nobody can say what of that is still here.
+            _ => new.draft().predecessor == Some(*held),
         };
         // What the newest has, those before it have as well: a version that grew has hundreds.
         match old.iter().max_by_key(|held| number(held)) {

@@ -4,21 +4,18 @@
 //! Order: manifest durable, then the record (fsync), then the catalog, then everybody hears of it. Published files that
 //! were changed in place are never published over the old: somebody hears of it and decides.
 
+mod allowed;
 mod damaged;
 mod error;
 mod generations;
+mod held;
 mod numbers;
 mod tell;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use avalon_protocol::{
-    access::Action,
-    control::EventKind,
-    hash::{ManifestId, ObjectHash},
+    hash::ManifestId,
     id::{VersionId, VersionSlot},
     limits::MAX_METADATA_PAIRS,
     manifest::{Completeness, FileEntry, GROWING, Manifest, Relation, relate},
@@ -28,14 +25,13 @@ use avalon_protocol::{
     template::VersionDir,
     version_fold::{Standing, VersionFold},
 };
-use avalon_store::{
-    catalog::{CatalogError, LocalChange, LocalFile},
-    fs::Dir,
-    object::incoming::Incoming,
-};
+use avalon_store::catalog::{CatalogError, LocalChange, LocalFile};
 
-use self::generations::is_growing;
 pub(crate) use self::generations::published;
+use self::{
+    allowed::{check_catalog, check_not_incoming, check_still_whole, not_granted, version_grows, with_base},
+    generations::is_growing,
+};
 pub use self::{
     error::{RecordError, Remedy},
     generations::{grows_here, superseded},
@@ -48,7 +44,6 @@ use super::{
     inputs::{self, Publishing},
     manifest::{self, Entries, Place},
     settle::{PublishDetails, Rewrites},
-    snapshot::snapshot_version,
 };
 use crate::{
     core::{Core, blocking},
@@ -144,19 +139,7 @@ pub async fn record(
     let related = blocking(move || relate_files(&core_there, &id, (&dir, &files))).await;
     let (relation, fold) =
         related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
-    // What was here and cannot be read now comes back from a peer; until then it would be taken for the work of somebody who knew nothing.
-    let relation = match (relation, whole.about.rewrites) {
-        (relation @ Relation::Known(_), _) => relation,
-        (relation, rewrites) => match (not_at_hand(core, &version, &fold).await, rewrites) {
-            (None, _) => relation,
-            (Some(_), Rewrites::Hold) => return Err(RecordError::NotAtHand { version }),
-            // Nobody may have it any more. It is known all the same, and what comes after it is no first generation.
-            (Some(base), Rewrites::Accept) if relation == Relation::First => {
-                Relation::Rewritten { base, changed: Vec::new() }
-            }
-            (Some(_), Rewrites::Accept) => relation,
-        },
-    };
+    let relation = with_base(core, &version, &fold, (relation, whole.about.rewrites)).await?;
     let recording = Recording { core, project, version, fold, named };
     let recorded = match (whole.purpose, &relation) {
         (Purpose::Grow, Relation::First | Relation::Grown(_)) if version_grows(&whole) => {
@@ -170,74 +153,6 @@ pub async fn record(
     };
     drop(lock);
     recorded
-}
-
-async fn check_still_whole(root: &Dir, whole: &WholeVersion, version: &VersionId) -> Result<(), RecordError> {
-    let (root, dir) = (root.clone(), whole.version.dir.clone());
-    let snapshot = blocking(move || snapshot_version(&root, &dir)).await;
-    let snapshot = snapshot.map_err(|source| RecordError::Snapshot { version: version.clone(), source })?;
-    let same = match whole.purpose {
-        Purpose::Grow => {
-            let now: BTreeMap<&RelPath, &SeenFile> =
-                snapshot.files.iter().map(|file| (&file.path, file)).collect();
-            whole.files.iter().all(|then| now.get(&then.path).is_some_and(|now| now.is_unchanged(then)))
-        }
-        Purpose::Publish | Purpose::Compare => {
-            snapshot.files.len() == whole.files.len()
-                && snapshot.files.iter().zip(&whole.files).all(|(now, then)| now.is_unchanged(then))
-        }
-    };
-    if same { Ok(()) } else { Err(RecordError::Changed { version: version.clone() }) }
-}
-
-/// A hero shows one state at a time.
-fn version_grows(whole: &WholeVersion) -> bool {
-    whole.version.fields.slot != VersionSlot::Hero
-}
-
-/// While a version is being fetched, or its placement was cut, what lies in its directory is nobody's publish.
-async fn check_not_incoming(core: &Arc<Core>, root: &Dir, version: &VersionId) -> Result<(), RecordError> {
-    let (core, root, id) = (Arc::clone(core), root.clone(), version.clone());
-    let incoming = blocking(move || {
-        let areas = Incoming::list(&root).unwrap_or_default();
-        for manifest in areas {
-            if core.ledger.version_of(manifest)?.as_ref() == Some(&id) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    });
-    match incoming.await {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(RecordError::Incoming { version: version.clone() }),
-        Err(source) => Err(RecordError::Catalog { version: version.clone(), source }),
-    }
-}
-
-/// Without an answer about the version, hashing it would be in vain; as when nobody knows it and this node may not publish.
-async fn check_catalog(core: &Arc<Core>, version: &VersionId) -> Result<(), RecordError> {
-    let (ledger, id) = (core.ledger.clone(), version.clone());
-    let asked = blocking(move || ledger.version(&id)).await;
-    let fold = asked.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
-    let is_known = fold.is_some_and(|fold| !matches!(fold.standing(version.slot), Standing::Unknown));
-    match not_granted(core, version).filter(|_| !is_known) {
-        Some(refused) => Err(refused),
-        None => Ok(()),
-    }
-}
-
-/// Returns what this node holds or held last, if its manifest cannot be read. It is asked for from then on.
-async fn not_at_hand(core: &Arc<Core>, version: &VersionId, fold: &VersionFold) -> Option<ManifestId> {
-    let held = fold.compared_with(version.slot, &core.me)?;
-    let ledger = core.ledger.clone();
-    let is_at_hand = blocking(move || matches!(ledger.manifest(held), Ok(Some(_)))).await;
-    (!is_at_hand).then_some(held)
-}
-
-/// Refuses what this node has no right to publish: it would state nothing anywhere.
-fn not_granted(core: &Core, version: &VersionId) -> Option<RecordError> {
-    let refused = core.check_may(&version.project, Action::Publish).err()?;
-    Some(RecordError::NotGranted { version: version.clone(), refused })
 }
 
 fn relate_files(
@@ -494,95 +409,5 @@ impl Recording<'_> {
         let ledger = self.core.ledger.clone();
         let stored = blocking(move || ledger.put_manifest(&manifest).map(|_| manifest)).await;
         stored.map_err(|source| RecordError::Manifest { version: self.version.clone(), source })
-    }
-
-    /// Returns what this node says that it holds and of which files are missing here.
-    async fn not_whole(&self, entries: &Entries) -> Vec<ManifestId> {
-        let (ledger, held) = (self.core.ledger.clone(), self.fold.held_by(&self.core.me).collect::<Vec<_>>());
-        let here: BTreeSet<(RelPath, ObjectHash)> =
-            entries.files.iter().map(|file| (file.path.clone(), file.hash)).collect();
-        blocking(move || {
-            let lacks = |id: &ManifestId| match ledger.manifest(*id) {
-                Ok(Some(whole)) => {
-                    !whole.files().iter().all(|file| here.contains(&(file.path.clone(), file.hash)))
-                }
-                _ => false,
-            };
-            held.into_iter().filter(lacks).collect()
-        })
-        .await
-    }
-
-    /// Returns what this node does not hold any more once these files lie in the version's directory.
-    async fn superseded(&self, manifest: &Manifest) -> Vec<Record> {
-        let (core, fold, manifest) = (Arc::clone(self.core), self.fold.clone(), manifest.clone());
-        blocking(move || {
-            let mut dropped = superseded(&core, &fold, &manifest);
-            // Somebody accepted what lies here instead of it, and nobody can say what of it is still there.
-            let lost = manifest.draft().predecessor.filter(|before| {
-                fold.held_by(&core.me).any(|held| held == *before)
-                    && !matches!(core.ledger.manifest(*before), Ok(Some(_)))
-            });
-            if let Some(before) = lost {
-                let lost = Record::Dropped(Held { version: manifest.version().clone(), manifest: before });
-                if !dropped.contains(&lost) {
-                    dropped.push(lost);
-                }
-            }
-            dropped
-        })
-        .await
-    }
-
-    async fn drop_held(&self, gone: &[ManifestId]) -> Result<(), RecordError> {
-        let held: Vec<ManifestId> =
-            self.fold.held_by(&self.core.me).filter(|held| gone.contains(held)).collect();
-        let dropped = |manifest: &ManifestId| {
-            Record::Dropped(Held { version: self.version.clone(), manifest: *manifest })
-        };
-        if held.is_empty() {
-            return Ok(());
-        }
-        self.commit(held.iter().map(dropped).collect(), Vec::new()).await?;
-        for manifest in held {
-            self.core.events.emit(EventKind::Dropped {
-                reference: self.version.to_string(),
-                manifest: manifest.to_string(),
-                by: None,
-                bytes: None,
-            });
-        }
-        Ok(())
-    }
-
-    /// Nothing is new but perhaps what the file system says of the files: the catalog learns it, no record is made.
-    async fn note_local(&self, manifest: ManifestId) -> Result<(), RecordError> {
-        let (ledger, project) = (self.core.ledger.clone(), self.project.name().clone());
-        let changes = self.local_changes(manifest);
-        let noted = blocking(move || {
-            let is_known = |change: &LocalChange| match change {
-                LocalChange::Put { path, file, .. } => {
-                    ledger.local_file(&project, path).is_ok_and(|known| known.as_ref() == Some(file))
-                }
-                LocalChange::Remove { .. } => false,
-            };
-            let news: Vec<LocalChange> = changes.into_iter().filter(|change| !is_known(change)).collect();
-            if news.is_empty() { Ok(()) } else { ledger.update_local_wait(news) }
-        });
-        noted.await.map_err(|source| RecordError::Ledger { version: self.version.clone(), source })
-    }
-
-    async fn commit(&self, records: Vec<Record>, local: Vec<LocalChange>) -> Result<(), RecordError> {
-        let committed = self.core.commit(self.project.name().clone(), records, local).await;
-        committed.map(drop).map_err(|source| RecordError::Ledger { version: self.version.clone(), source })
-    }
-
-    fn local_changes(&self, manifest: ManifestId) -> Vec<LocalChange> {
-        let put = |file: &NamedFile| LocalChange::Put {
-            project: self.project.name().clone(),
-            path: file.path.clone(),
-            file: LocalFile::new(file.object, &file.stat, manifest),
-        };
-        self.named.iter().map(put).collect()
     }
 }

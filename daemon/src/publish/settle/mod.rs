@@ -7,6 +7,7 @@
 //! While the project directory is missing, the project is paused: nothing is looked at, and nothing is concluded from
 //! what is not there. When it is back, or another file system is in its place, everything is looked at anew.
 
+mod look;
 mod root;
 mod task;
 mod versions;

@@ -1,20 +1,18 @@
 //! [`Settler`], the task: receives, lets [`Versions`] decide, acts.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt,
     sync::Arc,
-    thread,
     time::{Duration, SystemTime},
 };
 
 use avalon_protocol::{
     control::ProjectState,
     rel_path::RelPath,
-    settle::{DirSnapshot, Exclusion, SeenFile, Settle, Verdict, WaitReason, classify, hero_backup},
+    settle::{Exclusion, classify, hero_backup},
     template::VersionDir,
 };
-use avalon_store::fs::{Dir, FileIdentity};
 use tokio::sync::{
     mpsc::{self, OwnedPermit},
     watch,
@@ -23,14 +21,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        area, collide,
+        area,
         scan::{self, ScanError, ScanProblem, ScanReport},
-        snapshot::{SnapshotError, snapshot_again},
         watch::{RawChange, Watcher},
         writers::Writers,
     },
+    look::look,
     root::{self, OpenRoot, RootError},
-    versions::{Asked, Look, Looked, Seen, Versions},
+    versions::{Looked, Versions},
     words::{
         PendingVersion, ProjectHealth, ProjectSource, PublishOutcome, Request, ScanSummary, Settled,
         SettlerConfig, SettlerHandle, WatcherState,
@@ -49,8 +47,6 @@ const REQUESTS: usize = 64;
 const REST_AFTER_SCAN: u32 = 20;
 /// And at most this long, where somebody watches the tree.
 const MOST_REST: Duration = Duration::from_hours(6);
-/// After how long it is looked again, for somebody who waits, whether a program still has a file open.
-const LOOK_AGAIN: Duration = Duration::from_millis(25);
 /// How many settled versions wait for the next stage before no further version is looked at.
 const MAX_OUTBOX: usize = 4;
 
@@ -459,98 +455,6 @@ async fn next_change(root: &mut Option<OpenRoot>) -> RawChange {
         },
         _ => std::future::pending().await,
     }
-}
-
-/// Looks at one version directory. Blocks.
-fn look(
-    project: &Dir,
-    source: &ProjectSource,
-    writers: &Writers,
-    order: Look,
-    (now_ms, now): (u64, SystemTime),
-) -> Looked {
-    let Look { dir, mut settle, asked } = order;
-    let seen = match snapshot_again(project, &dir, settle.files(), now) {
-        Err(SnapshotError::Gone { .. }) => Seen::Gone,
-        Err(error) => Seen::Failed { why: ErrorChain(&error).to_string() },
-        Ok(snapshot) if asked == Asked::No && is_known(&dir, &snapshot, source) => Seen::Known,
-        Ok(snapshot) => {
-            let recorded = || (source.recorded)(&dir, usize::MAX);
-            let seen = decide(&mut settle, asked, snapshot, (writers, &recorded), now_ms);
-            unless_it_collides(seen, project, &dir, source)
-        }
-    };
-    Looked { dir, settle, asked, seen }
-}
-
-/// Decides; only for what would be whole, all processes are looked at, and only for what time does not mend, the catalog.
-fn decide(
-    settle: &mut Settle,
-    asked: Asked,
-    mut snapshot: DirSnapshot,
-    (writers, recorded): (&Writers, &dyn Fn() -> Vec<(RelPath, FileIdentity)>),
-    now_ms: u64,
-) -> Seen {
-    let before = settle.clone();
-    let mut verdict = settle.observe(now_ms, &snapshot);
-    // A published file that lost its end would else be waited for and nobody would hear of it.
-    let stays = |reason: &WaitReason| matches!(reason, WaitReason::Gap(_) | WaitReason::NotClosed { .. });
-    let mut is_changed = false;
-    if matches!(&verdict, Verdict::Wait { why, .. } if why.iter().any(stays)) {
-        let recorded: BTreeMap<RelPath, FileIdentity> = recorded().into_iter().collect();
-        is_changed = snapshot
-            .files
-            .iter()
-            .any(|file| recorded.get(&file.path).is_some_and(|recorded| *recorded != identity(file)));
-        snapshot.recorded = recorded.into_keys().collect();
-        *settle = before.clone();
-        verdict = settle.observe(now_ms, &snapshot);
-    }
-    let looked_at = match &verdict {
-        Verdict::Grows { files, .. } => files.clone(),
-        _ => snapshot.files.clone(),
-    };
-    match verdict {
-        Verdict::Wait { until_ms, why } if is_changed && asked == Asked::No && why.iter().all(stays) => {
-            return Seen::Rewritten { until_ms, why };
-        }
-        Verdict::Whole { .. } | Verdict::Grows { .. } => {}
-        verdict => return Seen::Decided(verdict),
-    }
-    snapshot.open_writers = match asked {
-        Asked::No => writers.hold(&looked_at, now_ms),
-        Asked::Yes => writers.still_hold(&looked_at, now_ms, || thread::sleep(LOOK_AGAIN)),
-    };
-    if snapshot.open_writers != Some(true) {
-        return Seen::Decided(verdict);
-    }
-    *settle = before;
-    Seen::Decided(settle.observe(now_ms, &snapshot))
-}
-
-/// What would be whole is refused where its directory is that of another on some systems.
-fn unless_it_collides(seen: Seen, project: &Dir, dir: &RelPath, source: &ProjectSource) -> Seen {
-    if !matches!(seen, Seen::Decided(Verdict::Whole { .. })) {
-        return seen;
-    }
-    match collide::collisions(project, dir, source.recorded.as_ref()) {
-        Ok(problems) if problems.is_empty() => seen,
-        Ok(problems) => Seen::Decided(Verdict::Refused { problems }),
-        Err(error) => Seen::Failed { why: ErrorChain(&error).to_string() },
-    }
-}
-
-fn identity(file: &SeenFile) -> FileIdentity {
-    let SeenFile { size, mtime_ns, ctime_ns, inode, .. } = *file;
-    FileIdentity { size, mtime_ns, ctime_ns, inode }
-}
-
-fn is_known(dir: &RelPath, snapshot: &DirSnapshot, source: &ProjectSource) -> bool {
-    let is_known =
-        |file: &SeenFile| dir.join(&file.path).is_ok_and(|path| (source.known)(&path, &identity(file)));
-    let is_known =
-        !snapshot.files.is_empty() && snapshot.problems.is_empty() && snapshot.files.iter().all(is_known);
-    is_known && !(source.grows)(dir)
 }
 
 fn summary_of(report: &ScanReport, at: SystemTime) -> ScanSummary {

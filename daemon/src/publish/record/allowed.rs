@@ -1,0 +1,112 @@
+//! Whether what lies in a version directory may be recorded at all, and as what comes after.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use avalon_protocol::{
+    access::Action,
+    id::{VersionId, VersionSlot},
+    manifest::Relation,
+    rel_path::RelPath,
+    settle::SeenFile,
+    version_fold::{Standing, VersionFold},
+};
+use avalon_store::{fs::Dir, object::incoming::Incoming};
+
+use super::{
+    super::{settle::Rewrites, snapshot::snapshot_version},
+    Purpose, RecordError, WholeVersion,
+};
+use crate::core::{Core, blocking};
+
+pub(super) async fn check_still_whole(
+    root: &Dir,
+    whole: &WholeVersion,
+    version: &VersionId,
+) -> Result<(), RecordError> {
+    let (root, dir) = (root.clone(), whole.version.dir.clone());
+    let snapshot = blocking(move || snapshot_version(&root, &dir)).await;
+    let snapshot = snapshot.map_err(|source| RecordError::Snapshot { version: version.clone(), source })?;
+    let same = match whole.purpose {
+        Purpose::Grow => {
+            let now: BTreeMap<&RelPath, &SeenFile> =
+                snapshot.files.iter().map(|file| (&file.path, file)).collect();
+            whole.files.iter().all(|then| now.get(&then.path).is_some_and(|now| now.is_unchanged(then)))
+        }
+        Purpose::Publish | Purpose::Compare => {
+            snapshot.files.len() == whole.files.len()
+                && snapshot.files.iter().zip(&whole.files).all(|(now, then)| now.is_unchanged(then))
+        }
+    };
+    if same { Ok(()) } else { Err(RecordError::Changed { version: version.clone() }) }
+}
+
+/// A hero shows one state at a time.
+pub(super) fn version_grows(whole: &WholeVersion) -> bool {
+    whole.version.fields.slot != VersionSlot::Hero
+}
+
+/// While a version is being fetched, or its placement was cut, what lies in its directory is nobody's publish.
+pub(super) async fn check_not_incoming(
+    core: &Arc<Core>,
+    root: &Dir,
+    version: &VersionId,
+) -> Result<(), RecordError> {
+    let (core, root, id) = (Arc::clone(core), root.clone(), version.clone());
+    let incoming = blocking(move || {
+        let areas = Incoming::list(&root).unwrap_or_default();
+        for manifest in areas {
+            if core.ledger.version_of(manifest)?.as_ref() == Some(&id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    });
+    match incoming.await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(RecordError::Incoming { version: version.clone() }),
+        Err(source) => Err(RecordError::Catalog { version: version.clone(), source }),
+    }
+}
+
+/// Without an answer about the version, hashing it would be in vain; as when nobody knows it and this node may not publish.
+pub(super) async fn check_catalog(core: &Arc<Core>, version: &VersionId) -> Result<(), RecordError> {
+    let (ledger, id) = (core.ledger.clone(), version.clone());
+    let asked = blocking(move || ledger.version(&id)).await;
+    let fold = asked.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
+    let is_known = fold.is_some_and(|fold| !matches!(fold.standing(version.slot), Standing::Unknown));
+    match not_granted(core, version).filter(|_| !is_known) {
+        Some(refused) => Err(refused),
+        None => Ok(()),
+    }
+}
+
+/// What this node held and cannot be read now comes back from a peer; until then what lies there would be taken for the work of somebody who
+/// knew nothing of it. Where a person accepts it, nobody may have it any more: what comes after it is no first generation all the same.
+pub(super) async fn with_base(
+    core: &Arc<Core>,
+    version: &VersionId,
+    fold: &VersionFold,
+    (relation, rewrites): (Relation, Rewrites),
+) -> Result<Relation, RecordError> {
+    if matches!(relation, Relation::Known(_)) {
+        return Ok(relation);
+    }
+    let Some(base) = fold.compared_with(version.slot, &core.me) else { return Ok(relation) };
+    let ledger = core.ledger.clone();
+    // Reading it asks for it from then on.
+    let is_at_hand = blocking(move || matches!(ledger.manifest(base), Ok(Some(_)))).await;
+    match (is_at_hand, rewrites) {
+        (true, _) => Ok(relation),
+        (false, Rewrites::Hold) => Err(RecordError::NotAtHand { version: version.clone() }),
+        (false, Rewrites::Accept) if relation == Relation::First => {
+            Ok(Relation::Rewritten { base, changed: Vec::new() })
+        }
+        (false, Rewrites::Accept) => Ok(relation),
+    }
+}
+
+/// Refuses what this node has no right to publish: it would state nothing anywhere.
+pub(super) fn not_granted(core: &Core, version: &VersionId) -> Option<RecordError> {
+    let refused = core.check_may(&version.project, Action::Publish).err()?;
+    Some(RecordError::NotGranted { version: version.clone(), refused })
+}
