@@ -33,11 +33,14 @@ pub enum Mutation {
     RefusesTheFuture,
     /// A node that was put back to a backup writes at once.
     WritesAfterRestore,
+    /// The incoming area does not say where its files are placed one by one. It takes a cut placement and then a backup of before to
+    /// notice, as in seed 22405.
+    PlacesUnannounced,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AcknowledgesBeforeSync,
         Self::AnnouncesBeforeSync,
         Self::TrustsPageCache,
@@ -53,5 +56,6 @@ impl Mutation {
         Self::NeverAsksAgain,
         Self::RefusesTheFuture,
         Self::WritesAfterRestore,
+        Self::PlacesUnannounced,
     ];
 }

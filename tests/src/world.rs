@@ -285,7 +285,7 @@ impl World {
             Fault::Clock { node, ahead_ms } => self.nodes[node].set_clock(ahead_ms, &mut self.env),
             Fault::Backup { node } => self.nodes[node].back_up(),
             Fault::Restore { node } => {
-                if self.is_known_elsewhere(node) && !self.nodes[node].has_cut_placement() {
+                if self.is_known_elsewhere(node) {
                     self.nodes[node].kill(&mut self.env);
                     self.env.network.down.insert(node);
                     self.nodes[node].restore(&mut self.env);

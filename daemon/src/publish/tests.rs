@@ -18,7 +18,7 @@ use super::{
     hash::NamedFile,
     publisher,
     record::{Purpose, RecordError, Remedy, WholeVersion, record},
-    settle::{PublishOutcome, Settled, SettledFile},
+    settle::{PublishDetails, PublishOutcome, Rewrites, Settled, SettledFile},
 };
 use crate::{
     config::Config,
@@ -86,6 +86,17 @@ fn write(node: &Node) -> Settled {
     }
 }
 
+/// Makes of a version that settled what is recorded.
+fn whole(node: &Node, settled: &Settled) -> WholeVersion {
+    WholeVersion {
+        version: node.project().templates().invert_dir(&settled.dir).unwrap(),
+        files: settled.files.iter().map(|file| file.file.clone()).collect(),
+        completeness: Completeness::Quiet,
+        purpose: Purpose::Publish,
+        about: Default::default(),
+    }
+}
+
 /// Lets time go on until something is so.
 async fn until(node: &Node, what: &str, is_so: impl Fn() -> bool) {
     for _ in 0..500 {
@@ -135,13 +146,7 @@ async fn without_a_catalog_a_version_is_not_hashed() {
     node.publishes(&manifest(1, b"x"));
     let (node, gate) = studio.without_catalog(node);
     let settled = write(&node);
-    let whole = WholeVersion {
-        version: node.project().templates().invert_dir(&settled.dir).unwrap(),
-        files: settled.files.into_iter().map(|file| file.file).collect(),
-        completeness: Completeness::Quiet,
-        purpose: Purpose::Publish,
-        about: Default::default(),
-    };
+    let whole = whole(&node, &settled);
     let recorded = record(&node.core, node.project(), whole).await;
     assert!(matches!(recorded, Err(RecordError::Catalog { .. })), "{recorded:?}");
     assert!(node.core.blocks.get(&ObjectHash::of(&vec![7; BYTES]), BYTES as u64).is_none());
@@ -152,13 +157,6 @@ async fn without_a_catalog_a_version_is_not_hashed() {
 async fn a_file_that_the_disk_lost_is_not_recorded_until_it_is_written_again() {
     let studio = Studio::new();
     let node = studio.node("srv@london", ProjectMode::OnDemand);
-    let whole = |settled: Settled| WholeVersion {
-        version: node.project().templates().invert_dir(&settled.dir).unwrap(),
-        files: settled.files.into_iter().map(|file| file.file).collect(),
-        completeness: Completeness::Quiet,
-        purpose: Purpose::Publish,
-        about: Default::default(),
-    };
     let settled = write(&node);
     // As after a failed fsync: what was read then is not what the disk gives back.
     let path: RelPath = format!("{DIR}/modelDefault.abc").parse().unwrap();
@@ -167,12 +165,12 @@ async fn a_file_that_the_disk_lost_is_not_recorded_until_it_is_written_again() {
     let before = NamedFile { inside, path, object, stat, is_fresh: true };
     node.project().unsynced().note(&[&before]);
     for _ in 0..2 {
-        let refused = record(&node.core, node.project(), whole(settled_again(&settled))).await.unwrap_err();
+        let refused = record(&node.core, node.project(), whole(&node, &settled)).await.unwrap_err();
         assert!(ErrorChain(&refused).to_string().contains("write it again"), "{refused:?}");
         assert_eq!((refused.remedy(), refused.code()), (Remedy::Person, ErrorCode::Damaged));
     }
     assert!(node.core.ledger.version(&version(2)).unwrap().is_none());
-    record(&node.core, node.project(), whole(write(&node))).await.unwrap();
+    record(&node.core, node.project(), whole(&node, &write(&node))).await.unwrap();
     assert!(node.core.ledger.version(&version(2)).unwrap().is_some());
 }
 
@@ -225,17 +223,31 @@ async fn what_is_found_rotten_when_it_is_recorded_is_not_held_from_then_on_and_i
     assert!(timeout(BREATH, node.core.damaged.asked()).await.is_err(), "it is asked for once");
 }
 
-fn settled_again(settled: &Settled) -> Settled {
-    Settled {
-        dir: settled.dir.clone(),
-        fields: settled.fields.clone(),
-        completeness: settled.completeness,
-        purpose: settled.purpose,
-        files: settled.files.clone(),
-        warnings: Vec::new(),
-        details: None,
-        replies: Vec::new(),
-    }
+#[tokio::test]
+async fn what_was_being_placed_before_the_state_was_put_back_is_nobodys_work_until_a_person_says_so() {
+    let studio = Studio::new();
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    let settled = write(&node);
+    let whole = |rewrites| WholeVersion {
+        about: PublishDetails { rewrites, ..PublishDetails::default() },
+        ..whole(&node, &settled)
+    };
+    // A generation that no record of this state names, cut off while its files went into the directory.
+    let area = node.dir.join(".avalon/incoming").join(manifest(7, b"of a peer").id().to_string());
+    fs::create_dir_all(&area).unwrap();
+    let place = |dir: &str| {
+        let mut file = fs::File::create(area.join("place")).unwrap();
+        file.write_all(dir.as_bytes()).unwrap();
+    };
+    let recorded = async |rewrites| record(&node.core, node.project(), whole(rewrites)).await;
+    place(DIR);
+    let refused = recorded(Rewrites::Hold).await.unwrap_err();
+    assert!(matches!(refused, RecordError::Incoming { .. }), "{refused:?}");
+    place("assets/robot/publish/modelDefault/v003");
+    recorded(Rewrites::Hold).await.unwrap();
+    assert!(node.core.ledger.version(&version(2)).unwrap().is_some());
+    place(DIR);
+    recorded(Rewrites::Accept).await.unwrap();
 }
 
 #[tokio::test]

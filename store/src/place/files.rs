@@ -8,7 +8,10 @@ use avalon_protocol::{
 };
 
 use super::{PlaceError, Placing, Replaces, check::Step};
-use crate::fs::{Dir, FileKind, FileStat, IoError, Overwrite, path_of};
+use crate::{
+    fs::{Dir, FileKind, FileStat, IoError, Overwrite, path_of},
+    object::incoming::note_place,
+};
 
 impl Placing<'_> {
     /// Checks everything, then moves the files whose place is free, the entries of representations last: whoever resolves
@@ -23,6 +26,7 @@ impl Placing<'_> {
         };
         if to_move().next().is_some() {
             let tree = self.tree()?;
+            note_place(project, self.manifest()).map_err(|e| self.failed(e))?;
             let (mut entries, others): (Vec<_>, Vec<_>) =
                 to_move().partition(|(file, _)| self.manifest().is_entry(file));
             // What lies in directories first: a scene in the version directory refers to it, not the other way round.

@@ -106,6 +106,28 @@ fn a_version_that_grew_needs_only_the_new_frames_and_leaves_the_old_alone() {
 }
 
 #[test]
+fn an_area_says_where_its_files_go_before_the_first_one_moves_and_until_all_have() {
+    let mut studio = Studio::new();
+    let old = studio.version(&[("f.1001", b"one")]);
+    receive_and_place(&studio, &old).unwrap();
+    assert_eq!(Incoming::place_of(&studio.project, old.id()).unwrap(), None, "it came whole");
+    let files: [(&str, &[u8]); 2] = [("f.1001", b"one"), ("f.1002", b"two")];
+    let grown = studio.manifest(VersionSlot::Number(1), VERSION_DIR, &files, Some(&old));
+    let version = studio.receive(&grown);
+    assert_eq!(Incoming::place_of(&studio.project, grown.id()).unwrap(), None, "nothing moved yet");
+    // What is removed from the tree stops the placement where its first file would move.
+    fs::remove_file(studio.area(&grown).join("tree/f.1002")).unwrap();
+    place(version, &PlaceOptions::default()).unwrap_err();
+    let place_of = || Incoming::place_of(&studio.project, grown.id()).unwrap();
+    assert_eq!(place_of(), Some(path_of(VERSION_DIR)));
+    let place = studio.area(&grown).strip_prefix(studio.path()).unwrap().join("place");
+    write(&studio, place.to_str().unwrap(), b"\xff");
+    assert_eq!(place_of(), None, "what is no path says nothing");
+    receive_and_place(&studio, &grown).unwrap();
+    assert_eq!(place_of(), None);
+}
+
+#[test]
 fn a_known_file_in_place_is_not_read_again() {
     let mut studio = Studio::new();
     let old = studio.version(&[("a", b"one")]);

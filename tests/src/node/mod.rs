@@ -59,6 +59,9 @@ pub struct Disk {
     pub tree: Tree,
     /// Objects on their way in.
     pub incoming: Incoming,
+    /// Which generation was being placed file by file into the directory of a version, from before the first file moved until all
+    /// are durable: the `place` file of its incoming area, which lies with the projects.
+    pub placing: BTreeMap<VersionId, ManifestId>,
     /// Manifests of publishes that are written and not synced.
     pub unsynced_manifests: BTreeSet<ManifestId>,
     /// There is no room for anything.

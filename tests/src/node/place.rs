@@ -61,6 +61,9 @@ impl SimNode {
         }
         if here.is_some() {
             self.set_stage(version, Stage::Placing);
+            if !env.is_wrong(Mutation::PlacesUnannounced) {
+                self.disk.placing.insert(version.clone(), manifest.id());
+            }
             self.place_next(version, env);
             return;
         }
@@ -156,6 +159,7 @@ impl SimNode {
             self.disk.tree.dir_mut(version).sync(&manifest);
         }
         manifest.files().iter().for_each(|file| self.disk.incoming.remove(&version.project, file.hash));
+        self.disk.placing.remove(version);
         self.set_stage(version, Stage::Recording);
         self.touched.versions.insert(version.clone());
         env.note(&Note::Placed(self.who.node, version.clone(), manifest.id()));

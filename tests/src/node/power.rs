@@ -7,8 +7,7 @@ use std::{
 
 use avalon_protocol::{
     hash::ManifestId,
-    id::{ProjectName, VersionId},
-    manifest::FileEntry,
+    id::ProjectName,
     own_feed::{OwnFeeds, Signs},
 };
 use rand::Rng as _;
@@ -18,7 +17,6 @@ use crate::{
     env::{Env, Said},
     event::{Note, Wake},
     mutation::Mutation,
-    tree::VersionDir,
 };
 
 impl SimNode {
@@ -173,24 +171,6 @@ impl SimNode {
     /// Says whether its backup has a manifest.
     pub fn is_backed_up(&self, manifest: &ManifestId) -> bool {
         self.backup.as_ref().is_some_and(|backup| backup.manifests.contains_key(manifest))
-    }
-
-    /// Says whether a part of a generation lies here that it does not hold. Put back to before it heard of that, it would take the
-    /// part for the work of somebody here; so do real nodes, see `docs/reliability.md`.
-    pub fn has_cut_placement(&self) -> bool {
-        let ledger = &self.disk.ledger;
-        let is_cut = |version: &VersionId, dir: &VersionDir| {
-            let Some(fold) = ledger.folds().get(version) else { return false };
-            let is_held = |id: &ManifestId| fold.holds(&self.id, id);
-            let known = || fold.generations().keys().filter_map(|id| self.disk.manifests.get(id));
-            let of_held = |file: &FileEntry| {
-                let mut held = known().filter(|manifest| is_held(&manifest.id()));
-                held.any(|held| held.files().iter().any(|own| own.path == file.path && own.hash == file.hash))
-            };
-            let mut coming = known().filter(|manifest| !is_held(&manifest.id()) && !dir.has_all(manifest));
-            coming.any(|coming| coming.files().iter().any(|file| dir.has(file) && !of_held(file)))
-        };
-        self.disk.tree.dirs().iter().any(|(version, dir)| is_cut(version, dir))
     }
 
     /// Puts its state back to the backup, if there is one; it is off.

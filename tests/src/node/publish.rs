@@ -98,6 +98,12 @@ impl SimNode {
             env.wake(self.who, 300, Wake::Settled(version.clone()));
             return;
         }
+        // Nor is what was being placed, when the state was put back to before anything was known of that generation.
+        if self.disk.placing.get(version).is_some_and(|coming| !self.disk.manifests.contains_key(coming)) {
+            env.note(&Note::NotAtHand(self.who.node, version.clone()));
+            env.wake(self.who, 300, Wake::Settled(version.clone()));
+            return;
+        }
         let known: Vec<&Arc<Manifest>> =
             fold.generations().keys().filter_map(|id| self.disk.manifests.get(id)).collect();
         if let Some(same) = known.iter().find(|manifest| dir.is(manifest)) {

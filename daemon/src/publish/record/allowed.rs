@@ -45,17 +45,22 @@ pub(super) fn version_grows(whole: &WholeVersion) -> bool {
     whole.version.fields.slot != VersionSlot::Hero
 }
 
-/// While a version is being fetched, or its placement was cut, what lies in its directory is nobody's publish.
+/// While a version is being fetched, or its placement was cut, what lies in its directory is nobody's publish. Where no record names
+/// what was fetched, as in a state that is older than it, the area itself says where its files go.
 pub(super) async fn check_not_incoming(
     core: &Arc<Core>,
     root: &Dir,
-    version: &VersionId,
+    (version, dir): (&VersionId, &RelPath),
 ) -> Result<(), RecordError> {
-    let (core, root, id) = (Arc::clone(core), root.clone(), version.clone());
+    let (core, root, id, dir) = (Arc::clone(core), root.clone(), version.clone(), dir.clone());
     let incoming = blocking(move || {
         let areas = Incoming::list(&root).unwrap_or_default();
         for manifest in areas {
-            if core.ledger.version_of(manifest)?.as_ref() == Some(&id) {
+            let is_this = match core.ledger.version_of(manifest)? {
+                Some(version) => version == id,
+                None => Incoming::place_of(&root, manifest).unwrap_or_default().as_ref() == Some(&dir),
+            };
+            if is_this {
                 return Ok(true);
             }
         }

@@ -126,7 +126,7 @@ pub async fn record(
     // A mirror fetches again what it lost by the change. That somebody accepts the change, and that nobody places anything
     // meanwhile, ends it.
     if whole.about.rewrites == Rewrites::Hold {
-        check_not_incoming(core, &root, &version).await?;
+        check_not_incoming(core, &root, (&version, &whole.version.dir)).await?;
     }
     check_catalog(core, &version).await?;
     let named = hash::hash(core, project, &root, &whole.version.dir, &whole.files).await;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io::{self, Read as _},
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard,
@@ -17,14 +18,32 @@ use avalon_protocol::{
 };
 
 use super::{IncomingError, persist::Claiming, slot::Slot};
-use crate::fs::{Dir, FileKind, FileStat, FsKind, IoError, path_of};
+use crate::fs::{Dir, FileKind, FileStat, FsKind, IoError, WriteMode, path_of};
 
 /// Where all incoming areas of a project lie.
 const INCOMING: &str = ".avalon/incoming";
 
+/// The file of an area that says where its files are placed one by one.
+const PLACE: &str = "place";
+
+/// How long a path may be there: longer than any [`RelPath`].
+const PLACE_MOST_BYTES: u64 = 64 << 10;
+
 /// Returns where the area of a manifest lies in its project.
 pub(crate) fn area_path(manifest: ManifestId) -> RelPath {
     path_of(&format!("{INCOMING}/{manifest}"))
+}
+
+fn place_path(manifest: ManifestId) -> RelPath {
+    path_of(&format!("{INCOMING}/{manifest}/{PLACE}"))
+}
+
+/// Writes durably into the area of a manifest to which directory its files go from now on. A node that stops amid that and loses its
+/// state with it, or gets an older one back, knows by this alone that what lies there is nobody's work.
+pub(crate) fn note_place(project: &Dir, manifest: &Manifest) -> Result<(), IoError> {
+    let bytes = manifest.dir().as_str().as_bytes();
+    project.write_atomic(&place_path(manifest.id()), bytes, WriteMode::Replace)?;
+    project.sync_path(&area_path(manifest.id()))
 }
 
 /// One version being put together. All methods take `&self` and may be called from many threads.
@@ -152,6 +171,25 @@ impl Incoming {
         }
     }
 
+    /// Returns the directory into which the files of an area were being placed one by one when it was left, relative to the project;
+    /// `None` when that had not begun, or there is no area.
+    ///
+    /// # Errors
+    /// [`IoError`] when that cannot be read.
+    pub fn place_of(project: &Dir, manifest: ManifestId) -> Result<Option<RelPath>, IoError> {
+        let path = place_path(manifest);
+        let file = match project.open_file(&path) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            opened => opened?,
+        };
+        let mut text = String::new();
+        match file.take(PLACE_MOST_BYTES).read_to_string(&mut text) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+            Err(error) => Err(IoError::new("read", project.path().join(path.as_str()), error)),
+            Ok(_) => Ok(text.parse().ok()),
+        }
+    }
+
     /// Removes the area of a manifest that nobody puts together any more.
     ///
     /// # Errors
@@ -226,7 +264,7 @@ impl Incoming {
         &self,
         action: &'static str,
         part: &RelPath,
-        error: impl Into<std::io::Error>,
+        error: impl Into<io::Error>,
     ) -> IncomingError {
         self.failed(IoError::new(action, self.parts.path().join(part.as_str()), error))
     }

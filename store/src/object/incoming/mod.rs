@@ -7,6 +7,7 @@
 //!     parts/<object hash>.have      which blocks of a part of 16 blocks or more were synced
 //!     parts/<object hash>.copy-<n>  a copy that is not verified yet; a crash may leave one, opening removes it
 //!     tree/...                      the version as it will be, built at the end
+//!     place                         where its files go one by one, as a path in the project; there from before the first moves
 //! ```
 //!
 //! No block write waits for a sync; [`Incoming::finish`] makes all of it durable at once. What is believed after a crash are
@@ -24,13 +25,16 @@ mod receive;
 mod resume;
 mod slot;
 
-pub(crate) use self::{area::area_path, build::VerifiedFile};
 pub use self::{
     area::{Incoming, ObjectNeed, Progress},
     build::VerifiedVersion,
     error::IncomingError,
     local_copy::LocalCopy,
     receive::BlockWritten,
+};
+pub(crate) use self::{
+    area::{area_path, note_place},
+    build::VerifiedFile,
 };
 
 #[cfg(test)]
