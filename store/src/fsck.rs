@@ -1,10 +1,13 @@
 //! Reading all that a state directory holds, and saying what is damaged and what mends it. Nothing is changed.
 //!
 //! Of the catalog only that it opens and has all its rows is checked, and only while no daemon holds it: it is derived, and the
-//! daemon proves it against the feeds at each start.
+//! daemon proves it against the feeds at each start. What it and the witness know of the feeds says whether their ends are gone.
+
+mod ends;
+mod named;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,10 +23,11 @@ use avalon_protocol::{
 };
 use rayon::prelude::*;
 
+use self::ends::KnownEnds;
 use crate::{
     catalog::{Cause, Generations},
     error_chain::ErrorChain,
-    feed::{self, FeedFileError, ForkFiles},
+    feed::{self, FeedFileError, FeedIndex, ForkFiles},
     fs::{Dir, FileKind, IoError, path_of},
     manifest_file::{ManifestFileError, ManifestFiles},
     object::serve::BlockCache,
@@ -65,12 +69,18 @@ pub enum FindingKind {
     OwnFeed,
     /// The copy of another node's feed.
     PeerFeed,
-    /// The end of a feed that a crash tore; it was not acknowledged.
+    /// The end of a feed that a crash tore; it was not acknowledged, as far as anything here knows.
     TornEnd,
+    /// A feed has fewer records than it had, or is gone: what is lost was acknowledged.
+    LostEnd,
     /// A feed that was put aside before.
     PutAside,
     /// A manifest.
     Manifest,
+    /// A manifest that this node had, and that is not there.
+    ManifestGone,
+    /// What this node noted of its own feeds.
+    Witness,
     /// The block list of an object.
     BlockList,
     /// A proof that a feed has two histories; what it proves is no damage of this disk.
@@ -95,8 +105,11 @@ impl FindingKind {
             Self::OwnFeed => "own-feed",
             Self::PeerFeed => "peer-feed",
             Self::TornEnd => "torn-end",
+            Self::LostEnd => "lost-end",
             Self::PutAside => "put-aside",
             Self::Manifest => "manifest",
+            Self::ManifestGone => "manifest-gone",
+            Self::Witness => "witness",
             Self::BlockList => "block-list",
             Self::Fork => "fork",
             Self::Catalog => "catalog",
@@ -114,8 +127,19 @@ impl FindingKind {
             }
             Self::PeerFeed => "start avalond: it puts the feed aside and takes it from a peer again",
             Self::TornEnd => "nothing is lost: avalond cuts it off at its start",
+            Self::LostEnd => {
+                "start avalond: a peer gives back what is missing, and of this node's own feed nothing is written before; where no \
+                 peer has it, avalonctl feed release goes on without"
+            }
             Self::PutAside => "nothing: it is kept for whoever wants to know why; it may be deleted",
             Self::Manifest => "let avalond run: it fetches the manifest from a peer that has it",
+            Self::ManifestGone => {
+                "let avalond run: it fetches the manifest from a peer that has it; where nobody has it, avalonctl accept publishes \
+                 what lies there"
+            }
+            Self::Witness => {
+                "start avalond: it asks its peers about its own feeds before it writes there, and notes them anew"
+            }
             Self::BlockList => "delete the file: it is made again when somebody asks for the object",
             Self::Fork => "see avalonctl feed show: a person decides",
             Self::Catalog => "start avalond: it makes the catalog anew from the feeds",
@@ -132,16 +156,26 @@ impl FindingKind {
 /// [`IoError`] when the directory itself cannot be listed; what lies in it is a finding.
 pub fn check(root: &Path, me: &NodeId, trust: &dyn RecordTrust, is_alone: bool) -> Result<Checked, IoError> {
     let root = Dir::open(root)?;
-    let mut checked = Checked::default();
-    if let Some(feeds) = part(&root, "feeds")? {
-        check_feeds(&feeds, (me, trust), &mut checked)?;
-    }
-    let sizes = match part(&root, "manifests")? {
-        Some(dir) => check_manifests(&dir, &mut checked)?,
-        None => BTreeMap::new(),
+    let (mut checked, mut known) = (Checked::default(), KnownEnds::default());
+    checked.findings.extend(known.take_witness(&root, me));
+    let of_catalog = match part(&root, "catalog")?.filter(|_| is_alone) {
+        Some(catalog) => check_catalog(&catalog, &mut known, &mut checked)?,
+        None => None,
     };
+    let feeds = check_feeds(&root, (me, trust), &known, &mut checked)?;
+    let manifests = check_manifests(&root, &mut checked)?;
+    let dir = root.path().join("manifests");
+    match named::gone(&feeds, me, &manifests.ids, &dir) {
+        Ok(gone) => checked.findings.extend(gone),
+        // All of it was read a moment ago: a daemon that runs puts it aside, or the disk is bad.
+        Err(error) => checked.findings.push(Finding {
+            kind: FindingKind::Unreadable,
+            path: root.path().join("feeds"),
+            detail: ErrorChain(&error).to_string(),
+        }),
+    }
     if part(&root, "blocks")?.is_some() {
-        check_block_lists(&root, &sizes, &mut checked)?;
+        check_block_lists(&root, &manifests.sizes, &mut checked)?;
     }
     if let Some(forks) = part(&root, "forks")? {
         let all = ForkFiles::new(forks.clone()).all()?;
@@ -154,9 +188,7 @@ pub fn check(root: &Path, me: &NodeId, trust: &dyn RecordTrust, is_alone: bool) 
             },
         }));
     }
-    if let Some(catalog) = part(&root, "catalog")?.filter(|_| is_alone) {
-        check_catalog(&catalog, &mut checked)?;
-    }
+    checked.findings.extend(of_catalog);
     Ok(checked)
 }
 
@@ -167,25 +199,35 @@ fn part(root: &Dir, name: &str) -> Result<Option<Dir>, IoError> {
     }
 }
 
+/// Returns the feeds that are good, as far as they go.
 fn check_feeds(
-    feeds: &Dir,
+    root: &Dir,
     (me, trust): (&NodeId, &dyn RecordTrust),
+    known: &KnownEnds,
     checked: &mut Checked,
-) -> Result<(), IoError> {
-    for feed in feed::find(feeds)? {
-        let path = feeds.path().join(feed.to_string());
-        checked.feeds += 1;
-        match feed::check(feeds, &feed, trust) {
-            Ok((head, torn)) => {
-                checked.records += head.next_seq;
-                checked.findings.extend(torn.map(|torn| Finding {
-                    kind: FindingKind::TornEnd,
-                    path,
-                    detail: format!(
-                        "{} bytes at the end of segment {}, from byte {} on, are no whole group",
-                        torn.bytes, torn.segment, torn.offset
-                    ),
-                }));
+) -> Result<Vec<Arc<FeedIndex>>, IoError> {
+    let (feeds, path) = (part(root, "feeds")?, root.path().join("feeds"));
+    let found = feeds.as_ref().map_or(Ok(Vec::new()), feed::find)?;
+    checked.feeds = found.len() as u64;
+    let there: BTreeSet<&FeedId> = found.iter().collect();
+    for feed in known.feeds().filter(|feed| !there.contains(feed)) {
+        let lost = known.judge(feed, 0, None);
+        checked.findings.extend(lost.map(|(kind, detail)| {
+            let path = path.join(feed.to_string());
+            Finding { kind, path, detail }
+        }));
+    }
+    let Some(feeds) = feeds else { return Ok(Vec::new()) };
+    let mut good = Vec::new();
+    for feed in found {
+        let path = path.join(feed.to_string());
+        match feed::check(&feeds, &feed, trust) {
+            Ok((index, torn)) => {
+                let records = index.head().next_seq;
+                checked.records += records;
+                let end = known.judge(&feed, records, torn.as_ref());
+                checked.findings.extend(end.map(|(kind, detail)| Finding { kind, path, detail }));
+                good.push(index);
             }
             Err(error) => {
                 let kind = kind_of(&feed, me, &error);
@@ -203,7 +245,7 @@ fn check_feeds(
             detail: "a feed that was found damaged before".into(),
         }));
     }
-    Ok(())
+    Ok(good)
 }
 
 fn kind_of(feed: &FeedId, me: &NodeId, error: &FeedFileError) -> FindingKind {
@@ -215,8 +257,17 @@ fn kind_of(feed: &FeedId, me: &NodeId, error: &FeedFileError) -> FindingKind {
     }
 }
 
-/// Returns the sizes of all objects that good manifests name.
-fn check_manifests(dir: &Dir, checked: &mut Checked) -> Result<BTreeMap<ObjectHash, u64>, IoError> {
+/// What is known of the manifests that are here.
+#[derive(Default)]
+struct Manifests {
+    /// In order, also of damaged ones.
+    ids: Vec<ManifestId>,
+    /// The sizes of all objects that good ones name.
+    sizes: BTreeMap<ObjectHash, u64>,
+}
+
+fn check_manifests(root: &Dir, checked: &mut Checked) -> Result<Manifests, IoError> {
+    let Some(dir) = part(root, "manifests")? else { return Ok(Manifests::default()) };
     let files = ManifestFiles::new(dir.clone());
     let mut ids: Vec<_> = files.ids()?.into_iter().collect();
     ids.sort();
@@ -224,8 +275,7 @@ fn check_manifests(dir: &Dir, checked: &mut Checked) -> Result<BTreeMap<ObjectHa
     let read = |id: &ManifestId| (*id, files.get(*id));
     let mut sizes = BTreeMap::new();
     for (id, manifest) in ids.par_iter().map(read).collect::<Vec<_>>() {
-        let text = id.to_string();
-        let path = dir.path().join(text.get(..2).unwrap_or_default()).join(&text);
+        let path = manifest_path(dir.path(), &id);
         match manifest {
             Ok(Some(manifest)) => sizes.extend(large(&manifest)),
             Ok(None) => {}
@@ -241,7 +291,12 @@ fn check_manifests(dir: &Dir, checked: &mut Checked) -> Result<BTreeMap<ObjectHa
             }
         }
     }
-    Ok(sizes)
+    Ok(Manifests { ids, sizes })
+}
+
+fn manifest_path(dir: &Path, id: &ManifestId) -> PathBuf {
+    let text = id.to_string();
+    dir.join(text.get(..2).unwrap_or_default()).join(&text)
 }
 
 /// Only objects of more than a block have a list.
@@ -276,27 +331,32 @@ fn check_block_lists(
     Ok(())
 }
 
-fn check_catalog(dir: &Dir, checked: &mut Checked) -> Result<(), IoError> {
+/// Returns what is wrong with the catalog. One that is good says how much there was.
+fn check_catalog(
+    dir: &Dir,
+    known: &mut KnownEnds,
+    checked: &mut Checked,
+) -> Result<Option<Finding>, IoError> {
     // Time is for telling how long it takes to open, which nobody asks here.
     let now: Monotonic = Arc::new(std::time::Duration::default);
-    let found = |detail: String| Finding { kind: FindingKind::Catalog, path: dir.path().to_owned(), detail };
+    let found = |detail: String| {
+        Ok(Some(Finding { kind: FindingKind::Catalog, path: dir.path().to_owned(), detail }))
+    };
     match Generations::new(dir.clone(), now, u64::MAX).open_current() {
         Ok(Ok(opened)) => {
             checked.catalog = true;
-            if let Err(error) = opened.store.verify() {
-                checked.findings.push(found(ErrorChain(&error).to_string()));
+            match opened.store.verify().and_then(|_| known.take_cursors(&*opened.store)) {
+                Ok(()) => Ok(None),
+                Err(error) => found(ErrorChain(&error).to_string()),
             }
         }
         // The first start makes it; and whoever deleted it wanted that.
-        Ok(Err(Cause::Absent)) if dir.stat(&path_of("CURRENT"))?.is_none() => {}
-        Ok(Err(Cause::Absent)) => {
-            checked.findings.push(found("CURRENT names no catalog that is there".into()))
-        }
-        Ok(Err(cause)) => checked.findings.push(found(ErrorChain(&cause).to_string())),
+        Ok(Err(Cause::Absent)) if dir.stat(&path_of("CURRENT"))?.is_none() => Ok(None),
+        Ok(Err(Cause::Absent)) => found("CURRENT names no catalog that is there".into()),
+        Ok(Err(cause)) => found(ErrorChain(&cause).to_string()),
         Err(error) if error.source.kind() == io::ErrorKind::InvalidData => {
-            checked.findings.push(found(ErrorChain(&error).to_string()));
+            found(ErrorChain(&error).to_string())
         }
-        Err(error) => return Err(error),
+        Err(error) => Err(error),
     }
-    Ok(())
 }

@@ -23,7 +23,8 @@ use crate::{
 };
 
 const SCHEMA: &str = "avalond.witness/1";
-const NAME: &str = "witness.json";
+/// Its file in the state directory.
+pub(crate) const NAME: &str = "witness.json";
 /// The anchor has one of these names, and the next one has the other.
 const ANCHORS: [&str; 2] = ["witness-a.anchor", "witness-b.anchor"];
 /// Far more than a thousand projects need.
@@ -168,6 +169,13 @@ fn anchor_now(state: &StateDir, name: &str) -> Result<Option<Anchor>, IoError> {
 fn directory(state: &StateDir) -> Result<u64, IoError> {
     let stat = state.root.stat(&path_of("feeds"))?;
     Ok(stat.map_or(0, |stat| stat.inode))
+}
+
+/// Returns how many records the own feeds had when they were noted last; nothing of any where they never were. Why it is of no use is said
+/// in words.
+pub(crate) fn known_records(root: &Dir) -> Result<BTreeMap<ProjectName, u64>, String> {
+    let feeds = read(root)?.map(|witness| witness.feeds).unwrap_or_default();
+    Ok(feeds.into_iter().map(|(project, seen)| (project, seen.records)).collect())
 }
 
 /// Returns the witness; none where there is none, and why where it is of no use.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Reader, Scrubber, Target,
     check::{Checked, LOOK_AGAIN},
+    damage,
 };
 use crate::{clock::moment_of_week, core::blocking};
 
@@ -109,9 +110,9 @@ impl Scrubber {
         let checked = self.read_one(&target, Reader::Itself, &|_| ()).await;
         if let Checked::Read(bad) = &checked
             && self.0.config.repair
-            && bad.iter().any(|bad| bad.is_lost)
         {
-            self.begin_repair(version).await;
+            let lost: Vec<_> = bad.iter().filter(|bad| bad.is_lost).cloned().collect();
+            damage::ask_for(&self.0.core, version, &lost).await;
         }
         Some(checked)
     }

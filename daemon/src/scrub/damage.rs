@@ -68,10 +68,19 @@ pub async fn note_rotten(
         is_lost: true,
     });
     let target = Target { version: manifest.version().clone(), manifest, project: Arc::clone(project) };
-    if !note_locked(core, &target, bad.collect()).await?.is_empty() {
-        core.damaged.ask_for(target.version);
-    }
+    let noted = note_locked(core, &target, bad.collect()).await?;
+    ask_for(core, &target.version, &noted).await;
     Ok(())
+}
+
+/// Asks for what was noted to be fetched again, also after a restart.
+pub(super) async fn ask_for(core: &Arc<Core>, version: &VersionId, noted: &[Bad]) {
+    if noted.is_empty() {
+        return;
+    }
+    let (core, version) = (Arc::clone(core), version.clone());
+    let paths: Vec<RelPath> = noted.iter().map(|bad| bad.path.clone()).collect();
+    blocking(move || core.damaged.ask_for(&version, paths.iter())).await;
 }
 
 /// As [`note`], for who holds the version's lock.

@@ -24,12 +24,19 @@ const MOST_KEPT: usize = 10_000;
 pub struct FoundDamaged {
     file: Option<StateFile>,
     marks: Mutex<Marks>,
-    /// Which are to be fetched again.
-    to_repair: Mutex<BTreeSet<VersionId>>,
+    /// Which are to be fetched again and were not begun with yet.
+    to_begin: Mutex<BTreeSet<VersionId>>,
     asked: Notify,
 }
 
-type Marks = BTreeMap<(ProjectName, RelPath), FileIdentity>;
+type Marks = BTreeMap<(ProjectName, RelPath), Found>;
+
+#[derive(Debug)]
+struct Found {
+    identity: FileIdentity,
+    /// The version that is to be fetched again because of it.
+    repair: Option<VersionId>,
+}
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Kept {
@@ -44,6 +51,8 @@ struct Mark {
     mtime_ns: i64,
     ctime_ns: i64,
     inode: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    repair: Option<VersionId>,
 }
 
 impl FoundDamaged {
@@ -57,35 +66,46 @@ impl FoundDamaged {
                 Kept::default()
             }
         };
-        let mark = |Mark { project, path, size, mtime_ns, ctime_ns, inode }| {
-            ((project, path), FileIdentity { size, mtime_ns, ctime_ns, inode })
+        let to_begin = kept.files.iter().filter_map(|mark| mark.repair.clone()).collect();
+        let mark = |Mark { project, path, size, mtime_ns, ctime_ns, inode, repair }| {
+            ((project, path), Found { identity: FileIdentity { size, mtime_ns, ctime_ns, inode }, repair })
         };
         let marks = kept.files.into_iter().map(mark).collect();
-        Self { file: Some(file), marks: Mutex::new(marks), to_repair: Mutex::default(), asked: Notify::new() }
+        Self {
+            file: Some(file),
+            marks: Mutex::new(marks),
+            to_begin: Mutex::new(to_begin),
+            asked: Notify::new(),
+        }
     }
 
     #[cfg(test)]
     pub(crate) fn unkept() -> Self {
-        Self { file: None, marks: Mutex::default(), to_repair: Mutex::default(), asked: Notify::new() }
+        Self { file: None, marks: Mutex::default(), to_begin: Mutex::default(), asked: Notify::new() }
     }
 
     /// Notes files. Blocks.
     pub fn add(&self, project: &ProjectName, files: impl Iterator<Item = (RelPath, FileIdentity)>) {
         let mut marks = self.lock();
-        marks.extend(files.map(|(path, identity)| ((project.clone(), path), identity)));
+        for (path, identity) in files {
+            let found = marks.entry((project.clone(), path)).or_insert(Found { identity, repair: None });
+            if found.identity != identity {
+                *found = Found { identity, repair: None };
+            }
+        }
         self.write(&marks);
     }
 
     /// Says whether a file is one of them, as it was found.
     pub fn has(&self, project: &ProjectName, path: &RelPath, identity: FileIdentity) -> bool {
-        self.lock().get(&(project.clone(), path.clone())) == Some(&identity)
+        self.lock().get(&(project.clone(), path.clone())).is_some_and(|found| found.identity == identity)
     }
 
     /// Returns those of a project.
     pub fn of(&self, project: &ProjectName) -> BTreeMap<RelPath, FileIdentity> {
         let marks = self.lock();
         let of_project = marks.iter().filter(|((of, _), _)| of == project);
-        of_project.map(|((_, path), identity)| (path.clone(), *identity)).collect()
+        of_project.map(|((_, path), found)| (path.clone(), found.identity)).collect()
     }
 
     /// Forgets files, because others lie there now or a person took them as they are. Blocks.
@@ -100,27 +120,52 @@ impl FoundDamaged {
         }
     }
 
-    /// Asks for a version to be fetched again. Not kept over a restart: what stays damaged is told then, and a person has it repaired.
-    pub fn ask_for(&self, version: VersionId) {
-        self.to_repair.lock().unwrap_or_else(PoisonError::into_inner).insert(version);
+    /// Asks for a version to be fetched again because of these files, which were added before. That is kept over a restart as long as they
+    /// are. Blocks.
+    pub fn ask_for<'a>(&self, version: &VersionId, paths: impl Iterator<Item = &'a RelPath>) {
+        {
+            let mut marks = self.lock();
+            for path in paths {
+                if let Some(found) = marks.get_mut(&(version.project.clone(), path.clone())) {
+                    found.repair = Some(version.clone());
+                }
+            }
+            self.write(&marks);
+        }
+        self.to_begin.lock().unwrap_or_else(PoisonError::into_inner).insert(version.clone());
         self.asked.notify_one();
     }
 
     /// Waits for a version that is to be fetched again. For one that waits.
     pub async fn asked(&self) -> VersionId {
         loop {
-            if let Some(version) = self.to_repair.lock().unwrap_or_else(PoisonError::into_inner).pop_first() {
+            if let Some(version) = self.to_begin.lock().unwrap_or_else(PoisonError::into_inner).pop_first() {
                 return version;
             }
             self.asked.notified().await;
         }
     }
 
+    /// Says whether one of the files because of which a version is to be fetched again lies in its project as it was found: it may have
+    /// been put right, dropped or replaced since. Blocks.
+    pub fn is_still_to_repair(&self, version: &VersionId, dir: &Dir) -> bool {
+        let files: Vec<(RelPath, FileIdentity)> = self
+            .lock()
+            .iter()
+            .filter(|(_, found)| found.repair.as_ref() == Some(version))
+            .map(|((_, path), found)| (path.clone(), found.identity))
+            .collect();
+        files.iter().any(|(path, identity)| {
+            dir.stat(path).ok().flatten().is_some_and(|stat| stat.identity() == *identity)
+        })
+    }
+
     fn write(&self, marks: &Marks) {
         let Some(file) = &self.file else { return };
-        let mark = |((project, path), identity): (&(ProjectName, RelPath), &FileIdentity)| {
-            let FileIdentity { size, mtime_ns, ctime_ns, inode } = *identity;
-            Mark { project: project.clone(), path: path.clone(), size, mtime_ns, ctime_ns, inode }
+        let mark = |((project, path), found): (&(ProjectName, RelPath), &Found)| {
+            let FileIdentity { size, mtime_ns, ctime_ns, inode } = found.identity;
+            let (project, path, repair) = (project.clone(), path.clone(), found.repair.clone());
+            Mark { project, path, size, mtime_ns, ctime_ns, inode, repair }
         };
         let kept = Kept { files: marks.iter().take(MOST_KEPT).map(mark).collect() };
         if let Err(error) = file.write(&kept) {
@@ -154,5 +199,32 @@ mod tests {
         }
         FoundDamaged::open(&dir).forget(&project, [path("a/b")].iter());
         assert_eq!(FoundDamaged::open(&dir).of(&project).into_keys().collect::<Vec<_>>(), [path("a/c")]);
+    }
+
+    #[tokio::test]
+    async fn a_repair_that_was_asked_for_is_asked_for_again_after_a_restart_while_the_file_lies_there() {
+        let (temp, tree) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (dir, tree) = (Dir::open(temp.path()).unwrap(), Dir::open(tree.path()).unwrap());
+        let (version, project) = (crate::fixture::version(1), crate::fixture::project());
+        let path: RelPath = "a.abc".parse().unwrap();
+        let write = |content: &[u8]| {
+            tree.write_atomic(&path, content, avalon_store::fs::WriteMode::Replace).unwrap();
+            tree.stat(&path).unwrap().unwrap().identity()
+        };
+        let found = FoundDamaged::open(&dir);
+        found.add(&project, [(path.clone(), write(b"rot"))].into_iter());
+        assert!(!found.is_still_to_repair(&version, &tree), "nobody asked");
+        found.ask_for(&version, [path.clone()].iter());
+        // Reading it once more takes nothing back.
+        found.add(&project, [(path.clone(), found.of(&project)[&path])].into_iter());
+        for found in [found, FoundDamaged::open(&dir)] {
+            assert_eq!(found.asked().await, version);
+            assert!(found.is_still_to_repair(&version, &tree));
+        }
+        write(b"somebody's");
+        let found = FoundDamaged::open(&dir);
+        assert!(found.asked().await == version && !found.is_still_to_repair(&version, &tree));
+        found.forget(&project, [path.clone()].iter());
+        assert!(FoundDamaged::open(&dir).to_begin.lock().unwrap().is_empty());
     }
 }

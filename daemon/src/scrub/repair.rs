@@ -19,20 +19,30 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) type Repaired = (RepairState, Option<String>);
 
 impl Scrubber {
-    /// Has fetched again what others than the readings find damaged, until the daemon stops.
+    /// Has fetched again what is found damaged by itself, now or before the last restart, until the daemon stops.
     pub(super) async fn repair_asked(&self) {
         let stop = self.0.tasks.token();
+        if !self.0.core.until_catalog(&stop).await {
+            return;
+        }
         loop {
             let version = tokio::select! {
                 () = stop.cancelled() => return,
                 version = self.0.core.damaged.asked() => version,
             };
-            self.begin_repair(&version).await;
+            let (core, id) = (Arc::clone(&self.0.core), version.clone());
+            let is_wanted = blocking(move || {
+                let dir = core.project(&id.project).and_then(|project| project.dir());
+                dir.is_some_and(|dir| core.damaged.is_still_to_repair(&id, &dir))
+            });
+            if is_wanted.await {
+                self.begin_repair(&version).await;
+            }
         }
     }
 
     /// Has a version fetched again. Its job goes on by itself, and says how it ends.
-    pub(super) async fn begin_repair(&self, version: &VersionId) {
+    async fn begin_repair(&self, version: &VersionId) {
         if let Err((state, why)) = self.fetch_again(version).await {
             tracing::warn!(%version, ?state, why, "what is damaged is not fetched again");
         }

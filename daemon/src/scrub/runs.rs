@@ -254,6 +254,12 @@ impl Scrubber {
             Err(error) => {
                 let why = ErrorChain(&error).to_string();
                 tracing::error!(version = %target.version, error = why, "files are damaged, and that cannot be recorded");
+                if error.is_held()
+                    && let Some(settler) = self.settler(&target.version.project)
+                {
+                    // It reads them for itself, tells them, and tries until that can be recorded.
+                    settler.reconsider(target.manifest.dir().clone()).await.ok();
+                }
                 return Checked::Unread(format!("files are damaged, and that cannot be recorded: {why}"));
             }
         };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use avalon_protocol::{
-    feed::{FeedError, FeedHead, FeedId, FeedReader, FeedRereader, SealedGroup},
+    feed::{FeedError, FeedId, FeedReader, FeedRereader, SealedGroup},
     id::{NodeId, ProjectName},
     rel_path::RelPath,
     signing::RecordTrust,
@@ -144,7 +144,8 @@ pub(super) fn open_syncing(
     Ok((opening.into_file()?, torn))
 }
 
-/// Checks a feed as [`open`] does, every signature too, and changes nothing: also what a daemon is writing to.
+/// Checks a feed as [`open`] does, every signature too, and changes nothing: also what a daemon is writing to. Returns it as far as it is
+/// good.
 ///
 /// # Errors
 /// [`FeedFileError`].
@@ -152,9 +153,9 @@ pub(crate) fn check(
     feeds: &Dir,
     feed: &FeedId,
     trust: &dyn RecordTrust,
-) -> Result<(FeedHead, Option<TornTail>), FeedFileError> {
+) -> Result<(Arc<FeedIndex>, Option<TornTail>), FeedFileError> {
     let (opening, torn) = read_all(feeds, feed, (trust, Torn::Leave))?;
-    Ok((opening.into_file()?.index().head(), torn))
+    Ok((Arc::clone(opening.into_file()?.index()), torn))
 }
 
 /// What becomes of a torn end.

@@ -225,7 +225,15 @@ impl Disk<'_> {
             Kind::OwnFeed => feeds().into_iter().filter(|path| is_of(path, true)).collect(),
             Kind::PeerFeed => feeds().into_iter().filter(|path| is_of(path, false)).collect(),
             Kind::Manifest => files(&state.join("manifests")),
-            Kind::BlockList => files(&state.join("blocks")),
+            Kind::BlockList => {
+                // A file that was read while it was rotten has left a list of what it held then. No manifest names that, so nobody asks
+                // for it any more, and it stays as it is.
+                let is_needed = |path: &PathBuf| {
+                    let name = path.file_name().and_then(|name| name.to_str());
+                    self.stock.acknowledged.iter().any(|file| name == Some(file.hash.to_hex().as_str()))
+                };
+                files(&state.join("blocks")).into_iter().filter(is_needed).collect()
+            }
             Kind::Catalog => {
                 let is_used = |path: &PathBuf| {
                     !path

@@ -108,20 +108,27 @@ impl Volume {
         file.sync_all().map_err(told)?;
         let Some(place) = place_of(path, at)? else { return Ok(false) };
         let image = File::options().read(true).write(true).open(&self.image).map_err(told)?;
-        let (mut before, mut after) = ([0], [0]);
-        image.read_exact_at(&mut before, place).map_err(told)?;
-        let rotten = [before[0] ^ 1 << bit];
+        let (mut on_disk, mut in_file) = ([0], [0]);
+        image.read_exact_at(&mut on_disk, place).map_err(told)?;
+        file.read_exact_at(&mut in_file, at).map_err(told)?;
+        if on_disk != in_file {
+            return Err(format!("byte {at} of {} is not at {place} of the volume", path.display()));
+        }
+        let rotten = [on_disk[0] ^ 1 << bit];
         image.write_all_at(&rotten, place).map_err(told)?;
         let begun = Instant::now();
-        // A page that somebody reads in this moment stays.
-        while after != rotten {
+        // A page that somebody reads in this moment stays. What is to be found in the file is read from it at least once: a page that
+        // was in memory before must not hide it.
+        loop {
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(|e| told(e.into()))?;
+            file.read_exact_at(&mut in_file, at).map_err(told)?;
+            if in_file == rotten {
+                return Ok(true);
+            }
             if begun.elapsed() > UNMOUNT_PATIENCE {
                 return Err(format!("byte {at} of {} stays as it was", path.display()));
             }
-            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).map_err(|e| told(e.into()))?;
-            file.read_exact_at(&mut after, at).map_err(told)?;
         }
-        Ok(true)
     }
 
     fn mount(&mut self) -> Result<(), String> {

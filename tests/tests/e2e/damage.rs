@@ -179,6 +179,25 @@ fn fsck_says_what_is_damaged_and_what_mends_it_while_the_daemon_runs_and_while_n
     });
     publish_model(&london, 11, b"later");
     montreal.until_complete_at(&model(11), MONTREAL);
+    // What is gone it knows by what else is there.
+    montreal.terminate();
+    let path = feed(&montreal, MONTREAL);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 1).unwrap();
+    fs::remove_dir_all(montreal.config.state_dir.join("manifests")).unwrap();
+    let said = fsck(&studio, &montreal).expect(ExitCode::Integrity).json();
+    let found = said["findings"].as_array().unwrap();
+    let damage = found.iter().filter(|finding| finding["damage"] == true);
+    let kinds: Vec<_> = damage.map(|finding| finding["kind"].as_str().unwrap()).collect();
+    // Of what the lost end recorded nothing is known to be here.
+    assert!(kinds.len() > 5 && kinds[0] == "lost-end", "{said}");
+    assert!(kinds[1..].iter().all(|kind| *kind == "manifest-gone"), "{said}");
+    montreal.start();
+    montreal.until("all is mended", |_| {
+        let said = fsck(&studio, &montreal);
+        let found = said.json()["findings"].as_array().unwrap().clone();
+        (said.code == 0 && found.iter().all(|finding| finding["kind"] == "put-aside")).then_some(())
+    });
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 use avalon_protocol::{
     control::{HoldingState, ScrubState},
     exit_code::ExitCode,
-    id::ProjectName,
+    id::{ProjectName, VersionId, VersionSlot},
     mode::ProjectMode,
     rel_path::RelPath,
 };
@@ -288,4 +288,54 @@ fn what_is_due_is_read_by_itself_and_the_times_are_shown() {
     london.until_complete_at(&model(1), LONDON);
     assert_eq!(in_trash(&london).len(), 1);
     tree::assert_equal(&montreal.path(""), &london.path(""));
+}
+
+#[test]
+fn a_repair_that_was_asked_for_before_a_restart_is_begun_after_it() {
+    let studio = studio();
+    let (mut london, montreal) = two_sites(&studio, "repair = false");
+    let inside = format!("{MODEL}/v001/modelDefault.usdc");
+    rots(&mut london, &inside, 2 << 20);
+    london.until_connected(MONTREAL);
+    london.ctl(&["verify", &model(1)]).expect(ExitCode::Integrity);
+    assert!(is_rotten(&london.path(&inside)), "nobody asked for it");
+    assert_eq!(london.terminate().code(), Some(0));
+    // As a daemon leaves it that was to repair it, and ended before.
+    let marks = london.config.state_dir.join("damaged.json");
+    let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&marks).unwrap()).unwrap();
+    let version = VersionId {
+        project: "lantern".parse().unwrap(),
+        asset: "robot".parse().unwrap(),
+        subset: "modelDefault".parse().unwrap(),
+        slot: VersionSlot::Number(1),
+    };
+    assert_eq!(version.to_string(), model(1));
+    kept["files"][0]["repair"] = serde_json::to_value(version).unwrap();
+    fs::write(&marks, kept.to_string()).unwrap();
+    london.config.extra = "[scrub]\nrepair = true\n".to_owned();
+    london.start();
+    london.until("it is put right by itself", |_| (!is_rotten(&london.path(&inside))).then_some(()));
+    london.until("that is told", |api| (!api.has_health("damaged")).then_some(()));
+    tree::assert_equal(&montreal.path(MODEL), &london.path(MODEL));
+}
+
+#[test]
+fn rot_that_is_found_while_the_own_feed_is_held_is_recorded_and_repaired_when_the_hold_ends() {
+    let studio = studio();
+    let (mut london, mut montreal) = two_sites(&studio, "repair = true");
+    let inside = format!("{MODEL}/v001/modelDefault.usdc");
+    montreal.terminate();
+    london.terminate();
+    rot(&london, &inside, 2 << 20);
+    // As a backup leaves it: nobody knows how far the own feed went.
+    fs::remove_file(london.config.state_dir.join("witness.json")).unwrap();
+    london.start();
+    london.until("nothing is recorded", |api| api.has_health("feed-held").then_some(()));
+    london.ctl(&["verify", &model(1)]);
+    assert!(is_rotten(&london.path(&inside)) && london.api().has_health("feed-held"));
+    london.until("it is told before it can be recorded", |api| api.has_health("damaged").then_some(()));
+    montreal.start();
+    london.until("it is put right by itself", |_| (!is_rotten(&london.path(&inside))).then_some(()));
+    london.until_complete_at(&model(1), LONDON);
+    assert!(london.log().contains("files are damaged on this node's disk"), "{}", london.log());
 }
