@@ -13,14 +13,18 @@ mod relay;
 mod sample;
 
 use std::{
+    collections::HashSet,
     fs::File,
-    io::Write as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
-use avalon_protocol::{access::Role, control::Presence, mode::ProjectMode};
+use avalon_protocol::{
+    access::Role,
+    control::{CatalogStatsReply, Presence, route},
+    mode::ProjectMode,
+};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -53,6 +57,8 @@ const FAULTS: Duration = Duration::from_secs(40);
 const CERTIFICATE: Duration = Duration::from_secs(360);
 /// How long it may take until all is where it belongs, after the last fault.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long no record must have come for all to be where it belongs: longer than a version is quiet before it is published.
+const REST: Duration = Duration::from_secs(5);
 /// How many more descriptors there may be at rest than there were before: connections of the API that end just now, a file that is read.
 const MORE_DESCRIPTORS: u64 = 16;
 
@@ -93,7 +99,9 @@ fn play(programs: &Programs, plan: &Plan, seed: u64) -> Result<Played, String> {
     let at_rest = nodes[0].process().pid();
     let before = descriptors(at_rest);
     let configs = || nodes.iter().map(|node| node.config.clone()).collect::<Vec<_>>();
-    let sampler = Sampler::start(configs(), SAMPLES.min(plan.time / 50));
+    let kept = plan.samples.as_ref().map(File::create).transpose();
+    let kept = kept.map_err(|error| format!("the file of samples: {error}"))?;
+    let sampler = Sampler::start(configs(), SAMPLES.min(plan.time / 50), kept);
     let questions = Questions::start(configs());
     for (number, node) in nodes.iter_mut().enumerate() {
         let process = node.process();
@@ -118,7 +126,7 @@ fn play(programs: &Programs, plan: &Plan, seed: u64) -> Result<Played, String> {
     }
     faults.end(&mut nodes, &lines, &questions);
     churn.finish(&nodes);
-    let mut wrong = until_whole(&nodes[0], &churn);
+    let mut wrong = until_whole(&nodes, &churn);
     wrong.extend(until_at_rest(at_rest, before));
     let answers = questions.stop();
     let (samples, messages) = sampler.stop();
@@ -130,9 +138,6 @@ fn play(programs: &Programs, plan: &Plan, seed: u64) -> Result<Played, String> {
     let warm_up = plan.time.as_secs_f64() / 12.0;
     for (number, name) in NODES.iter().enumerate() {
         wrong.extend(figures::faults(name, number, &samples, &messages, warm_up));
-    }
-    if let Some(path) = &plan.samples {
-        write_samples(path, &samples).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let figures = sum_up(&churn, &answers, &samples, &messages, warm_up, limit.as_ref());
     let outcome =
@@ -187,24 +192,43 @@ fn start(
     Ok((nodes, lines))
 }
 
-/// Waits until all that was ever written lies whole at the node that mirrors; returns what does not.
-fn until_whole(london: &Daemon, churn: &Churn) -> Vec<String> {
+/// Waits until all that was ever written lies whole at the node that mirrors, and all nodes know the same and rest; returns what does not.
+fn until_whole(nodes: &[Daemon], churn: &Churn) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
+    let (mut known, mut since) = (Vec::new(), Instant::now());
     loop {
-        let versions = london.api().list().versions;
-        let whole = versions.iter().filter(|one| one.here == Presence::Complete && !one.conflict);
-        let whole: std::collections::HashSet<&str> = whole.map(|one| one.reference.as_str()).collect();
-        let missing: Vec<&String> =
-            churn.written.iter().filter(|one| !whole.contains(one.as_str())).collect();
-        if missing.is_empty() {
+        thread::sleep(Duration::from_millis(500));
+        let now = nodes.iter().map(records).collect::<Vec<_>>();
+        if now != known {
+            (known, since) = (now, Instant::now());
+        }
+        let missing = missing(&nodes[0], churn);
+        let is_same = known.iter().all(|records| records.is_some() && *records == known[0]);
+        if missing.is_empty() && is_same && since.elapsed() >= REST {
             return Vec::new();
         }
         if Instant::now() > deadline {
             let some = &missing[..missing.len().min(5)];
-            return vec![format!("{} versions are not at {}: {some:?}", missing.len(), NODES[0])];
+            return vec![format!(
+                "{} versions are not at {}: {some:?}; records at each node: {known:?}",
+                missing.len(),
+                NODES[0]
+            )];
         }
-        thread::sleep(Duration::from_millis(500));
     }
+}
+
+/// Returns how many records a node knows.
+fn records(node: &Daemon) -> Option<u64> {
+    let stats: CatalogStatsReply = node.api().get(route::CATALOG_STATS).ok()?;
+    Some(stats.records)
+}
+
+fn missing(london: &Daemon, churn: &Churn) -> Vec<String> {
+    let versions = london.api().list().versions;
+    let whole = versions.iter().filter(|one| one.here == Presence::Complete && !one.conflict);
+    let whole: HashSet<&str> = whole.map(|one| one.reference.as_str()).collect();
+    churn.written.iter().filter(|one| !whole.contains(one.as_str())).cloned().collect()
 }
 
 /// Waits until a process has no more descriptors than before; returns what stays.
@@ -232,14 +256,6 @@ fn tell(minute: u64, churn: &Churn, sampler: &Sampler) {
         );
     }
     eprintln!();
-}
-
-fn write_samples(path: &Path, samples: &[Sample]) -> std::io::Result<()> {
-    let mut file = File::create(path)?;
-    for sample in samples {
-        writeln!(file, "{}", serde_json::to_string(sample).expect("plain data"))?;
-    }
-    Ok(())
 }
 
 fn sum_up(

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    io::Write as _,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -79,13 +80,15 @@ struct Shared {
     subjects: Mutex<Vec<Subject>>,
     samples: Mutex<Vec<Sample>>,
     messages: Mutex<Messages>,
+    /// Where they are kept, too.
+    kept: Option<Mutex<File>>,
     minutes: AtomicU64,
     has_ended: AtomicBool,
 }
 
 impl Sampler {
     /// Begins to look at nodes, none of which it knows to be up.
-    pub(super) fn start(configs: Vec<NodeConfig>, every: Duration) -> Self {
+    pub(super) fn start(configs: Vec<NodeConfig>, every: Duration, kept: Option<File>) -> Self {
         let subject = |config| Subject {
             config,
             process: None,
@@ -100,6 +103,7 @@ impl Sampler {
             subjects: Mutex::new(configs.into_iter().map(subject).collect()),
             samples: Mutex::default(),
             messages: Mutex::default(),
+            kept: kept.map(Mutex::new),
             minutes: AtomicU64::new(0),
             has_ended: AtomicBool::new(false),
         });
@@ -172,6 +176,11 @@ impl Shared {
             // The lock is not held while a daemon is asked: it may stand still.
             let Some((sample, config)) = self.process_of(node, at.as_secs_f64()) else { continue };
             let sample = with_state(sample, &config);
+            if let Some(kept) = &self.kept {
+                let line = serde_json::to_string(&sample).expect("plain data");
+                writeln!(kept.lock().unwrap(), "{line}")
+                    .unwrap_or_else(|error| eprintln!("a sample: {error}"));
+            }
             self.samples.lock().unwrap().push(sample);
         }
     }
