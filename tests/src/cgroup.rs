@@ -13,6 +13,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// Without control groups of the first version, or without root.
+    #[expect(clippy::disallowed_methods, reason = "this is a knob of the kernel and no file")]
     pub fn new(limit_mib: u64) -> io::Result<Self> {
         let dir = PathBuf::from(format!("/sys/fs/cgroup/memory/avalon-tests-{}", std::process::id()));
         fs::create_dir_all(&dir)?;
