@@ -11,6 +11,7 @@
 pub mod agenda;
 #[cfg(target_os = "linux")]
 pub mod bench;
+pub mod cgroup;
 pub mod content;
 pub mod daemons;
 pub mod env;

@@ -42,6 +42,9 @@ pub struct Report {
     /// How long it took until the victim answered again, where that is measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back: Option<Back>,
+    /// What else was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub figures: Option<serde_json::Value>,
     #[serde(skip)]
     clock: Option<Instant>,
 }
@@ -93,6 +96,7 @@ impl Report {
             records: 0,
             seconds: 0.0,
             back: None,
+            figures: None,
             clock: Some(Instant::now()),
         }
     }

@@ -83,6 +83,11 @@ fn daemons_that_are_killed_at_random_lose_nothing_acknowledged() {
 }
 
 #[test]
+fn daemons_that_work_and_fail_all_the_time_grow_by_nothing_and_lose_nothing() {
+    harness("soak --minutes 0.4");
+}
+
+#[test]
 fn a_power_cut_takes_nothing_that_was_acknowledged() {
     if may_trace() {
         for system in systems() {

@@ -114,11 +114,17 @@ impl Studio {
 
     /// Issues an identity to a workstation by what an issuing node has in `issuing`.
     pub fn issue_by(&self, issuer: &str, issuing: &Path, node: &str, out: &Path) {
+        self.issue_by_for(issuer, issuing, node, out, NODE_VALIDITY);
+    }
+
+    /// As [`Studio::issue_by`], for a certificate that is valid for so long.
+    pub fn issue_by_for(&self, issuer: &str, issuing: &Path, node: &str, out: &Path, validity: Duration) {
         let issuer_of = IssuingAuthority::open(issuing).unwrap();
         let issuer_of = issuer_of.unwrap_or_else(|| panic!("{issuer} issues"));
         let (key, id) = (NodeKey::generate().unwrap(), node.parse().unwrap());
         let request = CertificateRequest::parse(key.request(&id).unwrap().der()).unwrap();
-        let issued = issuer_of.sign(&request, &IssueRequest::new(id, Role::Workstation), now()).unwrap();
+        let wanted = IssueRequest { validity, ..IssueRequest::new(id, Role::Workstation) };
+        let issued = issuer_of.sign(&request, &wanted, now()).unwrap();
         install(out, &key, &issued.chain, issuer_of.authority().der().clone(), now()).unwrap();
     }
 

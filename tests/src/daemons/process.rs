@@ -46,6 +46,11 @@ impl Log {
         self.0.0.lock().unwrap().lines.join("\n")
     }
 
+    /// Returns the lines after so many.
+    pub fn after(&self, lines: usize) -> Vec<String> {
+        self.0.0.lock().unwrap().lines.get(lines..).unwrap_or_default().to_vec()
+    }
+
     /// Says whether a line with this text came.
     pub fn has(&self, text: &str) -> bool {
         self.0.0.lock().unwrap().lines.iter().any(|line| line.contains(text))

@@ -6,6 +6,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    time::Duration,
 };
 
 use nix::libc;
@@ -18,6 +19,7 @@ use super::{
     report::Report,
     scenario::Scenario,
     scene::Mounted,
+    soak::{self, soak},
     trace::{FOLLOW, Kind, LAUNCH, follow, launch},
     volume::FileSystem,
 };
@@ -33,6 +35,8 @@ harnesses: kills          daemons are killed at random moments: --runs kills
            bit-flips      bits of published files, feeds, manifests, block lists and the catalog turn over: --runs flips
            catalog-damage the catalog is deleted, cut, overwritten, exchanged: --runs damages
            no-space-calls calls fail with ENOSPC from the n-th on: --kind create|write
+           soak           three daemons work for --minutes N (60) while faults come and go; what they take is looked at: --cgroup MIB limits
+                          the memory of all three (version 1, root), --samples FILE keeps each look
            Those that try each call in turn try each N-th with --every, the first with --most, some by chance with --runs,
            and one with --at N, as the message of a bad run names it; of bit-flips and catalog-damage a seed.
 scenarios: publish receive drop rebuild lifetime; all without the option
@@ -54,6 +58,9 @@ struct Options {
     seed: u64,
     at: Option<u64>,
     ledger: Option<PathBuf>,
+    minutes: f64,
+    cgroup: Option<u64>,
+    samples: Option<PathBuf>,
 }
 
 fn options(arguments: &[String]) -> Option<Options> {
@@ -69,6 +76,9 @@ fn options(arguments: &[String]) -> Option<Options> {
         seed: 1,
         at: None,
         ledger: None,
+        minutes: 60.0,
+        cgroup: None,
+        samples: None,
     };
     for pair in rest.chunks(2) {
         let [name, value] = pair else { return None };
@@ -80,6 +90,11 @@ fn options(arguments: &[String]) -> Option<Options> {
             "--most" => options.most = value.parse().ok()?,
             "--runs" => options.runs = Some(value.parse().ok()?),
             "--at" => options.at = Some(value.parse().ok()?),
+            "--minutes" => {
+                options.minutes = value.parse().ok().filter(|minutes| (0.0..1e6).contains(minutes))?
+            }
+            "--cgroup" => options.cgroup = Some(value.parse().ok()?),
+            "--samples" => options.samples = Some(value.into()),
             "--ledger" => options.ledger = Some(value.into()),
             "--seed" => options.seed = value.parse().ok()?,
             _ => return None,
@@ -173,6 +188,11 @@ fn run(options: &Options, programs: &Programs, me: &Path) -> Option<Vec<Report>>
     };
     match options.harness.as_str() {
         "kills" => add(kills::kills(programs, runs.unwrap_or(RUNS), seed)),
+        "soak" => {
+            let time = Duration::from_secs_f64(options.minutes * 60.0);
+            let plan = soak::Plan { time, limit_mib: options.cgroup, samples: options.samples.clone() };
+            add(soak(programs, &plan, seed));
+        }
         "bit-flips" => add(bit_flips::bit_flips(programs, runs.unwrap_or(RUNS), seed, options.at)),
         "catalog-damage" => {
             add(catalog_damage::catalog_damage(programs, runs.unwrap_or(RUNS), seed, options.at))

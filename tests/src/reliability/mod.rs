@@ -19,6 +19,7 @@ pub mod full_disk;
 pub mod kills;
 pub mod scenario;
 pub mod scene;
+pub mod soak;
 pub mod stock;
 pub mod trace;
 pub mod verifier;

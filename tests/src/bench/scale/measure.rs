@@ -14,14 +14,14 @@ use avalon_protocol::{
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::{
+use super::generate::{Made, Plan, SLOTS, SUBSETS, version};
+use crate::{
     cgroup::Cgroup,
-    generate::{Made, Plan, SLOTS, SUBSETS, version},
-};
-use crate::daemons::{
-    PROJECT, Studio,
-    api::{Api, ApiFailure},
-    daemon::Daemon,
+    daemons::{
+        PROJECT, Studio,
+        api::{Api, ApiFailure},
+        daemon::Daemon,
+    },
 };
 
 /// Nothing takes so long; what does has failed.

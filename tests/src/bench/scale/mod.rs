@@ -1,7 +1,6 @@
 //! How large a studio one daemon carries: a catalog of many versions, built anew, opened again after a SIGKILL, asked, and told to
 //! a node that is new. The growth of each figure from one size to the next shows what grows with the catalog.
 
-mod cgroup;
 mod generate;
 mod measure;
 pub mod watch;
@@ -12,12 +11,11 @@ use avalon_protocol::mode::ProjectMode;
 use serde_json::json;
 
 use self::{
-    cgroup::Cgroup,
     generate::{Plan, generate},
     measure::{Figures, measure},
 };
 use super::programs;
-use crate::daemons::Studio;
+use crate::{cgroup::Cgroup, daemons::Studio};
 
 const USAGE: &str = "\
 usage: bench scale [--versions N,N] [--files-per-version N] [--records-per-group N] [--held] [--cgroup MIB] [--no-sync]
@@ -79,7 +77,7 @@ pub fn run(args: &[String]) -> ExitCode {
             Plan { versions: *versions, files: options.files, group: options.group, held: options.is_held };
         let links = tempfile::tempdir().expect("a directory for links");
         let studio = Studio::new(programs(links.path()));
-        let limit = options.limit_mib.map(Cgroup::new);
+        let limit = options.limit_mib.map(|mib| Cgroup::new(mib).expect("cgroup version 1 and root"));
         let mut server = studio.node("srv@london", ProjectMode::OnDemand);
         // Reading holes again would find that they are not what was published.
         server.config.extra = "[scrub]\nenabled = false\n".into();

@@ -1,30 +1,35 @@
 //! A limit on the memory of daemons: a control group of the first version, which the machine must have and only root can make.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 /// A group with a limit; gone when it is dropped, by when its processes must have ended.
 #[derive(Debug)]
-pub(super) struct Cgroup {
+pub struct Cgroup {
     dir: PathBuf,
 }
 
 impl Cgroup {
     /// Makes a group whose processes have so much memory together, page cache included.
-    pub(super) fn new(limit_mib: u64) -> Self {
-        let dir = PathBuf::from(format!("/sys/fs/cgroup/memory/avalon-bench-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("cgroup version 1 and root");
-        fs::write(dir.join("memory.limit_in_bytes"), format!("{}", limit_mib << 20)).expect("a limit");
-        Self { dir }
+    ///
+    /// # Errors
+    /// Without control groups of the first version, or without root.
+    #[expect(clippy::disallowed_methods, reason = "this is a knob of the kernel and no file")]
+    pub fn new(limit_mib: u64) -> io::Result<Self> {
+        let dir = PathBuf::from(format!("/sys/fs/cgroup/memory/avalon-tests-{}", std::process::id()));
+        fs::create_dir_all(&dir)?;
+        let group = Self { dir };
+        fs::write(group.dir.join("memory.limit_in_bytes"), format!("{}", limit_mib << 20))?;
+        Ok(group)
     }
 
     /// Returns what enters the group and becomes the program that follows.
-    pub(super) fn launcher(&self) -> Vec<String> {
+    pub fn launcher(&self) -> Vec<String> {
         let enter = format!("echo $$ > {}/cgroup.procs && exec \"$0\" \"$@\"", self.dir.display());
         ["sh".to_owned(), "-c".to_owned(), enter].into()
     }
 
     /// Returns the most that was used, page cache included, and how often the limit was met.
-    pub(super) fn peak(&self) -> (u64, u64) {
+    pub fn peak(&self) -> (u64, u64) {
         let read = |name: &str| {
             let text = fs::read_to_string(self.dir.join(name)).unwrap_or_default();
             text.trim().parse().unwrap_or(0)
