@@ -112,7 +112,7 @@ fn a_file_is_published_as_the_server_has_it_and_not_as_the_system_remembers_it()
     fs::remove_file(version.join(".publish.lock")).unwrap();
     london.until("it is published", |api| api.locate_one(&model(1)));
     let info = london.api().info("robot/modelDefault@v001").unwrap();
-    assert_eq!(info.files.iter().map(|file| file.size).collect::<Vec<_>>(), [18]);
+    assert_eq!(info.files.iter().map(|file| file.bytes).collect::<Vec<_>>(), [18]);
 }
 
 #[test]
