@@ -28,7 +28,8 @@ impl Shown {
     /// Returns the answer to a request; some have none.
     pub(super) fn answer(&mut self, request: &[u8]) -> Option<Vec<u8>> {
         let opcode = number(request, 4, 4);
-        let path = self.0[number(request, 16, 8) as usize - 1].clone();
+        // INIT is about none of them.
+        let path = self.0[(number(request, 16, 8) as usize).saturating_sub(1)].clone();
         let asked = &request[IN_HEADER..];
         let body = match opcode {
             // FORGET, INTERRUPT, BATCH_FORGET
