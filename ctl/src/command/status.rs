@@ -299,7 +299,7 @@ mod tests {
              \n\
              PROJECT  MODE    STATE     VERSIONS  PATH\n\
              lantern  mirror  watching        12  /srv/projects/lantern\n\
-             lantern lies on NFS, where other machines write: what they publish is noticed within 1m 1s\n\
+             lantern lies on NFS, where other machines write: what they publish is noticed within 1m 01s\n\
              room of lantern: 3.0 GiB of its quota of 4.0 GiB\n\
              not whole yet: lantern/assets/a/publish/m/v001: m.abc is open\n\
              \n\
