@@ -214,6 +214,7 @@ impl Studio {
                 template_texts: Vec::new(),
                 mode,
                 partial: true,
+                network: crate::config::NetworkMode::default(),
                 space: SpaceConfig::default(),
             }))
         });

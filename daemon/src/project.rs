@@ -266,6 +266,7 @@ mod tests {
     use avalon_protocol::template::{DEFAULT_PUBLISH, Template};
 
     use super::*;
+    use crate::config::NetworkMode;
 
     fn project(root: &std::path::Path) -> Project {
         Project::new(&ProjectConfig {
@@ -275,6 +276,7 @@ mod tests {
             template_texts: Vec::new(),
             mode: ProjectMode::Mirror,
             partial: false,
+            network: NetworkMode::default(),
             space: SpaceConfig::default(),
         })
     }

@@ -126,7 +126,7 @@ impl StateDir {
         let failed = |source| StateDirError::new(path, source);
         create(path).map_err(failed)?;
         let root = Dir::open(path).map_err(failed)?;
-        if let FsKind::Network(kind) = root.kind().map_err(failed)? {
+        if let Some(kind) = root.kind().map(FsKind::not_local).map_err(failed)? {
             return Err(StateDirError::Network { path: path.to_owned(), kind });
         }
         let lock = lock(&root)?;

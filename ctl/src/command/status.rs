@@ -77,6 +77,7 @@ fn show(output: &Output, status: &StatusReply) {
     }
     section(output, &["PROJECT", "MODE", "STATE", "VERSIONS", "PATH"], status.projects.iter().map(project));
     for project in &status.projects {
+        show_mount(output, project);
         show_space(output, project);
         show_pending(output, project);
     }
@@ -132,6 +133,25 @@ fn project(project: &ProjectStatus) -> Vec<Cell> {
         Cell::number(project.versions, project.versions.to_string()),
         Cell::text(&project.path),
     ]
+}
+
+/// Says of a project that other machines write to how soon that is noticed.
+fn show_mount(output: &Output, project: &ProjectStatus) {
+    let Some(mount) = &project.mount else { return };
+    let name = escape(&project.name);
+    let lies = match (&mount.kind, mount.certain) {
+        (Some(kind), true) => format!("{name} lies on {}, where other machines write", escape(kind)),
+        (Some(kind), false) => format!(
+            "{name} lies on {}, which does not say whether other machines write there (project.network)",
+            escape(kind)
+        ),
+        (None, _) => format!("other machines write to {name}, as its configuration says"),
+    };
+    let found = match mount.found_within_seconds {
+        Some(seconds) => format!("what they publish is noticed within {}", duration(seconds)),
+        None => "the first scan is not done".to_owned(),
+    };
+    output.data(&format!("{lies}: {found}"));
 }
 
 /// Says how full a project is, where that is limited.
@@ -191,7 +211,9 @@ fn job(job: &JobStatus) -> Vec<Cell> {
 #[cfg(test)]
 mod tests {
     use avalon_protocol::{
-        control::{Health, JobState, PeerState, PendingVersion, PlanState, Severity, SpaceStatus},
+        control::{
+            Health, JobState, MountStatus, PeerState, PendingVersion, PlanState, Severity, SpaceStatus,
+        },
         mode::ProjectMode,
     };
 
@@ -241,6 +263,11 @@ mod tests {
                     free_bytes: Some(5 << 30),
                     keep_free_bytes: None,
                 }),
+                mount: Some(MountStatus {
+                    kind: Some("NFS".into()),
+                    certain: true,
+                    found_within_seconds: Some(61.0),
+                }),
             }],
             scrub: None,
         }
@@ -272,6 +299,7 @@ mod tests {
              \n\
              PROJECT  MODE    STATE     VERSIONS  PATH\n\
              lantern  mirror  watching        12  /srv/projects/lantern\n\
+             lantern lies on NFS, where other machines write: what they publish is noticed within 1m 01s\n\
              room of lantern: 3.0 GiB of its quota of 4.0 GiB\n\
              not whole yet: lantern/assets/a/publish/m/v001: m.abc is open\n\
              \n\

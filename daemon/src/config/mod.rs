@@ -5,6 +5,7 @@ mod api;
 mod audit;
 mod hooks;
 mod limits;
+mod network;
 mod raw;
 mod reload;
 mod scrub;
@@ -32,6 +33,7 @@ use thiserror::Error;
 use self::raw::{RawConfig, RawProject};
 pub use self::{
     api::{ApiConfig, TcpConfig},
+    network::{NetworkConfig, NetworkMode},
     reload::{Reload, compare},
     scrub::ScrubConfig,
     space::SpaceConfig,
@@ -73,6 +75,8 @@ pub struct Config {
     pub settle_quiet: Duration,
     /// How often every project is scanned, because network file systems tell of nothing.
     pub scan_interval: Duration,
+    /// The same, and what else differs, where other machines write.
+    pub network: NetworkConfig,
     /// How files are read again to find damage.
     pub scrub: ScrubConfig,
     /// What content may take of the line.
@@ -102,14 +106,17 @@ pub struct ProjectConfig {
     pub mode: ProjectMode,
     /// Whether somebody may fetch some frames of a version.
     pub partial: bool,
+    /// Whether other machines write there.
+    pub network: NetworkMode,
     /// How much room it may take.
     pub space: SpaceConfig,
 }
 
 impl PartialEq for ProjectConfig {
     fn eq(&self, other: &Self) -> bool {
-        (&self.name, &self.root, &self.template_texts, self.mode, self.partial, self.space)
-            == (&other.name, &other.root, &other.template_texts, other.mode, other.partial, other.space)
+        let rest = |one: &Self| (one.mode, one.partial, one.network, one.space);
+        (&self.name, &self.root, &self.template_texts) == (&other.name, &other.root, &other.template_texts)
+            && rest(self) == rest(other)
     }
 }
 
@@ -206,6 +213,7 @@ impl Checker<'_> {
         let socket = self.socket(node.socket)?;
         let projects = self.projects(raw.project)?;
         let peers = raw.peer.into_iter().map(|peer| self.peer(peer.address)).collect::<Result<_, _>>()?;
+        let scan_interval = self.duration("scan.interval", raw.scan.interval, "10m")?;
         Ok(Config {
             file: self.file.to_owned(),
             state_dir: self.absolute("node.state_dir", node.state_dir)?,
@@ -219,7 +227,8 @@ impl Checker<'_> {
             projects,
             peers,
             settle_quiet: self.duration("settle.quiet", raw.settle.quiet, "5s")?,
-            scan_interval: self.duration("scan.interval", raw.scan.interval, "10m")?,
+            scan_interval,
+            network: self.network(raw.scan.network_interval, raw.settle.network_quiet, scan_interval)?,
             scrub: self.scrub(raw.scrub)?,
             limits: self.limits(raw.limit)?,
             hooks: self.hooks(raw.hook)?,
@@ -364,6 +373,7 @@ impl Checker<'_> {
             template_texts: texts,
             mode: raw.mode,
             partial: raw.partial,
+            network: raw.network,
             name,
         })
     }

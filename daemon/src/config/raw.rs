@@ -9,7 +9,7 @@ use avalon_protocol::{
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::ConfigError;
+use super::{ConfigError, NetworkMode};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -68,6 +68,8 @@ pub(super) struct RawProject {
     pub(super) keep_free: Option<String>,
     pub(super) trash_grace: Option<String>,
     pub(super) evict_after: Option<String>,
+    #[serde(default)]
+    pub(super) network: NetworkMode,
 }
 
 #[derive(Debug, Deserialize)]
@@ -80,12 +82,14 @@ pub(super) struct RawPeer {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSettle {
     pub(super) quiet: Option<String>,
+    pub(super) network_quiet: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawScan {
     pub(super) interval: Option<String>,
+    pub(super) network_interval: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

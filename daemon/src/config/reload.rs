@@ -29,6 +29,10 @@ pub fn compare(running: &Config, new: &Config) -> Reload {
         config.scan_interval = new.scan_interval;
         applied.push("scan.interval".to_owned());
     }
+    if running.network != new.network {
+        config.network = new.network;
+        applied.push("scan.network_interval, settle.network_quiet".to_owned());
+    }
     if running.limits != new.limits {
         config.limits.clone_from(&new.limits);
         applied.push("limits".to_owned());
@@ -83,7 +87,7 @@ fn compare_projects(
             applied.push(format!("project {} quota, keep_free, trash_grace or evict_after", project.name));
         }
         if known != project {
-            needs_restart.push(format!("project {} root or template", project.name));
+            needs_restart.push(format!("project {} root, template or network", project.name));
         }
     }
     for project in &running.projects {

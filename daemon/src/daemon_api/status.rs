@@ -1,9 +1,9 @@
 //! `status`: how the daemon is.
 
-use avalon_protocol::control::{ProjectStatus, StatusReply};
+use avalon_protocol::control::{MountStatus, ProjectStatus, StatusReply};
 
 use super::DaemonApi;
-use crate::{core::blocking, project::Project};
+use crate::{core::blocking, project::Project, publish::settle::Mount};
 
 impl DaemonApi {
     pub(super) async fn status_reply(&self) -> StatusReply {
@@ -53,6 +53,24 @@ impl DaemonApi {
             versions,
             pending: project.pending(),
             space: self.space_status(project).await,
+            mount: self.mount_status(project),
         }
+    }
+
+    fn mount_status(&self, project: &Project) -> Option<MountStatus> {
+        let (_, settler) = self.settlers.iter().find(|(other, _)| other.name() == project.name())?;
+        let health = settler.health();
+        let health = health.borrow();
+        let (kind, certain) = match health.mount {
+            Mount::Local => return None,
+            Mount::Network(kind) => (Some(kind), true),
+            Mount::Unknown(kind) => (Some(kind), false),
+            Mount::Configured => (None, true),
+        };
+        Some(MountStatus {
+            kind: kind.map(str::to_owned),
+            certain,
+            found_within_seconds: health.last_scan.as_ref().map(|_| health.found_within.as_secs_f64()),
+        })
     }
 }

@@ -53,6 +53,11 @@ pub fn start(core: &Arc<Core>, project: &Arc<Project>, config: &Config, tasks: &
         known: known(core, project),
         recorded: recorded(core, project),
         grows: grows(core, project),
+        network: config
+            .projects
+            .iter()
+            .find(|one| one.name == *project.name())
+            .map_or_else(Default::default, |one| one.network),
     };
     let system: Arc<dyn super::watch::Watcher> = Arc::new(SystemWatcher);
     let clock = Arc::clone(&core.clock);
@@ -86,6 +91,8 @@ pub fn settler_config(config: &Config) -> SettlerConfig {
         settle,
         rescan: config.scan_interval,
         rescan_unwatched: defaults.rescan_unwatched.min(config.scan_interval),
+        rescan_network: config.network.interval,
+        network_quiet: config.network.quiet,
         root_poll: defaults.root_poll.min(config.scan_interval.max(Duration::from_millis(100))),
     }
 }

@@ -54,7 +54,7 @@ pub enum SnapshotError {
 /// # Errors
 /// [`SnapshotError`]; nothing may be concluded then.
 pub fn snapshot_version(project: &Dir, version: &RelPath) -> Result<DirSnapshot, SnapshotError> {
-    snapshot(project, version, &[], SystemTime::UNIX_EPOCH)
+    snapshot(project, version, Answers::Remembered, (&[], SystemTime::UNIX_EPOCH))
 }
 
 /// As [`snapshot_version`], without reading those files again that `previous`, the files of an earlier look in the order of
@@ -69,23 +69,48 @@ pub fn snapshot_again(
     previous: &[SeenFile],
     now: SystemTime,
 ) -> Result<DirSnapshot, SnapshotError> {
-    let mut seen = snapshot(project, version, previous, now)?;
+    let mut seen = snapshot(project, version, Answers::Remembered, (previous, now))?;
     seen.blockers.retain(|blocker| !blocker.is_stale());
     Ok(seen)
+}
+
+/// As [`snapshot_again`], with sizes and times that the server is asked for, one by one, where the project lies on a network
+/// mount.
+///
+/// # Errors
+/// [`SnapshotError`] as for [`snapshot_version`].
+pub fn snapshot_at_server(
+    project: &Dir,
+    version: &RelPath,
+    previous: &[SeenFile],
+    now: SystemTime,
+) -> Result<DirSnapshot, SnapshotError> {
+    let mut seen = snapshot(project, version, Answers::Fresh, (previous, now))?;
+    seen.blockers.retain(|blocker| !blocker.is_stale());
+    Ok(seen)
+}
+
+/// Where sizes and times come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// The system may remember them.
+    Remembered,
+    /// The server is asked. Directories need nothing of that kind: they are opened anew, and opening asks the server.
+    Fresh,
 }
 
 fn snapshot(
     project: &Dir,
     version: &RelPath,
-    previous: &[SeenFile],
-    now: SystemTime,
+    answers: Answers,
+    (previous, now): (&[SeenFile], SystemTime),
 ) -> Result<DirSnapshot, SnapshotError> {
     let unreadable = |source: IoError| match source.is_not_found() {
         true => SnapshotError::Gone { dir: version.clone() },
         false => SnapshotError::Unreadable { dir: version.clone(), source },
     };
     let root = project.open_dir(version).map_err(unreadable)?;
-    let mut look = Look { version, previous, now, seen: DirSnapshot::default() };
+    let mut look = Look { version, previous, now, answers, seen: DirSnapshot::default() };
     look.directory(&root, None)?;
     if version.file_name() == "hero" {
         look.hero_backups(project).map_err(unreadable)?;
@@ -101,6 +126,7 @@ struct Look<'a> {
     /// In the order of their paths.
     previous: &'a [SeenFile],
     now: SystemTime,
+    answers: Answers,
     seen: DirSnapshot,
 }
 
@@ -160,7 +186,11 @@ impl Look<'_> {
     }
 
     fn file(&mut self, dir: &Dir, name: &RelPath, path: RelPath) -> Result<(), SnapshotError> {
-        let Some(stat) = dir.stat(name).map_err(|e| self.unreadable(e))? else { return Ok(()) };
+        let stat = match self.answers {
+            Answers::Remembered => dir.stat(name),
+            Answers::Fresh => dir.stat_at_server(name),
+        };
+        let Some(stat) = stat.map_err(|e| self.unreadable(e))? else { return Ok(()) };
         if stat.kind != FileKind::File {
             return Ok(());
         }

@@ -21,7 +21,7 @@ use super::{
     settle::{PublishDetails, PublishOutcome, Rewrites, Settled, SettledFile},
 };
 use crate::{
-    config::Config,
+    config::{Config, NetworkConfig},
     fixture::{Node, Studio, manifest, project, version},
     log::ErrorChain,
     tasks::Tasks,
@@ -52,6 +52,7 @@ fn config() -> Config {
         peers: Vec::new(),
         settle_quiet: Duration::from_secs(5),
         scan_interval: Duration::from_secs(600),
+        network: NetworkConfig { interval: Duration::from_secs(60), quiet: Duration::from_secs(40) },
         scrub: Default::default(),
         limits: Vec::new(),
         hooks: Vec::new(),

@@ -57,7 +57,8 @@ pub use self::{
         DropHolder, DropItem, DropReply, DropRequest, DropState, PinItem, PinRequest, PinsReply, SpaceStatus,
     },
     status::{
-        Health, PeerState, PeerStatus, PendingVersion, ProjectState, ProjectStatus, Severity, StatusReply,
+        Health, MountStatus, PeerState, PeerStatus, PendingVersion, ProjectState, ProjectStatus, Severity,
+        StatusReply,
     },
     verify::{
         DamageKind, DamagedFile, RepairState, ScrubState, ScrubStatus, VerifyRequest, VerifyState,

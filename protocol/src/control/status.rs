@@ -117,6 +117,23 @@ pub struct ProjectStatus {
     /// How full it is, where that is limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space: Option<SpaceStatus>,
+    /// Where other machines write to it, which no event tells of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<MountStatus>,
+}
+
+/// A project that lies where other machines write, too.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct MountStatus {
+    /// Its file system, such as `NFS`; nothing where only the configuration says that others write there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Whether it is known that others can write there; of a file system in user space it is not.
+    pub certain: bool,
+    /// Within how many seconds a version that another machine finished is noticed, as the last scan went; nothing before the
+    /// first scan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found_within_seconds: Option<f64>,
 }
 
 /// Whether a project is watched.

@@ -4,9 +4,9 @@
 //! frames of a sequence, from its first on, flow while the lock is there, as generations of a version that grows. Anything
 //! that is not a frame of a sequence waits for the lock to go, as does what comes after a frame that is missing or not done.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use super::{Blocker, BlockerKind, EndMark, SeenFile, WaitReason};
+use super::{Blocker, BlockerKind, EndMark, SeenFile, SettleConfig, WaitReason, state::millis};
 use crate::{
     rel_path::RelPath,
     sequence::{self, FrameName, Sequence},
@@ -46,7 +46,7 @@ impl Growth {
     pub(super) fn flow(
         &mut self,
         now_ms: u64,
-        quiet: Duration,
+        config: &SettleConfig,
         (files, since_ms): (&[SeenFile], &[u64]),
         (why, blockers): (&[WaitReason], &[Blocker]),
     ) -> Flow {
@@ -55,11 +55,13 @@ impl Growth {
         if !is_locked || is_replaced || why.contains(&WaitReason::OpenWriter) {
             return Flow::Nothing;
         }
-        let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
+        let quiet_ms = millis(config.quiet);
+        let unproved_ms = millis(config.quiet.max(config.unproved_quiet));
         let mut settles_ms: Option<u64> = None;
         let mut done = BTreeMap::new();
         for (file, since_ms) in files.iter().zip(since_ms) {
-            let settled_ms = since_ms.saturating_add(quiet_ms);
+            let is_closed = file.end_mark == EndMark::Closed;
+            let settled_ms = since_ms.saturating_add(if is_closed { quiet_ms } else { unproved_ms });
             if settled_ms > now_ms {
                 settles_ms = Some(settles_ms.map_or(settled_ms, |other| other.min(settled_ms)));
             } else if file.size > 0 && file.end_mark != EndMark::Open {

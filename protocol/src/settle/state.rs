@@ -29,11 +29,14 @@ pub struct SettleConfig {
     pub quiet: Duration,
     /// How long nothing may change while a file is empty; counts only when it is longer than `quiet`.
     pub empty_file_quiet: Duration,
+    /// How long nothing may change while a file has no end mark that says that it is closed; counts only when it is longer than
+    /// `quiet`. It is where other machines write: what they keep back comes late, and nobody sees that they have a file open.
+    pub unproved_quiet: Duration,
 }
 
 impl Default for SettleConfig {
     fn default() -> Self {
-        Self { quiet: DEFAULT_QUIET, empty_file_quiet: EMPTY_FILE_QUIET }
+        Self { quiet: DEFAULT_QUIET, empty_file_quiet: EMPTY_FILE_QUIET, unproved_quiet: Duration::ZERO }
     }
 }
 
@@ -48,7 +51,8 @@ impl Default for SettleConfig {
 /// 4. its sequences have no gap but what was missing already when it was recorded; a constant step is none, nor are UDIM
 ///    tiles;
 /// 5. nothing changed for the quiet period: no path, size, time or inode of a file, no lock, and nothing was touched.
-///    While a file is empty, that is the longer period for empty files; then it is published with a warning.
+///    While a file is empty, that is the longer period for empty files; then it is published with a warning. While one has
+///    no end mark that says that it is closed, it is the period for those.
 ///
 /// The quiet period runs from when this machine *saw* the state first. The age of a file proves nothing: a hard link and
 /// `cp -p` keep the old time of modification.
@@ -178,7 +182,7 @@ impl Settle {
             return Verdict::Wait { until_ms, why };
         }
         let seen = (self.files.as_slice(), self.since_ms.as_slice());
-        match self.growth.flow(now_ms, self.config.quiet, seen, (&why, &self.blockers)) {
+        match self.growth.flow(now_ms, &self.config, seen, (&why, &self.blockers)) {
             Flow::Now(files) => Verdict::Grows { until_ms, why, files },
             Flow::NotBefore(at_ms) => Verdict::Wait { until_ms: until_ms.min(at_ms.max(now_ms + 1)), why },
             Flow::Nothing => Verdict::Wait { until_ms, why },
@@ -211,8 +215,17 @@ impl Settle {
     /// Returns the period for which nothing may change, given what is there.
     fn quiet(&self) -> Duration {
         match empty_files(&self.files) {
-            Some(_) => self.config.quiet.max(self.config.empty_file_quiet),
-            None => self.config.quiet,
+            Some(_) => self.quiet_of_bytes().max(self.config.empty_file_quiet),
+            None => self.quiet_of_bytes(),
+        }
+    }
+
+    /// The same, as if no file were empty.
+    fn quiet_of_bytes(&self) -> Duration {
+        if self.files.iter().all(|file| file.end_mark == EndMark::Closed) {
+            self.config.quiet
+        } else {
+            self.config.quiet.max(self.config.unproved_quiet)
         }
     }
 
@@ -222,10 +235,10 @@ impl Settle {
             return None;
         }
         match empty_files(&self.files) {
-            Some((path, others)) if ago >= self.config.quiet => {
+            Some((path, others)) if ago >= self.quiet_of_bytes() => {
                 Some(WaitReason::EmptyFile { path, others, quiet: self.quiet() })
             }
-            _ => Some(WaitReason::Changing { ago, quiet: self.config.quiet }),
+            _ => Some(WaitReason::Changing { ago, quiet: self.quiet_of_bytes() }),
         }
     }
 
@@ -263,7 +276,7 @@ enum Helps {
     Somebody,
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

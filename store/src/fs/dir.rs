@@ -14,7 +14,7 @@ use std::{
 
 use avalon_protocol::rel_path::{InvalidPath, PathRule, RelPath};
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, openat, statat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, fstat, openat, statat, statx},
     io::Errno,
 };
 
@@ -163,6 +163,26 @@ impl Dir {
         match statat(parent.fd(self), path.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(FileStat::from(&stat))),
             Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.error("stat", path, errno)),
+        }
+    }
+
+    /// As [`Dir::stat`], and asks the server where the system would answer from what it remembers: network file systems keep
+    /// sizes and times for a while, NFS for a minute.
+    ///
+    /// # Errors
+    /// [`IoError`] when the system refuses.
+    pub fn stat_at_server(&self, path: &RelPath) -> Result<Option<FileStat>, IoError> {
+        let parent = match self.parent_fd("stat", path) {
+            Err(error) if error.is_not_found() => return Ok(None),
+            parent => parent?,
+        };
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
+        match statx(parent.fd(self), path.file_name(), flags, StatxFlags::BASIC_STATS) {
+            Ok(stat) => Ok(Some(FileStat::from(&stat))),
+            Err(Errno::NOENT) => Ok(None),
+            // Kernels before 4.11 cannot be told; some containers forbid the call.
+            Err(Errno::NOSYS | Errno::PERM) => self.stat(path),
             Err(errno) => Err(self.error("stat", path, errno)),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt as _};
 
-use rustix::fs::{FileType, Stat};
+use rustix::fs::{FileType, Stat, Statx, makedev};
 
 /// What a name in a directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,6 +96,21 @@ impl From<&Stat> for FileStat {
             kind: FileType::from_raw_mode(stat.st_mode).into(),
             links: stat.st_nlink.into(),
             mode: stat.st_mode & 0o7777,
+        }
+    }
+}
+
+impl From<&Statx> for FileStat {
+    fn from(stat: &Statx) -> Self {
+        Self {
+            size: stat.stx_size,
+            mtime_ns: nanoseconds(stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec.into()),
+            ctime_ns: nanoseconds(stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec.into()),
+            inode: stat.stx_ino,
+            device: makedev(stat.stx_dev_major, stat.stx_dev_minor),
+            kind: FileType::from_raw_mode(stat.stx_mode.into()).into(),
+            links: stat.stx_nlink.into(),
+            mode: u32::from(stat.stx_mode) & 0o7777,
         }
     }
 }

@@ -18,24 +18,59 @@ use super::{Dir, IoError};
 pub enum FsKind {
     /// On this machine, as far as the system says.
     Local,
-    /// Behind a network or a user-space server: no catalog and no feeds there, and no notice of others' changes.
+    /// Where other machines write as well: no catalog and no feeds there, and no notice of others' changes.
     Network(&'static str),
+    /// Behind a program of which the system does not say whether others write there: to be taken for a network.
+    Unknown(&'static str),
 }
 
-/// `f_type` of the systems that are not local, from the kernel's `magic.h` and the file systems' own sources.
-const NETWORK_KINDS: [(u32, &str); 12] = [
+impl FsKind {
+    /// Returns what it is called, unless it is local.
+    pub fn not_local(self) -> Option<&'static str> {
+        match self {
+            Self::Local => None,
+            Self::Network(kind) | Self::Unknown(kind) => Some(kind),
+        }
+    }
+
+    fn of_magic(magic: u32) -> Self {
+        if magic == FUSE {
+            return Self::Unknown("FUSE");
+        }
+        let known = NETWORK_KINDS.iter().find(|(number, _)| *number == magic);
+        known.map_or(Self::Local, |(_, name)| Self::Network(name))
+    }
+}
+
+/// sshfs and GlusterFS, but also NTFS on a disk of this machine, mergerfs, and what a virtual machine gets from its host.
+const FUSE: u32 = 0x6573_5546;
+
+/// `f_type` of the systems that are not local, from the kernel's `magic.h` and the file systems' own sources. Those of clusters
+/// lie on disks, but other machines write there too, and their changes are told nobody else.
+const NETWORK_KINDS: [(u32, &str); 23] = [
     (0x6969, "NFS"),
     (0x517b, "SMB"),
     (0xff53_4d42, "CIFS"),
     (0xfe53_4d42, "SMB2"),
-    (0x6573_5546, "FUSE"),
     (0x0102_1997, "9P"),
     (0x5346_414f, "AFS"),
+    (0x6b41_4653, "AFS"),
     (0x00c3_6400, "Ceph"),
     (0x0bd0_0bd0, "Lustre"),
     (0x4750_4653, "GPFS"),
     (0x1983_0326, "BeeGFS"),
     (0x7375_7245, "Coda"),
+    (0xaad7_aaea, "PanFS"),
+    (0xbeef_dead, "StorNext"),
+    (0x564c, "NCP"),
+    (0x0131_11a8, "IBRIX"),
+    (0x6163_6673, "ACFS"),
+    (0x0116_1970, "GFS2"),
+    (0x7461_636f, "OCFS2"),
+    (0x786f_4256, "VirtualBox"),
+    (0xbacb_acbc, "VMware"),
+    (0x7c7c_6673, "Parallels"),
+    (0x1803_1977, "WekaFS"),
 ];
 
 impl Dir {
@@ -51,8 +86,7 @@ impl Dir {
             reason = "a magic number of 32 bits in a field whose width depends on the architecture"
         )]
         let magic = stat.f_type as u32;
-        let known = NETWORK_KINDS.iter().find(|(number, _)| *number == magic);
-        Ok(known.map_or(FsKind::Local, |(_, name)| FsKind::Network(name)))
+        Ok(FsKind::of_magic(magic))
     }
 
     /// Returns how many bytes this user may still write on the volume.
@@ -126,6 +160,33 @@ mod tests {
         assert_eq!(dir.kind().unwrap(), FsKind::Local);
         assert!(dir.free_bytes().unwrap() > 0);
         dir.sync_filesystem().unwrap();
+    }
+
+    #[test]
+    fn what_others_write_to_is_told_from_disks_and_user_space_is_not_known() {
+        for (magic, kind) in [
+            (0x6969, FsKind::Network("NFS")),
+            (0x517b, FsKind::Network("SMB")),
+            (0xff53_4d42, FsKind::Network("CIFS")),
+            (0xfe53_4d42, FsKind::Network("SMB2")),
+            (0x0102_1997, FsKind::Network("9P")),
+            (0x00c3_6400, FsKind::Network("Ceph")),
+            (0x7461_636f, FsKind::Network("OCFS2")),
+            (0x6573_5546, FsKind::Unknown("FUSE")),
+            // ext4, XFS, btrfs, tmpfs, overlayfs, ZFS
+            (0xef53, FsKind::Local),
+            (0x5846_5342, FsKind::Local),
+            (0x9123_683e, FsKind::Local),
+            (0x0102_1994, FsKind::Local),
+            (0x794c_7630, FsKind::Local),
+            (0x2fc1_2fc1, FsKind::Local),
+        ] {
+            assert_eq!(FsKind::of_magic(magic), kind, "{magic:#x}");
+        }
+        let mut numbers: Vec<u32> = NETWORK_KINDS.iter().map(|(number, _)| *number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), NETWORK_KINDS.len(), "no number stands twice");
     }
 
     #[test]

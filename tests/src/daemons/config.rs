@@ -34,6 +34,10 @@ pub struct NodeConfig {
     pub quiet: String,
     /// How often the project is scanned.
     pub scan_interval: String,
+    /// Lines that are put at the end of the section `[scan]`.
+    pub scan_extra: String,
+    /// Lines that are put at the end of the section `[settle]`.
+    pub settle_extra: String,
     /// A template other than Avalon's own.
     pub template: Option<String>,
     /// Lines that are put at the end of the section `[node]`.
@@ -59,6 +63,8 @@ impl NodeConfig {
             peers: Vec::new(),
             quiet: "300ms".into(),
             scan_interval: "1h".into(),
+            scan_extra: String::new(),
+            settle_extra: String::new(),
             template: None,
             extra: String::new(),
             project_extra: String::new(),
@@ -83,13 +89,13 @@ impl NodeConfig {
 
     /// Returns the text of the file.
     pub fn text(&self) -> String {
-        let Self { listen, quiet, scan_interval, extra, mode, project, .. } = self;
+        let Self { listen, quiet, scan_interval, extra, mode, project, scan_extra, settle_extra, .. } = self;
         let (state_dir, socket, root) =
             (self.state_dir.display(), self.socket.display(), self.root.display());
         let mut text = format!(
             "[node]\nstate_dir = \"{state_dir}\"\nlisten = \"{listen}\"\nsocket = \"{socket}\"\n\
-             shutdown_timeout = \"15s\"\n{extra}\n[settle]\nquiet = \"{quiet}\"\n[scan]\ninterval = \
-             \"{scan_interval}\"\n[log]\nlevel = \"avalond=debug\"\n[[project]]\nname = \"{project}\"\nroot = \
+             shutdown_timeout = \"15s\"\n{extra}\n[settle]\nquiet = \"{quiet}\"\n{settle_extra}[scan]\ninterval = \
+             \"{scan_interval}\"\n{scan_extra}[log]\nlevel = \"avalond=debug\"\n[[project]]\nname = \"{project}\"\nroot = \
              \"{root}\"\nmode = \"{mode}\"\n"
         );
         if let Some(template) = &self.template {

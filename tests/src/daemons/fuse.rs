@@ -1,11 +1,14 @@
-//! A file system in user space that has an empty directory, or that never answers: what a network file system looks like to
-//! a daemon, and what one looks like whose server is away.
+//! A file system in user space that has an empty directory, or that never answers, or that shows a directory of this machine
+//! ([`tree`]): what a network file system looks like to a daemon, and what one looks like whose server is away.
 //!
 //! The layouts are those of `linux/fuse.h`, protocol 7.31.
+
+mod tree;
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Write as _},
+    path::PathBuf,
     thread,
 };
 
@@ -44,6 +47,17 @@ impl Fuse {
 
     /// Answers in a thread until it is unmounted.
     pub fn serve(self) {
+        self.serve_with(answer);
+    }
+
+    /// Shows a directory of this machine, in a thread until it is unmounted. What changes in it is told to nobody, and the kernel
+    /// may remember sizes and times for an hour.
+    pub fn serve_tree(self, dir: PathBuf) {
+        let mut shown = tree::Shown::new(dir);
+        self.serve_with(move |request| shown.answer(request));
+    }
+
+    fn serve_with(self, mut answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static) {
         thread::spawn(move || {
             let mut request = vec![0; READ_BYTES];
             loop {
@@ -87,12 +101,16 @@ fn answer(request: &[u8]) -> Option<Vec<u8>> {
         // Nothing else: ENOSYS.
         _ => (-38, Vec::new()),
     };
+    Some(framed(request, error, &body))
+}
+
+fn framed(request: &[u8], error: i32, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(OUT_HEADER + body.len()).unwrap();
     let mut answer = length.to_le_bytes().to_vec();
     answer.extend(i32::to_le_bytes(error));
     answer.extend(&request[8..16]);
     answer.extend(body);
-    Some(answer)
+    answer
 }
 
 /// `struct fuse_init_out`

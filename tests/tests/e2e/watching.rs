@@ -1,19 +1,23 @@
-//! More happens than the system can tell.
+//! More happens than the system tells: its queue overflows, or another machine did it.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
-use avalon_protocol::control::EventKind;
-use avalon_tests::daemons::tree;
+use avalon_protocol::{control::EventKind, exit_code::ExitCode, mode::ProjectMode};
+use avalon_tests::daemons::{
+    daemon::{Daemon, may_mount},
+    fuse::Fuse,
+    tree,
+};
 use rustix::process::Signal;
 
-use crate::support::{LONDON, MODEL, studio};
+use crate::support::{LONDON, MODEL, model, studio};
 
 const VERSIONS: u32 = 12;
 
 #[test]
 fn what_happened_while_the_queue_overflowed_is_found_by_a_scan() {
     let studio = studio();
-    let mut london = studio.node(LONDON, avalon_protocol::mode::ProjectMode::OnDemand);
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
     let dir = |version: u32| format!("{MODEL}/v{version:03}/modelDefault.dat");
     (1..=VERSIONS).for_each(|version| fs::create_dir_all(london.path(&dir(version))).unwrap());
     london.start();
@@ -45,4 +49,84 @@ fn what_happened_while_the_queue_overflowed_is_found_by_a_scan() {
         assert_eq!(info.files.len(), files as usize, "{version}");
     }
     assert!(london.log().contains("reason=Overflow"), "the queue was too short for that:\n{}", london.log());
+}
+
+/// Puts the node's project on a file system of which the system hears nothing; returns the directory that it shows, in which
+/// everybody else works.
+fn on_a_server(daemon: &mut Daemon) -> Option<PathBuf> {
+    if !may_mount() {
+        return None;
+    }
+    let fuse = Fuse::open()?;
+    let server = daemon.config.dir.join("server");
+    fs::create_dir_all(server.join(MODEL)).unwrap();
+    daemon.set_device(fuse.device());
+    daemon.set_mounts(&Fuse::mount(&daemon.config.project_dir().display().to_string()));
+    daemon.config.scan_extra = "network_interval = \"200ms\"\n".into();
+    daemon.config.settle_extra = "network_quiet = \"400ms\"\n".into();
+    fuse.serve_tree(server.clone());
+    Some(server)
+}
+
+#[test]
+fn what_another_machine_publishes_on_a_network_mount_is_found_and_how_soon_is_told() {
+    let studio = studio();
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    let Some(server) = on_a_server(&mut london) else { return };
+    london.start();
+    // The scan interval is an hour.
+    let mount = london.until("the first scan is done", |api| {
+        let mount = api.status().projects.remove(0).mount;
+        mount.filter(|mount| mount.found_within_seconds.is_some())
+    });
+    assert_eq!((mount.kind.as_deref(), mount.certain), (Some("FUSE"), false), "{mount:?}");
+    assert!(mount.found_within_seconds.is_some_and(|seconds| seconds < 600.0), "{mount:?}");
+    let said = london.ctl(&["status"]).expect(ExitCode::Ok).stdout;
+    let words = "lies on FUSE, which does not say whether other machines write there (project.network): what they \
+                 publish is noticed within ";
+    assert!(said.contains(words), "{said}");
+    for version in 1..=2 {
+        tree::write(&server.join(format!("{MODEL}/v{version:03}/modelDefault.dat")), b"made elsewhere");
+        london.until("it is published", |api| api.locate_one(&model(version)));
+    }
+}
+
+#[test]
+fn a_file_is_published_as_the_server_has_it_and_not_as_the_system_remembers_it() {
+    let studio = studio();
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    let Some(server) = on_a_server(&mut london) else { return };
+    let version = server.join(MODEL).join("v001");
+    tree::write(&version.join(".publish.lock"), b"");
+    tree::write(&version.join("modelDefault.dat"), b"half");
+    london.start();
+    london.until("it is looked at", |api| {
+        let pending = api.status().projects.remove(0).pending;
+        pending
+            .iter()
+            .any(|version| version.why.iter().any(|why| why.contains(".publish.lock")))
+            .then_some(())
+    });
+    // From here on the size is remembered, for longer than this test takes.
+    tree::write(&version.join("modelDefault.dat"), b"and the other half");
+    fs::remove_file(version.join(".publish.lock")).unwrap();
+    london.until("it is published", |api| api.locate_one(&model(1)));
+    let info = london.api().info("robot/modelDefault@v001").unwrap();
+    assert_eq!(info.files.iter().map(|file| file.bytes).collect::<Vec<_>>(), [18]);
+}
+
+#[test]
+fn a_project_on_a_disk_is_scanned_like_a_network_mount_where_the_configuration_says_so() {
+    let studio = studio();
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    london.start();
+    assert_eq!(london.api().status().projects[0].mount, None);
+    london.config.project_extra = "network = \"always\"\n".into();
+    london.config.scan_extra = "network_interval = \"200ms\"\n".into();
+    london.restart();
+    let mount = london.until("the first scan is done", |api| {
+        let mount = api.status().projects.remove(0).mount;
+        mount.filter(|mount| mount.found_within_seconds.is_some_and(|seconds| seconds < 600.0))
+    });
+    assert_eq!((mount.kind, mount.certain), (None, true));
 }

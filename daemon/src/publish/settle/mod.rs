@@ -8,12 +8,14 @@
 //! what is not there. When it is back, or another file system is in its place, everything is looked at anew.
 
 mod look;
+mod pace;
 mod root;
 mod task;
 mod versions;
 mod words;
 
 pub use self::{
+    pace::Mount,
     task::Settler,
     words::{
         PendingVersion, ProjectHealth, ProjectSource, PublishDetails, PublishOutcome, PublishedAs,

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use avalon_store::fs::{Dir, FsKind, IoError};
+use avalon_store::fs::{Dir, IoError};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -15,6 +15,7 @@ use super::{
         area,
         watch::{RawChange, WatchError, Watcher},
     },
+    pace::Mount,
     words::{ProjectSource, WatcherState},
 };
 use crate::{log::ErrorChain, project::RootIdentity};
@@ -30,6 +31,7 @@ pub(super) struct OpenRoot {
     /// Whether changes may still come.
     pub(super) is_watched: bool,
     pub(super) watcher: WatcherState,
+    pub(super) mount: Mount,
     /// Watches until it is dropped.
     _watching: Option<Box<dyn Send>>,
 }
@@ -74,20 +76,16 @@ pub(super) fn open(source: &ProjectSource, system: &dyn Watcher) -> Result<OpenR
     let (sender, changes) = mpsc::channel(CHANGES);
     let templates = source.templates.clone();
     let interest = Arc::new(move |dir: &_| area::concerns_publishing(&templates, dir));
+    // Also after a root comes back: another volume may be there.
+    let mount = Mount::of(dir.kind().ok(), source.network);
     let (watching, watcher) = match system.start(path.clone(), interest, sender) {
-        Ok(watching) => (Some(watching), watcher_state(&dir)),
+        Ok(watching) => (Some(watching), WatcherState::On),
         Err(WatchError::RootMissing { root }) => return Err(RootError::Missing { path: root }),
         Err(error) => {
             tracing::warn!(project = %source.name, error = %ErrorChain(&error), "no watcher");
             (None, WatcherState::Off { why: ErrorChain(&error).to_string() })
         }
     };
-    Ok(OpenRoot { dir, identity, changes, is_watched: watching.is_some(), watcher, _watching: watching })
-}
-
-fn watcher_state(dir: &Dir) -> WatcherState {
-    match dir.kind() {
-        Ok(FsKind::Network(kind)) => WatcherState::NetworkMount { kind },
-        Ok(FsKind::Local) | Err(_) => WatcherState::On,
-    }
+    let is_watched = watching.is_some();
+    Ok(OpenRoot { dir, identity, changes, is_watched, watcher, mount, _watching: watching })
 }

@@ -27,6 +27,7 @@ use super::{
         writers::Writers,
     },
     look::look,
+    pace::Mount,
     root::{self, OpenRoot, RootError},
     versions::{Looked, Versions},
     words::{
@@ -42,11 +43,6 @@ use crate::{
 
 /// How many requests wait; an artist publishes one at a time, a farm some dozens.
 const REQUESTS: usize = 64;
-/// How many times as long as a scan took there is none after it, but for what is asked for or was lost: a tree so large that it
-/// takes a minute is not looked at all the time.
-const REST_AFTER_SCAN: u32 = 20;
-/// And at most this long, where somebody watches the tree.
-const MOST_REST: Duration = Duration::from_hours(6);
 /// How many settled versions wait for the next stage before no further version is looked at.
 const MAX_OUTBOX: usize = 4;
 
@@ -103,6 +99,8 @@ impl Settler {
             state: ProjectState::Scanning,
             detail: None,
             watcher: WatcherState::Off { why: "not started yet".to_owned() },
+            mount: Mount::default(),
+            found_within: Duration::ZERO,
             last_scan: None,
             root_opened: 0,
         });
@@ -212,9 +210,9 @@ impl Settler {
             return;
         }
         if let Some(order) = self.versions.take_look(now_ms) {
-            let (dir, source) = (root.dir.clone(), self.source.clone());
+            let (at, source) = ((root.dir.clone(), root.mount), self.source.clone());
             let (writers, now) = (Arc::clone(&self.writers), self.clock.now());
-            self.look.start(move || look(&dir, &source, &writers, order, (now_ms, now)));
+            self.look.start(move || look((&at.0, at.1), &source, &writers, order, (now_ms, now)));
         }
     }
 
@@ -256,7 +254,7 @@ impl Settler {
             Request::Rescan => self.rescan_at_ms = Some(now_ms),
             Request::Configure { config } => {
                 self.config = config;
-                self.versions.configure(config.settle);
+                self.versions.configure(config.settle_on(self.health.borrow().mount));
                 // The time of the next scan follows from the new interval once this one ends.
                 self.rescan_at_ms = Some(now_ms);
             }
@@ -335,16 +333,10 @@ impl Settler {
 
     async fn scanned(&mut self, result: Result<ScanReport, ScanError>) {
         let (now_ms, now) = (self.now_ms(), self.clock.now());
-        if self.root.is_none() {
-            return;
-        }
+        let Some(root) = &self.root else { return };
         let took = Duration::from_millis(now_ms.saturating_sub(self.scan_began_ms));
         let rest = if result.is_ok() { took } else { Duration::ZERO };
-        let pause = match &self.health.borrow().watcher {
-            WatcherState::On => self.config.rescan.max(rest.saturating_mul(REST_AFTER_SCAN).min(MOST_REST)),
-            // Nothing else finds what is new there.
-            _ => self.config.rescan_unwatched.max(rest),
-        };
+        let pause = self.config.pause(root.mount, &self.health.borrow().watcher, rest);
         // One that was asked for while this one ran comes at once.
         self.rescan_at_ms.get_or_insert(now_ms.saturating_add(millis(pause)));
         match result {
@@ -357,6 +349,7 @@ impl Settler {
                     health.state = ProjectState::Watching;
                     health.detail = None;
                     health.last_scan = Some(summary);
+                    health.found_within = pause.saturating_add(took);
                 });
             }
             Err(ScanError::RootMissing { .. }) => self.check_root().await,
@@ -395,12 +388,14 @@ impl Settler {
             WatcherState::Off { .. } => Duration::ZERO,
             _ => self.config.rescan_unwatched,
         };
+        self.versions.configure(self.config.settle_on(root.mount));
         self.rescan_at_ms = Some(now_ms.saturating_add(millis(first_scan)));
         self.watcher_is(root.watcher.clone());
         self.health.send_modify(|health| {
             health.state = ProjectState::Scanning;
             health.detail = None;
             health.root_opened += 1;
+            health.mount = root.mount;
         });
         self.versions.touch_all(now_ms);
         self.root = Some(root);

@@ -26,7 +26,7 @@ use super::{
     super::watch::{Interest, RawChange, RescanReason, SystemWatcher, WatchError, Watcher},
     *,
 };
-use crate::{clock::ManualClock, tasks::Tasks};
+use crate::{clock::ManualClock, config::NetworkMode, tasks::Tasks};
 
 /// Only hung code waits that long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -98,10 +98,16 @@ impl Studio {
                 inside.take(limit).collect()
             }),
             grows: Arc::new(|_: &RelPath| false),
+            network: NetworkMode::Auto,
         };
         // Scans come when a test asks for one.
         let never = Duration::from_secs(1_000_000_000);
-        let config = SettlerConfig { rescan: never, rescan_unwatched: never, ..SettlerConfig::default() };
+        let config = SettlerConfig {
+            rescan: never,
+            rescan_unwatched: never,
+            rescan_network: never,
+            ..SettlerConfig::default()
+        };
         let (sender, settled) = mpsc::channel(16);
         let (settler, handle) =
             Settler::new(source, config, (Arc::new(clock.clone()), Arc::new(system)), sender, tasks.token());

@@ -22,7 +22,11 @@ use avalon_store::fs::FileIdentity;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::super::{record::Purpose, scan::Known};
+use super::{
+    super::{record::Purpose, scan::Known},
+    pace::Mount,
+};
+use crate::config::NetworkMode;
 
 /// Returns what the catalog knows beneath a directory: paths inside it, at most so many, and how the files were. Blocks.
 pub type RecordedFiles = dyn Fn(&RelPath, usize) -> Vec<(RelPath, FileIdentity)> + Send + Sync;
@@ -42,6 +46,8 @@ pub struct ProjectSource {
     pub grows: Arc<dyn Fn(&RelPath) -> bool + Send + Sync>,
     /// Says what the catalog knows beneath a directory.
     pub recorded: Arc<RecordedFiles>,
+    /// Whether other machines write there.
+    pub network: NetworkMode,
 }
 
 impl fmt::Debug for ProjectSource {
@@ -60,8 +66,12 @@ pub struct SettlerConfig {
     pub settle: SettleConfig,
     /// How long after a scan the next one begins while the watcher sees everything.
     pub rescan: Duration,
-    /// The same where it does not: on a network mount, or without enough watches.
+    /// The same where it does not, for want of watches.
     pub rescan_unwatched: Duration,
+    /// The same where other machines write, too.
+    pub rescan_network: Duration,
+    /// How long a version must be quiet there in which a file has no end mark that says that it is closed.
+    pub network_quiet: Duration,
     /// How often the project directory itself is looked at.
     pub root_poll: Duration,
 }
@@ -72,6 +82,8 @@ impl Default for SettlerConfig {
             settle: SettleConfig::default(),
             rescan: Duration::from_secs(600),
             rescan_unwatched: Duration::from_secs(60),
+            rescan_network: Duration::from_secs(60),
+            network_quiet: Duration::from_secs(40),
             root_poll: Duration::from_secs(3),
         }
     }
@@ -215,6 +227,11 @@ pub struct ProjectHealth {
     pub detail: Option<String>,
     /// How much of it the watcher sees.
     pub watcher: WatcherState,
+    /// Who writes to it besides this machine.
+    pub mount: Mount,
+    /// How long after it happened something is noticed at the latest of which nobody tells, as the last scan went; then it has
+    /// to be quiet.
+    pub found_within: Duration,
     /// What the last whole scan found; `None` before the first.
     pub last_scan: Option<ScanSummary>,
     /// How often the project directory was opened: whoever has it open opens it again when this changes, because another
@@ -232,11 +249,6 @@ pub enum WatcherState {
     },
     /// All that happens on this machine.
     On,
-    /// All that happens on this machine; the volume is a network mount, where others' changes are found by scans.
-    NetworkMount {
-        /// What kind of mount.
-        kind: &'static str,
-    },
     /// Only some directories.
     Partial {
         /// How many.

@@ -311,6 +311,36 @@ fn an_empty_file_is_believed_after_the_longer_period_with_a_warning() {
 }
 
 #[test]
+fn where_writers_are_elsewhere_what_no_end_mark_proves_is_quiet_for_longer() {
+    let config = SettleConfig { unproved_quiet: Duration::from_secs(40), ..SettleConfig::default() };
+    let mut publish = Publish { settle: Settle::new(config), ..Publish::new() };
+    publish.write_marked("a.usdc", 10, EndMark::Closed);
+    publish.look();
+    publish.pass(6);
+    assert!(matches!(publish.look(), Verdict::Whole { .. }), "its end mark proves it");
+    publish.write("b.bgeo", 10);
+    assert_eq!(publish.why(), ["changed 0 s ago; waiting for 40 s of quiet"]);
+    publish.pass(39);
+    assert_eq!(publish.why(), ["changed 39 s ago; waiting for 40 s of quiet"]);
+    publish.write("c.bgeo", 0);
+    publish.look();
+    publish.pass(41);
+    assert_eq!(publish.why(), ["c.bgeo is empty; waiting for 60 s of quiet"]);
+    publish.pass(20);
+    assert!(matches!(publish.look(), Verdict::Whole { .. }));
+
+    let mut render = Publish { settle: Settle::new(config), ..Publish::new() };
+    render.block("a.lock", BlockerKind::Lock);
+    (1001..=1003).for_each(|frame| render.write(&format!("b.{frame}.dpx"), 10));
+    (1001..=1003).for_each(|frame| render.write_marked(&format!("c.{frame}.exr"), 10, EndMark::Closed));
+    render.look();
+    render.pass(6);
+    assert_eq!(render.flowing().len(), 3, "the closed ones");
+    render.pass(40);
+    assert_eq!(render.flowing().len(), 6);
+}
+
+#[test]
 fn an_explicit_request_stands_for_quiet_gaps_and_empty_files() {
     let mut publish = Publish::new();
     publish.write(&frame(1001), 7);

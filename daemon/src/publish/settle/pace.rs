@@ -1,0 +1,140 @@
+//! [`Mount`], who writes to a project besides this machine, and how often it is scanned therefore.
+
+use std::time::Duration;
+
+use avalon_protocol::settle::SettleConfig;
+use avalon_store::fs::FsKind;
+
+use super::words::{SettlerConfig, WatcherState};
+use crate::config::NetworkMode;
+
+/// How many times as long as a scan took there is none after it, but for what is asked for or was lost: a tree so large that it
+/// takes a minute is not looked at all the time.
+const REST_AFTER_SCAN: u32 = 20;
+/// The same where nothing else finds what is new: a fifth of the time goes into looking at most.
+const REST_WITHOUT_EVENTS: u32 = 4;
+/// And at most this long.
+const MOST_REST: Duration = Duration::from_hours(6);
+
+/// Who writes to a project's volume.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mount {
+    /// This machine alone: its kernel tells of everything.
+    #[default]
+    Local,
+    /// Other machines, too, of which nobody tells.
+    Network(&'static str),
+    /// Other machines perhaps; the system does not say.
+    Unknown(&'static str),
+    /// Other machines: the configuration says so.
+    Configured,
+}
+
+impl Mount {
+    /// Returns what a volume of this kind is, given what the configuration says of the project.
+    pub(super) fn of(kind: Option<FsKind>, mode: NetworkMode) -> Self {
+        match (mode, kind) {
+            (NetworkMode::Never, _) | (NetworkMode::Auto, Some(FsKind::Local) | None) => Self::Local,
+            (_, Some(FsKind::Network(kind))) => Self::Network(kind),
+            (NetworkMode::Auto, Some(FsKind::Unknown(kind))) => Self::Unknown(kind),
+            (NetworkMode::Always, _) => Self::Configured,
+        }
+    }
+
+    /// Says whether changes must be expected of which nobody tells.
+    pub fn has_other_writers(self) -> bool {
+        self != Self::Local
+    }
+}
+
+impl SettlerConfig {
+    /// Returns how patient to be with a version.
+    pub(super) fn settle_on(&self, mount: Mount) -> SettleConfig {
+        let unproved_quiet =
+            if mount.has_other_writers() { self.network_quiet } else { self.settle.unproved_quiet };
+        SettleConfig { unproved_quiet, ..self.settle }
+    }
+
+    /// Returns how long after a scan that took `took` the next one begins, when nobody asks for it.
+    pub(super) fn pause(&self, mount: Mount, watcher: &WatcherState, took: Duration) -> Duration {
+        let interval = self.interval(mount, watcher);
+        let hears_all = *watcher == WatcherState::On && !mount.has_other_writers();
+        let rest = took.saturating_mul(if hears_all { REST_AFTER_SCAN } else { REST_WITHOUT_EVENTS });
+        interval.max(rest.min(MOST_REST))
+    }
+
+    /// The same, where scans take no time.
+    fn interval(&self, mount: Mount, watcher: &WatcherState) -> Duration {
+        match (mount.has_other_writers(), watcher) {
+            (true, WatcherState::On) => self.rescan_network,
+            (true, _) => self.rescan_network.min(self.rescan_unwatched),
+            (false, WatcherState::On) => self.rescan,
+            (false, _) => self.rescan_unwatched,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NFS: Option<FsKind> = Some(FsKind::Network("NFS"));
+    const FUSE: Option<FsKind> = Some(FsKind::Unknown("FUSE"));
+    const DISK: Option<FsKind> = Some(FsKind::Local);
+
+    #[test]
+    fn the_file_system_says_who_writes_unless_the_configuration_does() {
+        use NetworkMode::{Always, Auto, Never};
+        for (kind, mode, mount) in [
+            (NFS, Auto, Mount::Network("NFS")),
+            (NFS, Always, Mount::Network("NFS")),
+            (NFS, Never, Mount::Local),
+            (FUSE, Auto, Mount::Unknown("FUSE")),
+            (FUSE, Always, Mount::Configured),
+            (FUSE, Never, Mount::Local),
+            (DISK, Auto, Mount::Local),
+            (DISK, Always, Mount::Configured),
+            (DISK, Never, Mount::Local),
+            (None, Auto, Mount::Local),
+            (None, Always, Mount::Configured),
+        ] {
+            assert_eq!(Mount::of(kind, mode), mount, "{kind:?} {mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_scan_comes_after_its_interval_and_takes_no_more_than_its_share_of_the_time() {
+        let config = SettlerConfig {
+            rescan: Duration::from_secs(600),
+            rescan_unwatched: Duration::from_secs(60),
+            rescan_network: Duration::from_secs(90),
+            ..SettlerConfig::default()
+        };
+        let partial = WatcherState::Partial { watched: 1, needed: 2 };
+        let off = WatcherState::Off { why: "no watcher".into() };
+        let nfs = Mount::Network("NFS");
+        for (mount, watcher, took_s, pause_s) in [
+            (Mount::Local, &WatcherState::On, 1, 600),
+            (Mount::Local, &WatcherState::On, 60, 1200),
+            (Mount::Local, &partial, 1, 60),
+            (Mount::Local, &off, 60, 240),
+            (nfs, &WatcherState::On, 1, 90),
+            (nfs, &WatcherState::On, 60, 240),
+            (nfs, &partial, 1, 60),
+            (Mount::Unknown("FUSE"), &WatcherState::On, 1, 90),
+            (Mount::Configured, &WatcherState::On, 1, 90),
+            (nfs, &WatcherState::On, 36_000, 21_600),
+        ] {
+            let pause = config.pause(mount, watcher, Duration::from_secs(took_s));
+            assert_eq!(pause, Duration::from_secs(pause_s), "{mount:?} {watcher:?} {took_s}");
+        }
+    }
+
+    #[test]
+    fn only_where_others_write_unproved_files_are_waited_for_longer() {
+        let config = SettlerConfig { network_quiet: Duration::from_secs(40), ..SettlerConfig::default() };
+        assert_eq!(config.settle_on(Mount::Local), config.settle);
+        assert_eq!(config.settle_on(Mount::Unknown("FUSE")).unproved_quiet, Duration::from_secs(40));
+        assert_eq!(config.settle_on(Mount::Network("NFS")).quiet, config.settle.quiet);
+    }
+}
