@@ -330,7 +330,10 @@ fn watcher_health(project: &Project, watcher: &WatcherState) -> Option<Health> {
                 "{watched} of {needed} directories of project {} are watched; the others are only scanned",
                 project.name()
             ),
-            hint: Some("raise fs.inotify.max_user_watches, for example to 1048576".into()),
+            hint: Some(
+                "raise fs.inotify.max_user_watches, for example to 1048576, and start the daemon again"
+                    .into(),
+            ),
         }),
         _ => None,
     }

@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use avalon_protocol::rel_path::RelPath;
+use avalon_protocol::{rel_path::RelPath, template::TemplateSet};
 use notify::{
     EventKind,
     event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode},
@@ -28,9 +28,6 @@ use thiserror::Error;
 use tokio::sync::mpsc::{self, error::TrySendError as TokioTrySendError};
 
 use super::watch_tree::{Report, WatchTree};
-
-/// Says of a directory, relative to the project, whether changes in it are wanted.
-pub type Interest = Arc<dyn Fn(&RelPath) -> bool + Send + Sync>;
 
 /// One thing that the watcher has to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +38,8 @@ pub enum RawChange {
     Rescan(RescanReason),
     /// The project directory was removed, renamed or replaced. Nothing more comes.
     RootGone,
-    /// The system gives no more watches. Changes in the other directories are found by scans only.
+    /// The system gives no more watches. Changes in the other directories are found by scans only. It comes again when more
+    /// are missing.
     LimitReached {
         /// How many directories are watched.
         watched: usize,
@@ -60,7 +58,7 @@ pub enum RawChange {
 pub enum RescanReason {
     /// All directories are watched now; what happened before was not.
     Started,
-    /// The system's queue or ours was full.
+    /// The system's queue or ours was full. All directories are watched anew.
     Overflow,
     /// The receiver did not keep up.
     Backlog,
@@ -104,7 +102,7 @@ pub trait Watcher: fmt::Debug + Send + Sync + 'static {
     fn start(
         &self,
         root: PathBuf,
-        interest: Interest,
+        templates: Arc<TemplateSet>,
         changes: mpsc::Sender<RawChange>,
     ) -> Result<Box<dyn Send>, WatchError>;
 }
@@ -117,10 +115,10 @@ impl Watcher for SystemWatcher {
     fn start(
         &self,
         root: PathBuf,
-        interest: Interest,
+        templates: Arc<TemplateSet>,
         changes: mpsc::Sender<RawChange>,
     ) -> Result<Box<dyn Send>, WatchError> {
-        Ok(Box::new(ProjectWatcher::start(root, interest, changes)?))
+        Ok(Box::new(ProjectWatcher::start(root, templates, changes)?))
     }
 }
 
@@ -156,14 +154,14 @@ pub(super) enum Notice {
 }
 
 impl ProjectWatcher {
-    /// Starts to watch the directories beneath `root` that `interest` wants, and `root` itself. Returns at once; when all
+    /// Starts to watch the directories beneath `root` that concern publishing by the templates, and `root` itself. Returns at once; when all
     /// are watched, [`RawChange::Rescan`] with [`RescanReason::Started`] says so.
     ///
     /// # Errors
     /// [`WatchError`] when the root cannot be watched.
     pub fn start(
         root: PathBuf,
-        interest: Interest,
+        templates: Arc<TemplateSet>,
         changes: mpsc::Sender<RawChange>,
     ) -> Result<Self, WatchError> {
         if !root.is_dir() {
@@ -173,7 +171,7 @@ impl ProjectWatcher {
         let lost = Arc::new(AtomicBool::new(false));
         let stop = Arc::new(AtomicBool::new(false));
         let handler = Handler { inbox: inbox.clone(), lost: lost.clone() };
-        let tree = WatchTree::new(root.clone(), interest, handler)
+        let tree = WatchTree::new(root.clone(), templates, handler)
             .map_err(|source| WatchError::Refused { root: root.clone(), source })?;
         let worker = Worker {
             tree,
@@ -250,8 +248,8 @@ impl Worker {
     fn run(mut self) {
         let stop = self.stop.clone();
         self.tree.add_all(&|| stop.load(Ordering::Acquire));
-        self.report_limit();
         self.outbox.send(RawChange::Rescan(RescanReason::Started));
+        self.report_limit();
         while !stop.load(Ordering::Acquire) && !self.outbox.is_closed {
             let batch = match self.receive() {
                 Ok(batch) => batch,
@@ -312,8 +310,8 @@ impl Worker {
             self.outbox.send_surely(RawChange::Stopped { why: error.to_string() }, &self.stop);
             return false;
         }
-        self.report_limit();
         self.outbox.send(RawChange::Rescan(RescanReason::Overflow));
+        self.report_limit();
         true
     }
 

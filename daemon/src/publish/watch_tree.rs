@@ -1,25 +1,39 @@
 //! [`WatchTree`], the watches of one project: which directories have one, and keeping that true.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    fmt, fs, io,
+    cmp::Reverse,
+    collections::BTreeSet,
+    fmt, fs, io, mem,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use avalon_protocol::rel_path::RelPath;
+use avalon_protocol::{rel_path::RelPath, template::TemplateSet};
 use notify::{Config, ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::watch::{Handler, Interest, relative, usable_part};
+use super::{
+    area,
+    watch::{Handler, relative, usable_part},
+};
 
 /// The watched directories of one project. Everything here may block and runs on the watcher's own thread.
 pub(super) struct WatchTree {
     root: PathBuf,
-    interest: Interest,
+    templates: Arc<TemplateSet>,
     handler: Handler,
     system: RecommendedWatcher,
     /// Without the root.
     watched: BTreeSet<RelPath>,
     limit: Limit,
+}
+
+/// What the system's limit of watches means for this tree.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limit {
+    /// How many directories should have a watch and have none, as far as they were met.
+    refused: usize,
+    /// Whether `refused` is more than was told.
+    is_news: bool,
 }
 
 /// Whether the directories that are found are told as touched.
@@ -29,18 +43,24 @@ pub(super) enum Report {
     Nothing,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Limit {
-    NotReached,
-    Reached { refused: usize },
-    Reported,
+/// What came of a watch that was asked for.
+enum Watched {
+    Yes,
+    /// The system's limit is reached.
+    Refused,
+    /// It is gone, or not ours to look into.
+    NotThere,
 }
 
 impl WatchTree {
     /// Watches the root and nothing else yet.
-    pub(super) fn new(root: PathBuf, interest: Interest, handler: Handler) -> Result<Self, notify::Error> {
+    pub(super) fn new(
+        root: PathBuf,
+        templates: Arc<TemplateSet>,
+        handler: Handler,
+    ) -> Result<Self, notify::Error> {
         let system = watch_root(&root, handler.clone())?;
-        Ok(Self { root, interest, handler, system, watched: BTreeSet::new(), limit: Limit::NotReached })
+        Ok(Self { root, templates, handler, system, watched: BTreeSet::new(), limit: Limit::default() })
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -56,16 +76,15 @@ impl WatchTree {
     pub(super) fn restart(&mut self, stop: &dyn Fn() -> bool) -> Result<(), notify::Error> {
         self.system = watch_root(&self.root, self.handler.clone())?;
         self.watched.clear();
-        self.limit = Limit::NotReached;
+        self.limit = Limit::default();
         self.add_all(stop);
         Ok(())
     }
 
-    /// Returns how many directories are watched and how many should be, once after the limit was reached.
+    /// Returns how many directories are watched and how many should be, when more are missing than was told.
     pub(super) fn take_limit(&mut self) -> Option<(usize, usize)> {
-        let Limit::Reached { refused } = self.limit else { return None };
-        self.limit = Limit::Reported;
-        Some((self.watched.len() + 1, self.watched.len() + 1 + refused))
+        let watched = self.watched.len() + 1;
+        mem::take(&mut self.limit.is_news).then_some((watched, watched + self.limit.refused))
     }
 
     /// Returns what was touched when `path` was; nothing when it is none of our concern.
@@ -83,7 +102,8 @@ impl WatchTree {
         self.remove(&dir);
         let is_dir = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
         let mut touched = vec![dir.clone()];
-        if is_dir && (self.interest)(&dir) {
+        if is_dir && self.concerns(&dir) {
+            self.make_room_for(&dir);
             touched.extend(self.add(Some(dir), report, &|| false));
         }
         touched
@@ -101,48 +121,76 @@ impl WatchTree {
         }
     }
 
-    /// Watches `start`, or the root, and what is wanted beneath it, the upper directories first: where the limit cuts, new
-    /// versions are still noticed.
+    /// Where there are no more watches, takes that of the oldest sibling for a new version: nobody adds to that any more.
+    fn make_room_for(&mut self, new: &RelPath) {
+        let is_version = |dir: &RelPath| self.templates.invert_dir(dir).is_some();
+        let (Some(number), Some(parent)) = (number_of(new), new.parent()) else { return };
+        if self.limit.refused == 0 || !is_version(new) {
+            return;
+        }
+        let siblings = self.watched.range(parent.clone()..).take_while(|watched| watched.is_within(&parent));
+        let older = siblings.filter(|dir| is_version(dir)).filter_map(|dir| Some((number_of(dir)?, dir)));
+        let Some((_, oldest)) = older.filter(|(older, _)| *older < number).min() else { return };
+        let oldest = oldest.clone();
+        let before = self.watched.len();
+        self.remove(&oldest);
+        self.is_refused(before - self.watched.len());
+    }
+
+    fn concerns(&self, dir: &RelPath) -> bool {
+        area::concerns_publishing(&self.templates, dir)
+    }
+
+    fn is_refused(&mut self, directories: usize) {
+        self.limit = Limit { refused: self.limit.refused + directories, is_news: true };
+    }
+
+    /// Watches `start`, or the root, and what is wanted beneath it. Upper directories come first, and among those that lie in
+    /// one directory the newest: where the limit cuts, new versions are still noticed, and changes of those that are worked on.
     fn add(&mut self, start: Option<RelPath>, report: Report, stop: &dyn Fn() -> bool) -> Vec<RelPath> {
         let mut found = Vec::new();
-        let mut queue = VecDeque::from([start]);
-        while let Some(dir) = queue.pop_front() {
-            if stop() {
-                break;
-            }
-            if let Some(dir) = &dir {
-                if !self.watch(dir) {
-                    continue;
+        let mut level = vec![start];
+        let mut at_limit = false;
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            for dir in level {
+                if stop() {
+                    return found;
                 }
-                if report == Report::Touched {
-                    found.push(dir.clone());
+                if let Some(dir) = &dir {
+                    match if at_limit { Watched::Refused } else { self.watch(dir) } {
+                        Watched::Yes => {}
+                        Watched::Refused => {
+                            at_limit = true;
+                            self.is_refused(1);
+                        }
+                        Watched::NotThere => continue,
+                    }
+                    if report == Report::Touched {
+                        found.push(dir.clone());
+                    }
                 }
+                let mut wanted = self.wanted_in(dir.as_ref());
+                wanted.sort_by_key(|dir| Reverse(number_of(dir).unwrap_or(u64::MAX)));
+                next.extend(wanted.into_iter().enumerate());
             }
-            queue.extend(self.wanted_in(dir.as_ref()).into_iter().map(Some));
+            next.sort_by_key(|(rank, _)| *rank);
+            level = next.into_iter().map(|(_, dir)| Some(dir)).collect();
         }
         found
     }
 
-    /// Watches one directory; says whether it is worth looking into it.
-    fn watch(&mut self, dir: &RelPath) -> bool {
-        if let Limit::Reached { refused } = &mut self.limit {
-            *refused += 1;
-            return true;
-        }
+    /// Watches one directory.
+    fn watch(&mut self, dir: &RelPath) -> Watched {
         match self.system.watch(&self.root.join(dir.as_str()), RecursiveMode::NonRecursive) {
             Ok(()) => {
                 self.watched.insert(dir.clone());
-                true
+                Watched::Yes
             }
-            Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
-                if self.limit == Limit::NotReached {
-                    self.limit = Limit::Reached { refused: 1 };
-                }
-                true
-            }
+            Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => Watched::Refused,
             Err(error) => {
                 tracing::debug!(path = %dir, %error, "a directory cannot be watched");
-                false
+                Watched::NotThere
             }
         }
     }
@@ -157,7 +205,7 @@ impl WatchTree {
             let name = name.to_str()?;
             dir.map_or_else(|| name.parse(), |dir| dir.join_str(name)).ok()
         });
-        paths.filter(|path| (self.interest)(path)).collect()
+        paths.filter(|path| self.concerns(path)).collect()
     }
 }
 
@@ -165,6 +213,13 @@ impl fmt::Debug for WatchTree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WatchTree").field("root", &self.root).field("watched", &self.watched.len()).finish()
     }
+}
+
+/// Returns the number that a directory's name ends in, as that of a version does.
+fn number_of(dir: &RelPath) -> Option<u64> {
+    let name = dir.file_name();
+    let digits = name.len() - name.trim_end_matches(|char: char| char.is_ascii_digit()).len();
+    name[name.len() - digits..].parse().ok()
 }
 
 fn watch_root(root: &Path, handler: Handler) -> Result<RecommendedWatcher, notify::Error> {

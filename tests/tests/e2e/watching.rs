@@ -1,6 +1,6 @@
 //! More happens than the system tells: its queue overflows, or another machine did it.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use avalon_protocol::{control::EventKind, exit_code::ExitCode, mode::ProjectMode};
 use avalon_tests::daemons::{
@@ -49,6 +49,61 @@ fn what_happened_while_the_queue_overflowed_is_found_by_a_scan() {
         assert_eq!(info.files.len(), files as usize, "{version}");
     }
     assert!(london.log().contains("reason=Overflow"), "the queue was too short for that:\n{}", london.log());
+}
+
+/// What becomes the daemon where the system gives no more than so many watches; `None` where this user may not limit them.
+fn with_watches(most: u32) -> Option<Vec<String>> {
+    let limit = format!("echo {most} > /proc/sys/user/max_inotify_watches");
+    let launcher = |script: String| {
+        ["unshare", "--user", "--map-root-user", "sh", "-c"].map(str::to_owned).into_iter().chain([script])
+    };
+    let (program, tried) = ("unshare", launcher(limit.clone()).skip(1));
+    if Command::new(program).args(tried).status().is_ok_and(|status| status.success()) {
+        return Some(launcher(format!("{limit} && exec \"$0\" \"$@\"")).collect());
+    }
+    eprintln!("skipped: this user may not limit the watches of a process");
+    None
+}
+
+#[test]
+fn where_watches_do_not_suffice_new_versions_have_them_and_health_says_so() {
+    let studio = studio();
+    let mut london = studio.node(LONDON, ProjectMode::OnDemand);
+    // Five for the way to the versions, from the project's directory on, and three for ten versions.
+    let Some(launcher) = with_watches(8) else { return };
+    london.set_launcher(launcher);
+    let dir = |version: u32| format!("{MODEL}/v{version:03}");
+    let write = |london: &Daemon, version: u32, name: &str| {
+        tree::write(&london.path(&dir(version)).join(name), name.as_bytes());
+    };
+    (1..=10).for_each(|version| write(&london, version, "modelDefault.dat"));
+    london.start();
+    let told = |london: &mut Daemon, words: &str| {
+        london.until("health tells it", |api| {
+            let item = api.status().health.into_iter().find(|item| item.code == "watch-limit");
+            item.filter(|item| item.message.contains(words))
+        });
+    };
+    told(&mut london, "8 of 15 directories");
+    (1..=10).for_each(|version| {
+        london.until("it is published", |api| api.locate_one(&model(version)));
+    });
+    let scans = |london: &Daemon| london.log().matches("the project was scanned").count();
+    let before = scans(&london);
+    let grown = |london: &mut Daemon, version: u32| {
+        write(london, version, "modelDefault.abc");
+        london.until("it grew", |api| {
+            let info = api.info(&format!("robot/modelDefault@v{version:03}")).ok()?;
+            (info.files.len() == 2).then_some(())
+        });
+    };
+    [10, 9, 8].into_iter().for_each(|version| grown(&mut london, version));
+    // A new one takes the watch of the oldest that has one.
+    write(&london, 11, "modelDefault.dat");
+    london.until("it is published", |api| api.locate_one(&model(11)));
+    grown(&mut london, 11);
+    told(&mut london, "8 of 16 directories");
+    assert_eq!(scans(&london), before, "all that was heard of");
 }
 
 /// Puts the node's project on a file system of which the system hears nothing; returns the directory that it shows, in which

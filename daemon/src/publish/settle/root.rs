@@ -3,7 +3,6 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use avalon_store::fs::{Dir, IoError};
@@ -11,10 +10,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::{
-    super::{
-        area,
-        watch::{RawChange, WatchError, Watcher},
-    },
+    super::watch::{RawChange, WatchError, Watcher},
     pace::Mount,
     words::{ProjectSource, WatcherState},
 };
@@ -74,11 +70,9 @@ pub(super) fn open(source: &ProjectSource, system: &dyn Watcher) -> Result<OpenR
     let unreadable = |source| RootError::Unreadable { path: path.clone(), source };
     let dir = Dir::open(path).map_err(unreadable)?;
     let (sender, changes) = mpsc::channel(CHANGES);
-    let templates = source.templates.clone();
-    let interest = Arc::new(move |dir: &_| area::concerns_publishing(&templates, dir));
     // Also after a root comes back: another volume may be there.
     let mount = Mount::of(dir.kind().ok(), source.network);
-    let (watching, watcher) = match system.start(path.clone(), interest, sender) {
+    let (watching, watcher) = match system.start(path.clone(), source.templates.clone(), sender) {
         Ok(watching) => (Some(watching), WatcherState::On),
         Err(WatchError::RootMissing { root }) => return Err(RootError::Missing { path: root }),
         Err(error) => {

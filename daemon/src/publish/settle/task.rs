@@ -23,7 +23,7 @@ use super::{
     super::{
         area,
         scan::{self, ScanError, ScanProblem, ScanReport},
-        watch::{RawChange, Watcher},
+        watch::{RawChange, RescanReason, Watcher},
         writers::Writers,
     },
     look::look,
@@ -275,13 +275,19 @@ impl Settler {
             RawChange::Touched(path) => self.touched(&path),
             RawChange::Rescan(reason) => {
                 tracing::debug!(project = %self.source.name, ?reason, "everything is looked at");
+                if reason != RescanReason::Backlog {
+                    // All watches are new; where some are missing, that comes next.
+                    self.watcher_is(WatcherState::On);
+                }
                 self.rescan_at_ms = Some(self.now_ms());
             }
             RawChange::LimitReached { watched, needed } => {
-                tracing::warn!(
-                    project = %self.source.name, watched, needed,
-                    "not enough watches, the rest is found by scans; raise fs.inotify.max_user_watches"
-                );
+                if self.health.borrow().watcher == WatcherState::On {
+                    tracing::warn!(
+                        project = %self.source.name, watched, needed,
+                        "not enough watches, the rest is found by scans; raise fs.inotify.max_user_watches"
+                    );
+                }
                 self.watcher_is(WatcherState::Partial { watched, needed });
             }
             RawChange::RootGone => {

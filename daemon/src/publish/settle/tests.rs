@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     super::record::Purpose,
-    super::watch::{Interest, RawChange, RescanReason, SystemWatcher, WatchError, Watcher},
+    super::watch::{RawChange, RescanReason, SystemWatcher, WatchError, Watcher},
     *,
 };
 use crate::{clock::ManualClock, config::NetworkMode, tasks::Tasks};
@@ -42,7 +42,7 @@ impl Watcher for Played {
     fn start(
         &self,
         _root: PathBuf,
-        _interest: Interest,
+        _templates: Arc<TemplateSet>,
         changes: mpsc::Sender<RawChange>,
     ) -> Result<Box<dyn Send>, WatchError> {
         changes.try_send(RawChange::Rescan(RescanReason::Started)).unwrap();

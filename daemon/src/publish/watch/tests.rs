@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use avalon_protocol::template::{DEFAULT_PUBLISH, Template, TemplateSet};
+use avalon_protocol::template::{DEFAULT_PUBLISH, Template};
 use notify::event::Flag;
 
-use super::{super::area, *};
+use super::*;
 
 /// Only hung code waits that long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,9 +18,8 @@ struct Project {
     watcher: Option<ProjectWatcher>,
 }
 
-fn interest() -> Interest {
-    let templates = TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap();
-    Arc::new(move |dir| area::concerns_publishing(&templates, dir))
+fn templates() -> Arc<TemplateSet> {
+    Arc::new(TemplateSet::new(vec![Template::parse(DEFAULT_PUBLISH).unwrap()]).unwrap())
 }
 
 impl Project {
@@ -30,7 +29,7 @@ impl Project {
         let root = temp.path().join("lantern");
         fs::create_dir_all(root.join(MODEL).join("v001")).unwrap();
         let (sender, changes) = mpsc::channel(capacity);
-        let watcher = ProjectWatcher::start(root, interest(), sender).unwrap();
+        let watcher = ProjectWatcher::start(root, templates(), sender).unwrap();
         let mut project = Self { temp, changes, watcher: Some(watcher) };
         assert_eq!(project.next().await, RawChange::Rescan(RescanReason::Started));
         project
@@ -170,7 +169,7 @@ async fn a_root_that_is_missing_is_an_error_that_names_it() {
     let temp = tempfile::tempdir().unwrap();
     let root = temp.path().join("lantern");
     let (sender, _changes) = mpsc::channel(1);
-    let error = ProjectWatcher::start(root.clone(), interest(), sender).unwrap_err();
+    let error = ProjectWatcher::start(root.clone(), templates(), sender).unwrap_err();
     assert!(matches!(&error, WatchError::RootMissing { root: named } if *named == root));
 }
 
@@ -199,7 +198,7 @@ async fn an_overflow_sets_all_watches_anew_and_asks_for_a_rescan() {
     let handler = Handler { inbox, lost: lost.clone() };
     let (changes, mut received) = mpsc::channel(1000);
     let mut worker = Worker {
-        tree: WatchTree::new(root.clone(), interest(), handler.clone()).unwrap(),
+        tree: WatchTree::new(root.clone(), templates(), handler.clone()).unwrap(),
         notices,
         lost,
         stop: Arc::default(),
