@@ -150,7 +150,7 @@ fn tell_records(core: &Core, groups: &[SealedGroup]) {
     for (node, record) in records_of(&core.ledger, groups) {
         match record {
             Record::Published(published) => {
-                tracing::info!(version = %published.version, manifest = %published.manifest, peer = %node, "announced");
+                tracing::debug!(version = %published.version, manifest = %published.manifest, peer = %node, "announced");
                 core.events.emit(EventKind::Announced {
                     reference: published.version.to_string(),
                     manifest: published.manifest.to_string(),
