@@ -5,17 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use avalon_protocol::{
     access::Action,
     id::{VersionId, VersionSlot},
-    manifest::Relation,
     rel_path::RelPath,
     settle::SeenFile,
-    version_fold::{Standing, VersionFold},
+    version_fold::Standing,
 };
 use avalon_store::{fs::Dir, object::incoming::Incoming};
 
-use super::{
-    super::{settle::Rewrites, snapshot::snapshot_version},
-    Purpose, RecordError, WholeVersion,
-};
+use super::{super::snapshot::snapshot_version, Purpose, RecordError, WholeVersion};
 use crate::core::{Core, blocking};
 
 pub(super) async fn check_still_whole(
@@ -82,31 +78,6 @@ pub(super) async fn check_catalog(core: &Arc<Core>, version: &VersionId) -> Resu
     match not_granted(core, version).filter(|_| !is_known) {
         Some(refused) => Err(refused),
         None => Ok(()),
-    }
-}
-
-/// What this node held and cannot be read now comes back from a peer; until then what lies there would be taken for the work of somebody who
-/// knew nothing of it. Where a person accepts it, nobody may have it any more: what comes after it is no first generation all the same.
-pub(super) async fn with_base(
-    core: &Arc<Core>,
-    version: &VersionId,
-    fold: &VersionFold,
-    (relation, rewrites): (Relation, Rewrites),
-) -> Result<Relation, RecordError> {
-    if matches!(relation, Relation::Known(_)) {
-        return Ok(relation);
-    }
-    let Some(base) = fold.compared_with(version.slot, &core.me) else { return Ok(relation) };
-    let ledger = core.ledger.clone();
-    // Reading it asks for it from then on.
-    let is_at_hand = blocking(move || matches!(ledger.manifest(base), Ok(Some(_)))).await;
-    match (is_at_hand, rewrites) {
-        (true, _) => Ok(relation),
-        (false, Rewrites::Hold) => Err(RecordError::NotAtHand { version: version.clone() }),
-        (false, Rewrites::Accept) if relation == Relation::First => {
-            Ok(Relation::Rewritten { base, changed: Vec::new() })
-        }
-        (false, Rewrites::Accept) => Ok(relation),
     }
 }
 

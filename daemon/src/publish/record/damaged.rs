@@ -27,11 +27,9 @@ impl Recording<'_> {
     /// Returns the files that their disk damaged and that nobody wrote since: they would go everywhere as the next state of a hero.
     pub(super) async fn damaged(&self, dir: &RelPath) -> Damaged {
         let project = self.project.name().clone();
-        let (core, fold, slot) = (Arc::clone(self.core), self.fold.clone(), self.version.slot);
+        let (core, fold, base) = (Arc::clone(self.core), self.fold.clone(), self.base.clone());
         let (dir, named) = (dir.clone(), self.named.clone());
         blocking(move || {
-            let base =
-                fold.compared_with(slot, &core.me).and_then(|id| core.ledger.manifest(id).ok().flatten());
             let entries: BTreeMap<&RelPath, &FileEntry> =
                 base.iter().flat_map(|base| base.files()).map(|file| (&file.path, file)).collect();
             let (mut paths, mut rotten) = (Vec::new(), Vec::new());

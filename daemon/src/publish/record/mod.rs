@@ -10,6 +10,7 @@ mod error;
 mod generations;
 mod held;
 mod numbers;
+mod related;
 mod tell;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -18,19 +19,20 @@ use avalon_protocol::{
     hash::ManifestId,
     id::{VersionId, VersionSlot},
     limits::MAX_METADATA_PAIRS,
-    manifest::{Completeness, FileEntry, GROWING, Manifest, Relation, relate},
+    manifest::{Completeness, FileEntry, GROWING, Manifest, Relation},
     record::{Held, Record},
     rel_path::RelPath,
     settle::SeenFile,
     template::VersionDir,
     version_fold::{Standing, VersionFold},
 };
-use avalon_store::catalog::{CatalogError, LocalChange, LocalFile};
+use avalon_store::catalog::{LocalChange, LocalFile};
 
 pub(crate) use self::generations::published;
 use self::{
-    allowed::{check_catalog, check_not_incoming, check_still_whole, not_granted, version_grows, with_base},
+    allowed::{check_catalog, check_not_incoming, check_still_whole, not_granted, version_grows},
     generations::is_growing,
+    related::{Related, relate_files, with_base},
 };
 pub use self::{
     error::{RecordError, Remedy},
@@ -137,10 +139,11 @@ pub async fn record(
     let (core_there, id, files) = (Arc::clone(core), version.clone(), entries.files.clone());
     let dir = whole.version.dir.clone();
     let related = blocking(move || relate_files(&core_there, &id, (&dir, &files))).await;
-    let (relation, fold) =
-        related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
-    let relation = with_base(core, &version, &fold, (relation, whole.about.rewrites)).await?;
-    let recording = Recording { core, project, version, fold, named };
+    let related = related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
+    let relation = with_base(&version, &related, whole.about.rewrites)?;
+    let Related { fold, base, .. } = related;
+    let base = base.and_then(|(_, manifest)| manifest);
+    let recording = Recording { core, project, version, fold, base, named };
     let recorded = match (whole.purpose, &relation) {
         (Purpose::Grow, Relation::First | Relation::Grown(_)) if version_grows(&whole) => {
             recording.act(relation, whole, entries).await
@@ -155,21 +158,13 @@ pub async fn record(
     recorded
 }
 
-fn relate_files(
-    core: &Core,
-    id: &VersionId,
-    files: (&RelPath, &[FileEntry]),
-) -> Result<(Relation, VersionFold), CatalogError> {
-    let fold = core.ledger.version(id)?.unwrap_or_default();
-    let manifest_of = |id: &ManifestId| core.ledger.manifest(*id).ok().flatten();
-    Ok((relate(files, id.slot, &fold, &core.me, manifest_of), fold))
-}
-
 struct Recording<'a> {
     core: &'a Arc<Core>,
     project: &'a Arc<Project>,
     version: VersionId,
     fold: VersionFold,
+    /// The manifest of what its files are compared with, where it is at hand.
+    base: Option<Manifest>,
     named: Vec<NamedFile>,
 }
 

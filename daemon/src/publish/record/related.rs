@@ -1,0 +1,124 @@
+//! What the files of a version are to what is known of it, where a disk may fail to say what that is.
+
+use std::cell::Cell;
+
+use avalon_protocol::{
+    hash::ManifestId,
+    id::{NodeId, VersionId, VersionSlot},
+    manifest::{FileEntry, Manifest, Relation, relate},
+    rel_path::RelPath,
+    version_fold::VersionFold,
+};
+use avalon_store::catalog::CatalogError;
+
+use super::{super::settle::Rewrites, RecordError};
+use crate::core::Core;
+
+/// What the files of a version are to what is known of it.
+#[derive(Debug)]
+pub(super) struct Related {
+    pub(super) relation: Relation,
+    pub(super) fold: VersionFold,
+    /// The generation that they are compared with because this node holds it or did, and its manifest, where that is at hand.
+    pub(super) base: Option<(ManifestId, Option<Manifest>)>,
+    /// Whether a manifest is not at hand, or cannot be read, without which the relation may be wrong.
+    is_unread: bool,
+}
+
+/// Relates the files of a version directory, in the order of their paths, to what is known of the version. Blocks.
+///
+/// # Errors
+/// [`CatalogError`] when nobody can say what is known. A manifest that cannot be read is none: [`with_base`] says what follows.
+pub(super) fn relate_files(
+    core: &Core,
+    id: &VersionId,
+    files: (&RelPath, &[FileEntry]),
+) -> Result<Related, CatalogError> {
+    let fold = core.ledger.version(id)?.unwrap_or_default();
+    Ok(relate_to(fold, id.slot, &core.me, files, |id| core.ledger.manifest(id)))
+}
+
+/// Each manifest is read once: a disk that fails at the first reading and not at the second would otherwise be taken for one where there is
+/// nothing to compare with.
+fn relate_to<E>(
+    fold: VersionFold,
+    slot: VersionSlot,
+    me: &NodeId,
+    files: (&RelPath, &[FileEntry]),
+    read: impl Fn(ManifestId) -> Result<Option<Manifest>, E>,
+) -> Related {
+    let has_failed = Cell::new(false);
+    let read = |id: ManifestId| {
+        let read = read(id);
+        has_failed.set(has_failed.get() || read.is_err());
+        read.ok().flatten()
+    };
+    let base = fold.compared_with(slot, me).map(|id| (id, read(id)));
+    let manifest_of = |id: &ManifestId| match &base {
+        Some((base, manifest)) if base == id => manifest.clone(),
+        _ => read(*id),
+    };
+    let relation = relate(files, slot, &fold, me, manifest_of);
+    let is_unread = base.as_ref().map_or(has_failed.get(), |(_, manifest)| manifest.is_none());
+    Related { relation, fold, base, is_unread }
+}
+
+/// What this node held and cannot be read now comes back from a peer; until then what lies there would be taken for the work of somebody who
+/// knew nothing of it. Where a person accepts it, nobody may have it any more: what comes after it is no first generation all the same.
+pub(super) fn with_base(
+    version: &VersionId,
+    related: &Related,
+    rewrites: Rewrites,
+) -> Result<Relation, RecordError> {
+    let relation = related.relation.clone();
+    if !related.is_unread || matches!(relation, Relation::Known(_)) {
+        return Ok(relation);
+    }
+    match (rewrites, &related.base) {
+        (Rewrites::Hold, _) => Err(RecordError::NotAtHand { version: version.clone() }),
+        (Rewrites::Accept, Some((base, _))) if relation == Relation::First => {
+            Ok(Relation::Rewritten { base: *base, changed: Vec::new() })
+        }
+        (Rewrites::Accept, _) => Ok(relation),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use avalon_protocol::record::Record;
+
+    use super::{super::published, *};
+    use crate::fixture::{manifest, version};
+
+    #[test]
+    fn a_manifest_that_cannot_be_read_for_once_is_not_taken_for_nothing_to_compare_with() {
+        let (me, node, version) =
+            ("srv@london".parse().unwrap(), "far@montreal".parse().unwrap(), version(1));
+        let (base, changed) = (manifest(1, b"before"), manifest(1, b"changed in place"));
+        let relation_of = |author: &NodeId, rewrites, mut answers: Vec<Result<Option<Manifest>, ()>>| {
+            let mut fold = VersionFold::default();
+            fold.apply(author, 0, &Record::Published(published(&base)));
+            // All that is asked after these is answered as it should be.
+            answers.reverse();
+            let answers = RefCell::new(answers);
+            let read = |_| answers.borrow_mut().pop().unwrap_or_else(|| Ok(Some(base.clone())));
+            let related = relate_to(fold, version.slot, &me, (base.dir(), changed.files()), read);
+            with_base(&version, &related, rewrites)
+        };
+        let rewritten = |changed: Vec<RelPath>| Relation::Rewritten { base: base.id(), changed };
+        let paths = || changed.files().iter().map(|file| file.path.clone()).collect();
+        assert_eq!(relation_of(&me, Rewrites::Hold, vec![]).unwrap(), rewritten(paths()));
+        for failing in [Err(()), Ok(None)] {
+            let refused = relation_of(&me, Rewrites::Hold, vec![failing.clone()]);
+            assert!(matches!(refused, Err(RecordError::NotAtHand { .. })), "{failing:?}: {refused:?}");
+            let accepted = relation_of(&me, Rewrites::Accept, vec![failing.clone()]);
+            assert_eq!(accepted.unwrap(), rewritten(vec![]), "{failing:?}");
+        }
+        // Of what only others have, somebody here may know nothing yet; but a disk that fails says nothing.
+        assert_eq!(relation_of(&node, Rewrites::Hold, vec![Ok(None)]).unwrap(), Relation::First);
+        let refused = relation_of(&node, Rewrites::Hold, vec![Err(())]);
+        assert!(matches!(refused, Err(RecordError::NotAtHand { .. })), "{refused:?}");
+    }
+}
