@@ -61,6 +61,9 @@ impl SimNode {
         }
         if here.is_some() {
             self.set_stage(version, Stage::Placing);
+            // What an artist has of it is durable before anything comes beside it.
+            self.disk.tree.dir_mut(version).sync_saved(&manifest);
+            self.touched.versions.insert(version.clone());
             if !env.is_wrong(Mutation::PlacesUnannounced) {
                 self.disk.placing.insert(version.clone(), manifest.id());
             }
