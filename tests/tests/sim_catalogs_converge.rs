@@ -101,10 +101,11 @@ fn catalogs_converge_and_promises_hold_last_quarter() {
 /// what was not at hand (11071), took a twin for what grew (13516), and rivals for a conflict (32180, 34856). In 31078 a twin made
 /// whole what the power had left of an artist's files, in 102890 while that was being published. In 22405 a node took
 /// for its own what it had been placing when it was put back. In 151003 and 220758 the power took what an artist had just saved, and left
-/// what of a twin had come beside it.
-const ONCE_BROKEN: [u64; 16] = [
+/// what of a twin had come beside it. In 194120 and 265291 a node that was put back compared what had grown with a catalog that did not have the
+/// own records yet which had just come back.
+const ONCE_BROKEN: [u64; 18] = [
     11071, 12952, 13208, 13516, 20232, 21281, 22405, 22729, 24270, 25958, 31078, 32180, 34856, 102890,
-    151003, 220758,
+    151003, 194120, 220758, 265291,
 ];
 
 #[test]

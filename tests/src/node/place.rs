@@ -167,7 +167,7 @@ impl SimNode {
         self.touched.versions.insert(version.clone());
         env.note(&Note::Placed(self.who.node, version.clone(), manifest.id()));
         let held = Held { version: version.clone(), manifest: manifest.id() };
-        self.record(&version.project, Record::Placed(held).to_raw(), env);
+        self.record(&version.project, Record::Placed(held).to_raw(), None, env);
     }
 
     /// Forgets incoming objects that a crash caught between the rename and the record.

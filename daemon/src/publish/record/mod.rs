@@ -134,13 +134,15 @@ pub async fn record(
     let entries = manifest::entries(project.templates(), &named);
     // A node that lost its state finds its versions before it hears that it published them itself.
     core.own.decided(project.name()).await;
+    // That wait ends also where nobody can say more for now, and peers come at any time.
+    let came_back = core.ledger.came_back(project.name());
     let (core_there, id, files) = (Arc::clone(core), version.clone(), entries.files.clone());
     let dir = whole.version.dir.clone();
     let related = blocking(move || relate_files(&core_there, &id, (&dir, &files))).await;
     let (relation, fold) =
         related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
     let relation = with_base(core, &version, &fold, (relation, whole.about.rewrites)).await?;
-    let recording = Recording { core, project, version, fold, named };
+    let recording = Recording { core, project, version, fold, came_back, named };
     let recorded = match (whole.purpose, &relation) {
         (Purpose::Grow, Relation::First | Relation::Grown(_)) if version_grows(&whole) => {
             recording.act(relation, whole, entries).await
@@ -170,6 +172,8 @@ struct Recording<'a> {
     project: &'a Arc<Project>,
     version: VersionId,
     fold: VersionFold,
+    /// How often own records had come back before that was read.
+    came_back: u64,
     named: Vec<NamedFile>,
 }
 
