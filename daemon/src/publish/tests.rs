@@ -269,7 +269,7 @@ async fn what_grew_while_the_nodes_own_records_came_back_is_no_second_first_gene
     let bytes = node.core.ledger.manifest_bytes(first.manifest).unwrap().unwrap();
     let node = studio.without_state(node);
     let path = node.dir.join(DIR).join("modelDefault.part2.abc");
-    fs::write(&path, b"more").unwrap();
+    fs::File::create(&path).unwrap().write_all(b"more").unwrap();
     let stat = FileStat::from(&fs::metadata(&path).unwrap()).identity();
     settled.files.push(SettledFile {
         file: SeenFile {
@@ -284,15 +284,16 @@ async fn what_grew_while_the_nodes_own_records_came_back_is_no_second_first_gene
     });
     // It is concluded what is here before anything came back, and waits to be written.
     node.core.ledger.hold_all();
-    let (core, there, whole_there) = (node.core.clone(), node.project().clone(), whole(&node, &settled));
-    let recording = tokio::spawn(async move { record(&core, &there, whole_there).await });
+    let whole_here = whole(&node, &settled);
     let stored = node.dir.ancestors().nth(2).map(|at| at.join("state/manifests")).unwrap();
-    let is_concluded = || walk(&stored).iter().any(|path| path.is_file());
-    until(&node, "concluded", is_concluded).await;
-    node.takes_back(&peer);
-    node.core.ledger.put_manifest(&Manifest::decode(&bytes).unwrap()).unwrap();
-    node.core.ledger.set_writing(&project(), Writing::Free);
-    let refused = recording.await.unwrap().unwrap_err();
+    let comes_back = async {
+        until(&node, "concluded", || walk(&stored).iter().any(|path| path.is_file())).await;
+        node.takes_back(&peer);
+        node.core.ledger.put_manifest(&Manifest::decode(&bytes).unwrap()).unwrap();
+        node.core.ledger.set_writing(&project(), Writing::Free);
+    };
+    let (refused, ()) = tokio::join!(record(&node.core, node.project(), whole_here), comes_back);
+    let refused = refused.unwrap_err();
     assert!(
         matches!(refused, RecordError::Ledger { source: LedgerError::CameBack { .. }, .. }),
         "{refused:?}"

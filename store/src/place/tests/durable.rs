@@ -2,6 +2,7 @@
 
 use std::{
     env, fs,
+    io::Write as _,
     process::{Command, Stdio},
 };
 
@@ -32,7 +33,7 @@ fn receive_into_what_is_saved(when: Saved) {
         for (path, data) in files.iter().take(count).filter(|_| now == when) {
             let path = studio.path().join(VERSION_DIR).join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, data).unwrap();
+            fs::File::create(path).unwrap().write_all(data).unwrap();
         }
     };
     save(Saved::BeforeItCame);
@@ -74,9 +75,9 @@ fn what_somebody_saved_meanwhile_is_durable_before_anything_comes_beside_it() {
         let calls = fs::read_to_string(&out).unwrap();
         let calls: Vec<&str> = calls.lines().collect();
         let of_version = |call: &&str| call.contains(&format!("{VERSION_DIR}/main.abc>"));
-        let synced = calls.iter().position(|call| call.contains("sync(") && of_version(&call));
+        let synced = calls.iter().position(|call| call.contains("sync(") && of_version(call));
         let synced = synced.unwrap_or_else(|| panic!("{when:?}: main.abc was not synced: {calls:#?}"));
-        let into_it = |call: &&&str| call.contains("renameat2(") && call.contains(&format!("{VERSION_DIR}"));
+        let into_it = |call: &&&str| call.contains("renameat2(") && call.contains(VERSION_DIR);
         let moved = calls.iter().filter(into_it).count();
         assert_eq!(moved, if when == Saved::AllOfItWhenItWasWhole { 0 } else { 2 }, "{when:?}: {calls:#?}");
         let early = calls[..synced].iter().find(into_it);
