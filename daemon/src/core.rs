@@ -133,4 +133,25 @@ impl Core {
         .await;
         answer.await.unwrap_or(Err(LedgerError::Closed))
     }
+
+    /// As [`Core::commit`], for what was concluded from the catalog after the ledger said that own records had come back `came_back`
+    /// times.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; nothing was recorded. [`LedgerError::CameBack`] where it has to be concluded anew.
+    pub async fn commit_concluded(
+        &self,
+        (project, came_back): (ProjectName, u64),
+        records: Vec<Record>,
+        local: Vec<LocalChange>,
+    ) -> Result<Committed, LedgerError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let (ledger, now_ms) = (self.ledger.clone(), self.now_ms());
+        blocking(move || {
+            let reply = Box::new(move |r| drop(reply.send(r)));
+            ledger.commit_concluded((&project, came_back), records, local, now_ms, reply);
+        })
+        .await;
+        answer.await.unwrap_or(Err(LedgerError::Closed))
+    }
 }

@@ -168,6 +168,14 @@ impl Studio {
         self.open(&name, mode, CatalogCare::default(), Arc::new(drop))
     }
 
+    /// Restarts a node whose state somebody deleted; what lies in its projects is there.
+    pub(crate) fn without_state(&self, node: Node) -> Node {
+        let (name, mode) = (node.core.me.to_string(), node.project().mode());
+        drop(node);
+        std::fs::remove_dir_all(self.dir.path().join(&name).join("state")).unwrap();
+        self.open(&name, mode, CatalogCare::default(), Arc::new(drop))
+    }
+
     /// Gives a node a new certificate under its name, and restarts it.
     pub(crate) fn reissue(&self, node: Node) -> Node {
         let (name, role) = (node.core.me.clone(), node.core.role);
@@ -342,7 +350,15 @@ impl Node {
 
     /// Takes all that another node says about a project, or the studio.
     pub(crate) fn hears_of(&self, other: &Self, project: &ProjectName) {
-        let feed = FeedId { project: project.clone(), node: other.core.me.clone() };
+        self.takes(other, FeedId { project: project.clone(), node: other.core.me.clone() });
+    }
+
+    /// Takes its own records back, as far as another node has them.
+    pub(crate) fn takes_back(&self, other: &Self) {
+        self.takes(other, FeedId { project: project(), node: self.core.me.clone() });
+    }
+
+    fn takes(&self, other: &Self, feed: FeedId) {
         let mut groups: Vec<SealedGroup> = Vec::new();
         loop {
             let next = groups.last().and_then(SealedGroup::claimed_end).unwrap_or(0);

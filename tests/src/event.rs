@@ -354,6 +354,8 @@ pub enum Note {
     TakenBack(NodeIndex),
     /// A record waits until it is known how far the own feed went.
     WriteWaits(NodeIndex),
+    /// What was concluded before own records came back was not written.
+    Overtaken(NodeIndex),
     /// A packet was lost and sent again.
     Resent,
 }
@@ -407,6 +409,7 @@ impl Note {
             Self::Restored(..) => "restored",
             Self::TakenBack(..) => "taken_back",
             Self::WriteWaits(..) => "write_waits",
+            Self::Overtaken(..) => "overtaken",
             Self::Resent => "resent",
         }
     }

@@ -36,11 +36,14 @@ pub enum Mutation {
     /// The incoming area does not say where its files are placed one by one. It takes a cut placement and then a backup of before to
     /// notice, as in seed 22405.
     PlacesUnannounced,
+    /// What was concluded from a catalog without own records is written after those came back. It takes a restore and its moment to
+    /// notice, as in some stories of seed 194120.
+    WritesWhatItConcluded,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AcknowledgesBeforeSync,
         Self::AnnouncesBeforeSync,
         Self::TrustsPageCache,
@@ -57,5 +60,6 @@ impl Mutation {
         Self::RefusesTheFuture,
         Self::WritesAfterRestore,
         Self::PlacesUnannounced,
+        Self::WritesWhatItConcluded,
     ];
 }

@@ -88,6 +88,13 @@ impl VersionDir {
         }
     }
 
+    /// Makes what artists saved of a manifest durable, before anything comes beside it.
+    pub fn sync_saved(&mut self, manifest: &Manifest) {
+        for file in manifest.files() {
+            self.unsaved.remove(&file.path);
+        }
+    }
+
     /// Loses what artists had just saved, or the end of it; without its main file a version is not left half.
     fn lose_saved(&mut self, dice: &mut ChaCha8Rng) -> Vec<(RelPath, Option<ObjectHash>)> {
         let unsaved = std::mem::take(&mut self.unsaved);

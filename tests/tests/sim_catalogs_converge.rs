@@ -100,9 +100,13 @@ fn catalogs_converge_and_promises_hold_last_quarter() {
 /// manifests that nobody else had (13208, 20232, 21281, 22729, 24270, 25958), copied a catalog that lagged (12952), compared with
 /// what was not at hand (11071), took a twin for what grew (13516), and rivals for a conflict (32180, 34856). In 31078 a twin made
 /// whole what the power had left of an artist's files, in 102890 while that was being published. In 22405 a node took
-/// for its own what it had been placing when it was put back.
-const ONCE_BROKEN: [u64; 14] =
-    [11071, 12952, 13208, 13516, 20232, 21281, 22405, 22729, 24270, 25958, 31078, 32180, 34856, 102890];
+/// for its own what it had been placing when it was put back. In 151003 and 220758 the power took what an artist had just saved, and left
+/// what of a twin had come beside it. In 194120 and 265291 a node that was put back compared what had grown with a catalog that did not have the
+/// own records yet which had just come back.
+const ONCE_BROKEN: [u64; 18] = [
+    11071, 12952, 13208, 13516, 20232, 21281, 22405, 22729, 24270, 25958, 31078, 32180, 34856, 102890,
+    151003, 194120, 220758, 265291,
+];
 
 #[test]
 fn seeds_in_which_a_promise_was_broken_once_keep_it() {
@@ -116,6 +120,17 @@ fn a_cut_placement_that_no_record_names_is_noticed_where_its_area_does_not_say_w
     let run = Run { wrong: Some(Mutation::PlacesUnannounced), ..Run::new(22405) };
     let failure = tell(&run, Recording::HashOnly).expect_err("what came from a peer was published");
     println!("{}", failure.violation.invariant);
+}
+
+#[test]
+fn what_was_concluded_before_own_records_came_back_is_noticed_where_it_is_written_after() {
+    let keep = "0-15,17-21,24,29".parse().expect("pieces");
+    let right = Run { keep: Some(keep), ..Run::new(194_120) };
+    let report = tell(&right, Recording::HashOnly).expect("no promise is broken");
+    assert!(report.counts.contains_key("overtaken"), "{report:?}");
+    let wrong = Run { wrong: Some(Mutation::WritesWhatItConcluded), ..right };
+    let failure = tell(&wrong, Recording::HashOnly).expect_err("a node holds two first generations");
+    assert_eq!(failure.violation.invariant, "no_second_candidate_is_placed");
 }
 
 #[test]
@@ -137,7 +152,9 @@ fn noticed(way: Mutation) -> Option<(Run, &'static str)> {
 
 #[test]
 fn every_wrong_way_to_do_it_is_noticed() {
-    let is_common = |way: &Mutation| *way != Mutation::PlacesUnannounced;
+    // Those need a restore at the right moment, and have stories of their own above.
+    let rare = [Mutation::PlacesUnannounced, Mutation::WritesWhatItConcluded];
+    let is_common = |way: &Mutation| !rare.contains(way);
     let ways = Mutation::ALL.into_iter().filter(is_common);
     let unnoticed: Vec<Mutation> = ways.filter(|way| noticed(*way).is_none()).collect();
     assert!(unnoticed.is_empty(), "nobody noticed {unnoticed:?} in {MUTANT_SEEDS} seeds");

@@ -1,17 +1,24 @@
 //! Publishing at a node with a real ledger, whose state directory or catalog fails.
 
-use std::{fs, io::Write as _, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use avalon_protocol::{
     control::{ErrorCode, EventKind, Severity},
     hash::ObjectHash,
-    manifest::Completeness,
+    manifest::{Completeness, Manifest},
     mode::ProjectMode,
+    own_feed::Writing,
     rel_path::RelPath,
     settle::{EndMark, SeenFile},
     template::FileRole,
+    version_fold::Standing,
 };
-use avalon_store::{catalog::LocalChange, fs::FileStat};
+use avalon_store::{catalog::LocalChange, fs::FileStat, ledger::LedgerError};
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
@@ -249,6 +256,60 @@ async fn what_was_being_placed_before_the_state_was_put_back_is_nobodys_work_unt
     assert!(node.core.ledger.version(&version(2)).unwrap().is_some());
     place(DIR);
     recorded(Rewrites::Accept).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_grew_while_the_nodes_own_records_came_back_is_no_second_first_generation() {
+    let studio = Studio::new();
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    let mut settled = write(&node);
+    let first = record(&node.core, node.project(), whole(&node, &settled)).await.unwrap();
+    let peer = studio.node("ws1@montreal", ProjectMode::Mirror);
+    peer.hears(&node);
+    let bytes = node.core.ledger.manifest_bytes(first.manifest).unwrap().unwrap();
+    let node = studio.without_state(node);
+    let path = node.dir.join(DIR).join("modelDefault.part2.abc");
+    fs::File::create(&path).unwrap().write_all(b"more").unwrap();
+    let stat = FileStat::from(&fs::metadata(&path).unwrap()).identity();
+    settled.files.push(SettledFile {
+        file: SeenFile {
+            path: "modelDefault.part2.abc".parse().unwrap(),
+            size: stat.size,
+            mtime_ns: stat.mtime_ns,
+            ctime_ns: stat.ctime_ns,
+            inode: stat.inode,
+            end_mark: EndMark::Unknown,
+        },
+        ..settled.files[0].clone()
+    });
+    // It is concluded what is here before anything came back, and waits to be written.
+    node.core.ledger.hold_all();
+    let whole_here = whole(&node, &settled);
+    let stored = node.dir.ancestors().nth(2).map(|at| at.join("state/manifests")).unwrap();
+    let comes_back = async {
+        until(&node, "concluded", || walk(&stored).iter().any(|path| path.is_file())).await;
+        node.takes_back(&peer);
+        node.core.ledger.put_manifest(&Manifest::decode(&bytes).unwrap()).unwrap();
+        node.core.ledger.set_writing(&project(), Writing::Free);
+    };
+    let (refused, ()) = tokio::join!(record(&node.core, node.project(), whole_here), comes_back);
+    let refused = refused.unwrap_err();
+    assert!(
+        matches!(refused, RecordError::Ledger { source: LedgerError::CameBack { .. }, .. }),
+        "{refused:?}"
+    );
+    assert_eq!((refused.remedy(), refused.code()), (Remedy::Settle, ErrorCode::NotWhole));
+    let grown = record(&node.core, node.project(), whole(&node, &settled)).await.unwrap();
+    assert_eq!(grown.generation, 2);
+    let fold = node.core.ledger.version(&version(2)).unwrap().unwrap();
+    assert_eq!(fold.standing(version(2).slot), Standing::Head(grown.manifest));
+    assert_eq!(fold.generation(&grown.manifest).unwrap().predecessor, Some(first.manifest));
+}
+
+/// Returns everything beneath a directory.
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| walk(&path).into_iter().chain([path.clone()])).collect()
 }
 
 #[tokio::test]

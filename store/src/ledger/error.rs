@@ -203,6 +203,14 @@ pub enum LedgerError {
         /// The feed.
         feed: FeedId,
     },
+    /// Records of this node's own feed came back from a peer after these had been concluded from a catalog without them.
+    #[error(
+        "records of feed {feed} came back from a peer meanwhile; nothing was recorded, it is compared with them again"
+    )]
+    CameBack {
+        /// The feed.
+        feed: FeedId,
+    },
     /// A feed of this node has two histories: another machine writes in its name, or a backup was restored.
     #[error("feed {feed} of this node has two histories, it writes nothing more; see avalonctl feed")]
     Forked {

@@ -57,6 +57,9 @@ impl Writer {
             tracing::debug!(%feed, groups = applied.len(), "records of a peer applied");
             self.relearn_own(feed, &touched);
         }
+        if !applied.is_empty() && feed.node == self.shared.me {
+            self.shared.came_back.note(&feed.project);
+        }
         self.announce(&applied, |feed| !feed.is_of_studio());
         appended.map_err(IngestError::Ledger)?;
         let head = self.feeds.get(feed).map_or(FeedHead::EMPTY, FeedFile::head);

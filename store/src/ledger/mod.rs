@@ -321,7 +321,7 @@ impl Ledger {
     ) {
         let project = project.clone();
         let records = records.iter().map(Record::to_raw).collect();
-        let commit = Commit { project, records, local, written_at_ms, reply };
+        let commit = Commit { project, came_back: None, records, local, written_at_ms, reply };
         self.inner.send(Job::Change(Change::Commit(commit)));
     }
 

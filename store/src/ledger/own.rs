@@ -1,16 +1,23 @@
-//! Which of this node's own feeds may be written now, and what waits until they may.
+//! Which of this node's own feeds may be written now, what waits until they may, and what is not written any more because own records
+//! came back meanwhile.
 
 use std::{
     collections::BTreeMap,
-    sync::{PoisonError, RwLock},
+    sync::{Mutex, PoisonError, RwLock},
 };
 
-use avalon_protocol::{feed::FeedId, id::ProjectName, own_feed::Writing, record::RawRecord};
+use avalon_protocol::{
+    feed::FeedId,
+    id::ProjectName,
+    own_feed::Writing,
+    record::{RawRecord, Record},
+};
 
 use super::{
-    Ledger, LedgerError,
-    writer::{Change, Commit, Writer},
+    Committed, Ledger, LedgerError, Reply,
+    writer::{Change, Commit, Job, Writer},
 };
+use crate::catalog::LocalChange;
 
 /// What is allowed; all is until somebody says otherwise.
 #[derive(Debug)]
@@ -46,7 +53,44 @@ impl Allowed {
     }
 }
 
+/// How often records of the own feed about a project came back from peers since the start, once the catalog had them.
+#[derive(Debug, Default)]
+pub(super) struct CameBack(Mutex<BTreeMap<ProjectName, u64>>);
+
+impl CameBack {
+    pub(super) fn note(&self, project: &ProjectName) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(project.clone()).or_default() += 1;
+    }
+
+    fn of(&self, project: &ProjectName) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(project).copied().unwrap_or_default()
+    }
+}
+
 impl Ledger {
+    /// Returns how often records of the own feed about a project came back from peers since the start: to be asked before the catalog
+    /// is, for [`Ledger::commit_concluded`].
+    pub fn came_back(&self, project: &ProjectName) -> u64 {
+        self.inner.shared.came_back.of(project)
+    }
+
+    /// As [`Ledger::commit`], for records that were concluded from the catalog after [`Ledger::came_back`] said `came_back`. The reply
+    /// is [`LedgerError::CameBack`] where own records came back since: who did not know them may have concluded what contradicts
+    /// them, such as a second first generation.
+    pub fn commit_concluded(
+        &self,
+        (project, came_back): (&ProjectName, u64),
+        records: Vec<Record>,
+        local: Vec<LocalChange>,
+        written_at_ms: u64,
+        reply: Reply<Committed, LedgerError>,
+    ) {
+        let (project, came_back) = (project.clone(), Some(came_back));
+        let records = records.iter().map(Record::to_raw).collect();
+        let commit = Commit { project, came_back, records, local, written_at_ms, reply };
+        self.inner.send(Job::Change(Change::Commit(commit)));
+    }
+
     /// Keeps every own feed from being written until [`Ledger::set_writing`] says otherwise for its project.
     pub fn hold_all(&self) {
         let mut state = self.inner.shared.allowed.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -104,6 +148,17 @@ impl Writer {
     pub(super) fn unpark(&mut self) {
         if self.parked.iter().any(|commit| self.may_go_on(commit)) {
             self.change(Vec::new());
+        }
+    }
+
+    /// Refuses what was concluded before own records came back.
+    pub(super) fn knew_own(&self, feed: &FeedId, commit: &Commit) -> Result<(), LedgerError> {
+        let now = self.shared.came_back.of(&commit.project);
+        match commit.came_back {
+            Some(then) if then != now && !commit.records.is_empty() => {
+                Err(LedgerError::CameBack { feed: feed.clone() })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -17,7 +17,12 @@ use avalon_protocol::{
     signing::RecordTrust,
 };
 
-use super::{RebuildError, lists::ReadLists, mending::Mending, own::Allowed};
+use super::{
+    RebuildError,
+    lists::ReadLists,
+    mending::Mending,
+    own::{Allowed, CameBack},
+};
 use crate::{
     catalog::{CatalogError, CatalogStore, Cause},
     error_chain::ErrorChain,
@@ -53,6 +58,8 @@ pub(super) struct Shared {
     pub(super) fork_files: ForkFiles,
     /// Which own feeds may be written.
     pub(super) allowed: Allowed,
+    /// How often peers gave back records of own feeds.
+    pub(super) came_back: CameBack,
     /// What was told of the policy without the studio's feeds.
     extract: Mutex<Option<Extract>>,
     /// Held while it is read anew which records count: an older reading must not stand over a newer one.
@@ -100,6 +107,7 @@ impl Shared {
             forks: RwLock::default(),
             fork_files,
             allowed: Allowed::default(),
+            came_back: CameBack::default(),
             me,
             is_vendor,
             projects,

@@ -89,6 +89,8 @@ type CommitReply = Reply<Committed, LedgerError>;
 
 pub(super) struct Commit {
     pub(super) project: ProjectName,
+    /// How often own records had come back when these were concluded from the catalog, if they were.
+    pub(super) came_back: Option<u64>,
     pub(super) records: Vec<RawRecord>,
     pub(super) local: Vec<LocalChange>,
     pub(super) written_at_ms: u64,
@@ -284,7 +286,8 @@ impl Writer {
         let mut refused = Vec::new();
         let mut parts = Vec::new();
         for (place, commit) in commits {
-            match self.may_say(&feed, &commit.records) {
+            let may = self.knew_own(&feed, &commit).and_then(|()| self.may_say(&feed, &commit.records));
+            match may {
                 Ok(()) => {
                     let part = packed.add(commit.records, commit.written_at_ms);
                     parts.push((place, part, commit.reply));

@@ -25,6 +25,8 @@ pub(super) enum Step {
     Replace,
     /// The right content lies there and stays.
     Leave,
+    /// It lies there, and somebody wrote it since the version was put together and made durable: it is synced, and stays.
+    Sync,
 }
 
 impl Placing<'_> {
@@ -50,7 +52,7 @@ impl Placing<'_> {
                 Ok((Step::Leave, now))
             }
             (VerifiedFile::InTree(stat), Some(now)) => match same_content(version_dir, file, &now) {
-                Ok(Some(now)) => Ok((Step::Leave, now)),
+                Ok(Some(now)) => Ok((Step::Sync, now)),
                 Ok(None) if self.is_damaged(file, &now) => Ok((Step::Replace, *stat)),
                 // That it may not be read is no damage.
                 Err(PlaceError::Compare(HashError::Io { source, .. }))
@@ -65,7 +67,7 @@ impl Placing<'_> {
             (VerifiedFile::InPlace(_), now) => {
                 let same = now.map(|now| same_content(version_dir, file, &now)).transpose()?.flatten();
                 let vanished = || PlaceError::Vanished { path: self.in_project(&file.path) };
-                same.map(|now| (Step::Leave, now)).ok_or_else(vanished)
+                same.map(|now| (Step::Sync, now)).ok_or_else(vanished)
             }
         }
     }

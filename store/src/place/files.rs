@@ -15,15 +15,19 @@ use crate::{
 
 impl Placing<'_> {
     /// Checks everything, then moves the files whose place is free, the entries of representations last: whoever resolves
-    /// one finds all that belongs to it.
+    /// one finds all that belongs to it. What somebody wrote meanwhile is durable before that: this version is said to be here, and
+    /// what comes beside it must not be all that a power cut leaves.
     pub(super) fn place_files(&self) -> Result<Vec<FileStat>, PlaceError> {
         let (project, dir) = (&self.version.project, self.manifest().dir());
         let version_dir = project.open_dir(dir).map_err(|e| self.failed(e))?;
         let steps = self.check_all(&version_dir)?;
-        let to_move = || {
-            let files = self.manifest().files().iter().zip(&steps);
-            files.filter(|(_, (step, _))| *step != Step::Leave).map(|(file, (step, _))| (file, *step))
-        };
+        let all = || self.manifest().files().iter().zip(&steps).map(|(file, (step, _))| (file, *step));
+        let found = all().filter(|(_, step)| *step == Step::Sync).map(|(file, _)| file.path.clone());
+        let found: Vec<RelPath> = found.collect();
+        if !found.is_empty() {
+            version_dir.sync_files(&found).map_err(|e| self.failed(e))?;
+        }
+        let to_move = || all().filter(|(_, step)| matches!(step, Step::Move | Step::Replace));
         if to_move().next().is_some() {
             let tree = self.tree()?;
             note_place(project, self.manifest()).map_err(|e| self.failed(e))?;
@@ -56,7 +60,7 @@ impl Placing<'_> {
             }
             let overwrite = match step {
                 Step::Replace => Overwrite::Replace,
-                Step::Move | Step::Leave => Overwrite::Refuse,
+                Step::Move | Step::Leave | Step::Sync => Overwrite::Refuse,
             };
             match tree.rename(&file.path, version_dir, &file.path, overwrite) {
                 Err(error) if error.is_already_there() => {

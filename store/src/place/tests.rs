@@ -1,5 +1,7 @@
 //! Placing: what becomes visible, in which order, and what is never touched.
 
+mod durable;
+
 use std::{
     collections::BTreeMap,
     fs,

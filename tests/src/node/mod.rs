@@ -111,6 +111,23 @@ pub struct SimNode {
 /// What the power took of an artist's file, and what is there now.
 type LostFile = (VersionId, RelPath, Option<ObjectHash>);
 
+/// A record that waits to be written.
+#[derive(Debug)]
+struct Waiting {
+    record: RawRecord,
+    /// What it was concluded from, if it is of a publish.
+    concluded: Option<Concluded>,
+}
+
+/// A publish, as it was concluded from the catalog.
+#[derive(Debug, Clone)]
+struct Concluded {
+    version: VersionId,
+    manifest: ManifestId,
+    /// How often own records had come back by then.
+    came_back: u64,
+}
+
 /// What a backup has of a node: its state, and not the trees of its projects.
 #[derive(Debug)]
 struct Backup {
@@ -130,9 +147,13 @@ struct Life {
     fetches: BTreeMap<VersionId, Fetch>,
     wishes: BTreeSet<VersionId>,
     /// Records that wait for the next group.
-    outbox: BTreeMap<ProjectName, Vec<RawRecord>>,
+    outbox: BTreeMap<ProjectName, Vec<Waiting>>,
+    /// How often own records came back from peers.
+    came_back: BTreeMap<ProjectName, u64>,
     /// Publishes between the hashing and the sync of their record.
     publishing: BTreeSet<(VersionId, ContentId)>,
+    /// How often own records had come back when those were compared with the catalog.
+    compared: BTreeMap<VersionId, u64>,
     /// Sources that failed for a version, and until when they are passed over.
     shunned: BTreeMap<(NodeIndex, VersionId), u64>,
     /// The same for manifests of a project.
@@ -224,10 +245,16 @@ impl SimNode {
     }
 
     /// Queues a record for the next group of this node's feed about its project.
-    fn record(&mut self, project: &ProjectName, record: RawRecord, env: &mut Env) {
+    fn record(
+        &mut self,
+        project: &ProjectName,
+        record: RawRecord,
+        concluded: Option<Concluded>,
+        env: &mut Env,
+    ) {
         let Some(life) = self.life.as_mut() else { return };
         let waiting = life.outbox.entry(project.clone()).or_default();
-        waiting.push(record);
+        waiting.push(Waiting { record, concluded });
         if waiting.len() == 1 {
             let delay_ms = env.between(0..=10);
             env.wake(self.who, delay_ms, Wake::Commit(project.clone()));
@@ -237,9 +264,10 @@ impl SimNode {
     fn commit(&mut self, project: &ProjectName, env: &mut Env) {
         let feed = self.own_feed(project);
         let now = Duration::from_millis(env.now_ms);
+        let Some(writing) = self.life.as_ref().map(|life| life.own.writing(project, now)) else { return };
+        let waits = writing != Writing::Free && !env.is_wrong(Mutation::WritesAfterRestore);
+        self.take_publishes_back(project, waits && writing == Writing::Refused, env);
         let Some(life) = self.life.as_mut().filter(|life| life.outbox.contains_key(project)) else { return };
-        let waits =
-            life.own.writing(project, now) != Writing::Free && !env.is_wrong(Mutation::WritesAfterRestore);
         if waits || self.disk.full || self.disk.ledger.is_closed(&feed) {
             env.note(&if waits { Note::WriteWaits(self.who.node) } else { Note::NoRoom(self.who.node) });
             if self.disk.full && env.is_wrong(Mutation::ForgetsWithoutRoom) {
@@ -248,7 +276,8 @@ impl SimNode {
             env.wake(self.who, 500, Wake::Commit(project.clone()));
             return;
         }
-        let Some(records) = life.outbox.remove(project) else { return };
+        let Some(waiting) = life.outbox.remove(project) else { return };
+        let records = waiting.into_iter().map(|waiting| waiting.record).collect();
         let signer = ToySigner::new(&self.id, self.certificates);
         let groups = self.disk.ledger.append(&feed, records, env.clock_ms(self.ahead_ms), &signer);
         self.own_advanced(&feed);

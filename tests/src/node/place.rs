@@ -61,6 +61,9 @@ impl SimNode {
         }
         if here.is_some() {
             self.set_stage(version, Stage::Placing);
+            // What an artist has of it is durable before anything comes beside it.
+            self.disk.tree.dir_mut(version).sync_saved(&manifest);
+            self.touched.versions.insert(version.clone());
             if !env.is_wrong(Mutation::PlacesUnannounced) {
                 self.disk.placing.insert(version.clone(), manifest.id());
             }
@@ -164,7 +167,7 @@ impl SimNode {
         self.touched.versions.insert(version.clone());
         env.note(&Note::Placed(self.who.node, version.clone(), manifest.id()));
         let held = Held { version: version.clone(), manifest: manifest.id() };
-        self.record(&version.project, Record::Placed(held).to_raw(), env);
+        self.record(&version.project, Record::Placed(held).to_raw(), None, env);
     }
 
     /// Forgets incoming objects that a crash caught between the rename and the record.

@@ -17,7 +17,7 @@ impl SimNode {
             AppliedPolicy::new(serial, text.to_string(), self.id.to_string(), String::new(), applied_at_ms);
         let record = Record::Policy(policy.expect("it is short"));
         env.note(&Note::Applied(self.who.node, serial));
-        self.record(&ProjectName::studio(), record.to_raw(), env);
+        self.record(&ProjectName::studio(), record.to_raw(), None, env);
         true
     }
 

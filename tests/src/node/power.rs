@@ -40,7 +40,9 @@ impl SimNode {
             fetches: BTreeMap::new(),
             wishes: BTreeSet::new(),
             outbox: BTreeMap::new(),
+            came_back: BTreeMap::new(),
             publishing: BTreeSet::new(),
+            compared: BTreeMap::new(),
             shunned: BTreeMap::new(),
             no_manifests: BTreeMap::new(),
         });

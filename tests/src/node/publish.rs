@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     hash::{ManifestId, ObjectHash},
-    id::VersionId,
+    id::{ProjectName, VersionId},
     manifest::Manifest,
     own_feed::Writing,
     record::{Held, Published, Record},
     version_fold::VersionFold,
 };
 
-use super::SimNode;
+use super::{Concluded, SimNode, Waiting};
 use crate::{
     content::{Publish, SavedFile, draft},
     env::{Env, Said},
@@ -73,10 +73,10 @@ impl SimNode {
     pub(super) fn settled(&mut self, version: &VersionId, env: &mut Env) {
         let Some(life) = self.life.as_ref() else { return };
         let now = Duration::from_millis(env.now_ms);
-        if life.own.writing(&version.project, now) != Writing::Free
+        if life.own.writing(&version.project, now) == Writing::Waits
             && !env.is_wrong(Mutation::WritesAfterRestore)
         {
-            // What this node recorded is not known here yet: it may say this already.
+            // What this node recorded is about to be known. Where nobody can say it for now, it is refused when it is written.
             env.wake(self.who, 300, Wake::Settled(version.clone()));
             return;
         }
@@ -110,11 +110,12 @@ impl SimNode {
             let (manifest, content) = (same.id(), same.content());
             if !fold.holds(&self.id, &manifest) {
                 let same = (*same).clone();
+                self.compare(version);
                 self.disk.tree.dir_mut(version).sync(&same);
                 self.touched.versions.insert(version.clone());
                 env.note(&Note::Found(self.who.node, version.clone()));
                 let held = Record::Placed(Held { version: version.clone(), manifest });
-                self.record_publish(version, content, &held, env);
+                self.record_publish((version, manifest), content, &held, env);
             }
             return;
         }
@@ -146,6 +147,7 @@ impl SimNode {
         if self.disk.manifests.insert(id, manifest.into()).is_none() {
             self.disk.unsynced_manifests.insert(id);
         }
+        self.compare(version);
         if let Some(life) = self.life.as_mut() {
             life.publishing.insert((version.clone(), content));
         }
@@ -183,19 +185,52 @@ impl SimNode {
         };
         let note = if published.predecessor.is_none() { Note::Published } else { Note::Grew };
         env.note(&note(self.who.node, version.clone()));
-        self.record_publish(version, manifest.content(), &Record::Published(published), env);
+        self.record_publish((version, id), manifest.content(), &Record::Published(published), env);
+    }
+
+    /// Remembers how often own records had come back when a version was compared with the catalog.
+    fn compare(&mut self, version: &VersionId) {
+        let Some(life) = self.life.as_mut() else { return };
+        let came_back = life.came_back.get(&version.project).copied().unwrap_or_default();
+        life.compared.insert(version.clone(), came_back);
+    }
+
+    /// Takes back publishes that may not be written, or that were concluded before own records came back: they are looked at again.
+    pub(super) fn take_publishes_back(&mut self, project: &ProjectName, refused: bool, env: &mut Env) {
+        let Some(life) = self.life.as_mut() else { return };
+        let came_back = life.came_back.get(project).copied().unwrap_or_default();
+        let believes = env.is_wrong(Mutation::WritesWhatItConcluded);
+        let is_bad = |concluded: &Concluded| refused || (concluded.came_back != came_back && !believes);
+        let Some(waiting) = life.outbox.get_mut(project) else { return };
+        let bad: Vec<Waiting> =
+            waiting.extract_if(.., |waiting| waiting.concluded.as_ref().is_some_and(is_bad)).collect();
+        if waiting.is_empty() {
+            life.outbox.remove(project);
+        }
+        for Concluded { version, manifest, .. } in bad.into_iter().filter_map(|waiting| waiting.concluded) {
+            life.publishing.retain(|(publishing, _)| *publishing != version);
+            // A draft that nothing names explains nothing.
+            let fold = self.disk.ledger.folds().get(&version);
+            if fold.is_none_or(|fold| fold.generation(&manifest).is_none()) {
+                self.disk.manifests.remove(&manifest);
+            }
+            env.note(&if refused { Note::WriteWaits(self.who.node) } else { Note::Overtaken(self.who.node) });
+            env.wake(self.who, if refused { 500 } else { 50 }, Wake::Settled(version));
+        }
     }
 
     fn record_publish(
         &mut self,
-        version: &VersionId,
+        (version, manifest): (&VersionId, ManifestId),
         content: avalon_protocol::hash::ContentId,
         record: &Record,
         env: &mut Env,
     ) {
         let Some(life) = self.life.as_mut() else { return };
         life.publishing.insert((version.clone(), content));
-        self.record(&version.project, record.to_raw(), env);
+        let came_back = life.compared.remove(version).unwrap_or_default();
+        let concluded = Concluded { version: version.clone(), manifest, came_back };
+        self.record(&version.project, record.to_raw(), Some(concluded), env);
     }
 
     /// Hears that records about these versions are durable: publishes of them may be among those, and whoever saved them is told.

@@ -208,27 +208,21 @@ impl SimNode {
             self.keep_manifest(&records.feed.project, bytes);
         }
         let feed = records.feed;
-        let Some(life) = self.life.as_mut() else { return vec![] };
+        if self.life.is_none() {
+            return vec![];
+        }
         if self.disk.full || self.disk.ledger.is_closed(&feed) {
             env.note(&Note::NoRoom(self.who.node));
             self.close(id, CloseCode::Busy, env);
             return vec![];
         }
         let future_ms = env.clock_ms(self.ahead_ms) + 300_000;
-        let peer = life.links.get(&id).map(|link| link.peer);
         if env.is_wrong(Mutation::RefusesTheFuture)
             && records.groups.iter().any(|g| written_ms(g) > future_ms)
         {
             return vec![];
         }
-        let before = self.disk.ledger.written_head(&feed).next_seq;
         let stored = self.disk.ledger.store(&feed, &records.groups);
-        let after = self.disk.ledger.written_head(&feed).next_seq;
-        if let Some(peer) = peer.filter(|_| feed.node == self.id && after > before) {
-            let now = Duration::from_millis(env.now_ms);
-            life.own.came(&feed.project, &self.names[peer], after, now);
-            env.note(&Note::TakenBack(self.who.node));
-        }
         let groups = self.disk.ledger.written(&feed);
         let stored_for = stored.is_ok().then_some(id);
         let delay_ms = env.sync_ms(12);
@@ -278,6 +272,9 @@ impl SimNode {
         self.touched.feeds.insert(feed.clone());
         self.touched.versions.extend(versions.iter().cloned());
         self.publishes_recorded(&versions, env);
+        if let Some(from) = stored_for.filter(|_| feed.node == self.id && head != before) {
+            self.came_back(feed, from, env);
+        }
         let Some(life) = self.life.as_mut() else { return };
         if let Some(connection) = stored_for.filter(|id| life.links.contains_key(id)) {
             // The answer may come late, when the feed goes further already.
@@ -308,6 +305,18 @@ impl SimNode {
         for version in versions {
             self.plan(&version, env);
         }
+    }
+
+    /// Own records came from a peer, and the catalog has them: before that nobody hears of it.
+    fn came_back(&mut self, feed: &FeedId, from: ConnectionId, env: &mut Env) {
+        let (now, next_seq) = (Duration::from_millis(env.now_ms), self.disk.ledger.head(feed).next_seq);
+        let Some(life) = self.life.as_mut() else { return };
+        *life.came_back.entry(feed.project.clone()).or_default() += 1;
+        match life.links.get(&from) {
+            Some(link) => life.own.came(&feed.project, &self.names[link.peer], next_seq, now),
+            None => life.own.advanced(&feed.project, next_seq),
+        }
+        env.note(&Note::TakenBack(self.who.node));
     }
 
     /// The feed is closed; people start the daemon again soon.

@@ -190,7 +190,9 @@ impl RecordError {
     /// Says what helps.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Changed { .. } => Remedy::Settle,
+            Self::Changed { .. } | Self::Ledger { source: LedgerError::CameBack { .. }, .. } => {
+                Remedy::Settle
+            }
             Self::Hash { source: HashVersionError::Changed { .. }, .. } => Remedy::Settle,
             Self::Hash { source: HashVersionError::Read(_) | HashVersionError::Sync(_), .. }
             | Self::Snapshot { .. }
@@ -243,7 +245,10 @@ impl RecordError {
             },
             Self::Snapshot { .. } | Self::Invalid { .. } | Self::TwoPlaces { .. } => ErrorCode::BadPath,
             Self::Rewritten { .. } | Self::Outdated { .. } => ErrorCode::Rewritten,
-            Self::Part { .. } | Self::Incoming { .. } | Self::StillWaits { .. } => ErrorCode::NotWhole,
+            Self::Part { .. }
+            | Self::Incoming { .. }
+            | Self::StillWaits { .. }
+            | Self::Ledger { source: LedgerError::CameBack { .. }, .. } => ErrorCode::NotWhole,
             Self::NumberTaken { .. } => ErrorCode::NumberTaken,
             Self::NotGranted { refused, .. } => refused.code(),
             Self::TooManyGenerations { .. } | Self::Damaged { .. } | Self::NotAtHand { .. } => {

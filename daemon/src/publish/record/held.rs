@@ -84,7 +84,8 @@ impl Recording<'_> {
         records: Vec<Record>,
         local: Vec<LocalChange>,
     ) -> Result<(), RecordError> {
-        let committed = self.core.commit(self.project.name().clone(), records, local).await;
+        let concluded = (self.project.name().clone(), self.came_back);
+        let committed = self.core.commit_concluded(concluded, records, local).await;
         committed.map(drop).map_err(|source| RecordError::Ledger { version: self.version.clone(), source })
     }
 

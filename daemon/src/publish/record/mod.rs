@@ -136,6 +136,8 @@ pub async fn record(
     let entries = manifest::entries(project.templates(), &named);
     // A node that lost its state finds its versions before it hears that it published them itself.
     core.own.decided(project.name()).await;
+    // That wait ends also where nobody can say more for now, and peers come at any time.
+    let came_back = core.ledger.came_back(project.name());
     let (core_there, id, files) = (Arc::clone(core), version.clone(), entries.files.clone());
     let dir = whole.version.dir.clone();
     let related = blocking(move || relate_files(&core_there, &id, (&dir, &files))).await;
@@ -143,7 +145,7 @@ pub async fn record(
     let relation = with_base(&version, &related, whole.about.rewrites)?;
     let Related { fold, base, .. } = related;
     let base = base.and_then(|(_, manifest)| manifest);
-    let recording = Recording { core, project, version, fold, base, named };
+    let recording = Recording { core, project, version, fold, base, came_back, named };
     let recorded = match (whole.purpose, &relation) {
         (Purpose::Grow, Relation::First | Relation::Grown(_)) if version_grows(&whole) => {
             recording.act(relation, whole, entries).await
@@ -165,6 +167,8 @@ struct Recording<'a> {
     fold: VersionFold,
     /// The manifest of what its files are compared with, where it is at hand.
     base: Option<Manifest>,
+    /// How often own records had come back before that was read.
+    came_back: u64,
     named: Vec<NamedFile>,
 }
 

@@ -95,6 +95,47 @@ fn records_that_come_back_from_a_peer_are_taken_while_the_feed_is_held() {
 }
 
 #[test]
+fn what_was_concluded_before_own_records_came_back_is_not_written() {
+    let before = World::new();
+    let node = before.open();
+    before.publish(&node.ledger, 1);
+    let groups = node.groups(ME);
+    let world = World::new();
+    let restored = world.open();
+    let (elsewhere, peer) = (World::new(), World::new());
+    let peer = peer.try_open(PEER).unwrap();
+    elsewhere.publish(&peer.ledger, 3);
+    let peer = peer.groups(PEER);
+    let concluded = |came_back| {
+        let (answer, answered) = sync_channel(1);
+        let reply = Box::new(move |result| answer.send(result).unwrap());
+        let records = vec![placed(2, 2)];
+        restored.ledger.commit_concluded((&project(), came_back), records, vec![], 1, reply);
+        answered
+    };
+    let then = restored.ledger.came_back(&project());
+    restored.ledger.hold_all();
+    let waits = concluded(then);
+    restored.ledger.ingest_wait(toy::feed(PEER), peer, vec![]).unwrap();
+    assert_eq!(restored.ledger.came_back(&project()), then, "what is another's does not come back");
+    restored.ledger.ingest_wait(toy::feed(ME), groups.clone(), vec![]).unwrap();
+    restored.ledger.set_writing(&project(), Writing::Free);
+    for answer in [waits, concluded(then)] {
+        assert!(matches!(answer.recv().unwrap(), Err(LedgerError::CameBack { .. })));
+    }
+    assert_eq!(restored.groups(ME), groups);
+    let now = restored.ledger.came_back(&project());
+    restored.ledger.ingest_wait(toy::feed(ME), groups.clone(), vec![]).unwrap();
+    concluded(now).recv().unwrap().unwrap();
+    concluded(now).recv().unwrap().unwrap();
+    assert_eq!(
+        restored.ledger.came_back(&project()),
+        now,
+        "what it has does not come back, nor what it writes"
+    );
+}
+
+#[test]
 fn a_new_signer_signs_from_the_next_group_on_with_its_certificate_in_front() {
     let world = World::new();
     let node = world.open();
