@@ -142,7 +142,8 @@ pub async fn record(
     let dir = whole.version.dir.clone();
     let related = blocking(move || relate_files(&core_there, &id, (&dir, &files))).await;
     let related = related.map_err(|source| RecordError::Catalog { version: version.clone(), source })?;
-    let relation = with_base(&version, &related, whole.about.rewrites)?;
+    let relation = with_base(&related, whole.about.rewrites)
+        .ok_or_else(|| RecordError::NotAtHand { version: version.clone() })?;
     let Related { fold, base, .. } = related;
     let base = base.and_then(|(_, manifest)| manifest);
     let recording = Recording { core, project, version, fold, base, came_back, named };

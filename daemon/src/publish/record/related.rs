@@ -11,7 +11,7 @@ use avalon_protocol::{
 };
 use avalon_store::catalog::CatalogError;
 
-use super::{super::settle::Rewrites, RecordError};
+use super::super::settle::Rewrites;
 use crate::core::Core;
 
 /// What the files of a version are to what is known of it.
@@ -65,21 +65,19 @@ fn relate_to<E>(
 
 /// What this node held and cannot be read now comes back from a peer; until then what lies there would be taken for the work of somebody who
 /// knew nothing of it. Where a person accepts it, nobody may have it any more: what comes after it is no first generation all the same.
-pub(super) fn with_base(
-    version: &VersionId,
-    related: &Related,
-    rewrites: Rewrites,
-) -> Result<Relation, RecordError> {
+///
+/// Returns what counts; `None` where nothing is to be recorded until the manifest is back.
+pub(super) fn with_base(related: &Related, rewrites: Rewrites) -> Option<Relation> {
     let relation = related.relation.clone();
     if !related.is_unread || matches!(relation, Relation::Known(_)) {
-        return Ok(relation);
+        return Some(relation);
     }
     match (rewrites, &related.base) {
-        (Rewrites::Hold, _) => Err(RecordError::NotAtHand { version: version.clone() }),
+        (Rewrites::Hold, _) => None,
         (Rewrites::Accept, Some((base, _))) if relation == Relation::First => {
-            Ok(Relation::Rewritten { base: *base, changed: Vec::new() })
+            Some(Relation::Rewritten { base: *base, changed: Vec::new() })
         }
-        (Rewrites::Accept, _) => Ok(relation),
+        (Rewrites::Accept, _) => Some(relation),
     }
 }
 
@@ -105,20 +103,18 @@ mod tests {
             let answers = RefCell::new(answers);
             let read = |_| answers.borrow_mut().pop().unwrap_or_else(|| Ok(Some(base.clone())));
             let related = relate_to(fold, version.slot, &me, (base.dir(), changed.files()), read);
-            with_base(&version, &related, rewrites)
+            with_base(&related, rewrites)
         };
         let rewritten = |changed: Vec<RelPath>| Relation::Rewritten { base: base.id(), changed };
         let paths = || changed.files().iter().map(|file| file.path.clone()).collect();
-        assert_eq!(relation_of(&me, Rewrites::Hold, vec![]).unwrap(), rewritten(paths()));
+        assert_eq!(relation_of(&me, Rewrites::Hold, vec![]), Some(rewritten(paths())));
         for failing in [Err(()), Ok(None)] {
-            let refused = relation_of(&me, Rewrites::Hold, vec![failing.clone()]);
-            assert!(matches!(refused, Err(RecordError::NotAtHand { .. })), "{failing:?}: {refused:?}");
+            assert_eq!(relation_of(&me, Rewrites::Hold, vec![failing.clone()]), None, "{failing:?}");
             let accepted = relation_of(&me, Rewrites::Accept, vec![failing.clone()]);
-            assert_eq!(accepted.unwrap(), rewritten(vec![]), "{failing:?}");
+            assert_eq!(accepted, Some(rewritten(vec![])), "{failing:?}");
         }
         // Of what only others have, somebody here may know nothing yet; but a disk that fails says nothing.
-        assert_eq!(relation_of(&node, Rewrites::Hold, vec![Ok(None)]).unwrap(), Relation::First);
-        let refused = relation_of(&node, Rewrites::Hold, vec![Err(())]);
-        assert!(matches!(refused, Err(RecordError::NotAtHand { .. })), "{refused:?}");
+        assert_eq!(relation_of(&node, Rewrites::Hold, vec![Ok(None)]), Some(Relation::First));
+        assert_eq!(relation_of(&node, Rewrites::Hold, vec![Err(())]), None);
     }
 }
