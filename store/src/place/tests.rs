@@ -1,7 +1,5 @@
 //! Placing: what becomes visible, in which order, and what is never touched.
 
-mod durable;
-
 use std::{
     collections::BTreeMap,
     fs,
