@@ -227,6 +227,12 @@ fn free_garbage(rounds: usize) {
     (0..rounds).for_each(|_| sled::crossbeam_pin().flush());
 }
 
+/// Puts something aside in this thread as the engine does, which is called when it is freed.
+#[cfg(test)]
+pub(super) fn put_aside(freed: impl FnOnce() + Send + 'static) {
+    sled::crossbeam_pin().defer(freed);
+}
+
 fn cause_of(error: sled::Error) -> Cause {
     match error {
         sled::Error::Io(error) if is_full(&error) => Cause::NoSpace,

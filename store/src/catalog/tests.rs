@@ -5,13 +5,15 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
+        mpsc::sync_channel,
     },
+    time::Duration,
 };
 
 use proptest::prelude::*;
 
 use super::{
-    sled::{SledStore, cache_bytes, greatest_db},
+    sled::{SledStore, cache_bytes, greatest_db, put_aside},
     *,
 };
 
@@ -307,4 +309,14 @@ fn a_generation_gets_the_cache_of_the_greatest_beside_it() {
         std::fs::File::create(directory.join("db")).unwrap().set_len(bytes).unwrap();
     }
     assert_eq!((greatest_db(&old), greatest_db(&new)), (3000, 3000));
+}
+
+#[test]
+fn what_the_engine_replaced_is_freed_though_nobody_calls_any_more() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path());
+    let (freed, is_freed) = sync_channel(1);
+    put_aside(move || freed.send(()).unwrap());
+    store.commit(&put(0..1, b"value")).unwrap();
+    assert!(is_freed.recv_timeout(Duration::from_secs(60)).is_ok());
 }
