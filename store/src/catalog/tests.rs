@@ -5,12 +5,17 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
+        mpsc::sync_channel,
     },
+    time::Duration,
 };
 
 use proptest::prelude::*;
 
-use super::{sled::SledStore, *};
+use super::{
+    sled::{SledStore, cache_bytes, greatest_db, put_aside},
+    *,
+};
 
 fn open(path: &Path) -> SledStore {
     SledStore::open(path, 1).unwrap()
@@ -284,4 +289,34 @@ fn a_generation_that_stays_open_elsewhere_is_an_error() {
     let temp = tempfile::tempdir().unwrap();
     let _store = open(temp.path());
     assert!(matches!(SledStore::open(temp.path(), 1), Err(Cause::Engine { .. })));
+}
+
+#[test]
+fn the_cache_is_small_for_a_small_catalog_and_never_large() {
+    let mib = |bytes: u64| bytes << 20;
+    assert_eq!((cache_bytes(0), cache_bytes(mib(128))), (mib(8), mib(8)));
+    assert_eq!(cache_bytes(mib(512)), mib(32));
+    assert_eq!((cache_bytes(mib(1024)), cache_bytes(mib(100_000))), (mib(64), mib(64)));
+}
+
+#[test]
+fn a_generation_gets_the_cache_of_the_greatest_beside_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let [old, new] = ["gen-1", "gen-2"].map(|name| temp.path().join(name));
+    assert_eq!(greatest_db(&old), 0);
+    for (directory, bytes) in [(&old, 3000), (&new, 20)] {
+        std::fs::create_dir(directory).unwrap();
+        std::fs::File::create(directory.join("db")).unwrap().set_len(bytes).unwrap();
+    }
+    assert_eq!((greatest_db(&old), greatest_db(&new)), (3000, 3000));
+}
+
+#[test]
+fn what_the_engine_replaced_is_freed_though_nobody_calls_any_more() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path());
+    let (freed, is_freed) = sync_channel(1);
+    put_aside(move || freed.send(()).unwrap());
+    store.commit(&put(0..1, b"value")).unwrap();
+    assert!(is_freed.recv_timeout(Duration::from_secs(60)).is_ok());
 }

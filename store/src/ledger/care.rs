@@ -10,7 +10,8 @@ const MIN_GROWTH_BYTES: u64 = 8 << 20;
 /// When the catalog is looked after. The defaults are right for everybody but tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CatalogCare {
-    /// How often its size is looked at.
+    /// How often its size is looked at. That is the length of a file and a sum in memory, and what came since the last look is
+    /// what it may take beyond the bounds.
     pub look_every: Duration,
     /// Up to so many bytes on disk it is left alone, whatever is in it.
     pub small_bytes: u64,
@@ -33,7 +34,7 @@ pub struct CatalogCare {
 impl Default for CatalogCare {
     fn default() -> Self {
         Self {
-            look_every: Duration::from_hours(1),
+            look_every: Duration::from_mins(10),
             small_bytes: 64 << 20,
             max_ratio: 3,
             slow_open: Duration::from_secs(5),
@@ -169,13 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_looked_at_once_an_hour() {
-        let mut care = care(Duration::ZERO);
-        assert!(!care.is_time_to_look(HOUR - Duration::from_millis(1)));
-        assert!(care.is_time_to_look(HOUR));
-        assert!(!care.is_time_to_look(HOUR * 3 / 2));
-        assert!(care.is_time_to_look(HOUR * 5), "a machine that slept");
-        assert!(!care.is_time_to_look(HOUR * 5));
+    fn sizes_are_looked_at_every_ten_minutes() {
+        let (mut care, every) = (care(Duration::ZERO), Duration::from_mins(10));
+        assert!(!care.is_time_to_look(every - Duration::from_millis(1)));
+        assert!(care.is_time_to_look(every));
+        assert!(!care.is_time_to_look(every * 3 / 2));
+        assert!(care.is_time_to_look(every * 5), "a machine that slept");
+        assert!(!care.is_time_to_look(every * 5));
     }
 
     #[test]
