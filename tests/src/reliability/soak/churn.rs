@@ -43,7 +43,8 @@ pub(super) struct Churn {
     pub(super) written: Vec<String>,
     numbers: Vec<u32>,
     contents: u64,
-    retired: Vec<String>,
+    /// Each with the node that said so: another one may not have heard of it yet, and has nothing to restore then.
+    retired: Vec<(usize, String)>,
     /// What a daemon said is published: path and content.
     acknowledged: BTreeMap<String, blake3::Hash>,
     /// How often each thing was done.
@@ -77,8 +78,8 @@ impl Churn {
             43..52 => self.hero(daemon, node),
             52..68 => self.pull(daemon, node),
             68..84 => self.drop_one(daemon, node),
-            84..89 => self.retire(daemon),
-            89..93 => self.restore(daemon),
+            84..89 => self.retire(daemon, node),
+            89..93 => self.restore(nodes, up),
             93..96 => self.publish_again(nodes, up),
             96..99 => self.verify(daemon),
             _ => self.look_after_catalog(daemon, node),
@@ -209,16 +210,17 @@ impl Churn {
         Some("drop")
     }
 
-    fn retire(&mut self, daemon: &Daemon) -> Option<&'static str> {
+    fn retire(&mut self, daemon: &Daemon, node: usize) -> Option<&'static str> {
         let reference = self.any(|_| true)?.reference;
         self.lifetime(daemon, route::RETIRE, &reference);
-        self.retired.push(reference);
+        self.retired.push((node, reference));
         Some("retire")
     }
 
-    fn restore(&mut self, daemon: &Daemon) -> Option<&'static str> {
-        let reference = self.retired.pop()?;
-        self.lifetime(daemon, route::RESTORE, &reference);
+    fn restore(&mut self, nodes: &[Daemon], up: &[usize]) -> Option<&'static str> {
+        let newest = self.retired.iter().rposition(|(node, _)| up.contains(node))?;
+        let (node, reference) = self.retired.remove(newest);
+        self.lifetime(&nodes[node], route::RESTORE, &reference);
         Some("restore")
     }
 
@@ -271,8 +273,8 @@ impl Churn {
 
     /// Does what is left to do when all nodes are up again: what is retired comes back, and the heroes have their last content.
     pub(super) fn finish(&mut self, nodes: &[Daemon]) {
-        for reference in std::mem::take(&mut self.retired) {
-            self.lifetime(&nodes[0], route::RESTORE, &reference);
+        for (node, reference) in std::mem::take(&mut self.retired) {
+            self.lifetime(&nodes[node], route::RESTORE, &reference);
         }
         for (node, daemon) in nodes.iter().enumerate() {
             for hero in 0..HEROES {

@@ -209,13 +209,23 @@ fn until_whole(nodes: &[Daemon], churn: &Churn) -> Vec<String> {
         }
         if Instant::now() > deadline {
             let some = &missing[..missing.len().min(5)];
+            let told = some.iter().flat_map(|reference| nodes.iter().map(|node| tell_of(node, reference)));
             return vec![format!(
-                "{} versions are not at {}: {some:?}; records at each node: {known:?}",
+                "{} versions are not at {}: {some:?}; records at each node: {known:?}\n{}",
                 missing.len(),
-                NODES[0]
+                NODES[0],
+                told.collect::<Vec<_>>().join("\n")
             )];
         }
     }
+}
+
+/// Returns what a node says of a version, and its log about it.
+fn tell_of(node: &Daemon, reference: &str) -> String {
+    let said = node.ctl(&["where", reference]);
+    let log = node.log();
+    let lines = log.lines().filter(|line| line.contains(reference)).collect::<Vec<_>>();
+    format!("{}:\n{}{}\n{}", node.config.node, said.stdout, said.stderr, lines.join("\n"))
 }
 
 /// Returns how many records a node knows.
