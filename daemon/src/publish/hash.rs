@@ -110,7 +110,7 @@ async fn make_durable(
     let synced = blocking(move || core.hasher.run(|| root.sync_files(&paths))).await;
     match synced {
         Ok(()) => project.unsynced().forget(&fresh),
-        Err(_) => project.unsynced().note(&fresh),
+        Err(_) => project.unsynced().note(fresh),
     }
     synced.map_err(HashVersionError::Sync)
 }

@@ -171,7 +171,7 @@ async fn a_file_that_the_disk_lost_is_not_recorded_until_it_is_written_again() {
     let stat = node.project().dir().unwrap().stat(&path).unwrap().unwrap();
     let (inside, object) = ("modelDefault.abc".parse().unwrap(), ObjectHash::of(b"what was written"));
     let before = NamedFile { inside, path, object, stat, is_fresh: true };
-    node.project().unsynced().note(&[&before]);
+    node.project().unsynced().note([&before]);
     for _ in 0..2 {
         let refused = record(&node.core, node.project(), whole(&node, &settled)).await.unwrap_err();
         assert!(ErrorChain(&refused).to_string().contains("write it again"), "{refused:?}");

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use avalon_protocol::{hash::ObjectHash, rel_path::RelPath};
-use avalon_store::fs::FileIdentity;
+use avalon_store::{fs::FileIdentity, object::incoming::UnsyncedFile};
 
 use super::hash::NamedFile;
 
@@ -21,12 +21,11 @@ pub struct Unsynced(HashMap<RelPath, (FileIdentity, ObjectHash)>);
 impl Unsynced {
     /// Notes what files were that could not be made durable. Of a file that was noted before, the first word stands unless it
     /// was written since.
-    pub fn note(&mut self, files: &[&NamedFile]) {
-        for file in files {
-            let now = (file.stat.identity(), file.object);
-            let stands = self.0.get(&file.path).map(|known| known.0 == now.0);
+    pub fn note(&mut self, files: impl IntoIterator<Item: Into<UnsyncedFile>>) {
+        for UnsyncedFile { path, object, identity } in files.into_iter().map(Into::into) {
+            let stands = self.0.get(&path).map(|known| known.0 == identity);
             if stands == Some(false) || (stands.is_none() && self.0.len() < MOST) {
-                self.0.insert(file.path.clone(), now);
+                self.0.insert(path, (identity, object));
             }
         }
     }
@@ -42,6 +41,12 @@ impl Unsynced {
     pub fn has_lost(&self, file: &NamedFile) -> bool {
         let known = self.0.get(&file.path);
         known.is_some_and(|(identity, object)| *identity == file.stat.identity() && *object != file.object)
+    }
+}
+
+impl From<&NamedFile> for UnsyncedFile {
+    fn from(file: &NamedFile) -> Self {
+        Self { path: file.path.clone(), object: file.object, identity: file.stat.identity() }
     }
 }
 
@@ -68,10 +73,10 @@ mod tests {
     fn a_file_whose_sync_failed_has_to_be_what_it_was_until_it_is_written_again() {
         let (mut unsynced, good, zeros) = (Unsynced::default(), file(b"x", 1), file(b"\0", 1));
         assert!(!unsynced.has_lost(&good));
-        unsynced.note(&[&good]);
+        unsynced.note([&good]);
         assert!(!unsynced.has_lost(&good), "the disk has it");
         assert!(unsynced.has_lost(&zeros));
-        unsynced.note(&[&zeros]);
+        unsynced.note([&zeros]);
         assert!(unsynced.has_lost(&zeros), "it is not believed because it fails once more");
         assert!(!unsynced.has_lost(&file(b"y", 2)), "somebody wrote it again");
         unsynced.forget(&[&good]);

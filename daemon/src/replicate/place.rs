@@ -122,6 +122,9 @@ async fn make_visible(
             Ok(placement)
         }
         Err(error) => {
+            if let PlaceError::Sync { files, .. } = &error {
+                project.unsynced().note(files.iter().cloned());
+            }
             if let PlaceError::Occupied { path } = &error {
                 // What lies there may be a publish of its own; it is not recorded while the version counts as coming.
                 forget_area(project, area).await;
@@ -247,18 +250,26 @@ async fn before(core: &Arc<Core>, version: &VersionId) -> Result<Vec<Manifest>, 
     .await
 }
 
+/// Records that the version is here, and what is not any more therefore.
 async fn record(core: &Arc<Core>, placement: &Placement) -> Result<Committed, LedgerError> {
-    let manifest = placement.manifest();
-    let held = Held { version: manifest.version().clone(), manifest: manifest.id() };
-    let (ledger, version) = (core.ledger.clone(), manifest.version().clone());
-    let fold = blocking(move || ledger.version(&version)).await;
-    let fold = fold.map_err(|source| LedgerError::Catalog { source })?.unwrap_or_default();
-    let (core_there, new) = (Arc::clone(core), Arc::clone(manifest));
-    let mut records = blocking(move || superseded(&core_there, &fold, &new)).await;
-    records.push(Record::Placed(held));
-    let local = local_changes(placement, manifest.id());
-    let project = placement.project().clone();
-    core.commit(project, records, local).await
+    loop {
+        let came_back = core.ledger.came_back(placement.project());
+        let (core_there, new) = (Arc::clone(core), Arc::clone(placement.manifest()));
+        let records = blocking(move || {
+            let fold = core_there.ledger.version(new.version())?.unwrap_or_default();
+            let mut records = superseded(&core_there, &fold, &new);
+            records.push(Record::Placed(Held { version: new.version().clone(), manifest: new.id() }));
+            Ok(records)
+        });
+        let records = records.await.map_err(|source| LedgerError::Catalog { source })?;
+        let local = local_changes(placement, placement.manifest().id());
+        let concluded = (placement.project().clone(), came_back);
+        match core.commit_concluded(concluded, records, local).await {
+            // What this node held may be known only now.
+            Err(LedgerError::CameBack { .. }) => {}
+            committed => return committed,
+        }
+    }
 }
 
 fn local_changes(placement: &Placement, manifest: ManifestId) -> Vec<LocalChange> {
@@ -293,7 +304,10 @@ fn refused(core: &Core, job: &Job, error: &PlaceError, put_back: bool) -> Outcom
             });
             taken(kind, reason)
         }
-        PlaceError::Vanished { .. } | PlaceError::Compare(_) | PlaceError::Io { .. } => {
+        PlaceError::Vanished { .. }
+        | PlaceError::Sync { .. }
+        | PlaceError::Compare(_)
+        | PlaceError::Io { .. } => {
             waiting(ErrorCode::Internal, reason, RetryWhen::After(RETRY))
         }
     }

@@ -10,7 +10,7 @@ use avalon_protocol::{
 use super::{PlaceError, Placing, Replaces, check::Step};
 use crate::{
     fs::{Dir, FileKind, FileStat, IoError, Overwrite, path_of},
-    object::incoming::note_place,
+    object::incoming::{UnsyncedFile, note_place},
 };
 
 impl Placing<'_> {
@@ -21,12 +21,8 @@ impl Placing<'_> {
         let (project, dir) = (&self.version.project, self.manifest().dir());
         let version_dir = project.open_dir(dir).map_err(|e| self.failed(e))?;
         let steps = self.check_all(&version_dir)?;
+        self.sync_found(&steps)?;
         let all = || self.manifest().files().iter().zip(&steps).map(|(file, (step, _))| (file, *step));
-        let found = all().filter(|(_, step)| *step == Step::Sync).map(|(file, _)| file.path.clone());
-        let found: Vec<RelPath> = found.collect();
-        if !found.is_empty() {
-            version_dir.sync_files(&found).map_err(|e| self.failed(e))?;
-        }
         let to_move = || all().filter(|(_, step)| matches!(step, Step::Move | Step::Replace));
         if to_move().next().is_some() {
             let tree = self.tree()?;
@@ -41,6 +37,23 @@ impl Placing<'_> {
         self.trash_stale(&version_dir)?;
         project.sync_path(dir).map_err(|e| self.failed(e))?;
         Ok(steps.into_iter().map(|(_, stat)| stat).collect())
+    }
+
+    /// Makes durable what somebody wrote since the version was put together.
+    fn sync_found(&self, steps: &[(Step, FileStat)]) -> Result<(), PlaceError> {
+        let all = self.manifest().files().iter().zip(steps);
+        let found = all.filter(|(_, (step, _))| *step == Step::Sync).map(|(file, (_, stat))| UnsyncedFile {
+            path: self.in_project(&file.path),
+            object: file.hash,
+            identity: stat.identity(),
+        });
+        let files: Vec<UnsyncedFile> = found.collect();
+        if files.is_empty() {
+            return Ok(());
+        }
+        let paths: Vec<RelPath> = files.iter().map(|file| file.path.clone()).collect();
+        let synced = self.version.project.sync_files(&paths);
+        synced.map_err(|source| PlaceError::Sync { dir: self.manifest().dir().clone(), files, source })
     }
 
     fn move_files(

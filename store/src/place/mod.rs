@@ -25,7 +25,7 @@ use crate::{
     fs::{Dir, FileIdentity, FileKind, FileStat, IoError, path_of},
     object::{
         hash::HashError,
-        incoming::{VerifiedFile, VerifiedVersion, area_path},
+        incoming::{UnsyncedFile, VerifiedFile, VerifiedVersion, area_path},
     },
 };
 
@@ -84,6 +84,18 @@ pub enum PlaceError {
         /// The path, relative to the project.
         path: RelPath,
     },
+    /// Files that somebody wrote into the version directory meanwhile, and that are as the version says, could not be made durable.
+    /// Nothing was moved.
+    #[error("files in {dir} that are in their place could not be made durable; check the disk")]
+    Sync {
+        /// The version directory, relative to the project.
+        dir: RelPath,
+        /// What was read from them, which the disk may not have.
+        files: Vec<UnsyncedFile>,
+        /// Which sync and why.
+        #[source]
+        source: IoError,
+    },
     /// A file that is there could not be compared.
     #[error("a file in the version directory cannot be compared")]
     Compare(#[source] HashError),
@@ -102,7 +114,7 @@ impl PlaceError {
     /// Says whether room on the volume would help.
     pub fn is_no_space(&self) -> bool {
         match self {
-            Self::Io { source, .. } => source.is_no_space(),
+            Self::Io { source, .. } | Self::Sync { source, .. } => source.is_no_space(),
             Self::Compare(source) => source.is_no_space(),
             Self::Occupied { .. } | Self::Vanished { .. } => false,
         }

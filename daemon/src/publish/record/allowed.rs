@@ -50,23 +50,21 @@ pub(super) async fn check_not_incoming(
 ) -> Result<(), RecordError> {
     let (core, root, id, dir) = (Arc::clone(core), root.clone(), version.clone(), dir.clone());
     let incoming = blocking(move || {
-        let areas = Incoming::list(&root).unwrap_or_default();
-        for manifest in areas {
-            let is_this = match core.ledger.version_of(manifest)? {
+        // An area that cannot be read may be of this version.
+        let unread = |source| RecordError::Areas { version: id.clone(), source };
+        for manifest in Incoming::list(&root).map_err(unread)? {
+            let known = core.ledger.version_of(manifest);
+            let is_this = match known.map_err(|source| RecordError::Catalog { version: id.clone(), source })? {
                 Some(version) => version == id,
-                None => Incoming::place_of(&root, manifest).unwrap_or_default().as_ref() == Some(&dir),
+                None => Incoming::place_of(&root, manifest).map_err(unread)?.as_ref() == Some(&dir),
             };
             if is_this {
-                return Ok(true);
+                return Err(RecordError::Incoming { version: id });
             }
         }
-        Ok(false)
+        Ok(())
     });
-    match incoming.await {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(RecordError::Incoming { version: version.clone() }),
-        Err(source) => Err(RecordError::Catalog { version: version.clone(), source }),
-    }
+    incoming.await
 }
 
 /// Without an answer about the version, hashing it would be in vain; as when nobody knows it and this node may not publish.

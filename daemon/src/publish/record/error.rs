@@ -1,7 +1,9 @@
 //! Why a version was not recorded, and what helps.
 
 use avalon_protocol::{control::ErrorCode, id::VersionId, manifest::InvalidManifest, rel_path::RelPath};
-use avalon_store::{catalog::CatalogError, ledger::LedgerError, manifest_file::ManifestFileError};
+use avalon_store::{
+    catalog::CatalogError, fs::IoError, ledger::LedgerError, manifest_file::ManifestFileError,
+};
 use thiserror::Error;
 
 use crate::access::NotGranted;
@@ -115,6 +117,24 @@ pub enum RecordError {
         /// The version.
         version: VersionId,
     },
+    /// What is being fetched into the project cannot be read; it may be this version.
+    #[error("whether {version} is being fetched here cannot be read; check the disk")]
+    Areas {
+        /// The version.
+        version: VersionId,
+        /// Why.
+        #[source]
+        source: IoError,
+    },
+    /// The manifest of the generation before it cannot be read for now.
+    #[error("the manifest of the generation before cannot be read, which {version} follows; check the disk")]
+    Before {
+        /// The version.
+        version: VersionId,
+        /// Why.
+        #[source]
+        source: ManifestFileError,
+    },
     /// Two directories read as one version.
     #[error(
         "{version} is known at {known}, and {here} reads as the same version; rename the asset, or change the template"
@@ -200,6 +220,8 @@ impl RecordError {
             | Self::Ledger { .. }
             | Self::Catalog { .. }
             | Self::Incoming { .. }
+            | Self::Areas { .. }
+            | Self::Before { .. }
             | Self::NumberTaken { .. }
             | Self::NotAtHand { .. }
             | Self::Paused { .. } => Remedy::TryLater,
@@ -258,7 +280,11 @@ impl RecordError {
             Self::Ledger { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Catalog { source, .. } if source.is_no_space() => ErrorCode::DiskFull,
             Self::Ledger { source, .. } if source.is_held() => ErrorCode::FeedHeld,
-            Self::Manifest { .. } | Self::Ledger { .. } | Self::Catalog { .. } => ErrorCode::Internal,
+            Self::Manifest { .. }
+            | Self::Ledger { .. }
+            | Self::Catalog { .. }
+            | Self::Areas { .. }
+            | Self::Before { .. } => ErrorCode::Internal,
         }
     }
 }

@@ -229,16 +229,27 @@ impl Recording<'_> {
         is_own && blocking(move || is_growing(&core, manifest)).await
     }
 
-    /// Names the representations that have files which no generation before had when it did not grow.
-    async fn growing(&self, place: Place, entries: &Entries) -> String {
+    /// Returns the manifest of the generation that a new one follows; `None` where there is none, or nobody has it any more. What was
+    /// read already is not read again.
+    async fn before(&self, place: Place) -> Result<Option<Arc<Manifest>>, RecordError> {
+        let Some(before) = place.predecessor else { return Ok(None) };
+        if let Some(base) = self.base.as_ref().filter(|base| base.id() == before) {
+            return Ok(Some(Arc::new(base.clone())));
+        }
         let ledger = self.core.ledger.clone();
-        let before = match place.predecessor {
-            Some(before) => blocking(move || ledger.manifest(before).ok().flatten()).await,
-            None => None,
-        };
-        let grew: BTreeSet<&str> = before.iter().flat_map(Manifest::growing).collect();
+        match blocking(move || ledger.manifest(before)).await {
+            Err(source) if !source.is_damage() => {
+                Err(RecordError::Before { version: self.version.clone(), source })
+            }
+            read => Ok(read.ok().flatten().map(Arc::new)),
+        }
+    }
+
+    /// Names the representations that have files which no generation before had when it did not grow.
+    fn growing(before: Option<&Manifest>, entries: &Entries) -> String {
+        let grew: BTreeSet<&str> = before.into_iter().flat_map(Manifest::growing).collect();
         let known: BTreeSet<&RelPath> =
-            before.iter().flat_map(Manifest::files).map(|file| &file.path).collect();
+            before.into_iter().flat_map(Manifest::files).map(|file| &file.path).collect();
         let names = entries.representations.iter().enumerate().filter(|(index, representation)| {
             let of_it = |file: &&FileEntry| usize::from(file.representation) == *index;
             grew.contains(representation.name.as_str())
@@ -331,11 +342,12 @@ impl Recording<'_> {
         }
         let completeness = whole.completeness;
         let unasked = numbers::take(self.core, &self.version, place).await?;
-        let (mut about, mut messages) = self.about(place, &whole).await?;
+        let before = self.before(place).await?;
+        let (mut about, mut messages) = self.about(before.clone(), &whole).await?;
         messages.extend(unasked);
         about.metadata.remove(GROWING);
         if whole.purpose == Purpose::Grow {
-            about.metadata.insert(GROWING.to_owned(), self.growing(place, &entries).await);
+            about.metadata.insert(GROWING.to_owned(), Self::growing(before.as_deref(), &entries));
         }
         let manifest = manifest::manifest(
             self.project.name(),
@@ -372,19 +384,13 @@ impl Recording<'_> {
     /// Returns what is said of the version, with what it was made from, and what a person should hear about that.
     async fn about(
         &self,
-        place: Place,
+        before: Option<Arc<Manifest>>,
         whole: &WholeVersion,
     ) -> Result<(PublishDetails, Vec<String>), RecordError> {
         let root = self.project.dir();
         let root = root.ok_or_else(|| RecordError::Paused { project: self.project.name().clone() })?;
         // A hero that moved shows other files than before.
-        let before = place.predecessor.filter(|_| self.version.slot != VersionSlot::Hero);
-        let ledger = self.core.ledger.clone();
-        let grown_from = match before {
-            Some(before) => blocking(move || ledger.manifest(before).ok().flatten()).await,
-            None => None,
-        };
-        let grown_from = grown_from.map(Arc::new);
+        let grown_from = before.filter(|_| self.version.slot != VersionSlot::Hero);
         let mut about = whole.about.clone();
         let publishing = Publishing {
             version: &self.version,

@@ -59,7 +59,7 @@ fn relate_to<E>(
         _ => read(*id),
     };
     let relation = relate(files, slot, &fold, me, manifest_of);
-    let is_unread = base.as_ref().map_or(has_failed.get(), |(_, manifest)| manifest.is_none());
+    let is_unread = has_failed.get() || base.as_ref().is_some_and(|(_, manifest)| manifest.is_none());
     Related { relation, fold, base, is_unread }
 }
 
@@ -85,10 +85,10 @@ pub(super) fn with_base(related: &Related, rewrites: Rewrites) -> Option<Relatio
 mod tests {
     use std::cell::RefCell;
 
-    use avalon_protocol::record::Record;
+    use avalon_protocol::{hash::ObjectHash, manifest::ManifestDraft, record::Record};
 
     use super::{super::published, *};
-    use crate::fixture::{manifest, version};
+    use crate::fixture::{draft, manifest, version};
 
     #[test]
     fn a_manifest_that_cannot_be_read_for_once_is_not_taken_for_nothing_to_compare_with() {
@@ -116,5 +116,38 @@ mod tests {
         // Of what only others have, somebody here may know nothing yet; but a disk that fails says nothing.
         assert_eq!(relation_of(&node, Rewrites::Hold, vec![Ok(None)]), Some(Relation::First));
         assert_eq!(relation_of(&node, Rewrites::Hold, vec![Err(())]), None);
+    }
+
+    #[test]
+    fn what_may_be_a_part_of_a_generation_that_cannot_be_read_for_once_is_not_taken_for_growth() {
+        let (me, far, version) = ("srv@london".parse().unwrap(), "far@montreal".parse().unwrap(), version(1));
+        let with = |generation, predecessor, frames: u8| {
+            let mut draft = draft(1, b"scene");
+            let frame = |frame: u8| FileEntry {
+                path: format!("tex/{frame}.exr").parse().unwrap(),
+                hash: ObjectHash::of(&[frame]),
+                ..draft.files[0].clone()
+            };
+            let frames: Vec<FileEntry> = (0..frames).map(frame).collect();
+            draft.files.extend(frames);
+            ManifestDraft { generation, predecessor, ..draft }.finish().unwrap()
+        };
+        let one = with(1, None, 0);
+        let three = with(2, Some(one.id()), 2);
+        let two_of_three = with(2, Some(one.id()), 1);
+        let mut fold = VersionFold::default();
+        fold.apply(&me, 0, &Record::Published(published(&one)));
+        fold.apply(&far, 0, &Record::Published(published(&three)));
+        let relation_of = |fails: bool| {
+            let read = |id| match (id == one.id(), fails) {
+                (true, _) => Ok(Some(one.clone())),
+                (false, true) => Err(()),
+                (false, false) => Ok(Some(three.clone())),
+            };
+            let files = (one.dir(), two_of_three.files());
+            with_base(&relate_to(fold.clone(), version.slot, &me, files, read), Rewrites::Hold)
+        };
+        assert_eq!(relation_of(false), Some(Relation::Part(three.id())));
+        assert_eq!(relation_of(true), None);
     }
 }

@@ -32,11 +32,11 @@ pub enum Mount {
 
 impl Mount {
     /// Returns what a volume of this kind is, given what the configuration says of the project.
-    pub(super) fn of(kind: Option<FsKind>, mode: NetworkMode) -> Self {
+    pub(super) fn of(kind: FsKind, mode: NetworkMode) -> Self {
         match (mode, kind) {
-            (NetworkMode::Never, _) | (NetworkMode::Auto, Some(FsKind::Local) | None) => Self::Local,
-            (_, Some(FsKind::Network(kind))) => Self::Network(kind),
-            (NetworkMode::Auto, Some(FsKind::Unknown(kind))) => Self::Unknown(kind),
+            (NetworkMode::Never, _) | (NetworkMode::Auto, FsKind::Local) => Self::Local,
+            (_, FsKind::Network(kind)) => Self::Network(kind),
+            (NetworkMode::Auto, FsKind::Unknown(kind)) => Self::Unknown(kind),
             (NetworkMode::Always, _) => Self::Configured,
         }
     }
@@ -78,9 +78,9 @@ impl SettlerConfig {
 mod tests {
     use super::*;
 
-    const NFS: Option<FsKind> = Some(FsKind::Network("NFS"));
-    const FUSE: Option<FsKind> = Some(FsKind::Unknown("FUSE"));
-    const DISK: Option<FsKind> = Some(FsKind::Local);
+    const NFS: FsKind = FsKind::Network("NFS");
+    const FUSE: FsKind = FsKind::Unknown("FUSE");
+    const DISK: FsKind = FsKind::Local;
 
     #[test]
     fn the_file_system_says_who_writes_unless_the_configuration_does() {
@@ -95,8 +95,6 @@ mod tests {
             (DISK, Auto, Mount::Local),
             (DISK, Always, Mount::Configured),
             (DISK, Never, Mount::Local),
-            (None, Auto, Mount::Local),
-            (None, Always, Mount::Configured),
         ] {
             assert_eq!(Mount::of(kind, mode), mount, "{kind:?} {mode:?}");
         }

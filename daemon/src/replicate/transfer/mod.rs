@@ -372,6 +372,12 @@ const ROOT_READ_ONLY: &str = "root-read-only";
 /// Turns an error of the incoming area into what becomes of the job.
 fn incoming_failed(core: &Core, job: &Job, error: &IncomingError) -> Outcome {
     let reason = ErrorChain(error).to_string();
+    // What lies there may be published once this version does not come any more.
+    if let (IncomingError::FsyncInPlace { files, .. }, Some(project)) =
+        (error, core.project(&job.version.project))
+    {
+        project.unsynced().note(files.iter().cloned());
+    }
     if error.is_not_allowed() {
         core.health.about(job.version.project.as_str()).raise(Health {
             code: ROOT_READ_ONLY.into(),
@@ -396,7 +402,9 @@ fn incoming_failed(core: &Core, job: &Job, error: &IncomingError) -> Outcome {
     }
     match error {
         // Everything of it was deleted: it is fetched again.
-        IncomingError::Fsync { .. } | IncomingError::PartFsync { .. } => {
+        IncomingError::Fsync { .. }
+        | IncomingError::FsyncInPlace { .. }
+        | IncomingError::PartFsync { .. } => {
             waiting(ErrorCode::Damaged, reason, RetryWhen::After(RETRY_DISK))
         }
         IncomingError::SizeConflict { .. } => failed(ErrorCode::Damaged, reason),

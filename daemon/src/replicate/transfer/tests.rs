@@ -1,6 +1,6 @@
 //! What a job refuses before it fetches anything, and what is done with what an earlier run left.
 
-use std::{fs, sync::Arc};
+use std::{fs, io, sync::Arc};
 
 use avalon_protocol::{
     control::{ErrorCode, JobKind},
@@ -10,18 +10,21 @@ use avalon_protocol::{
     mode::ProjectMode,
     plan::Priority,
     record::{Published, Record},
+    rel_path::RelPath,
 };
 
 use avalon_protocol::{access::Role, hash::ObjectHash};
 use avalon_store::{
     catalog::{LocalChange, LocalFile},
-    fs::WriteMode,
+    fs::{IoError, WriteMode},
+    object::incoming::{IncomingError, UnsyncedFile},
 };
 
-use super::{LeftOver, left_over, run};
+use super::{LeftOver, incoming_failed, left_over, run};
 use crate::{
     fixture::{Node, Studio, draft, manifest, project, published, version},
     policy::Apply,
+    publish::hash::NamedFile,
     replicate::{
         jobs::{Job, Occupied, Outcome},
         serve,
@@ -250,4 +253,32 @@ async fn a_version_is_filled_from_another_project_only_if_its_author_may_have_it
     grant(&bench.montreal, &[("van", "lantern", "publish"), ("van", "comet", "pull")]);
     let outcome = bench.run(version(1), manifest.id()).await;
     assert!(matches!(&outcome, Outcome::Placed), "{outcome:?}");
+}
+
+#[test]
+fn a_file_in_place_that_could_not_be_synced_has_to_be_what_was_read_before_it_is_published() {
+    let (studio, there) = (Studio::new(), manifest(1, b"x"));
+    let node = studio.node("srv@montreal", ProjectMode::OnDemand);
+    let path: RelPath = "a.abc".parse().unwrap();
+    let dir = node.project().dir().unwrap();
+    dir.write_atomic(&path, b"torn", WriteMode::Replace).unwrap();
+    let stat = dir.stat(&path).unwrap().unwrap();
+    let unsynced = |object| UnsyncedFile { path: path.clone(), object, identity: stat.identity() };
+    let files = vec![unsynced(ObjectHash::of(b"good"))];
+    let source = IoError::new("fsync", &node.dir, io::Error::from_raw_os_error(5));
+    let error = IncomingError::FsyncInPlace { manifest: there.id(), files, source };
+    let wish = (JobKind::Pull, Priority::Waiting);
+    let job = Job::new(
+        "t-1".into(),
+        version(1),
+        there.id(),
+        wish,
+        Arc::clone(&node.core.clock),
+        node.core.events.clone(),
+    );
+    let outcome = incoming_failed(&node.core, &job, &error);
+    assert!(matches!(outcome, Outcome::Waiting { code: ErrorCode::Damaged, .. }), "{outcome:?}");
+    let read = |object| NamedFile { inside: path.clone(), path: path.clone(), object, stat, is_fresh: true };
+    assert!(node.project().unsynced().has_lost(&read(ObjectHash::of(b"torn"))));
+    assert!(!node.project().unsynced().has_lost(&read(ObjectHash::of(b"good"))));
 }

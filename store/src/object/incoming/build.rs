@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    fs::File,
     sync::{Arc, PoisonError},
 };
 
@@ -13,13 +12,13 @@ use avalon_protocol::{
 use rayon::prelude::*;
 
 use super::{
-    Incoming, IncomingError,
+    Incoming, IncomingError, UnsyncedFile,
     area::part_name,
     claim::claim_name,
     persist::Claiming,
     slot::{Slot, is_empty_object},
 };
-use crate::fs::{Dir, FILES_SYNCED_ONE_BY_ONE, FileStat, IoError, Overwrite, Parents, path_of};
+use crate::fs::{Dir, FileStat, IoError, Overwrite, Parents, path_of};
 
 /// How many files one thread takes at a time.
 const FILES_AT_ONCE: usize = 256;
@@ -63,7 +62,7 @@ impl Incoming {
     /// # Errors
     /// [`IncomingError::Incomplete`]. [`IncomingError::Io`]: all that was here is still here.
     /// [`IncomingError::CopyMismatch`]: an object rotted since it came, and is needed again.
-    /// [`IncomingError::Fsync`]: nothing is here any more, [`Incoming::needs`] says everything again.
+    /// [`IncomingError::Fsync`], [`IncomingError::FsyncInPlace`]: nothing is here any more, [`Incoming::needs`] says everything again.
     pub fn finish(&self) -> Result<VerifiedVersion, IncomingError> {
         // An error that a sync for a claim was told of, the sync below might not be told again.
         self.set_claiming(Claiming::Stopped);
@@ -84,7 +83,7 @@ impl Incoming {
         let name = path_of("tree");
         let is_begun = self.area.stat(&name).map_err(|e| self.failed(e))?.is_some();
         let tree = self.area.create_dirs_unsynced(&name).map_err(|e| self.failed(e))?;
-        let dirs = self.make_dirs(&tree).map_err(|e| self.failed(e))?;
+        self.make_dirs(&tree).map_err(|e| self.failed(e))?;
         let mut slots: Vec<&Slot> = self.slots.values().collect();
         // In the order of the files, so that neighbours share a directory.
         slots.sort_by_key(|slot| slot.files.first());
@@ -93,16 +92,16 @@ impl Incoming {
             slots.iter().try_for_each(|slot| self.move_into_tree(&tree, &mut parents, is_begun, slot))
         })?;
         let files = self.verified_files(&tree).map_err(|e| self.failed(e))?;
-        if let Err(source) = self.make_durable(&tree, &dirs) {
+        if let Err(error) = self.make_durable(&tree) {
             self.forget_everything();
-            return Err(IncomingError::Fsync { manifest: self.manifest.id(), source });
+            return Err(error);
         }
         let (project, area, manifest) = (self.project.clone(), self.area.clone(), self.manifest.clone());
         Ok(VerifiedVersion { project, area, manifest, files })
     }
 
-    /// Makes the directories of all files that are not in place and returns them, parents before what is in them.
-    fn make_dirs(&self, tree: &Dir) -> Result<BTreeSet<RelPath>, IoError> {
+    /// Makes the directories of all files that are not in place, parents before what is in them.
+    fn make_dirs(&self, tree: &Dir) -> Result<(), IoError> {
         let mut dirs = BTreeSet::new();
         let indexes: HashSet<usize> =
             self.slots.values().flat_map(|slot| slot.files.iter().copied()).collect();
@@ -118,7 +117,7 @@ impl Incoming {
         for dir in &dirs {
             tree.create_dirs_unsynced(dir)?;
         }
-        Ok(dirs)
+        Ok(())
     }
 
     /// Gives the first file of an object its part, the others copies, and all of them their times. Only a tree that an
@@ -179,23 +178,24 @@ impl Incoming {
         Ok(verified?.concat())
     }
 
-    /// Syncs every file and directory of the version, files in place too: somebody else may just have written them.
-    fn make_durable(&self, tree: &Dir, dirs: &BTreeSet<RelPath>) -> Result<(), IoError> {
-        let files = self.manifest.files();
-        if files.len() >= FILES_SYNCED_ONE_BY_ONE && self.area.reports_sync_errors() {
-            return self.area.sync_filesystem();
+    /// Syncs every file of the version and the directories that it lies in; files in place too, somebody else may just have written them.
+    fn make_durable(&self, tree: &Dir) -> Result<(), IncomingError> {
+        let files = || self.manifest.files().iter().zip(&self.in_place);
+        let in_place: Vec<_> = files().filter_map(|(file, stat)| self.not_durable(file, stat.as_ref()?)).collect();
+        let in_tree = files().filter(|(_, stat)| stat.is_none()).map(|(file, _)| file.path.clone());
+        let manifest = self.manifest.id();
+        if !in_place.is_empty() {
+            let paths: Vec<RelPath> = in_place.iter().map(|file| file.path.clone()).collect();
+            let synced = self.project.sync_files(&paths);
+            synced.map_err(|source| IncomingError::FsyncInPlace { manifest, files: in_place, source })?;
         }
-        files.par_iter().zip(&self.in_place).with_max_len(1).try_for_each(|(file, in_place)| {
-            let opened = match in_place {
-                None => tree.open_file(&file.path)?,
-                Some(_) => self.project.open_dir(self.manifest.dir())?.open_file(&file.path)?,
-            };
-            sync_file(&opened).map_err(|e| IoError::new("fsync", tree.path().join(file.path.as_str()), e))
-        })?;
-        for dir in dirs {
-            tree.open_dir(dir)?.sync()?;
-        }
-        tree.sync()
+        let in_tree: Vec<RelPath> = in_tree.collect();
+        tree.sync_files(&in_tree).map_err(|source| IncomingError::Fsync { manifest, source })
+    }
+
+    fn not_durable(&self, file: &FileEntry, stat: &FileStat) -> Option<UnsyncedFile> {
+        let path = self.manifest.dir().join(&file.path).ok()?;
+        Some(UnsyncedFile { path, object: file.hash, identity: stat.identity() })
     }
 
     /// After a failed sync the pages look clean and the disk may have anything: no byte of the area is believed again.
@@ -227,8 +227,4 @@ fn verified_file(
         Some(stat) => Ok(VerifiedFile::InTree(stat)),
         None => Err(IoError::new("find", dir.path().join(name.as_str()), std::io::ErrorKind::NotFound)),
     }
-}
-
-fn sync_file(file: &File) -> std::io::Result<()> {
-    file.sync_all()
 }

@@ -6,7 +6,7 @@ use avalon_protocol::{
 };
 use thiserror::Error;
 
-use crate::fs::IoError;
+use crate::fs::{FileIdentity, IoError};
 
 /// Why an incoming area did not do what it was asked.
 #[derive(Debug, Error)]
@@ -90,6 +90,18 @@ pub enum IncomingError {
         #[source]
         source: IoError,
     },
+    /// Files that lay in their place already, and that somebody else may just have written, could not be made durable. All that was
+    /// fetched was deleted.
+    #[error("files that lie in the place of manifest {} could not be made durable; check the disk", manifest.short())]
+    FsyncInPlace {
+        /// The manifest.
+        manifest: ManifestId,
+        /// What was read from them, which the disk may not have.
+        files: Vec<UnsyncedFile>,
+        /// Which sync and why.
+        #[source]
+        source: IoError,
+    },
     /// The system could not make a part durable while the rest was on its way. The part was deleted, for a second sync
     /// would prove nothing; it must be fetched again.
     #[error("the part of {} could not be made durable and was deleted; check the disk", object.short())]
@@ -102,14 +114,27 @@ pub enum IncomingError {
     },
 }
 
+/// A file of somebody else in its final place, which could not be made durable: after that the kernel takes what it could not write for
+/// written, and only whoever knows what was read can tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnsyncedFile {
+    /// Where it lies, relative to the project directory.
+    pub path: RelPath,
+    /// What was read from it.
+    pub object: ObjectHash,
+    /// What identified it then.
+    pub identity: FileIdentity,
+}
+
 impl IncomingError {
     /// Says whether room on the volume would help.
     pub fn is_no_space(&self) -> bool {
         match self {
             Self::NoSpace { .. } => true,
-            Self::Io { source, .. } | Self::Fsync { source, .. } | Self::PartFsync { source, .. } => {
-                source.is_no_space()
-            }
+            Self::Io { source, .. }
+            | Self::Fsync { source, .. }
+            | Self::FsyncInPlace { source, .. }
+            | Self::PartFsync { source, .. } => source.is_no_space(),
             _ => false,
         }
     }

@@ -28,7 +28,7 @@ mod slot;
 pub use self::{
     area::{Incoming, ObjectNeed, Progress},
     build::VerifiedVersion,
-    error::IncomingError,
+    error::{IncomingError, UnsyncedFile},
     local_copy::LocalCopy,
     receive::BlockWritten,
 };

@@ -8,13 +8,15 @@ use std::{
 
 use avalon_protocol::{
     hash::{ManifestId, ObjectHash},
+    id::VersionSlot,
     manifest::FileEntry,
 };
 
-use super::{BlockWritten, Incoming, IncomingError, LocalCopy, Progress, area::part_name};
+use super::{BlockWritten, Incoming, IncomingError, LocalCopy, Progress, UnsyncedFile, area::part_name};
 use crate::{
     fs::{DIRECT_ALIGN_BYTES, Dir, path_of},
-    object::fixture::{BLOCK, Studio, block_of, bytes, list_of},
+    object::fixture::{BLOCK, Studio, VERSION_DIR, block_of, bytes, list_of},
+    place::{PlaceOptions, place},
 };
 
 #[test]
@@ -296,6 +298,24 @@ fn after_a_failed_sync_nothing_is_believed() {
     assert!(!studio.part(&manifest, &small).exists());
     studio.deliver(&incoming);
     incoming.finish().unwrap();
+}
+
+#[test]
+fn files_in_place_that_cannot_be_synced_are_told_with_what_was_read() {
+    let mut studio = Studio::new();
+    let old = studio.version(&[("f.1001", b"one")]);
+    place(studio.receive(&old), &PlaceOptions::default()).unwrap();
+    let files: [(&str, &[u8]); 2] = [("f.1001", b"one"), ("f.1002", b"two")];
+    let grown = studio.manifest(VersionSlot::Number(1), VERSION_DIR, &files, Some(&old));
+    let incoming = studio.open(&grown);
+    studio.deliver(&incoming);
+    let path = path_of(&format!("{VERSION_DIR}/f.1001"));
+    let identity = studio.project.stat(&path).unwrap().unwrap().identity();
+    // What cannot be opened cannot be synced.
+    fs::remove_file(studio.path().join(path.as_str())).unwrap();
+    let Err(IncomingError::FsyncInPlace { files, .. }) = incoming.finish() else { panic!("it was believed") };
+    assert_eq!(files, [UnsyncedFile { path, object: ObjectHash::of(b"one"), identity }]);
+    assert_eq!(incoming.needs().iter().map(|need| need.object).collect::<Vec<_>>(), [ObjectHash::of(b"two")]);
 }
 
 #[test]
