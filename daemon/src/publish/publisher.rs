@@ -331,8 +331,7 @@ fn watcher_health(project: &Project, watcher: &WatcherState) -> Option<Health> {
                 project.name()
             ),
             hint: Some(
-                "raise fs.inotify.max_user_watches, for example to 1048576, and start the daemon again"
-                    .into(),
+                "raise fs.inotify.max_user_watches, for example to 1048576; the next scan notices".into(),
             ),
         }),
         _ => None,

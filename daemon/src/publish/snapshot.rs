@@ -3,6 +3,8 @@
 use std::{
     fs::File,
     os::unix::fs::FileExt as _,
+    panic::resume_unwind,
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -19,6 +21,9 @@ use thiserror::Error;
 
 /// A lock with more in it does not just name somebody.
 const MAX_LOCK_BYTES: u64 = 256;
+
+/// How many files a server is asked for at once.
+const ASKED_AT_ONCE: usize = 16;
 
 /// Why a version directory could not be looked at.
 #[derive(Debug, Error)]
@@ -54,7 +59,7 @@ pub enum SnapshotError {
 /// # Errors
 /// [`SnapshotError`]; nothing may be concluded then.
 pub fn snapshot_version(project: &Dir, version: &RelPath) -> Result<DirSnapshot, SnapshotError> {
-    snapshot(project, version, Answers::Remembered, (&[], SystemTime::UNIX_EPOCH))
+    snapshot(project, version, (&[], SystemTime::UNIX_EPOCH))
 }
 
 /// As [`snapshot_version`], without reading those files again that `previous`, the files of an earlier look in the order of
@@ -69,51 +74,54 @@ pub fn snapshot_again(
     previous: &[SeenFile],
     now: SystemTime,
 ) -> Result<DirSnapshot, SnapshotError> {
-    let mut seen = snapshot(project, version, Answers::Remembered, (previous, now))?;
+    let mut seen = snapshot(project, version, (previous, now))?;
     seen.blockers.retain(|blocker| !blocker.is_stale());
     Ok(seen)
 }
 
-/// As [`snapshot_again`], with sizes and times that the server is asked for, one by one, where the project lies on a network
-/// mount.
+/// As [`snapshot_again`], with sizes and times of the files of an earlier look, `seen`, that the server is asked for where the
+/// project lies on a network mount. Others the system has to ask it for by itself.
 ///
 /// # Errors
 /// [`SnapshotError`] as for [`snapshot_version`].
 pub fn snapshot_at_server(
     project: &Dir,
     version: &RelPath,
-    previous: &[SeenFile],
+    (seen, previous): (&[SeenFile], &[SeenFile]),
     now: SystemTime,
 ) -> Result<DirSnapshot, SnapshotError> {
-    let mut seen = snapshot(project, version, Answers::Fresh, (previous, now))?;
-    seen.blockers.retain(|blocker| !blocker.is_stale());
-    Ok(seen)
+    ask_server(&project.open_dir(version).map_err(|e| unreadable(version, e))?, version, seen)?;
+    snapshot_again(project, version, previous, now)
 }
 
-/// Where sizes and times come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answers {
-    /// The system may remember them.
-    Remembered,
-    /// The server is asked. Directories need nothing of that kind: they are opened anew, and opening asks the server.
-    Fresh,
+/// Has the system ask the server for the sizes and times of files, and remember them. Each takes a round trip, so many are on their way at once.
+fn ask_server(dir: &Dir, version: &RelPath, files: &[SeenFile]) -> Result<(), SnapshotError> {
+    let ask = |files: &[SeenFile]| files.iter().try_for_each(|file| dir.stat_at_server(&file.path).map(drop));
+    let share = files.len().div_ceil(ASKED_AT_ONCE).max(1);
+    let asked = thread::scope(|scope| {
+        let asking: Vec<_> = files.chunks(share).map(|files| scope.spawn(move || ask(files))).collect();
+        asking.into_iter().try_for_each(|asking| asking.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    asked.map_err(|e| unreadable(version, e))
+}
+
+fn unreadable(version: &RelPath, source: IoError) -> SnapshotError {
+    match source.is_not_found() {
+        true => SnapshotError::Gone { dir: version.clone() },
+        false => SnapshotError::Unreadable { dir: version.clone(), source },
+    }
 }
 
 fn snapshot(
     project: &Dir,
     version: &RelPath,
-    answers: Answers,
     (previous, now): (&[SeenFile], SystemTime),
 ) -> Result<DirSnapshot, SnapshotError> {
-    let unreadable = |source: IoError| match source.is_not_found() {
-        true => SnapshotError::Gone { dir: version.clone() },
-        false => SnapshotError::Unreadable { dir: version.clone(), source },
-    };
-    let root = project.open_dir(version).map_err(unreadable)?;
-    let mut look = Look { version, previous, now, answers, seen: DirSnapshot::default() };
+    let root = project.open_dir(version).map_err(|e| unreadable(version, e))?;
+    let mut look = Look { version, previous, now, seen: DirSnapshot::default() };
     look.directory(&root, None)?;
     if version.file_name() == "hero" {
-        look.hero_backups(project).map_err(unreadable)?;
+        look.hero_backups(project).map_err(|e| unreadable(version, e))?;
     }
     let mut seen = look.seen;
     seen.problems.extend(collisions(seen.files.iter().map(|file| &file.path)));
@@ -126,7 +134,6 @@ struct Look<'a> {
     /// In the order of their paths.
     previous: &'a [SeenFile],
     now: SystemTime,
-    answers: Answers,
     seen: DirSnapshot,
 }
 
@@ -186,11 +193,8 @@ impl Look<'_> {
     }
 
     fn file(&mut self, dir: &Dir, name: &RelPath, path: RelPath) -> Result<(), SnapshotError> {
-        let stat = match self.answers {
-            Answers::Remembered => dir.stat(name),
-            Answers::Fresh => dir.stat_at_server(name),
-        };
-        let Some(stat) = stat.map_err(|e| self.unreadable(e))? else { return Ok(()) };
+        let stat = dir.stat(name).map_err(|e| self.unreadable(e))?;
+        let Some(stat) = stat else { return Ok(()) };
         if stat.kind != FileKind::File {
             return Ok(());
         }

@@ -104,7 +104,13 @@ pub trait Watcher: fmt::Debug + Send + Sync + 'static {
         root: PathBuf,
         templates: Arc<TemplateSet>,
         changes: mpsc::Sender<RawChange>,
-    ) -> Result<Box<dyn Send>, WatchError>;
+    ) -> Result<Box<dyn Watching>, WatchError>;
+}
+
+/// Goes on until it is dropped.
+pub trait Watching: Send {
+    /// Has directories watched that the system gave no watch, if it gives some by now. For after each scan: it may take as long as one.
+    fn look_for_room(&self);
 }
 
 /// The watcher of the system.
@@ -117,7 +123,7 @@ impl Watcher for SystemWatcher {
         root: PathBuf,
         templates: Arc<TemplateSet>,
         changes: mpsc::Sender<RawChange>,
-    ) -> Result<Box<dyn Send>, WatchError> {
+    ) -> Result<Box<dyn Watching>, WatchError> {
         Ok(Box::new(ProjectWatcher::start(root, templates, changes)?))
     }
 }
@@ -149,6 +155,8 @@ pub(super) enum Notice {
     Moved(PathBuf),
     /// The system lost events.
     Overflow,
+    /// There may be watches again.
+    LookForRoom,
     /// Look at the flags.
     Wake,
 }
@@ -185,6 +193,13 @@ impl ProjectWatcher {
             .spawn(move || worker.run())
             .map_err(|source| WatchError::Thread { root, source })?;
         Ok(Self { stop, inbox })
+    }
+}
+
+impl Watching for ProjectWatcher {
+    fn look_for_room(&self) {
+        // When the queue is full, there is another scan.
+        self.inbox.try_send(Notice::LookForRoom).ok();
     }
 }
 
@@ -286,6 +301,7 @@ impl Worker {
                 }
                 Notice::Moved(path) => touched.extend(self.tree.refresh(&path, Report::Touched)),
                 Notice::Overflow => overflow = true,
+                Notice::LookForRoom => self.look_for_room(),
                 Notice::Wake => {}
             }
         }
@@ -313,6 +329,13 @@ impl Worker {
         self.outbox.send(RawChange::Rescan(RescanReason::Overflow));
         self.report_limit();
         true
+    }
+
+    fn look_for_room(&mut self) {
+        let stop = self.stop.clone();
+        if self.tree.is_there_room() && self.tree.fill(&|| stop.load(Ordering::Acquire)) {
+            self.outbox.send(RawChange::Rescan(RescanReason::Started));
+        }
     }
 
     fn report_limit(&mut self) {
@@ -360,8 +383,11 @@ impl Outbox {
         }
     }
 
-    /// Remembers a change; a rescan stands for any number of touches, and one is enough.
+    /// Remembers a change; a rescan stands for any number of touches, and one is enough. Of the limit the last word counts.
     fn owe(&mut self, change: RawChange) {
+        if let RawChange::LimitReached { .. } = change {
+            self.owed.retain(|owed| !matches!(owed, RawChange::LimitReached { .. }));
+        }
         let owed = match change {
             RawChange::Touched(_) => RawChange::Rescan(RescanReason::Backlog),
             other => other,

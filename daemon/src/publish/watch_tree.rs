@@ -28,10 +28,12 @@ pub(super) struct WatchTree {
 }
 
 /// What the system's limit of watches means for this tree.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Limit {
     /// How many directories should have a watch and have none, as far as they were met.
     refused: usize,
+    /// One of them.
+    example: Option<RelPath>,
     /// Whether `refused` is more than was told.
     is_news: bool,
 }
@@ -81,6 +83,25 @@ impl WatchTree {
         Ok(())
     }
 
+    /// Says whether the system gives watches again, where it gave too few: versions were removed, or the limit was raised.
+    pub(super) fn is_there_room(&mut self) -> bool {
+        let Some(example) = self.limit.example.take() else { return false };
+        if let Watched::Refused = self.watch(&example) {
+            self.limit.example = Some(example);
+            return false;
+        }
+        // Whose turn it is, is another question.
+        self.remove(&example);
+        true
+    }
+
+    /// Watches what is not watched yet, and says whether that is all now.
+    pub(super) fn fill(&mut self, stop: &dyn Fn() -> bool) -> bool {
+        self.limit = Limit::default();
+        self.add_all(stop);
+        self.limit.refused == 0
+    }
+
     /// Returns how many directories are watched and how many should be, when more are missing than was told.
     pub(super) fn take_limit(&mut self) -> Option<(usize, usize)> {
         let watched = self.watched.len() + 1;
@@ -103,7 +124,6 @@ impl WatchTree {
         let is_dir = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
         let mut touched = vec![dir.clone()];
         if is_dir && self.concerns(&dir) {
-            self.make_room_for(&dir);
             touched.extend(self.add(Some(dir), report, &|| false));
         }
         touched
@@ -121,28 +141,32 @@ impl WatchTree {
         }
     }
 
-    /// Where there are no more watches, takes that of the oldest sibling for a new version: nobody adds to that any more.
-    fn make_room_for(&mut self, new: &RelPath) {
+    /// Where the system refused a watch, takes that of the oldest sibling for a new version: nobody adds to that any more. Returns whether
+    /// there was one to take.
+    fn make_room_for(&mut self, new: &RelPath) -> bool {
         let is_version = |dir: &RelPath| self.templates.invert_dir(dir).is_some();
-        let (Some(number), Some(parent)) = (number_of(new), new.parent()) else { return };
-        if self.limit.refused == 0 || !is_version(new) {
-            return;
+        let (Some(number), Some(parent)) = (number_of(new), new.parent()) else { return false };
+        if !is_version(new) {
+            return false;
         }
         let siblings = self.watched.range(parent.clone()..).take_while(|watched| watched.is_within(&parent));
         let older = siblings.filter(|dir| is_version(dir)).filter_map(|dir| Some((number_of(dir)?, dir)));
-        let Some((_, oldest)) = older.filter(|(older, _)| *older < number).min() else { return };
+        let Some((_, oldest)) = older.filter(|(older, _)| *older < number).min() else { return false };
         let oldest = oldest.clone();
         let before = self.watched.len();
         self.remove(&oldest);
-        self.is_refused(before - self.watched.len());
+        self.is_refused(&oldest, before - self.watched.len());
+        true
     }
 
     fn concerns(&self, dir: &RelPath) -> bool {
         area::concerns_publishing(&self.templates, dir)
     }
 
-    fn is_refused(&mut self, directories: usize) {
-        self.limit = Limit { refused: self.limit.refused + directories, is_news: true };
+    fn is_refused(&mut self, dir: &RelPath, directories: usize) {
+        self.limit.refused += directories;
+        self.limit.is_news = true;
+        self.limit.example.get_or_insert_with(|| dir.clone());
     }
 
     /// Watches `start`, or the root, and what is wanted beneath it. Upper directories come first, and among those that lie in
@@ -158,11 +182,11 @@ impl WatchTree {
                     return found;
                 }
                 if let Some(dir) = &dir {
-                    match if at_limit { Watched::Refused } else { self.watch(dir) } {
+                    match if at_limit { Watched::Refused } else { self.watch_for_older(dir) } {
                         Watched::Yes => {}
                         Watched::Refused => {
                             at_limit = true;
-                            self.is_refused(1);
+                            self.is_refused(dir, 1);
                         }
                         Watched::NotThere => continue,
                     }
@@ -180,8 +204,19 @@ impl WatchTree {
         found
     }
 
-    /// Watches one directory.
+    /// Watches one directory, with the watch of an older version if there is no other.
+    fn watch_for_older(&mut self, dir: &RelPath) -> Watched {
+        match self.watch(dir) {
+            Watched::Refused if self.make_room_for(dir) => self.watch(dir),
+            watched => watched,
+        }
+    }
+
+    /// Watches one directory, unless it is watched.
     fn watch(&mut self, dir: &RelPath) -> Watched {
+        if self.watched.contains(dir) {
+            return Watched::Yes;
+        }
         match self.system.watch(&self.root.join(dir.as_str()), RecursiveMode::NonRecursive) {
             Ok(()) => {
                 self.watched.insert(dir.clone());

@@ -307,8 +307,6 @@ fn refused(core: &Core, job: &Job, error: &PlaceError, put_back: bool) -> Outcom
         PlaceError::Vanished { .. }
         | PlaceError::Sync { .. }
         | PlaceError::Compare(_)
-        | PlaceError::Io { .. } => {
-            waiting(ErrorCode::Internal, reason, RetryWhen::After(RETRY))
-        }
+        | PlaceError::Io { .. } => waiting(ErrorCode::Internal, reason, RetryWhen::After(RETRY)),
     }
 }

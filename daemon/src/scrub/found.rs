@@ -147,17 +147,23 @@ impl FoundDamaged {
     }
 
     /// Says whether one of the files because of which a version is to be fetched again lies in its project as it was found: it may have
-    /// been put right, dropped or replaced since. Blocks.
-    pub fn is_still_to_repair(&self, version: &VersionId, dir: &Dir) -> bool {
+    /// been put right, dropped or replaced since. `None` where that cannot be said now. Blocks.
+    pub fn is_still_to_repair(&self, version: &VersionId, dir: &Dir) -> Option<bool> {
         let files: Vec<(RelPath, FileIdentity)> = self
             .lock()
             .iter()
             .filter(|(_, found)| found.repair.as_ref() == Some(version))
             .map(|((_, path), found)| (path.clone(), found.identity))
             .collect();
-        files.iter().any(|(path, identity)| {
-            dir.stat(path).ok().flatten().is_some_and(|stat| stat.identity() == *identity)
-        })
+        let mut is_known = true;
+        for (path, identity) in &files {
+            match dir.stat(path) {
+                Ok(Some(stat)) if stat.identity() == *identity => return Some(true),
+                Ok(_) => {}
+                Err(_) => is_known = false,
+            }
+        }
+        is_known.then_some(false)
     }
 
     fn write(&self, marks: &Marks) {
@@ -213,17 +219,17 @@ mod tests {
         };
         let found = FoundDamaged::open(&dir);
         found.add(&project, [(path.clone(), write(b"rot"))].into_iter());
-        assert!(!found.is_still_to_repair(&version, &tree), "nobody asked");
+        assert_eq!(found.is_still_to_repair(&version, &tree), Some(false), "nobody asked");
         found.ask_for(&version, [path.clone()].iter());
         // Reading it once more takes nothing back.
         found.add(&project, [(path.clone(), found.of(&project)[&path])].into_iter());
         for found in [found, FoundDamaged::open(&dir)] {
             assert_eq!(found.asked().await, version);
-            assert!(found.is_still_to_repair(&version, &tree));
+            assert_eq!(found.is_still_to_repair(&version, &tree), Some(true));
         }
         write(b"somebody's");
         let found = FoundDamaged::open(&dir);
-        assert!(found.asked().await == version && !found.is_still_to_repair(&version, &tree));
+        assert_eq!((found.asked().await, found.is_still_to_repair(&version, &tree)), (version, Some(false)));
         found.forget(&project, [path.clone()].iter());
         assert!(FoundDamaged::open(&dir).to_begin.lock().unwrap().is_empty());
     }

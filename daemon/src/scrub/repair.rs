@@ -1,6 +1,6 @@
 //! What is damaged is fetched again from whoever has it, and put in its place; what lay there goes to the trash.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use avalon_protocol::{
     control::{JobState, RepairState},
@@ -15,36 +15,73 @@ use crate::{core::blocking, replicate::jobs::Job};
 /// How soon it is noticed that a job has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// How soon it is tried again to fetch what could not be fetched.
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+
+/// How a repair is that the daemon asked itself for.
+enum Repair {
+    /// Its job goes on by itself, and says how it ends.
+    Begun(Arc<Job>),
+    /// It cannot be fetched now.
+    NotNow,
+}
+
 /// What became of it, and why not more.
 pub(super) type Repaired = (RepairState, Option<String>);
 
 impl Scrubber {
-    /// Has fetched again what is found damaged by itself, now or before the last restart, until the daemon stops.
+    /// Has fetched again what is found damaged by itself, now or before the last restart, until the daemon stops. What cannot be fetched now,
+    /// because its project is not mounted or nobody has it, is tried again as long as it lies there as it was found.
     pub(super) async fn repair_asked(&self) {
         let stop = self.0.tasks.token();
         if !self.0.core.until_catalog(&stop).await {
             return;
         }
+        let mut repairs = BTreeMap::new();
         loop {
-            let version = tokio::select! {
+            let versions: Vec<VersionId> = tokio::select! {
                 () = stop.cancelled() => return,
-                version = self.0.core.damaged.asked() => version,
+                version = self.0.core.damaged.asked() => vec![version],
+                () = self.0.core.clock.sleep(TRY_AGAIN), if !repairs.is_empty() => repairs.keys().cloned().collect(),
             };
-            let (core, id) = (Arc::clone(&self.0.core), version.clone());
-            let is_wanted = blocking(move || {
-                let dir = core.project(&id.project).and_then(|project| project.dir());
-                dir.is_some_and(|dir| core.damaged.is_still_to_repair(&id, &dir))
-            });
-            if is_wanted.await {
-                self.begin_repair(&version).await;
+            for version in versions {
+                let before = repairs.remove(&version);
+                if let Some(repair) = self.go_on(&version, before).await {
+                    repairs.insert(version, repair);
+                }
             }
         }
     }
 
-    /// Has a version fetched again. Its job goes on by itself, and says how it ends.
-    async fn begin_repair(&self, version: &VersionId) {
-        if let Err((state, why)) = self.fetch_again(version).await {
-            tracing::warn!(%version, ?state, why, "what is damaged is not fetched again");
+    /// Goes on with one that was asked for; returns how it is, unless it is done with.
+    async fn go_on(&self, version: &VersionId, before: Option<Repair>) -> Option<Repair> {
+        match before.as_ref() {
+            Some(Repair::Begun(job)) => match job.status().state {
+                // Somebody does not want it.
+                JobState::Cancelled => return None,
+                JobState::Done | JobState::Failed => {}
+                _ => return before,
+            },
+            Some(Repair::NotNow) | None => {}
+        }
+        let (core, id) = (Arc::clone(&self.0.core), version.clone());
+        let is_wanted = blocking(move || {
+            let dir = core.project(&id.project)?.dir()?;
+            core.damaged.is_still_to_repair(&id, &dir)
+        });
+        match is_wanted.await {
+            Some(false) => return None,
+            None => return Some(Repair::NotNow),
+            Some(true) => {}
+        }
+        match self.fetch_again(version).await {
+            Ok(job) => Some(Repair::Begun(job)),
+            Err((state, why)) => {
+                if before.is_none() {
+                    tracing::warn!(%version, ?state, why, "what is damaged cannot be fetched again yet");
+                }
+                Some(Repair::NotNow)
+            }
         }
     }
 

@@ -169,6 +169,44 @@ async fn what_rotted_and_then_lost_its_manifest_is_told_and_what_was_dropped_is_
 }
 
 #[tokio::test]
+async fn a_repair_that_nobody_can_give_yet_is_tried_until_somebody_can() {
+    let studio = Studio::new();
+    let node = studio.node("srv@london", ProjectMode::OnDemand);
+    let published = publish(&node, 1);
+    rot(&node, &published);
+    let (scrubber, mut asked) = scrubber(&node);
+    read(&node, &scrubber, &[1]).await;
+    let path = published.dir().join(&published.files()[0].path).unwrap();
+    node.core.damaged.ask_for(&version(1), [path].iter());
+    // As where its volume is not mounted; and then it is, and nobody else has the version.
+    node.project().pause("not mounted");
+    let repairs = scrubber.clone();
+    let repairing = tokio::spawn(async move { repairs.repair_asked().await });
+    let minutes = async |count: u32| {
+        for _ in 0..count {
+            node.clock.advance(Duration::from_secs(60));
+            tokio::task::yield_now().await;
+        }
+    };
+    minutes(3).await;
+    node.project().reopen().unwrap();
+    minutes(3).await;
+    assert_eq!(asked(), []);
+    let far = studio.node("far@montreal", ProjectMode::OnDemand);
+    far.says(Record::Placed(Held { version: version(1), manifest: published.id() }));
+    node.hears(&far);
+    loop {
+        minutes(1).await;
+        let versions = asked();
+        if !versions.is_empty() {
+            assert_eq!(versions, [version(1)]);
+            break;
+        }
+    }
+    repairing.abort();
+}
+
+#[tokio::test]
 async fn each_kind_of_damage_has_its_word_and_what_a_person_did_is_no_damage() {
     let studio = Studio::new();
     let node = studio.node("srv@london", ProjectMode::OnDemand);

@@ -104,6 +104,13 @@ fn where_watches_do_not_suffice_new_versions_have_them_and_health_says_so() {
     grown(&mut london, 11);
     told(&mut london, "8 of 16 directories");
     assert_eq!(scans(&london), before, "all that was heard of");
+    // Where watches are given back, the next scan has them taken again.
+    (1..=8).for_each(|version| fs::remove_dir_all(london.path(&dir(version))).unwrap());
+    london.process().signal(Signal::HUP);
+    london.until("all is watched", |api| {
+        let lacks = api.status().health.iter().any(|item| item.code == "watch-limit");
+        (!lacks).then_some(())
+    });
 }
 
 /// Puts the node's project on a file system of which the system hears nothing; returns the directory that it shows, in which

@@ -54,10 +54,11 @@ pub(super) async fn check_not_incoming(
         let unread = |source| RecordError::Areas { version: id.clone(), source };
         for manifest in Incoming::list(&root).map_err(unread)? {
             let known = core.ledger.version_of(manifest);
-            let is_this = match known.map_err(|source| RecordError::Catalog { version: id.clone(), source })? {
-                Some(version) => version == id,
-                None => Incoming::place_of(&root, manifest).map_err(unread)?.as_ref() == Some(&dir),
-            };
+            let is_this =
+                match known.map_err(|source| RecordError::Catalog { version: id.clone(), source })? {
+                    Some(version) => version == id,
+                    None => Incoming::place_of(&root, manifest).map_err(unread)?.as_ref() == Some(&dir),
+                };
             if is_this {
                 return Err(RecordError::Incoming { version: id });
             }

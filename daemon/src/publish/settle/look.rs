@@ -50,7 +50,7 @@ pub(super) fn look(
             if let Some((before, looked)) = before.filter(|_| is_handed_on(&seen)) {
                 // The system may have answered from memory. What the server says now and what was seen a quiet period ago
                 // being the same proves that nothing changed in between, however old that was.
-                match snapshot_at_server(project, &dir, before.files(), now) {
+                match snapshot_at_server(project, &dir, (&looked.files, before.files()), now) {
                     Ok(snapshot) if snapshot == looked => {}
                     Ok(snapshot) => {
                         settle = before;

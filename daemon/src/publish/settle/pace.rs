@@ -47,6 +47,20 @@ impl Mount {
     }
 }
 
+/// How long the scans of a project took.
+#[derive(Debug, Default)]
+pub(super) struct ScanTimes {
+    last: Option<Duration>,
+}
+
+impl ScanTimes {
+    /// Notes how long a scan took and returns what the next one may be expected to take, the shorter of the last two: that a server did not
+    /// answer for an hour, once, says nothing of it.
+    pub(super) fn usual(&mut self, took: Duration) -> Duration {
+        self.last.replace(took).map_or(took, |before| before.min(took))
+    }
+}
+
 impl SettlerConfig {
     /// Returns how patient to be with a version.
     pub(super) fn settle_on(&self, mount: Mount) -> SettleConfig {
@@ -55,7 +69,7 @@ impl SettlerConfig {
         SettleConfig { unproved_quiet, ..self.settle }
     }
 
-    /// Returns how long after a scan that took `took` the next one begins, when nobody asks for it.
+    /// Returns how long after a scan the next one begins, when nobody asks for it and they take `took`.
     pub(super) fn pause(&self, mount: Mount, watcher: &WatcherState, took: Duration) -> Duration {
         let interval = self.interval(mount, watcher);
         let hears_all = *watcher == WatcherState::On && !mount.has_other_writers();
@@ -126,6 +140,13 @@ mod tests {
             let pause = config.pause(mount, watcher, Duration::from_secs(took_s));
             assert_eq!(pause, Duration::from_secs(pause_s), "{mount:?} {watcher:?} {took_s}");
         }
+    }
+
+    #[test]
+    fn one_scan_that_hung_does_not_put_off_the_next() {
+        let mut times = ScanTimes::default();
+        let usual = [50, 60, 3600, 55, 3600, 3600].map(|took| times.usual(Duration::from_secs(took)));
+        assert_eq!(usual.map(|usual| usual.as_secs()), [50, 50, 60, 55, 55, 3600]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::{
-    super::watch::{RawChange, WatchError, Watcher},
+    super::watch::{RawChange, WatchError, Watcher, Watching},
     pace::Mount,
     words::{ProjectSource, WatcherState},
 };
@@ -28,8 +28,7 @@ pub(super) struct OpenRoot {
     pub(super) is_watched: bool,
     pub(super) watcher: WatcherState,
     pub(super) mount: Mount,
-    /// Watches until it is dropped.
-    _watching: Option<Box<dyn Send>>,
+    pub(super) watching: Option<Box<dyn Watching>>,
 }
 
 /// Why a project directory cannot be used.
@@ -81,5 +80,5 @@ pub(super) fn open(source: &ProjectSource, system: &dyn Watcher) -> Result<OpenR
         }
     };
     let is_watched = watching.is_some();
-    Ok(OpenRoot { dir, identity, changes, is_watched, watcher, mount, _watching: watching })
+    Ok(OpenRoot { dir, identity, changes, is_watched, watcher, mount, watching })
 }

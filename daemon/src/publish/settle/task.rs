@@ -27,7 +27,7 @@ use super::{
         writers::Writers,
     },
     look::look,
-    pace::Mount,
+    pace::{Mount, ScanTimes},
     root::{self, OpenRoot, RootError},
     versions::{Looked, Versions},
     words::{
@@ -71,6 +71,7 @@ pub struct Settler {
     root_poll_at_ms: u64,
     /// When the scan that runs, or the last one, began.
     scan_began_ms: u64,
+    scan_times: ScanTimes,
 }
 
 /// Everything that can happen to a settler.
@@ -125,6 +126,7 @@ impl Settler {
             outbox: Vec::new(),
             rescan_at_ms: None,
             scan_began_ms: 0,
+            scan_times: ScanTimes::default(),
             root_poll_at_ms: 0,
         };
         (settler, handle)
@@ -339,10 +341,10 @@ impl Settler {
 
     async fn scanned(&mut self, result: Result<ScanReport, ScanError>) {
         let (now_ms, now) = (self.now_ms(), self.clock.now());
-        let Some(root) = &self.root else { return };
+        let Some(mount) = self.root.as_ref().map(|root| root.mount) else { return };
         let took = Duration::from_millis(now_ms.saturating_sub(self.scan_began_ms));
-        let rest = if result.is_ok() { took } else { Duration::ZERO };
-        let pause = self.config.pause(root.mount, &self.health.borrow().watcher, rest);
+        let usual = if result.is_ok() { self.scan_times.usual(took) } else { Duration::ZERO };
+        let pause = self.config.pause(mount, &self.health.borrow().watcher, usual);
         // One that was asked for while this one ran comes at once.
         self.rescan_at_ms.get_or_insert(now_ms.saturating_add(millis(pause)));
         match result {
@@ -350,6 +352,9 @@ impl Settler {
                 let (project, versions) = (&self.source.name, report.versions.len());
                 tracing::debug!(%project, versions, took_ms = took.as_millis(), "the project was scanned");
                 self.versions.scanned(&report, &self.source.templates, now_ms, now);
+                if let Some(watching) = self.root.as_ref().and_then(|root| root.watching.as_ref()) {
+                    watching.look_for_room();
+                }
                 let summary = summary_of(&report, now);
                 self.health.send_modify(|health| {
                     health.state = ProjectState::Watching;

@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     super::record::Purpose,
-    super::watch::{RawChange, RescanReason, SystemWatcher, WatchError, Watcher},
+    super::watch::{RawChange, RescanReason, SystemWatcher, WatchError, Watcher, Watching},
     *,
 };
 use crate::{clock::ManualClock, config::NetworkMode, tasks::Tasks};
@@ -44,11 +44,17 @@ impl Watcher for Played {
         _root: PathBuf,
         _templates: Arc<TemplateSet>,
         changes: mpsc::Sender<RawChange>,
-    ) -> Result<Box<dyn Send>, WatchError> {
+    ) -> Result<Box<dyn Watching>, WatchError> {
         changes.try_send(RawChange::Rescan(RescanReason::Started)).unwrap();
         *self.0.lock().unwrap() = Some(changes);
-        Ok(Box::new(()))
+        Ok(Box::new(NoLimit))
     }
+}
+
+struct NoLimit;
+
+impl Watching for NoLimit {
+    fn look_for_room(&self) {}
 }
 
 impl Played {

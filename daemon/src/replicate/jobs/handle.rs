@@ -130,14 +130,16 @@ impl ReplicatorHandle {
 
 #[cfg(test)]
 impl ReplicatorHandle {
-    /// Returns a handle without a replicator, and what lists the versions that it was told of since the last time.
+    /// Returns a handle without a replicator, and what lists the versions that it was told of or asked for since the last time.
     pub fn recorded() -> (Self, impl FnMut() -> Vec<VersionId>) {
         let (events, mut told) = mpsc::channel(100);
         let versions = move || {
             let events = std::iter::from_fn(|| told.try_recv().ok());
-            events
-                .flat_map(|event| if let Event::Touched(versions) = event { versions } else { Vec::new() })
-                .collect()
+            let versions = |event| match event {
+                Event::Touched(versions) | Event::Pull(versions, _) => versions,
+                _ => Vec::new(),
+            };
+            events.flat_map(versions).collect()
         };
         (Self { events, board: JobBoard::default() }, versions)
     }

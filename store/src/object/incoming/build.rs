@@ -181,7 +181,8 @@ impl Incoming {
     /// Syncs every file of the version and the directories that it lies in; files in place too, somebody else may just have written them.
     fn make_durable(&self, tree: &Dir) -> Result<(), IncomingError> {
         let files = || self.manifest.files().iter().zip(&self.in_place);
-        let in_place: Vec<_> = files().filter_map(|(file, stat)| self.not_durable(file, stat.as_ref()?)).collect();
+        let in_place: Vec<_> =
+            files().filter_map(|(file, stat)| self.not_durable(file, stat.as_ref()?)).collect();
         let in_tree = files().filter(|(_, stat)| stat.is_none()).map(|(file, _)| file.path.clone());
         let manifest = self.manifest.id();
         if !in_place.is_empty() {
