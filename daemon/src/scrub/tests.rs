@@ -181,7 +181,7 @@ async fn a_repair_that_nobody_can_give_yet_is_tried_until_somebody_can() {
     // As where its volume is not mounted; and then it is, and nobody else has the version.
     node.project().pause("not mounted");
     let repairs = scrubber.clone();
-    let repairing = tokio::spawn(async move { repairs.repair_asked().await });
+    scrubber.0.tasks.spawn("repair", async move { repairs.repair_asked().await });
     let minutes = async |count: u32| {
         for _ in 0..count {
             node.clock.advance(Duration::from_secs(60));
@@ -200,10 +200,9 @@ async fn a_repair_that_nobody_can_give_yet_is_tried_until_somebody_can() {
         let versions = asked();
         if !versions.is_empty() {
             assert_eq!(versions, [version(1)]);
-            break;
+            return;
         }
     }
-    repairing.abort();
 }
 
 #[tokio::test]

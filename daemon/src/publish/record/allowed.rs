@@ -9,7 +9,11 @@ use avalon_protocol::{
     settle::SeenFile,
     version_fold::Standing,
 };
-use avalon_store::{fs::Dir, object::incoming::Incoming};
+use avalon_store::{
+    catalog::CatalogError,
+    fs::{Dir, IoError},
+    object::incoming::Incoming,
+};
 
 use super::{super::snapshot::snapshot_version, Purpose, RecordError, WholeVersion};
 use crate::core::{Core, blocking};
@@ -49,23 +53,33 @@ pub(super) async fn check_not_incoming(
     (version, dir): (&VersionId, &RelPath),
 ) -> Result<(), RecordError> {
     let (core, root, id, dir) = (Arc::clone(core), root.clone(), version.clone(), dir.clone());
-    let incoming = blocking(move || {
-        // An area that cannot be read may be of this version.
-        let unread = |source| RecordError::Areas { version: id.clone(), source };
-        for manifest in Incoming::list(&root).map_err(unread)? {
-            let known = core.ledger.version_of(manifest);
-            let is_this =
-                match known.map_err(|source| RecordError::Catalog { version: id.clone(), source })? {
-                    Some(version) => version == id,
-                    None => Incoming::place_of(&root, manifest).map_err(unread)?.as_ref() == Some(&dir),
-                };
-            if is_this {
-                return Err(RecordError::Incoming { version: id });
-            }
+    let incoming = blocking(move || is_incoming(&core, &root, (&id, &dir)));
+    match incoming.await {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(RecordError::Incoming { version: version.clone() }),
+        Err(Unread::Areas(source)) => Err(RecordError::Areas { version: version.clone(), source }),
+        Err(Unread::Catalog(source)) => Err(RecordError::Catalog { version: version.clone(), source }),
+    }
+}
+
+/// What cannot be read when it is asked what is being fetched.
+enum Unread {
+    Areas(IoError),
+    Catalog(CatalogError),
+}
+
+/// An area that cannot be read may be of this version.
+fn is_incoming(core: &Core, root: &Dir, (version, dir): (&VersionId, &RelPath)) -> Result<bool, Unread> {
+    for manifest in Incoming::list(root).map_err(Unread::Areas)? {
+        let is_this = match core.ledger.version_of(manifest).map_err(Unread::Catalog)? {
+            Some(known) => known == *version,
+            None => Incoming::place_of(root, manifest).map_err(Unread::Areas)?.as_ref() == Some(dir),
+        };
+        if is_this {
+            return Ok(true);
         }
-        Ok(())
-    });
-    incoming.await
+    }
+    Ok(false)
 }
 
 /// Without an answer about the version, hashing it would be in vain; as when nobody knows it and this node may not publish.
