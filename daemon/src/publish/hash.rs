@@ -109,7 +109,7 @@ async fn make_durable(
     let paths: Vec<RelPath> = fresh.iter().map(|file| file.path.clone()).collect();
     let synced = blocking(move || core.hasher.run(|| root.sync_files(&paths))).await;
     match synced {
-        Ok(()) => project.unsynced().forget(&fresh),
+        Ok(()) => project.unsynced().forget(fresh.iter().map(|file| &file.path)),
         Err(_) => project.unsynced().note(fresh),
     }
     synced.map_err(HashVersionError::Sync)

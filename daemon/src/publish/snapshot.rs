@@ -94,13 +94,25 @@ pub fn snapshot_at_server(
     snapshot_again(project, version, previous, now)
 }
 
+enum Asking<'scope, 'files> {
+    Begun(thread::ScopedJoinHandle<'scope, Result<(), IoError>>),
+    NoThread(&'files [SeenFile]),
+}
+
 /// Has the system ask the server for the sizes and times of files, and remember them. Each takes a round trip, so many are on their way at once.
 fn ask_server(dir: &Dir, version: &RelPath, files: &[SeenFile]) -> Result<(), SnapshotError> {
     let ask = |files: &[SeenFile]| files.iter().try_for_each(|file| dir.stat_at_server(&file.path).map(drop));
     let share = files.len().div_ceil(ASKED_AT_ONCE).max(1);
     let asked = thread::scope(|scope| {
-        let asking: Vec<_> = files.chunks(share).map(|files| scope.spawn(move || ask(files))).collect();
-        asking.into_iter().try_for_each(|asking| asking.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        let begin = |files| match thread::Builder::new().spawn_scoped(scope, move || ask(files)) {
+            Ok(asking) => Asking::Begun(asking),
+            Err(_) => Asking::NoThread(files),
+        };
+        let asking: Vec<_> = files.chunks(share).map(begin).collect();
+        asking.into_iter().try_for_each(|asking| match asking {
+            Asking::Begun(asking) => asking.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Asking::NoThread(files) => ask(files),
+        })
     });
     asked.map_err(|e| unreadable(version, e))
 }

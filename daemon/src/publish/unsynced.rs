@@ -31,9 +31,9 @@ impl Unsynced {
     }
 
     /// Forgets files that are durable now.
-    pub fn forget(&mut self, files: &[&NamedFile]) {
-        for file in files {
-            self.0.remove(&file.path);
+    pub fn forget<'a>(&mut self, paths: impl IntoIterator<Item = &'a RelPath>) {
+        for path in paths {
+            self.0.remove(path);
         }
     }
 
@@ -79,7 +79,7 @@ mod tests {
         unsynced.note([&zeros]);
         assert!(unsynced.has_lost(&zeros), "it is not believed because it fails once more");
         assert!(!unsynced.has_lost(&file(b"y", 2)), "somebody wrote it again");
-        unsynced.forget(&[&good]);
+        unsynced.forget([&good.path]);
         assert!(!unsynced.has_lost(&zeros));
     }
 }

@@ -392,9 +392,14 @@ impl Outbox {
             RawChange::Touched(_) => RawChange::Rescan(RescanReason::Backlog),
             other => other,
         };
-        let is_rescan = matches!(owed, RawChange::Rescan(_));
-        if !(is_rescan && self.owed.iter().any(|change| matches!(change, RawChange::Rescan(_)))) {
-            self.owed.push(owed);
+        let before = self.owed.iter_mut().find(|change| matches!(change, RawChange::Rescan(_)));
+        match (&owed, before) {
+            // That all watches are new is told besides.
+            (RawChange::Rescan(_), Some(before)) if *before == RawChange::Rescan(RescanReason::Backlog) => {
+                *before = owed;
+            }
+            (RawChange::Rescan(_), Some(_)) => {}
+            _ => self.owed.push(owed),
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) struct WatchTree {
 struct Limit {
     /// How many directories should have a watch and have none, as far as they were met.
     refused: usize,
-    /// One of them.
+    /// One of them, or a directory that could not be read: there may be more in it.
     example: Option<RelPath>,
     /// Whether `refused` is more than was told.
     is_news: bool,
@@ -86,6 +86,9 @@ impl WatchTree {
     /// Says whether the system gives watches again, where it gave too few: versions were removed, or the limit was raised.
     pub(super) fn is_there_room(&mut self) -> bool {
         let Some(example) = self.limit.example.take() else { return false };
+        if self.watched.contains(&example) {
+            return true;
+        }
         if let Watched::Refused = self.watch(&example) {
             self.limit.example = Some(example);
             return false;
@@ -99,7 +102,7 @@ impl WatchTree {
     pub(super) fn fill(&mut self, stop: &dyn Fn() -> bool) -> bool {
         self.limit = Limit::default();
         self.add_all(stop);
-        self.limit.refused == 0
+        self.limit.example.is_none()
     }
 
     /// Returns how many directories are watched and how many should be, when more are missing than was told.
@@ -230,10 +233,22 @@ impl WatchTree {
         }
     }
 
-    fn wanted_in(&self, dir: Option<&RelPath>) -> Vec<RelPath> {
+    fn wanted_in(&mut self, dir: Option<&RelPath>) -> Vec<RelPath> {
         let path = dir.map_or_else(|| self.root.clone(), |dir| self.root.join(dir.as_str()));
-        let entries = fs::read_dir(&path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-        let Ok(entries) = entries else { return Vec::new() };
+        let entries = match fs::read_dir(&path).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::debug!(path = %path.display(), %error, "what is in a directory cannot be watched");
+                let is_final = matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
+                );
+                if !is_final && self.limit.example.is_none() {
+                    self.limit.example = dir.cloned();
+                }
+                return Vec::new();
+            }
+        };
         let subdirectories = entries.iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         let paths = subdirectories.filter_map(|entry| {
             let name = entry.file_name();

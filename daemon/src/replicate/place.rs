@@ -62,6 +62,7 @@ pub(super) async fn place(
     core.health.about(&job.version.to_string()).clear(DAMAGED);
     drop(lock);
     let committed = committed.map_err(|error| not_recorded(&error))?;
+    project.unsynced().forget(placement.files().iter().map(|file| &file.path));
     let (core_there, placed) = (Arc::clone(core), placement.files().to_vec());
     let name = project.name().clone();
     blocking(move || core_there.damaged.forget(&name, placed.iter().map(|file| &file.path))).await;

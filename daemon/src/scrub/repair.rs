@@ -15,15 +15,27 @@ use crate::{core::blocking, replicate::jobs::Job};
 /// How soon it is noticed that a job has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How soon it is tried again to fetch what could not be fetched.
+/// How soon it is looked again what became of a job, and tried again to fetch what could not be fetched.
 const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// How long at most after a job failed. It may have fetched all there is and not placed it, for what lies in its way.
+const MOST_REST: Duration = Duration::from_hours(24);
 
-/// How a repair is that the daemon asked itself for.
-enum Repair {
-    /// Its job goes on by itself, and says how it ends.
-    Begun(Arc<Job>),
-    /// It cannot be fetched now.
-    NotNow,
+/// A repair that the daemon asked itself for.
+struct Repair {
+    /// Goes on by itself, and says how it ends.
+    job: Option<Arc<Job>>,
+    /// How long nothing is done when that fails.
+    rest: Duration,
+    /// When it is looked at next, on the clock that only goes forward.
+    due: Duration,
+}
+
+impl Repair {
+    /// Says whether somebody cancelled it.
+    fn is_unwanted(&self) -> bool {
+        let job = self.job.as_ref();
+        job.is_some_and(|job| job.status().state == JobState::Cancelled && job.is_discarded())
+    }
 }
 
 /// What became of it, and why not more.
@@ -37,32 +49,43 @@ impl Scrubber {
         if !self.0.core.until_catalog(&stop).await {
             return;
         }
-        let mut repairs = BTreeMap::new();
+        let clock = Arc::clone(&self.0.core.clock);
+        let mut repairs: BTreeMap<VersionId, Repair> = BTreeMap::new();
         loop {
-            let versions: Vec<VersionId> = tokio::select! {
+            let next = repairs.iter().min_by_key(|(_, repair)| repair.due);
+            let next = next.map(|(version, repair)| (version.clone(), repair.due));
+            let wait = next.as_ref().map_or(Duration::ZERO, |(_, due)| due.saturating_sub(clock.monotonic()));
+            let version = tokio::select! {
                 () = stop.cancelled() => return,
-                version = self.0.core.damaged.asked() => vec![version],
-                () = self.0.core.clock.sleep(TRY_AGAIN), if !repairs.is_empty() => repairs.keys().cloned().collect(),
+                version = self.0.core.damaged.asked() => match repairs.get(&version) {
+                    // Finding it again brings it no sooner.
+                    Some(repair) if !repair.is_unwanted() => continue,
+                    _ => version,
+                },
+                () = clock.sleep(wait), if next.is_some() => match next {
+                    Some((version, _)) => version,
+                    None => continue,
+                },
             };
-            for version in versions {
-                let before = repairs.remove(&version);
-                if let Some(repair) = self.go_on(&version, before).await {
-                    repairs.insert(version, repair);
-                }
+            let before = repairs.remove(&version);
+            if let Some(repair) = self.go_on(&version, before).await {
+                repairs.insert(version, repair);
             }
         }
     }
 
     /// Goes on with one that was asked for; returns how it is, unless it is done with.
     async fn go_on(&self, version: &VersionId, before: Option<Repair>) -> Option<Repair> {
-        match before.as_ref() {
-            Some(Repair::Begun(job)) => match job.status().state {
-                // Somebody does not want it.
-                JobState::Cancelled => return None,
-                JobState::Done | JobState::Failed => {}
-                _ => return before,
-            },
-            Some(Repair::NotNow) | None => {}
+        if before.as_ref().is_some_and(Repair::is_unwanted) {
+            return None;
+        }
+        let (is_first, now) = (before.is_none(), self.0.core.clock.monotonic());
+        let Repair { job, rest, .. } = before.unwrap_or(Repair { job: None, rest: TRY_AGAIN, due: now });
+        let after = |wait: Duration, job, rest| Some(Repair { job, rest, due: now.saturating_add(wait) });
+        match job.as_ref().map(|job| job.status().state) {
+            Some(JobState::Failed) => return after(rest, None, (rest * 2).min(MOST_REST)),
+            None | Some(JobState::Done | JobState::Cancelled) => {}
+            Some(_) => return after(TRY_AGAIN, job, rest),
         }
         let (core, id) = (Arc::clone(&self.0.core), version.clone());
         let is_wanted = blocking(move || {
@@ -71,16 +94,16 @@ impl Scrubber {
         });
         match is_wanted.await {
             Some(false) => return None,
-            None => return Some(Repair::NotNow),
+            None => return after(TRY_AGAIN, None, rest),
             Some(true) => {}
         }
         match self.fetch_again(version).await {
-            Ok(job) => Some(Repair::Begun(job)),
+            Ok(job) => after(TRY_AGAIN, Some(job), rest),
             Err((state, why)) => {
-                if before.is_none() {
+                if is_first {
                     tracing::warn!(%version, ?state, why, "what is damaged cannot be fetched again yet");
                 }
-                Some(Repair::NotNow)
+                after(TRY_AGAIN, None, rest)
             }
         }
     }

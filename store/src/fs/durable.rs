@@ -18,7 +18,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Dir, IoError, Overwrite, path_of};
+use super::{Dir, IoError, Overwrite, error::FSYNC, path_of};
 
 /// Below this number files are synced one by one; from it on, one sync of the volume is cheaper.
 pub(crate) const FILES_SYNCED_ONE_BY_ONE: usize = 16;
@@ -137,7 +137,7 @@ impl Dir {
             dir.sync_filesystem()?;
         }
         begun.par_iter().with_max_len(1).try_for_each(|Begun { dir, file, name, .. }| {
-            file.sync_all().map_err(|e| IoError::new("fsync", dir.path().join(name.as_str()), e))
+            file.sync_all().map_err(|e| IoError::new(FSYNC, dir.path().join(name.as_str()), e))
         })?;
         for Begun { dir, temporary, name, .. } in &*begun {
             dir.rename(temporary, dir, name, Overwrite::Replace)?;
@@ -246,7 +246,7 @@ impl Dir {
         }
         paths.par_iter().with_max_len(1).try_for_each(|path| {
             let file = self.open_file(path)?;
-            file.sync_all().map_err(|e| IoError::new("fsync", self.path().join(path.as_str()), e))
+            file.sync_all().map_err(|e| IoError::new(FSYNC, self.path().join(path.as_str()), e))
         })?;
         dirs.iter().try_for_each(|dir| self.open_dir(dir)?.sync())?;
         self.sync()
@@ -258,7 +258,7 @@ impl Dir {
         let files = paths.iter().map(|path| self.open_file(path)).collect::<Result<Vec<File>, _>>()?;
         volumes.values().try_for_each(Self::sync_filesystem)?;
         files.par_iter().zip(paths).with_max_len(1).try_for_each(|(file, path)| {
-            file.sync_all().map_err(|e| IoError::new("fsync", self.path().join(path.as_str()), e))
+            file.sync_all().map_err(|e| IoError::new(FSYNC, self.path().join(path.as_str()), e))
         })
     }
 
@@ -292,7 +292,7 @@ impl Dir {
     pub fn sync(&self) -> Result<(), IoError> {
         match fsync(self.fd()) {
             Ok(()) | Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(errno) => Err(IoError::new("fsync", self.path(), errno)),
+            Err(errno) => Err(IoError::new(FSYNC, self.path(), errno)),
         }
     }
 

@@ -8,6 +8,10 @@ use std::{
 use rustix::io::Errno;
 use thiserror::Error;
 
+/// What an [`IoError`] says of a sync of a file or directory, and of a volume.
+pub(super) const FSYNC: &str = "fsync";
+pub(super) const SYNC_VOLUME: &str = "sync the volume of";
+
 /// A system call on a path that failed.
 #[derive(Debug, Error)]
 #[error("cannot {action} {}", path.display())]
@@ -54,6 +58,11 @@ impl IoError {
     /// Says whether the disk did not give back what lies there, or did not take it.
     pub fn is_of_disk(&self) -> bool {
         self.errno() == Some(Errno::IO)
+    }
+
+    /// Says whether it was a sync that failed, not the way to what was to be synced.
+    pub fn is_of_sync(&self) -> bool {
+        matches!(self.action, FSYNC | SYNC_VOLUME)
     }
 
     /// Says whether the volume is mounted read-only.

@@ -11,7 +11,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Dir, IoError};
+use super::{Dir, IoError, error::SYNC_VOLUME};
 
 /// Where a volume lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Dir {
     /// # Errors
     /// [`IoError`]; everything that was not durable before must be taken as lost.
     pub fn sync_filesystem(&self) -> Result<(), IoError> {
-        syncfs(self.fd()).map_err(|e| IoError::new("sync the volume of", self.path(), e))
+        syncfs(self.fd()).map_err(|e| IoError::new(SYNC_VOLUME, self.path(), e))
     }
 
     /// Says whether a success of [`Dir::sync_filesystem`] can be believed: kernels before 5.8 keep write errors to

@@ -118,7 +118,9 @@ pub enum RecordError {
         version: VersionId,
     },
     /// What is being fetched into the project cannot be read; it may be this version.
-    #[error("whether {version} is being fetched here cannot be read; check the disk")]
+    #[error(
+        "whether {version} is being fetched here cannot be read; check the disk, or remove what cannot be read"
+    )]
     Areas {
         /// The version.
         version: VersionId,

@@ -47,13 +47,16 @@ fn relate_to<E>(
     files: (&RelPath, &[FileEntry]),
     read: impl Fn(ManifestId) -> Result<Option<Manifest>, E>,
 ) -> Related {
+    let base = fold.compared_with(slot, me);
     let has_failed = Cell::new(false);
     let read = |id: ManifestId| {
         let read = read(id);
-        has_failed.set(has_failed.get() || read.is_err());
+        // What has all files of the base, and more, is no part of what came before it.
+        let matters = !base.is_some_and(|base| base != id && fold.precedes(&id, &base));
+        has_failed.set(has_failed.get() || (matters && read.is_err()));
         read.ok().flatten()
     };
-    let base = fold.compared_with(slot, me).map(|id| (id, read(id)));
+    let base = base.map(|id| (id, read(id)));
     let manifest_of = |id: &ManifestId| match &base {
         Some((base, manifest)) if base == id => manifest.clone(),
         _ => read(*id),
@@ -85,7 +88,11 @@ pub(super) fn with_base(related: &Related, rewrites: Rewrites) -> Option<Relatio
 mod tests {
     use std::cell::RefCell;
 
-    use avalon_protocol::{hash::ObjectHash, manifest::ManifestDraft, record::Record};
+    use avalon_protocol::{
+        hash::ObjectHash,
+        manifest::ManifestDraft,
+        record::{Held, Record},
+    };
 
     use super::{super::published, *};
     use crate::fixture::{draft, manifest, version};
@@ -149,5 +156,11 @@ mod tests {
         };
         assert_eq!(relation_of(false), Some(Relation::Part(three.id())));
         assert_eq!(relation_of(true), None);
+        // What came before what this node holds says nothing of what comes after.
+        fold.apply(&me, 1, &Record::Placed(Held { version: version.clone(), manifest: three.id() }));
+        let four = with(3, Some(three.id()), 3);
+        let read = |id| if id == three.id() { Ok(Some(three.clone())) } else { Err(()) };
+        let related = relate_to(fold, version.slot, &me, (four.dir(), four.files()), read);
+        assert_eq!(with_base(&related, Rewrites::Hold), Some(Relation::Grown(three.id())));
     }
 }

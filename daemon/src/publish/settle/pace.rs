@@ -31,14 +31,19 @@ pub enum Mount {
 }
 
 impl Mount {
-    /// Returns what a volume of this kind is, given what the configuration says of the project.
-    pub(super) fn of(kind: FsKind, mode: NetworkMode) -> Self {
-        match (mode, kind) {
-            (NetworkMode::Never, _) | (NetworkMode::Auto, FsKind::Local) => Self::Local,
-            (_, FsKind::Network(kind)) => Self::Network(kind),
-            (NetworkMode::Auto, FsKind::Unknown(kind)) => Self::Unknown(kind),
+    /// Returns what a volume is, given what the configuration says of the project.
+    ///
+    /// # Errors
+    /// Nobody says of which kind it is, and the configuration leaves it to that.
+    pub(super) fn of<E>(mode: NetworkMode, kind: impl FnOnce() -> Result<FsKind, E>) -> Result<Self, E> {
+        Ok(match (mode, kind()) {
+            (NetworkMode::Never, _) => Self::Local,
+            (_, Ok(FsKind::Network(kind))) => Self::Network(kind),
             (NetworkMode::Always, _) => Self::Configured,
-        }
+            (NetworkMode::Auto, Ok(FsKind::Local)) => Self::Local,
+            (NetworkMode::Auto, Ok(FsKind::Unknown(kind))) => Self::Unknown(kind),
+            (NetworkMode::Auto, Err(error)) => return Err(error),
+        })
     }
 
     /// Says whether changes must be expected of which nobody tells.
@@ -110,7 +115,10 @@ mod tests {
             (DISK, Always, Mount::Configured),
             (DISK, Never, Mount::Local),
         ] {
-            assert_eq!(Mount::of(kind, mode), mount, "{kind:?} {mode:?}");
+            assert_eq!(Mount::of(mode, || Ok::<_, ()>(kind)), Ok(mount), "{kind:?} {mode:?}");
+        }
+        for (mode, mount) in [(Auto, Err(())), (Never, Ok(Mount::Local)), (Always, Ok(Mount::Configured))] {
+            assert_eq!(Mount::of(mode, || Err(())), mount, "{mode:?}");
         }
     }
 

@@ -70,7 +70,7 @@ pub(super) fn open(source: &ProjectSource, system: &dyn Watcher) -> Result<OpenR
     let dir = Dir::open(path).map_err(unreadable)?;
     let (sender, changes) = mpsc::channel(CHANGES);
     // Also after a root comes back: another volume may be there.
-    let mount = Mount::of(dir.kind().map_err(unreadable)?, source.network);
+    let mount = Mount::of(source.network, || dir.kind()).map_err(unreadable)?;
     let (watching, watcher) = match system.start(path.clone(), source.templates.clone(), sender) {
         Ok(watching) => (Some(watching), WatcherState::On),
         Err(WatchError::RootMissing { root }) => return Err(RootError::Missing { path: root }),

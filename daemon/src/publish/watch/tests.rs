@@ -228,3 +228,17 @@ fn events_that_do_not_fit_are_remembered_as_lost() {
     }
     assert!(lost.load(Ordering::Acquire));
 }
+
+#[test]
+fn of_what_a_slow_receiver_is_owed_the_strongest_rescan_and_the_last_limit_are_left() {
+    let (changes, _received) = mpsc::channel(1);
+    let mut outbox = Outbox { changes, owed: Vec::new(), is_closed: false };
+    let limit = |needed| RawChange::LimitReached { watched: 1, needed };
+    let touched = || RawChange::Touched("a".parse().unwrap());
+    // The first one fits.
+    for change in [touched(), touched(), limit(2), RawChange::Rescan(RescanReason::Started), limit(3)] {
+        outbox.send(change);
+    }
+    outbox.send(touched());
+    assert_eq!(outbox.owed, [RawChange::Rescan(RescanReason::Started), limit(3)]);
+}

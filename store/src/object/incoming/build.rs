@@ -18,7 +18,7 @@ use super::{
     persist::Claiming,
     slot::{Slot, is_empty_object},
 };
-use crate::fs::{Dir, FileStat, IoError, Overwrite, Parents, path_of};
+use crate::fs::{Dir, FILES_SYNCED_ONE_BY_ONE, FileStat, IoError, Overwrite, Parents, path_of};
 
 /// How many files one thread takes at a time.
 const FILES_AT_ONCE: usize = 256;
@@ -92,10 +92,7 @@ impl Incoming {
             slots.iter().try_for_each(|slot| self.move_into_tree(&tree, &mut parents, is_begun, slot))
         })?;
         let files = self.verified_files(&tree).map_err(|e| self.failed(e))?;
-        if let Err(error) = self.make_durable(&tree) {
-            self.forget_everything();
-            return Err(error);
-        }
+        self.make_durable(&tree)?;
         let (project, area, manifest) = (self.project.clone(), self.area.clone(), self.manifest.clone());
         Ok(VerifiedVersion { project, area, manifest, files })
     }
@@ -185,13 +182,35 @@ impl Incoming {
             files().filter_map(|(file, stat)| self.not_durable(file, stat.as_ref()?)).collect();
         let in_tree = files().filter(|(_, stat)| stat.is_none()).map(|(file, _)| file.path.clone());
         let manifest = self.manifest.id();
+        // An error of writing back that one sync was told of, the other might not be told: nothing is believed after either.
+        let failed = |source: IoError, of_sync: &dyn Fn(IoError) -> IncomingError| {
+            // Of a file that somebody took away, or could not be opened, nothing follows for the others.
+            if !source.is_of_sync() {
+                return self.failed(source);
+            }
+            self.forget_everything();
+            of_sync(source)
+        };
         if !in_place.is_empty() {
             let paths: Vec<RelPath> = in_place.iter().map(|file| file.path.clone()).collect();
-            let synced = self.project.sync_files(&paths);
-            synced.map_err(|source| IncomingError::FsyncInPlace { manifest, files: in_place, source })?;
+            self.project.sync_files(&paths).map_err(|source| {
+                failed(source, &|source| IncomingError::FsyncInPlace {
+                    manifest,
+                    files: in_place.clone(),
+                    source,
+                })
+            })?;
         }
-        let in_tree: Vec<RelPath> = in_tree.collect();
-        tree.sync_files(&in_tree).map_err(|source| IncomingError::Fsync { manifest, source })
+        self.sync_tree(tree, &in_tree.collect::<Vec<_>>())
+            .map_err(|source| failed(source, &|source| IncomingError::Fsync { manifest, source }))
+    }
+
+    /// The area was opened before the first part was written: a sync of the volume by it tells all that went wrong since.
+    fn sync_tree(&self, tree: &Dir, files: &[RelPath]) -> Result<(), IoError> {
+        if files.len() >= FILES_SYNCED_ONE_BY_ONE && self.area.reports_sync_errors() {
+            return self.area.sync_filesystem();
+        }
+        tree.sync_files(files)
     }
 
     fn not_durable(&self, file: &FileEntry, stat: &FileStat) -> Option<UnsyncedFile> {
