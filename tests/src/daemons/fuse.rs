@@ -1,5 +1,5 @@
 //! A file system in user space that has an empty directory, or that never answers, or that shows a directory of this machine
-//! ([`tree`]): what a network file system looks like to a daemon, and what one looks like whose server is away.
+//! (its part `tree`): what a network file system looks like to a daemon, and what one looks like whose server is away.
 //!
 //! The layouts are those of `linux/fuse.h`, protocol 7.31.
 
