@@ -39,8 +39,10 @@ pub(crate) struct Generations {
     now: Monotonic,
     opener: Opener,
     /// How long the opening of this generation may take, whatever its size.
-    deadline: fn(u64) -> Duration,
+    deadline: Deadline,
 }
+
+type Deadline = Arc<dyn Fn(u64) -> Duration + Send + Sync>;
 
 /// A generation that opened, and whether every row in it was seen.
 #[derive(Debug)]
@@ -59,7 +61,7 @@ impl Generations {
         let opener = move |directory: &Path, number: u64| {
             open(directory, number, SledStore::open, &clock, verify_rows)
         };
-        Self { dir, used: 0, now, opener: Arc::new(opener), deadline: |_| OPEN_DEADLINE }
+        Self { dir, used: 0, now, opener: Arc::new(opener), deadline: Arc::new(|_| OPEN_DEADLINE) }
     }
 
     /// Puts something between the ledger and the engine, and other deadlines.
@@ -67,9 +69,9 @@ impl Generations {
     pub(crate) fn opened_by(
         self,
         opener: impl FnOnce(Opener) -> Opener,
-        deadline: fn(u64) -> Duration,
+        deadline: impl Fn(u64) -> Duration + Send + Sync + 'static,
     ) -> Self {
-        Self { opener: opener(self.opener), deadline, ..self }
+        Self { opener: opener(self.opener), deadline: Arc::new(deadline), ..self }
     }
 
     /// The directory was made again; generation `used` was in use.
@@ -113,8 +115,7 @@ impl Generations {
     /// too late is closed again; by then its directory has another name, or none.
     fn open_guarded(&self, number: u64) -> Result<Opened, Cause> {
         let (done, opened) = sync_channel(1);
-        let (directory, opener, deadline) =
-            (self.path_of(number), Arc::clone(&self.opener), self.deadline_of(number));
+        let (directory, opener) = (self.path_of(number), Arc::clone(&self.opener));
         let helper = Builder::new().name("catalog-open".into()).spawn(move || {
             let result = guarded(|| opener(&directory, number));
             if done.send(result).is_err() {
@@ -122,6 +123,7 @@ impl Generations {
             }
         });
         let thread = helper.map_err(|error| Cause::Engine { text: error.to_string() })?;
+        let deadline = self.deadline_of(number);
         let result = opened.recv_timeout(deadline);
         if thread.is_finished() && thread.join().is_err() {
             tracing::error!(number, "catalog opener panicked");

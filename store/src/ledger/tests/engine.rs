@@ -118,7 +118,7 @@ impl World {
     /// Opens with `engine` in the place of the real one, which it gets.
     pub(super) fn try_open_by(
         &self,
-        deadline: fn(u64) -> Duration,
+        deadline: impl Fn(u64) -> Duration + Send + Sync + 'static,
         engine: impl FnOnce(Opener) -> Opener,
     ) -> Result<Node, OpenError> {
         let state = StateDir::open(&self.state_path()).unwrap();

@@ -1,6 +1,6 @@
 //! An engine that hangs, whose fsync fails, or that lost rows: given up, built anew, and nothing is lost.
 
-use std::sync::{atomic::AtomicBool, mpsc::channel};
+use std::sync::{Mutex, atomic::AtomicBool, mpsc::channel};
 
 use super::{
     damage::filled,
@@ -19,6 +19,7 @@ fn an_engine_that_hangs_is_given_up_and_the_next_generation_is_built() {
     let (release, gate) = Gate::new();
     let (gone, closed) = channel();
     let (opened, is_open) = channel();
+    let is_open = Mutex::new(is_open);
     let engine = |real: Opener| -> Opener {
         Arc::new(move |directory, number| {
             let result = real(directory, number)?;
@@ -32,15 +33,21 @@ fn an_engine_that_hangs_is_given_up_and_the_next_generation_is_built() {
             Ok(Opened { store: Arc::new(hooked), ..result })
         })
     };
-    let node = world.try_open_by(HASTY, engine).unwrap();
+    // It is given up once it has the generation open and locked.
+    let deadline = move |number| {
+        if number == 1 {
+            told(&is_open.lock().unwrap());
+        }
+        HASTY(number)
+    };
+    let node = world.try_open_by(deadline, engine).unwrap();
     assert_eq!(node.report.rebuilt, Some(Cause::Timeout { seconds: 0 }));
     assert_eq!(node.report.replayed_records, 6 + 61);
     node.check_rows(&node.expected_rows(&local));
     let names = world.catalog_names();
     assert!(names.len() == 3 && names[1].starts_with("bad-gen-1-") && names[2] == "gen-2", "{names:?}");
 
-    // It has the old generation open and locked; that goes away all the same.
-    told(&is_open);
+    // Its generation goes away all the same.
     node.ledger.rebuild(Box::new(|_| {})).unwrap();
     let names = world.catalog_names();
     assert!(names.len() == 3 && names[1].starts_with("bad-gen-2-") && names[2] == "gen-3", "{names:?}");

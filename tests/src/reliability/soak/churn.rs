@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Range,
     path::Path,
 };
 
@@ -20,6 +21,8 @@ const LIVE: usize = 60;
 const GROWING: usize = 6;
 /// An asset has so many versions.
 const SLOTS: u32 = 50;
+/// The frames of a sequence.
+const FRAMES: Range<u32> = 1001..1025;
 /// So many heroes move at each node.
 const HEROES: u32 = 2;
 
@@ -43,6 +46,8 @@ pub(super) struct Churn {
     pub(super) written: Vec<String>,
     numbers: Vec<u32>,
     contents: u64,
+    /// Which frame comes next where a version grew.
+    next_frames: BTreeMap<String, u32>,
     /// Each with the node that said so: another one may not have heard of it yet, and has nothing to restore then.
     retired: Vec<(usize, String)>,
     /// What a daemon said is published: path and content.
@@ -61,6 +66,7 @@ impl Churn {
             written: Vec::new(),
             numbers: vec![0; nodes],
             contents: 0,
+            next_frames: BTreeMap::new(),
             retired: Vec::new(),
             acknowledged: BTreeMap::new(),
             done: BTreeMap::new(),
@@ -102,10 +108,7 @@ impl Churn {
         let (what, files): (_, Vec<(String, usize)>) = match self.random.random_range(0..20) {
             0..9 => ("single file", vec![("usdc".to_owned(), self.random.random_range(1..200_000))]),
             9..14 => ("files", (0..5).map(|part| (format!("part{part}"), 20_000)).collect()),
-            14..19 => {
-                let frames = 1001..=1024;
-                ("sequence", frames.map(|frame| (format!("frames/a.{frame}.exr"), 6_000)).collect())
-            }
+            14..19 => ("sequence", FRAMES.map(|frame| (format!("frames/a.{frame}.exr"), 6_000)).collect()),
             _ => ("large file", vec![("abc".to_owned(), self.random.random_range(1_000_000..5_000_000))]),
         };
         let version = Version { node, reference: reference.clone(), dir: dir.clone(), is_dropped: false };
@@ -117,12 +120,11 @@ impl Churn {
 
     fn grow(&mut self, nodes: &[Daemon], up: &[usize]) -> Option<&'static str> {
         let version = self.newest_of(up)?;
-        let frames = (0..3).map(|_| {
-            let frame = 1100 + self.contents % 8000;
-            self.contents += 1;
-            (format!("frames/a.{frame}.exr"), 6_000)
-        });
-        let files = frames.collect::<Vec<_>>();
+        // They follow each other: the daemon waits for what is missing between frames until somebody says that it is whole.
+        let next = self.next_frames.entry(version.reference.clone()).or_insert(FRAMES.end);
+        let frames = *next..*next + 3;
+        *next = frames.end;
+        let files = frames.map(|frame| (format!("frames/a.{frame}.exr"), 6_000)).collect::<Vec<_>>();
         self.write(&nodes[version.node], &version.dir, "modelDefault", &files);
         Some("growth")
     }

@@ -220,12 +220,21 @@ fn until_whole(nodes: &[Daemon], churn: &Churn) -> Vec<String> {
     }
 }
 
-/// Returns what a node says of a version, and its log about it.
+/// Returns what a node says of a version, what its versions wait for, and its log about it.
 fn tell_of(node: &Daemon, reference: &str) -> String {
     let said = node.ctl(&["where", reference]);
+    let pending: Vec<String> = node
+        .api()
+        .status()
+        .projects
+        .into_iter()
+        .flat_map(|project| project.pending)
+        .map(|waits| format!("{} waits for {}", waits.dir, waits.why.join(", ")))
+        .collect();
     let log = node.log();
     let lines = log.lines().filter(|line| line.contains(reference)).collect::<Vec<_>>();
-    format!("{}:\n{}{}\n{}", node.config.node, said.stdout, said.stderr, lines.join("\n"))
+    let (pending, lines) = (pending.join("\n"), lines.join("\n"));
+    format!("{}:\n{}{}\n{pending}\n{lines}", node.config.node, said.stdout, said.stderr)
 }
 
 /// Returns how many records a node knows.
